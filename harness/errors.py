@@ -1,0 +1,61 @@
+"""Every way a run can end badly, each with the exit code that tells a script which one it was.
+
+Exit code 0 is a finished run and 1 an error that is a bug of ours (a traceback). The message of a `HarnessError` is
+written for the person who started the run: where, what was found, what is allowed, what to do.
+"""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Base of all errors that a user can cause or mend; `exit_code` is what the process ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(HarnessError):
+    """A configuration or a command line that cannot be run."""
+
+    exit_code = 2
+
+
+class DataError(HarnessError):
+    """Data that are missing, unreadable, or not what the configuration says."""
+
+    exit_code = 3
+
+
+class CheckpointError(HarnessError):
+    """A saved state that is missing, damaged, or does not fit this run."""
+
+    exit_code = 4
+
+
+class DisagreementError(HarnessError):
+    """Ranks, or states that must be equal, differ."""
+
+    exit_code = 5
+
+
+class DivergedError(HarnessError):
+    """The loss or the gradient is no longer finite."""
+
+    exit_code = 6
+
+
+class LostRankError(HarnessError):
+    """A rank died, or a collective did not finish."""
+
+    exit_code = 7
+
+
+class NoUsableLRError(HarnessError):
+    """The learning-rate finder found no learning rate that it can defend."""
+
+    exit_code = 8
+
+
+class StoppedOnRequestError(HarnessError):
+    """The run was asked to stop, saved its state, and can be started again."""
+
+    exit_code = 75
