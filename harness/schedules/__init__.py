@@ -1,0 +1,62 @@
+"""Learning-rate schedules: pure functions of the iteration, and the way to them from YAML and from MXNet.
+
+A schedule is any callable `t -> float`. Those here are immutable, compared by value, hashable and picklable; asking one
+for iteration 1000 and then for 10 gives what a fresh one gives. Nothing here imports MXNet or NumPy.
+
+>>> from harness.schedules import LinearWarmUp, PolySchedule
+>>> schedule = LinearWarmUp(PolySchedule(base_lr=0.8, max_update=90, pwr=1), start_lr=0.0, length=10)
+>>> [round(schedule(t), 3) for t in (0, 5, 10, 55, 100)]
+[0.0, 0.4, 0.8, 0.4, 0.0]
+"""
+
+from harness.schedules.adapters import as_mx, as_schedule, from_mx
+from harness.schedules.base import Schedule, ScheduleLike, breakpoints_of, length_of
+from harness.schedules.bounds import BoundError
+from harness.schedules.cyclical import CyclicalSchedule
+from harness.schedules.modifiers import (
+    LinearCoolDown,
+    LinearWarmUp,
+    OneCycleSchedule,
+    ScaledSchedule,
+    SequentialSchedule,
+)
+from harness.schedules.shapes import (
+    CosineAnnealingSchedule,
+    ExponentialSchedule,
+    InverseSqrtSchedule,
+    PolySchedule,
+    TriangularSchedule,
+    WarmupStableDecaySchedule,
+)
+from harness.schedules.spec import Frame, ScheduleSpec, SpecError, parse_spec
+from harness.schedules.steps import ConstantSchedule, FactorSchedule, MultiFactorSchedule
+
+__all__ = [
+    "BoundError",
+    "ConstantSchedule",
+    "CosineAnnealingSchedule",
+    "CyclicalSchedule",
+    "ExponentialSchedule",
+    "FactorSchedule",
+    "Frame",
+    "InverseSqrtSchedule",
+    "LinearCoolDown",
+    "LinearWarmUp",
+    "MultiFactorSchedule",
+    "OneCycleSchedule",
+    "PolySchedule",
+    "ScaledSchedule",
+    "Schedule",
+    "ScheduleLike",
+    "ScheduleSpec",
+    "SequentialSchedule",
+    "SpecError",
+    "TriangularSchedule",
+    "WarmupStableDecaySchedule",
+    "as_mx",
+    "as_schedule",
+    "breakpoints_of",
+    "from_mx",
+    "length_of",
+    "parse_spec",
+]

@@ -1,0 +1,70 @@
+"""What every schedule is: a pure function from the iteration to a number, which knows where its pieces end.
+
+Knows no particular schedule.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+ScheduleLike = Callable[[int], float]
+"""Anything that maps an iteration to a learning rate and gives the same answer whenever it is asked."""
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """A learning rate for every iteration: immutable, compared by value, hashable, picklable and without state.
+
+    Iterations count from 1: `schedule(t)` is what update t applies. `schedule(0)` is the value before training.
+    The argument is an int >= 0; it is not checked, because a call is meant to take a microsecond.
+    """
+
+    @abstractmethod
+    def __call__(self, t: int) -> float:
+        """The learning rate of iteration `t >= 0`."""
+
+    @property
+    def total_length(self) -> int | None:
+        """The first iteration from which on the value stays the same for ever; None if there is none, or none known.
+
+        (A parameter named `length` is the length of one phase, which is why this is not.)
+        """
+        return None
+
+    def breakpoints(self, until: int) -> tuple[int, ...]:
+        """The iterations b, `0 < b < until`, at which a new piece of the formula begins, in order.
+
+        Ends of phases, peaks, drops, the first iterations of cycles. Where the value jumps, b is the first iteration
+        with the new one and b - 1 the last with the old. A peak between two iterations counts as the later one.
+        """
+        return ()
+
+
+def length_of(schedule: ScheduleLike) -> int | None:
+    """The `total_length` of a schedule; None for a callable that is none of ours."""
+    return schedule.total_length if isinstance(schedule, Schedule) else None
+
+
+def breakpoints_of(schedule: ScheduleLike, until: int) -> tuple[int, ...]:
+    """The `breakpoints` of a schedule; none for a callable that is none of ours."""
+    return schedule.breakpoints(until) if isinstance(schedule, Schedule) else ()
+
+
+def inside(until: int, *positions: int) -> tuple[int, ...]:
+    """Those of the positions that are breakpoints before `until`: `0 < b < until`, each once, in order."""
+    return tuple(sorted({position for position in positions if 0 < position < until}))
+
+
+def mix(start: float, finish: float, fraction: float) -> float:
+    """The number that lies `fraction` of the way from `start` to `finish`, `0 <= fraction <= 1`.
+
+    It starts from the nearer end, so that both ends come out exact and rounding never leaves the interval.
+
+    >>> mix(0.1, 0.3, 0.0), mix(0.1, 0.3, 1.0)
+    (0.1, 0.3)
+    """
+    if fraction <= 0.5:
+        return start + (finish - start) * fraction
+    return finish - (finish - start) * (1.0 - fraction)

@@ -1,0 +1,164 @@
+"""A schedule repeated in cycles that may grow or shrink, in length and in height.
+
+Knows of the repeated schedule only that it can be built with a `cycle_length`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness.schedules.adapters import as_schedule
+from harness.schedules.base import Schedule, ScheduleLike, breakpoints_of, inside
+from harness.schedules.bounds import POSITIVE, SHRINK, BoundError, check_counts, keep_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LONGEST = 10**15  # cycles stop changing here, past the end of any run, so that a float holds every length exactly
+_KEPT = 64  # inner schedules kept built; a run moves from one cycle to the next and needs one
+
+
+class CycleTable:
+    """Where cycles begin, when each is `ceil(length of the one before * decay)` long.
+
+    Beginnings are found one by one, as far as asked, until two cycles are equally long: from there on all are, and a
+    division tells the cycle. Before, all lengths differ, so n cycles cover at least n^2 / 2 iterations and a table that
+    reaches iteration t has at most `sqrt(2 t)` entries (1.4 million for t = 10^12, 1400 for a million).
+    """
+
+    def __init__(self, first_length: int, decay: float) -> None:
+        """Begin with one cycle."""
+        self._decay = decay
+        self._lock = threading.Lock()
+        self._starts = [0]
+        self._equal_length: int | None = None  # of the cycle at _starts[-1] and of all later ones
+        self._next_length = first_length
+        self._settle()
+
+    def __len__(self) -> int:
+        """How many beginnings have been found."""
+        return len(self._starts)
+
+    def find(self, t: int) -> tuple[int, int, int]:
+        """The cycle of iteration t, from 0; the iterations since it began; its length."""
+        if self._equal_length is None and t >= self._starts[-1]:
+            with self._lock:
+                self._reach(t)
+        starts = self._starts
+        if t >= starts[-1] and self._equal_length is not None:
+            cycles, offset = divmod(t - starts[-1], self._equal_length)
+            return len(starts) - 1 + cycles, offset, self._equal_length
+        cycle = bisect_right(starts, t) - 1
+        return cycle, t - starts[cycle], starts[cycle + 1] - starts[cycle]
+
+    def _reach(self, t: int) -> None:
+        while self._equal_length is None and self._starts[-1] <= t:
+            self._starts.append(self._starts[-1] + self._next_length)
+            self._next_length = self._after(self._next_length)
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._after(self._next_length) == self._next_length:
+            self._equal_length = self._next_length
+
+    def _after(self, length: int) -> int:
+        return length if length >= _LONGEST else math.ceil(min(length * self._decay, _LONGEST))
+
+
+@dataclass(frozen=True, init=False)
+class CyclicalSchedule(Schedule):
+    """A schedule repeated: cycle k is `ceil(length of cycle k - 1 * cycle_length_decay)` long.
+
+    Its values are multiplied by `cycle_magnitude_decay^k`. The iteration that ends a cycle is 0 of the next. The
+    product is taken in floating point: 50 * 1.1 is a little more than 55, and the cycle after one of 50 has 56.
+
+    With `TriangularSchedule` it is the policy of Smith, "Cyclical Learning Rates for Training Neural Networks", 2015,
+    arXiv 1506.01186; with `CosineAnnealingSchedule` and `cycle_length_decay=2` the warm restarts of Loshchilov and
+    Hutter, "SGDR", 2016, arXiv 1608.03983, whose T_mult is this decay:
+
+    >>> from harness.schedules.shapes import CosineAnnealingSchedule
+    >>> schedule = CyclicalSchedule(CosineAnnealingSchedule, 10, cycle_length_decay=2, min_lr=0, max_lr=1)
+    >>> schedule(0), schedule(10), schedule(30), schedule(70), round(schedule(50), 9)
+    (1.0, 1.0, 1.0, 1.0, 0.5)
+
+    Args:
+        schedule_class: a class, or any callable, that takes `cycle_length` and `kwargs` and gives a schedule.
+        cycle_length: iterations of the first cycle, at least 1.
+        cycle_length_decay: what one length is multiplied by to give the next, above 0.
+        cycle_magnitude_decay: what the values of one cycle are multiplied by for the next, above 0, at most 1.
+        **kwargs: the other arguments of `schedule_class`; hashable, if the schedule is to be.
+
+    Raises:
+        BoundError: if an argument is outside these bounds, or is one that `schedule_class` refuses.
+    """
+
+    schedule_class: Callable[..., ScheduleLike]
+    cycle_length: int
+    cycle_length_decay: float
+    cycle_magnitude_decay: float
+    kwargs: tuple[tuple[str, Any], ...]
+    _table: CycleTable = field(repr=False, compare=False)
+    _built: dict[int, ScheduleLike] = field(repr=False, compare=False)
+
+    def __init__(
+        self,
+        schedule_class: Callable[..., ScheduleLike],
+        cycle_length: int,
+        cycle_length_decay: float = 1,
+        cycle_magnitude_decay: float = 1,
+        **kwargs: Any,
+    ) -> None:
+        """Check the bounds, those of the first cycle's schedule too."""
+        keep = partial(object.__setattr__, self)
+        keep("schedule_class", schedule_class)
+        keep("cycle_length", cycle_length)
+        keep("cycle_length_decay", cycle_length_decay)
+        keep("cycle_magnitude_decay", cycle_magnitude_decay)
+        keep("kwargs", tuple(sorted(kwargs.items())))
+        if not callable(schedule_class):
+            allowed = "a class or a callable that takes cycle_length and gives a schedule"
+            raise BoundError(type(self).__name__, "schedule_class", schedule_class, allowed)
+        check_counts(self, 1, "cycle_length")
+        keep_numbers(self, POSITIVE, "cycle_length_decay")
+        keep_numbers(self, SHRINK, "cycle_magnitude_decay")
+        keep("_table", CycleTable(self.cycle_length, self.cycle_length_decay))
+        keep("_built", {})
+        try:
+            self._inner(cycle_length)
+        except TypeError as error:
+            allowed = f"one that takes cycle_length and {sorted(kwargs)} and gives a schedule ({error})"
+            raise BoundError(type(self).__name__, "schedule_class", schedule_class, allowed) from error
+
+    def __call__(self, t: int) -> float:
+        """The learning rate of iteration `t >= 0`."""
+        cycle, offset, length = self._table.find(t)
+        inner = self._built.get(length) or self._inner(length)
+        return inner(offset) * self.cycle_magnitude_decay**cycle
+
+    def _inner(self, length: int) -> ScheduleLike:
+        inner = as_schedule(self.schedule_class(cycle_length=length, **dict(self.kwargs)))
+        if len(self._built) >= _KEPT:
+            self._built.clear()
+        self._built[length] = inner
+        return inner
+
+    def __reduce__(self) -> tuple[Callable[..., CyclicalSchedule], tuple[object, ...]]:
+        """Pickle and copy by building anew: what is cached stays here."""
+        rebuild = partial(type(self), **dict(self.kwargs))
+        return rebuild, (self.schedule_class, self.cycle_length, self.cycle_length_decay, self.cycle_magnitude_decay)
+
+    def breakpoints(self, until: int) -> tuple[int, ...]:
+        """The first iteration of each cycle and the schedule's own within it."""
+        found: list[int] = []
+        start = 0
+        while start < until:
+            length = self._table.find(start)[2]
+            inner = self._built.get(length) or self._inner(length)
+            found += [start, *(start + position for position in breakpoints_of(inner, length))]
+            start += length
+        return inside(until, *found)

@@ -1,0 +1,267 @@
+"""Schedules made of other schedules: in front of one, behind one, one after another, multiplied.
+
+Every inner schedule is built or asked once, at construction. Any callable will do for one, MXNet's schedulers included.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from harness.schedules.adapters import as_schedule, keep_schedule
+from harness.schedules.base import Schedule, ScheduleLike, breakpoints_of, inside, length_of, mix
+from harness.schedules.bounds import POSITIVE, RATE, BoundError, check_counts, keep_numbers, keep_positions
+
+
+@dataclass(frozen=True)
+class LinearWarmUp(Schedule):
+    """A line from `start_lr` to the schedule's first value, then the schedule, `length` iterations later.
+
+    For `t <= length` it is `start_lr + t (schedule(0) - start_lr) / length`, after that `schedule(t - length)`.
+    Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017, arXiv 1706.02677, section 2.2.
+
+    >>> schedule = LinearWarmUp(lambda t: 8.0 - t, start_lr=0, length=4)
+    >>> [schedule(t) for t in range(7)]
+    [0.0, 2.0, 4.0, 6.0, 8.0, 7.0, 6.0]
+
+    Args:
+        schedule: what is warmed up.
+        start_lr: the learning rate at 0, at least 0.
+        length: iterations of the line, at least 1.
+
+    Raises:
+        BoundError: if an argument is outside these bounds.
+    """
+
+    schedule: ScheduleLike
+    start_lr: float
+    length: int
+    _target: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the bounds and ask where the line ends."""
+        keep_schedule(self, "schedule")
+        keep_numbers(self, RATE, "start_lr")
+        check_counts(self, 1, "length")
+        object.__setattr__(self, "_target", self.schedule(0))
+
+    def __call__(self, t: int) -> float:
+        """The learning rate of iteration `t >= 0`."""
+        if t <= self.length:
+            return mix(self.start_lr, self._target, t / self.length)
+        return self.schedule(t - self.length)
+
+    @property
+    def total_length(self) -> int | None:
+        """The warm-up and the schedule's own; None if that has none."""
+        after = length_of(self.schedule)
+        return None if after is None else self.length + after
+
+    def breakpoints(self, until: int) -> tuple[int, ...]:
+        """The end of the line and, later by its length, the schedule's own."""
+        after = breakpoints_of(self.schedule, until - self.length)
+        return inside(until, self.length, *(self.length + position for position in after))
+
+
+@dataclass(frozen=True)
+class LinearCoolDown(Schedule):
+    """The schedule up to `start_idx`, a line from there to `finish_lr` over `length` iterations, then `finish_lr`.
+
+    >>> schedule = LinearCoolDown(lambda t: 8.0, finish_lr=0, start_idx=2, length=4)
+    >>> [schedule(t) for t in range(8)]
+    [8.0, 8.0, 8.0, 6.0, 4.0, 2.0, 0.0, 0.0]
+
+    Args:
+        schedule: what is cooled down.
+        finish_lr: the learning rate at the end, at least 0.
+        start_idx: the last iteration of the schedule and the first of the line, at least 0.
+        length: iterations of the line, at least 1.
+
+    Raises:
+        BoundError: if an argument is outside these bounds.
+    """
+
+    schedule: ScheduleLike
+    finish_lr: float
+    start_idx: int
+    length: int
+    _top: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the bounds and ask where the line begins."""
+        keep_schedule(self, "schedule")
+        keep_numbers(self, RATE, "finish_lr")
+        check_counts(self, 0, "start_idx")
+        check_counts(self, 1, "length")
+        object.__setattr__(self, "_top", self.schedule(self.start_idx))
+
+    def __call__(self, t: int) -> float:
+        """The learning rate of iteration `t >= 0`."""
+        into_line = t - self.start_idx
+        if into_line <= 0:
+            return self.schedule(t)
+        if into_line >= self.length:
+            return self.finish_lr
+        return mix(self._top, self.finish_lr, into_line / self.length)
+
+    @property
+    def total_length(self) -> int:
+        """`start_idx + length`."""
+        return self.start_idx + self.length
+
+    def breakpoints(self, until: int) -> tuple[int, ...]:
+        """The schedule's own before the line, and the two ends of the line."""
+        before = breakpoints_of(self.schedule, min(until, self.start_idx))
+        return inside(until, *before, self.start_idx, self.total_length)
+
+
+@dataclass(frozen=True)
+class OneCycleSchedule(Schedule):
+    """From `start_lr` to `max_lr` and back in two equal lines, then a line to `finish_lr`, which stays.
+
+    The cycle takes `cycle_length` iterations and turns at its half, the cool-down `cooldown_length`. Without a
+    cool-down `start_lr` stays. Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
+    Learning Rates", 2017, arXiv 1708.07120. Momentum is cycled the other way round, and for it `start_lr` may be the
+    larger of the two: `OneCycleSchedule(0.95, 0.85, cycle_length)`.
+
+    >>> schedule = OneCycleSchedule(1, 3, cycle_length=4, cooldown_length=2, finish_lr=0)
+    >>> [schedule(t) for t in range(8)]
+    [1.0, 2.0, 3.0, 2.0, 1.0, 0.5, 0.0, 0.0]
+
+    Args:
+        start_lr: the learning rate at both ends of the cycle, at least 0.
+        max_lr: the learning rate where it turns, at least 0.
+        cycle_length: iterations of the cycle, at least 1.
+        cooldown_length: iterations of the cool-down, at least 0.
+        finish_lr: the learning rate at the end, at least 0; given if and only if there is a cool-down.
+
+    Raises:
+        BoundError: if an argument is outside these bounds.
+    """
+
+    start_lr: float
+    max_lr: float
+    cycle_length: int
+    cooldown_length: int = 0
+    finish_lr: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        keep_numbers(self, RATE, "start_lr", "max_lr")
+        check_counts(self, 1, "cycle_length")
+        check_counts(self, 0, "cooldown_length")
+        if self.finish_lr is not None:
+            keep_numbers(self, RATE, "finish_lr")
+        if self.cooldown_length > 0 and self.finish_lr is None:
+            raise BoundError(type(self).__name__, "finish_lr", None, "given with a cooldown_length > 0")
+        if self.cooldown_length == 0 and self.finish_lr is not None:
+            raise BoundError(type(self).__name__, "finish_lr", self.finish_lr, "left out without a cooldown_length > 0")
+
+    def __call__(self, t: int) -> float:
+        """The learning rate of iteration `t >= 0`."""
+        into_cooldown = t - self.cycle_length
+        if into_cooldown < 0:
+            return mix(self.start_lr, self.max_lr, 2 * min(t, -into_cooldown) / self.cycle_length)
+        if self.finish_lr is None:
+            return self.start_lr
+        if into_cooldown >= self.cooldown_length:
+            return self.finish_lr
+        return mix(self.start_lr, self.finish_lr, into_cooldown / self.cooldown_length)
+
+    @property
+    def total_length(self) -> int:
+        """`cycle_length + cooldown_length`."""
+        return self.cycle_length + self.cooldown_length
+
+    def breakpoints(self, until: int) -> tuple[int, ...]:
+        """The peak, the end of the cycle, the end of the cool-down."""
+        return inside(until, (self.cycle_length + 1) // 2, self.cycle_length, self.total_length)
+
+
+@dataclass(frozen=True)
+class SequentialSchedule(Schedule):
+    """One schedule after another: number i begins at `boundaries[i - 1]`, which is its 0.
+
+    Args:
+        schedules: at least one.
+        boundaries: where the second and each later one begins; at least 1, increasing, one fewer than the schedules.
+
+    >>> schedule = SequentialSchedule([lambda t: 10.0 + t, lambda t: 20.0 + t], boundaries=[3])
+    >>> [schedule(t) for t in range(6)]
+    [10.0, 11.0, 12.0, 20.0, 21.0, 22.0]
+
+    Raises:
+        BoundError: if an argument is outside these bounds.
+    """
+
+    schedules: Sequence[ScheduleLike]
+    boundaries: Sequence[int]
+    _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        owner, found = type(self).__name__, self.schedules
+        if not isinstance(found, Sequence) or len(found) < 1:
+            raise BoundError(owner, "schedules", found, "a list of at least one schedule")
+        try:
+            object.__setattr__(self, "schedules", tuple(as_schedule(schedule) for schedule in found))
+        except TypeError as error:
+            raise BoundError(owner, "schedules", found, f"a list of schedules, but {error}") from error
+        keep_positions(self, "boundaries", 0)
+        if len(self.boundaries) != len(found) - 1:
+            allowed = f"{len(found) - 1} long, one fewer than the schedules"
+            raise BoundError(owner, "boundaries", self.boundaries, allowed)
+        object.__setattr__(self, "_starts", (0, *self.boundaries))
+
+    def __call__(self, t: int) -> float:
+        """The learning rate of iteration `t >= 0`."""
+        index = bisect_right(self.boundaries, t)
+        return self.schedules[index](t - self._starts[index])
+
+    @property
+    def total_length(self) -> int | None:
+        """The last boundary and the last schedule's own; None if that has none."""
+        last = length_of(self.schedules[-1])
+        return None if last is None else self._starts[-1] + last
+
+    def breakpoints(self, until: int) -> tuple[int, ...]:
+        """The boundaries and each schedule's own while it runs."""
+        found = list(self.boundaries)
+        for schedule, start, end in zip(self.schedules, self._starts, (*self.boundaries, until), strict=True):
+            found += [start + position for position in breakpoints_of(schedule, min(end, until) - start)]
+        return inside(until, *found)
+
+
+@dataclass(frozen=True)
+class ScaledSchedule(Schedule):
+    """`factor schedule(t)`.
+
+    Args:
+        schedule: what is multiplied.
+        factor: what it is multiplied by, above 0.
+
+    Raises:
+        BoundError: if an argument is outside these bounds.
+    """
+
+    schedule: ScheduleLike
+    factor: float
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        keep_schedule(self, "schedule")
+        keep_numbers(self, POSITIVE, "factor")
+
+    def __call__(self, t: int) -> float:
+        """The learning rate of iteration `t >= 0`."""
+        return self.factor * self.schedule(t)
+
+    @property
+    def total_length(self) -> int | None:
+        """The schedule's own."""
+        return length_of(self.schedule)
+
+    def breakpoints(self, until: int) -> tuple[int, ...]:
+        """The schedule's own."""
+        return breakpoints_of(self.schedule, until)

@@ -1,0 +1,323 @@
+"""A schedule written in YAML -> a schedule, in two steps: `parse_spec` knows no sizes, `ScheduleSpec.build` needs them.
+
+Knows what YAML gives (mappings, lists, text, numbers), not YAML itself, nor where in a file it stood.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from harness.schedules.bounds import POSITIVE, RATE, BoundError, as_number, is_count
+from harness.schedules.catalogue import (
+    CATALOGUE,
+    REPEATABLE,
+    Choice,
+    Inner,
+    Inners,
+    Kind,
+    Length,
+    Number,
+    Positions,
+    Rate,
+    did_you_mean,
+    did_you_mean_schedule,
+    parameters_of,
+)
+from harness.schedules.scalars import Multiple, found, is_rate, read_number, read_rate
+from harness.units import Duration, round_position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.schedules.base import Schedule
+
+Path: TypeAlias = tuple[str | int, ...]
+Problems: TypeAlias = list[tuple[Path, str]]
+Value: TypeAlias = "float | str | Multiple | Duration | ScheduleSpec | tuple[Duration, ...] | tuple[ScheduleSpec, ...]"
+Read = TypeVar("Read")
+
+_WANTED = "a mapping from one schedule's name to its parameters, or for a constant a number"
+_PLATEAU = (
+    "is not a schedule: waiting for a plateau depends on measured losses, so it is no function of the iteration and "
+    "could not be the same on every rank and after a resume; use multi_factor or warmup_stable_decay"
+)
+
+
+class SpecError(ValueError):
+    """Everything that is wrong with a schedule in YAML.
+
+    Attributes:
+        problems: pairs of a key path, relative to the schedule, and a message.
+    """
+
+    def __init__(self, problems: tuple[tuple[Path, str], ...]) -> None:
+        """Keep the problems."""
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        """One problem a line, as `one_cycle.max_lr: message`."""
+        return "\n".join(f"{'.'.join(map(str, path))}: {message}".lstrip(": ") for path, message in self.problems)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a spec needs to become a schedule.
+
+    Args:
+        iterations_per_epoch: what `1ep` is, at least 1.
+        span: the iterations that `%` is a part of, at least 1.
+        x: the learning rate that `1x` is, above 0.
+
+    Raises:
+        BoundError: if an argument is outside these bounds.
+    """
+
+    iterations_per_epoch: int
+    span: int
+    x: float
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        for name in ("iterations_per_epoch", "span"):
+            if not is_count(getattr(self, name)):
+                raise BoundError("Frame", name, getattr(self, name), "an int >= 1")
+        number = as_number(self.x)
+        if number is None or not POSITIVE.holds(number):
+            raise BoundError("Frame", "x", self.x, str(POSITIVE))
+
+    def exact(self, duration: Duration) -> Fraction:
+        """A duration in iterations, not rounded."""
+        return duration.iterations(self.iterations_per_epoch, self.span)
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """A schedule as it was written, checked as far as that goes without sizes. Made by `parse_spec`.
+
+    Attributes:
+        name: its name in YAML.
+        arguments: its parameters in the order of the constructor's, defaults included.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, Value], ...]
+
+    @property
+    def raw(self) -> dict[str, object]:
+        """Plain data that parse to this spec again: the same for every way of writing the same schedule."""
+        return {self.name: {parameter: _plain(value) for parameter, value in self.arguments}}
+
+    @property
+    def uses_x(self) -> bool:
+        """Whether any learning rate in it is written `Nx`."""
+        own = any(isinstance(value, Multiple) for _, value in self.arguments)
+        return own or any(inner.uses_x for _, inner in self._inner())
+
+    def build(self, frame: Frame) -> Schedule:
+        """The schedule. Lengths are rounded so that each phase ends at the iteration nearest to its exact end.
+
+        >>> spec = parse_spec({"cosine": {"min_lr": 0, "max_lr": "2x", "cycle_length": "50%"}})
+        >>> spec.build(Frame(iterations_per_epoch=100, span=1000, x=0.1))
+        CosineAnnealingSchedule(min_lr=0.0, max_lr=0.2, cycle_length=500)
+
+        Raises:
+            SpecError: if, the sizes known, a schedule refuses its arguments: 1% of 30 iterations is a length of 0.
+        """
+        problems: Problems = []
+        schedule = self._build(frame, Fraction(0), (self.name,), problems)
+        if schedule is None:
+            raise SpecError(tuple(problems))
+        return schedule
+
+    def _inner(self) -> Iterator[tuple[Path, ScheduleSpec]]:
+        for parameter, value in self.arguments:
+            items = enumerate(value) if isinstance(value, tuple) else [(None, value)]
+            for index, item in items:
+                if isinstance(item, ScheduleSpec):
+                    yield (parameter,) if index is None else (parameter, index), item
+
+    def _build(self, frame: Frame, origin: Fraction, path: Path, problems: Problems) -> Schedule | None:
+        arguments, origins = self._resolve(frame, origin)
+        inner: list[Schedule] = []
+        for (place, spec), begin in zip(self._inner(), origins, strict=True):
+            schedule = spec._build(frame, begin, (*path, *place, spec.name), problems)
+            inner += [schedule] if schedule is not None else []
+        if len(inner) < len(origins):
+            return None
+        if inner:
+            arguments |= {"schedules": inner} if self.name == "sequential" else {"schedule": inner[0]}
+        try:
+            return CATALOGUE[self.name].make(**arguments)
+        except BoundError as error:
+            written = _plain(dict(self.arguments).get(error.argument))
+            note = f" (written {written!r})" if isinstance(written, str | list) else ""
+            problems.append(((*path, error.argument), error.reason + note))
+            return None
+
+    def _resolve(self, frame: Frame, origin: Fraction) -> tuple[dict[str, Any], list[Fraction]]:
+        """The constructor's arguments without the inner schedules, and where each of those begins."""
+        resolved: dict[str, Any] = {}
+        end, positions = origin, [origin]
+        for parameter, value in self.arguments:
+            if isinstance(value, Duration):
+                begin, end = end, end + frame.exact(value)
+                resolved[parameter] = round_position(end) - round_position(begin)
+            elif isinstance(value, tuple):
+                ends = [origin + frame.exact(item) for item in value if isinstance(item, Duration)]
+                resolved[parameter] = [round_position(position) - round_position(origin) for position in ends]
+                positions += ends
+            elif isinstance(value, Multiple):
+                resolved[parameter] = value.count * frame.x
+            elif parameter == "schedule_class":
+                resolved[parameter] = CATALOGUE[str(value)].make
+            else:
+                resolved[parameter] = value
+        kind = CATALOGUE[self.name].inner
+        if isinstance(kind, Inner):
+            return resolved, [end if kind.after_lengths else origin]
+        return resolved, positions if isinstance(kind, Inners) else []
+
+
+def parse_spec(raw: object, *, allow_x: bool = True) -> ScheduleSpec:
+    """Read a schedule from what YAML gives.
+
+    Args:
+        raw: `{name: {parameter: value, ...}}`, or a number or `"Nx"` for a constant.
+        allow_x: whether a learning rate may be written `Nx`; a momentum may not.
+
+    Raises:
+        SpecError: with all the problems that can be found without sizes.
+    """
+    parser = _Parser(allow_x)
+    spec = parser.schedule(raw, ())
+    if spec is None or parser.problems:
+        raise SpecError(tuple(parser.problems))
+    return spec
+
+
+class _Parser:
+    """Reads one spec and gathers the problems; what returns None has added at least one."""
+
+    def __init__(self, allow_x: bool) -> None:
+        self.allow_x = allow_x
+        self.problems: Problems = []
+
+    def schedule(self, raw: object, path: Path) -> ScheduleSpec | None:
+        if not isinstance(raw, Mapping):
+            rate = self._read(path, _read_constant, raw, self.allow_x)
+            return None if rate is None else ScheduleSpec("constant", (("lr", rate),))
+        if len(raw) != 1:
+            names = ", ".join(repr(name) for name in raw) or "an empty mapping"
+            self.problems.append((path, f"must be {_WANTED}, found {names}"))
+            return None
+        ((name, parameters),) = raw.items()
+        path = (*path, _key(name))
+        if self._read(path, _check_name, name, parameters) is None:
+            return None
+        return self._parameters(name, parameters, path)
+
+    def _parameters(self, name: str, given: Mapping[object, object], path: Path) -> ScheduleSpec | None:
+        repeated = next((word for word in REPEATABLE if word == given.get("schedule_class")), None)
+        known = parameters_of(name, repeated if name == "cyclical" else None)
+        before = len(self.problems)
+        # without a known schedule_class nobody can say what belongs to it
+        for key in given if name != "cyclical" or repeated else ():
+            if key not in known:
+                message = f"is no parameter of {name}; {did_you_mean(key, known)}"
+                self.problems.append(((*path, _key(key)), message))
+        arguments: list[tuple[str, Value]] = []
+        for parameter, (kind, default) in known.items():
+            raw = given.get(parameter, default)
+            if raw is inspect.Parameter.empty:
+                self.problems.append(((*path, parameter), f"is missing; {name} has {', '.join(known)}"))
+            elif raw is not None or default is not None:
+                value = self._value(kind, raw, (*path, parameter))
+                arguments += [(parameter, value)] if value is not None else []
+        if len(self.problems) == before:
+            self._read((*path, "boundaries"), _check_boundaries, dict(arguments))
+        return ScheduleSpec(name, tuple(arguments)) if len(self.problems) == before else None
+
+    def _value(self, kind: Kind, raw: object, path: Path) -> Value | None:
+        match kind:
+            case Rate(allowed):
+                return self._read(path, read_rate, raw, allowed, self.allow_x)
+            case Number(allowed):
+                return self._read(path, read_number, raw, allowed)
+            case Length():
+                return self._read(path, Duration.parse, raw)
+            case Inner():
+                return self.schedule(raw, path)
+            case Choice(words):
+                return self._read(path, _read_choice, raw, words)
+            case Positions():
+                items = self._read(path, _read_list, raw, "a list of lengths") or ()
+                lengths = [self._read((*path, i), Duration.parse, item) for i, item in enumerate(items)]
+                return tuple(length for length in lengths if length is not None)
+            case Inners():
+                items = self._read(path, _read_list, raw, "a list of schedules") or ()
+                specs = [self.schedule(item, (*path, i)) for i, item in enumerate(items)]
+                return tuple(spec for spec in specs if spec is not None)
+
+    def _read(self, path: Path, reader: Callable[..., Read], *arguments: object) -> Read | None:
+        try:
+            return reader(*arguments)
+        except ValueError as error:
+            self.problems.append((path, str(error)))
+            return None
+
+
+def _read_constant(raw: object, allow_x: bool) -> float | Multiple:
+    if is_rate(raw):
+        return read_rate(raw, RATE, allow_x)
+    if isinstance(raw, str) and "plateau" in raw.lower():
+        raise ValueError(f"{raw!r} {_PLATEAU}")
+    if isinstance(raw, str) and raw in CATALOGUE:
+        known = ", ".join(CATALOGUE[raw].parameters)
+        raise ValueError(f"{raw!r} alone is not enough: it must be the key of a mapping of its parameters ({known})")
+    raise ValueError(f"must be {_WANTED}{' or text like 1x' if allow_x else ''}, found {found(raw)}")
+
+
+def _check_name(name: object, parameters: object) -> bool:
+    if not isinstance(name, str) or name not in CATALOGUE:
+        plateau = "plateau" in str(name).lower()
+        raise ValueError(_PLATEAU if plateau else f"is not a schedule; {did_you_mean_schedule(name)}")
+    if not isinstance(parameters, Mapping):
+        known = ", ".join(CATALOGUE[name].parameters)
+        raise ValueError(f"must be a mapping of its parameters ({known}), found {found(parameters)}")
+    return True
+
+
+def _check_boundaries(arguments: dict[str, Value]) -> None:
+    schedules, boundaries = arguments.get("schedules"), arguments.get("boundaries")
+    if isinstance(schedules, tuple) and isinstance(boundaries, tuple) and len(boundaries) != len(schedules) - 1:
+        raise ValueError(f"must be {len(schedules) - 1} long, one fewer than the schedules, found {len(boundaries)}")
+
+
+def _read_choice(raw: object, words: tuple[str, ...]) -> str:
+    if not isinstance(raw, str) or raw not in words:
+        raise ValueError(f"{found(raw)} is not allowed; {did_you_mean(raw, words)}")
+    return raw
+
+
+def _read_list(raw: object, wanted: str) -> list[object]:
+    if not isinstance(raw, list | tuple) or not raw:
+        raise ValueError(f"must be {wanted}, found {found(raw)}")
+    return list(raw)
+
+
+def _plain(value: object) -> object:
+    """A value as data for YAML."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, ScheduleSpec):
+        return value.raw
+    return str(value) if isinstance(value, Multiple | Duration) else value
+
+
+def _key(key: object) -> str | int:
+    return key if isinstance(key, str | int) else str(key)

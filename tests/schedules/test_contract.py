@@ -1,0 +1,144 @@
+"""What is promised of every schedule, asked of one of each."""
+
+import copy
+import dataclasses
+import pickle
+import random
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+
+import harness.schedules as public
+from harness.schedules import (
+    ConstantSchedule,
+    CosineAnnealingSchedule,
+    CyclicalSchedule,
+    ExponentialSchedule,
+    FactorSchedule,
+    InverseSqrtSchedule,
+    LinearCoolDown,
+    LinearWarmUp,
+    MultiFactorSchedule,
+    OneCycleSchedule,
+    PolySchedule,
+    ScaledSchedule,
+    Schedule,
+    SequentialSchedule,
+    TriangularSchedule,
+    WarmupStableDecaySchedule,
+)
+
+MAKERS = {
+    "constant": lambda: ConstantSchedule(0.1),
+    "factor": lambda: FactorSchedule(1, 25, 0.5, 1e-3),
+    "multi_factor": lambda: MultiFactorSchedule(1, [25, 40, 300], 0.5),
+    "poly": lambda: PolySchedule(1, 90, 1.5, 0.1),
+    "cosine": lambda: CosineAnnealingSchedule(0.1, 1, 90),
+    "triangular": lambda: TriangularSchedule(0.1, 1, 90, 0.3),
+    "exponential": lambda: ExponentialSchedule(1, 1e-4, 90),
+    "inverse_sqrt": lambda: InverseSqrtSchedule(1, 20),
+    "warmup_stable_decay": lambda: WarmupStableDecaySchedule(1, 10, 50, 20, 0.1, "one_minus_sqrt"),
+    "linear_warm_up": lambda: LinearWarmUp(FactorSchedule(1, 25, 0.5), 0, 30),
+    "linear_cool_down": lambda: LinearCoolDown(CosineAnnealingSchedule(0.1, 1, 90), 0, 60, 20),
+    "one_cycle": lambda: OneCycleSchedule(0.1, 1, 80, 20, 0.001),
+    "cyclical": lambda: CyclicalSchedule(TriangularSchedule, 9, 1.3, 0.8, min_lr=0.1, max_lr=1, inc_fraction=0.2),
+    "sequential": lambda: SequentialSchedule([PolySchedule(1, 90), ConstantSchedule(0.3)], [50]),
+    "scaled": lambda: ScaledSchedule(PolySchedule(1, 90), 8),
+}
+every_schedule = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+
+
+@every_schedule
+def test_the_order_of_questions_makes_no_difference(make):
+    iterations = [*range(400), 10**6, 10**9]
+    in_order = {t: make()(t) for t in iterations}
+    shuffled, asked = make(), iterations * 2
+    random.Random(1).shuffle(asked)
+    assert {t: shuffled(t) for t in asked} == in_order
+
+
+@every_schedule
+def test_equal_by_value_hashable_and_frozen(make):
+    first, second = make(), make()
+    second(1000)
+    assert first == second
+    assert hash(first) == hash(second)
+    assert len({first, second}) == 1
+    assert repr(first) == repr(second)
+    name = dataclasses.fields(first)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(first, name, 0.5)
+
+
+@every_schedule
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda schedule: pickle.loads(pickle.dumps(schedule))])
+def test_copies_are_equal_and_answer_alike(make, duplicate):
+    schedule = make()
+    schedule(500)
+    twin = duplicate(schedule)
+    assert twin == schedule
+    assert [twin(t) for t in range(200)] == [make()(t) for t in range(200)]
+
+
+def test_different_values_are_different():
+    schedules = [make() for make in MAKERS.values()]
+    assert len(set(schedules)) == len(MAKERS)
+    assert ConstantSchedule(1) != ConstantSchedule(2)
+    cycles = [CyclicalSchedule(TriangularSchedule, 9, min_lr=0.1, max_lr=top) for top in (1, 2)]
+    assert cycles[0] != cycles[1]
+
+
+@every_schedule
+def test_values_are_floats_at_any_distance(make):
+    values = [make()(t) for t in (0, 1, 2, 89, 90, 91, 10**6, 10**12)]
+    assert all(type(value) is float and 0 <= value <= 8 for value in values)
+
+
+@every_schedule
+def test_nothing_changes_after_the_total_length(make):
+    schedule = make()
+    settled = schedule.total_length
+    if settled is None:
+        assert type(schedule) in (InverseSqrtSchedule, CyclicalSchedule)
+    else:
+        assert len({schedule(settled + extra) for extra in (0, 1, 7, 10**9)}) == 1
+        assert settled == 0 or schedule(settled - 1) != schedule(settled)
+
+
+@every_schedule
+def test_breakpoints_are_inside_increasing_and_a_prefix_of_those_of_a_longer_run(make):
+    schedule = make()
+    longest = schedule.breakpoints(400)
+    assert list(longest) == sorted(set(longest))
+    for until in range(402):
+        assert schedule.breakpoints(until) == tuple(b for b in schedule.breakpoints(401) if b < until)
+    assert all(b > 0 for b in longest)
+
+
+@pytest.mark.parametrize("name", ["constant", "factor", "multi_factor", "triangular", "one_cycle", "cyclical"])
+def test_between_breakpoints_these_are_straight(name):
+    schedule = MAKERS[name]()
+    bounds = [0, *schedule.breakpoints(400), 400]
+    for start, end in pairwise(bounds):
+        slopes = [schedule(t + 1) - schedule(t) for t in range(start, end - 1)]
+        assert slopes == pytest.approx(slopes[:1] * len(slopes), abs=1e-12)
+
+
+def test_every_class_is_here():
+    classes = {item for item in vars(public).values() if isinstance(item, type) and issubclass(item, Schedule)}
+    assert {type(make()) for make in MAKERS.values()} == classes - {Schedule}
+
+
+def test_everything_public_is_listed():
+    assert sorted(public.__all__) == public.__all__
+    assert all(hasattr(public, name) for name in public.__all__)
+
+
+def test_importing_loads_only_the_standard_library():
+    code = "import sys, harness.schedules; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(run.stdout.split())
+    assert not loaded & {"mxnet", "horovod", "mpi4py", "numpy", "pydantic", "yaml", "logging"}
+    assert run.stderr == ""
