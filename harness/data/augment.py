@@ -1,0 +1,186 @@
+"""Augmentation and normalisation of whole batches, without a random generator.
+
+What happens to a sample is a function of `(seed, epoch, sample)`: not of its place in a batch, nor of the batch, the
+shard or the rank. Images are `(batch, channels, height, width)`. Works on arrays and knows no data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import DataError
+
+if TYPE_CHECKING:
+    from harness.data.arrays import Array, Floats, Indices
+
+Bits = npt.NDArray[np.uint64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio, the step between SplitMix64's states
+
+
+def random_bits(seed: int, epoch: int, indices: Indices) -> Bits:
+    """64 random bits for each sample, by hashing `(seed, epoch, index)`.
+
+    The hash is the output function of SplitMix64 (G. Steele, D. Lea, C. Flood: Fast Splittable Pseudorandom Number
+    Generators, OOPSLA 2014) at state `key + (index + 1) * golden`, with a key from `(seed, epoch)`.
+    """
+    digest = hashlib.blake2b(f"augment/{seed}/{epoch}".encode(), digest_size=8).digest()
+    bits = indices.astype(np.uint64)
+    bits += np.uint64(1)
+    bits *= _GOLDEN  # unsigned arithmetic on arrays wraps around, which is what the hash wants
+    bits += np.uint64(int.from_bytes(digest, "little"))
+    bits ^= bits >> np.uint64(30)
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(27)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits
+
+
+def crop_offsets(bits: Bits, padding: int) -> tuple[Indices, Indices]:
+    """Rows and columns, uniform in `0..2 * padding`, from bits 32 to 62 and 0 to 31."""
+    choices = np.uint64(2 * padding + 1)
+    rows = ((bits >> np.uint64(32) & np.uint64(0x7FFFFFFF)) * choices) >> np.uint64(31)
+    columns = ((bits & np.uint64(0xFFFFFFFF)) * choices) >> np.uint64(32)
+    return rows.astype(np.int64), columns.astype(np.int64)
+
+
+def flip_choices(bits: Bits) -> npt.NDArray[np.bool_]:
+    """Whether each sample is mirrored, from bit 63."""
+    return (bits >> np.uint64(63)).astype(np.bool_)
+
+
+def pad_crop(images: Array, padding: int, rows: Indices, columns: Indices) -> Array:
+    """Add a border of zeros and cut windows of the old size out.
+
+    Args:
+        images: `(batch, channels, height, width)`.
+        padding: width of the border in pixels.
+        rows: for each image the first row of the window, `0..2 * padding`; `padding` leaves the image as it is.
+        columns: the same for the first column.
+
+    Returns:
+        A new array of the same shape and type.
+    """
+    count, channels, height, width = images.shape
+    padded = np.zeros((count, channels, height + 2 * padding, width + 2 * padding), images.dtype)
+    padded[:, :, padding : padding + height, padding : padding + width] = images
+    image, channel, row, column = padded.strides
+    windows = np.lib.stride_tricks.as_strided(  # (batch, channels, first row, first column, height, width), no copy
+        padded,
+        (count, channels, 2 * padding + 1, 2 * padding + 1, height, width),
+        (image, channel, row, column, row, column),
+        writeable=False,
+    )
+    cut: Array = windows[np.arange(count), :, rows, columns]
+    return cut
+
+
+def flip(images: Array, choices: npt.NDArray[np.bool_]) -> Array:
+    """Mirror the chosen images left to right; returns a new array."""
+    flipped = images.copy()
+    flipped[choices] = images[choices, ..., ::-1]
+    return flipped
+
+
+def normalize(data: Array, full_scale: float, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Floats:
+    """`(data / full_scale - mean) / std` as float32, where only integer data are divided by `full_scale`.
+
+    With a mean or a deviation this is one multiplication and one addition, whose constants are rounded once.
+
+    Args:
+        data: `(batch, channels, ...)`.
+        full_scale: the value that becomes 1.
+        mean: one number, or one for each channel, in units of the scaled data; None is 0.
+        std: one number, or one for each channel, not 0; None is 1.
+    """
+    unit = full_scale if data.dtype.kind in "iu" else 1.0
+    if mean is None and std is None:
+        if unit == 1.0:
+            return np.ascontiguousarray(data, np.float32)
+        return np.divide(data, np.float32(unit), dtype=np.float32, casting="unsafe", order="C")
+    deviation = _by_channel(std or (1.0,), data.ndim)
+    scale = (1.0 / (unit * deviation)).astype(np.float32)
+    shift = (-_by_channel(mean or (0.0,), data.ndim) / deviation).astype(np.float32)
+    scaled: Floats = np.multiply(data, scale, dtype=np.float32, casting="unsafe", order="C")
+    scaled += shift
+    return scaled
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to a batch of data: random crops and flips in training, normalisation always.
+
+    Attributes:
+        pad_crop: pixels of zeros added on every side before a window of the old size is cut out; 0 for none.
+        flip: mirror half of the images left to right.
+        mean: subtracted after scaling, one number or one for each channel; None subtracts nothing.
+        std: divided by, one number or one for each channel; None divides by nothing.
+
+    Raises:
+        DataError: if `pad_crop` is negative or a `std` is not above 0.
+    """
+
+    pad_crop: int = 0
+    flip: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be meant."""
+        if self.pad_crop < 0:
+            raise DataError(f"augmentation: pad_crop is {self.pad_crop}; it is a number of pixels, 0 for none")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and (len(values) == 0 or not np.all(np.isfinite(values))):
+                raise DataError(f"augmentation: {name} is {values}; give one finite number, or one for each channel")
+        if self.std is not None and min(self.std) <= 0:
+            raise DataError(f"augmentation: std is {self.std}; every deviation is above 0")
+
+    def check(self, sample_shape: tuple[int, ...]) -> None:
+        """Raise a `DataError` unless samples of this shape, without the batch, can be treated like this."""
+        if (self.pad_crop or self.flip) and len(sample_shape) != 3:
+            raise DataError(
+                f"augmentation: pad_crop and flip want images (channels, height, width), but samples have shape "
+                f"{sample_shape}; switch them off or reshape the data"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) not in (1, *sample_shape[:1]):
+                raise DataError(
+                    f"augmentation: {len(values)} values of {name} for samples of shape {sample_shape}; give one "
+                    "number, or one for each channel (the first dimension)"
+                )
+
+    def train(self, data: Array, epoch: int, indices: Indices, seed: int, full_scale: float) -> Floats:
+        """The batch as training sees it: cropped, flipped, normalised.
+
+        Args:
+            data: `(batch, channels, height, width)`; with neither crop nor flip also `(batch, ...)`.
+            epoch: the epoch, from 1.
+            indices: which sample of the data set each row is.
+            seed: the run's seed.
+            full_scale: what integer data are divided by.
+
+        Returns:
+            A C-contiguous float32 array of the same shape; `data` itself where nothing had to be done.
+        """
+        if self.pad_crop or self.flip:
+            bits = random_bits(seed, epoch, indices)
+            if self.pad_crop:
+                data = pad_crop(data, self.pad_crop, *crop_offsets(bits, self.pad_crop))
+            if self.flip:
+                data = flip(data, flip_choices(bits))
+        return self.evaluate(data, full_scale)
+
+    def evaluate(self, data: Array, full_scale: float) -> Floats:
+        """The batch as evaluation sees it: normalised only."""
+        return normalize(data, full_scale, self.mean, self.std)
+
+
+def _by_channel(values: tuple[float, ...], ndim: int) -> npt.NDArray[np.float64]:
+    """Numbers shaped so that they broadcast along the second dimension of a batch."""
+    return np.array(values, np.float64).reshape(1, -1, *[1] * (ndim - 2))

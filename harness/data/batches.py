@@ -1,0 +1,182 @@
+"""Batches as a pure function of the iteration, with the next one assembled ahead by one thread.
+
+Knows which samples a rank needs and how they are augmented; knows nothing about ranks, devices or MXNet.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from harness.data.arrays import Array, Dataset, Floats
+    from harness.data.augment import Augmentation
+    from harness.data.order import Order
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One shard of a global batch.
+
+    Attributes:
+        shard: its number, from 0.
+        data: `(n, ...)` float32; `n` is the batch size, or less, even 0, at the end of an epoch that keeps its rest.
+        label: `(n, ...)` float32, integer classes too, which is what Gluon's losses take.
+    """
+
+    shard: int
+    data: Floats
+    label: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalBatch:
+    """The part of global batch `t` that was asked for.
+
+    Attributes:
+        t: the iteration, from 1.
+        batches: the asked shards in the asked order.
+        num_samples: the size of the whole global batch, with the shards that others play.
+    """
+
+    t: int
+    batches: tuple[Batch, ...]
+    num_samples: int
+
+
+class EvaluationBatch(NamedTuple):
+    """A batch of an evaluation: its number, from 0, its float32 data and its float32 labels."""
+
+    number: int
+    data: Floats
+    label: Floats
+
+
+class BatchStream:
+    """The training batches of one reader: `stream(t)` is a pure function of `t`, asked in any order.
+
+    While the caller works on batch `t`, one thread assembles `t + 1`; what it raises is raised by the call that asks
+    for that batch. Arrays are new in every batch and never reused. A stream serves one caller at a time; close it, or
+    use it as a context manager.
+
+    Args:
+        dataset: the training set.
+        order: which samples are in which batch.
+        shards: the shards to hand out, each from 0 to `order.shards - 1`, in the order wanted.
+        augmentation: what is done to the data.
+        seed: the seed of the augmentation.
+
+    Raises:
+        DataError: if the augmentation does not suit the samples.
+        ValueError: if the order is not made for this data set, or a shard is not in it.
+    """
+
+    def __init__(
+        self, dataset: Dataset, order: Order, shards: Sequence[int], augmentation: Augmentation, seed: int
+    ) -> None:
+        """Check that the parts fit; nothing is assembled before the first call."""
+        if len(dataset) != order.num_samples:
+            raise ValueError(f"the order is for {order.num_samples} samples, the data set has {len(dataset)}")
+        wrong = [shard for shard in shards if not 0 <= shard < order.shards]
+        if wrong or not shards:
+            raise ValueError(f"shards {list(shards)}: give some of 0 to {order.shards - 1}")
+        augmentation.check(dataset.take(np.arange(1))[0].shape[1:])
+        self._dataset = dataset
+        self._order = order
+        self._shards = tuple(shards)
+        self._augmentation = augmentation
+        self._seed = seed
+        self._ahead: tuple[int, Future[GlobalBatch]] | None = None
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+
+    def __call__(self, t: int) -> GlobalBatch:
+        """The own shards of global batch `t`, from 1."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead[0] != t:
+            if ahead is not None:
+                ahead[1].cancel()
+            ahead = (t, self._worker.submit(self._assemble, t))
+        batch = ahead[1].result()
+        self._ahead = (t + 1, self._worker.submit(self._assemble, t + 1))
+        return batch
+
+    def close(self) -> None:
+        """End the thread, after the batch that it is at; calling it again does nothing."""
+        self._ahead = None
+        self._worker.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        """The stream itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the stream."""
+        self.close()
+
+    def _assemble(self, t: int) -> GlobalBatch:
+        """All own shards by one read and one augmentation, then cut apart."""
+        order = self._order
+        parts = [order.shard_indices(t, shard) for shard in self._shards]
+        indices = np.concatenate(parts)
+        data, label = self._dataset.take(indices)
+        images = self._augmentation.train(data, order.epoch(t), indices, self._seed, self._dataset.full_scale)
+        labels = _as_floats(label)
+        ends = np.cumsum([len(part) for part in parts]).tolist()
+        batches = [
+            Batch(shard, images[end - len(part) : end], labels[end - len(part) : end])
+            for shard, part, end in zip(self._shards, parts, ends, strict=True)
+        ]
+        return GlobalBatch(t, tuple(batches), order.global_count(t))
+
+
+def evaluation_batches(
+    dataset: Dataset, batch_size: int, augmentation: Augmentation, first: int = 0, step: int = 1
+) -> Iterator[EvaluationBatch]:
+    """Every `step`-th batch of a data set in its own order, from batch `first` on, one of them read ahead.
+
+    Rank `r` of `n` takes `first=r, step=n`; together the ranks see every sample once, and the last batch may be short.
+
+    Args:
+        dataset: the validation or test set.
+        batch_size: the samples of a batch, at least 1.
+        augmentation: of it only the normalisation is applied.
+        first: the number of the first batch, from 0.
+        step: the distance to the next, at least 1.
+
+    Raises:
+        DataError: if the augmentation does not suit the samples.
+    """
+    if batch_size < 1 or first < 0 or step < 1:
+        raise ValueError(f"batch_size {batch_size}, first {first}, step {step}: they are at least 1, 0 and 1")
+    augmentation.check(dataset.take(np.arange(1))[0].shape[1:])
+    numbers = range(first, -(-len(dataset) // batch_size), step)
+    return _read_ahead(dataset, batch_size, augmentation, numbers)
+
+
+def _read_ahead(
+    dataset: Dataset, batch_size: int, augmentation: Augmentation, numbers: range
+) -> Iterator[EvaluationBatch]:
+    def assemble(number: int) -> EvaluationBatch:
+        start = number * batch_size
+        data, label = dataset.take(np.arange(start, min(start + batch_size, len(dataset))))
+        return EvaluationBatch(number, augmentation.evaluate(data, dataset.full_scale), _as_floats(label))
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation") as worker:
+        ahead: Future[EvaluationBatch] | None = None
+        for number in numbers:
+            batch = (ahead or worker.submit(assemble, number)).result()
+            following = number + numbers.step
+            ahead = worker.submit(assemble, following) if following in numbers else None
+            yield batch
+
+
+def _as_floats(label: Array) -> Floats:
+    return np.ascontiguousarray(label, np.float32)

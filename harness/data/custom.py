@@ -1,0 +1,165 @@
+"""`package.module:function`: data from a function of the user's own.
+
+The function is called with `data.params`, and with `root` if it has an argument of that name. It returns
+
+- `(train, test)`, or
+- a mapping with `train` and, if wanted, `validation`, `test` and `num_classes`, or
+- a `Splits`,
+
+where a split is a pair `(data, label)` of arrays, one of our data sets, or anything with a length and items
+`(data, label)`, such as a `gluon.data.Dataset`. The module is looked for in the working directory first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from harness.data.arrays import ArrayDataset, Dataset, Items, SequenceDataset, Subset, as_array, default_full_scale
+from harness.data.request import Counts, DataRequest
+from harness.data.splits import Splits, as_num_classes, make_splits
+from harness.errors import DataError, HarnessError
+
+_ALLOWED = (
+    "return (train, test), a mapping with train, validation, test and num_classes, or harness.data.Splits, where a "
+    "split is a pair (data, label) of arrays or a data set with items (data, label)"
+)
+
+
+def load_custom(request: DataRequest) -> Splits:
+    """Call the function and check what it returns.
+
+    Raises:
+        DataError: if the function cannot be imported or called, fails, or returns something else.
+    """
+    request.refuse("download")
+    with _working_directory_first():
+        function = _import(request)
+        arguments = _arguments(request, function)
+        try:
+            returned = function(**arguments)
+        except HarnessError:
+            raise
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise DataError(
+                f"{request.where}: raised {type(error).__name__}: {error} (at {last.filename}:{last.lineno})"
+            ) from error
+    return _as_splits(request.where, returned)
+
+
+def count_custom(request: DataRequest) -> Counts:
+    """The sizes of what the function returns; there is no way to know them but to call it."""
+    splits = load_custom(request)
+    return Counts(len(splits.train), len(splits.validation or ()), len(splits.test or ()))
+
+
+@contextlib.contextmanager
+def _working_directory_first() -> Iterator[None]:
+    """Python puts a script's folder on the path, not the folder that it is started from."""
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+
+
+def _import(request: DataRequest) -> Callable[..., object]:
+    module_name, _, function_name = request.name.partition(":")
+    if not module_name or not function_name:
+        raise DataError(f"{request.where}: not complete; write it as package.module:function")
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise DataError(
+                f"{request.where}: there is no module {error.name!r} in {os.getcwd()} or on Python's path; start from "
+                "the folder that has it, or install it"
+            ) from error
+        raise DataError(f"{request.where}: {module_name} imports {error.name!r}, which is not installed") from error
+    except Exception as error:
+        raise DataError(
+            f"{request.where}: importing {module_name} raised {type(error).__name__}: {error}; mend the module"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        found = "no such name" if function is None else f"a {type(function).__name__}"
+        raise DataError(f"{request.where}: {found} in {module.__file__}; name a function that returns the data")
+    checked: Callable[..., object] = function
+    return checked
+
+
+def _arguments(request: DataRequest, function: Callable[..., object]) -> dict[str, object]:
+    """`params`, and `root` where the function takes it; what does not fit the signature is an error."""
+    signature = inspect.signature(function)
+    arguments = dict(request.params)
+    if request.root is not None:
+        if "root" not in signature.parameters:
+            raise DataError(
+                f"{request.where}: data.root has no effect, the function takes {signature}; leave it out, or give the "
+                "function an argument root"
+            )
+        arguments.setdefault("root", str(request.root))
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise DataError(
+            f"{request.where}: cannot be called with {arguments}: {error}; it takes {signature}, from data.params and "
+            "data.root"
+        ) from error
+    return arguments
+
+
+def _as_splits(where: str, value: object) -> Splits:
+    num_classes = None
+    parts: Mapping[str, object]
+    if isinstance(value, Splits):
+        parts = {"train": value.train, "validation": value.validation, "test": value.test}
+        num_classes = value.num_classes
+    elif isinstance(value, Mapping):
+        unknown = sorted(str(key) for key in set(value) - {"train", "validation", "test", "num_classes"})
+        if unknown or "train" not in value:
+            raise DataError(f"{where}: returned a mapping with {sorted(map(str, value))}; {_ALLOWED}")
+        parts = {key: part for key, part in value.items() if key != "num_classes"}
+        num_classes = as_num_classes(where, value.get("num_classes"))
+    elif isinstance(value, tuple | list) and len(value) == 2 and not _is_array(value[0]):
+        parts = {"train": value[0], "test": value[1]}
+    else:
+        raise DataError(f"{where}: returned a {_describe(value)}; {_ALLOWED}")
+    splits = {name: _as_dataset(f"{where}, {name}", part) for name, part in parts.items() if part is not None}
+    if "train" not in splits:
+        raise DataError(f"{where}: returned no training split; {_ALLOWED}")
+    return make_splits(splits["train"], splits.get("validation"), splits.get("test"), num_classes)
+
+
+def _as_dataset(where: str, value: object) -> Dataset:
+    if isinstance(value, ArrayDataset | SequenceDataset | Subset):
+        return value
+    if isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_array, value)):
+        data, label = map(as_array, value)
+        if data.dtype.kind in "iu" and data.dtype.name != "uint8":
+            raise DataError(
+                f"{where}: data are {data.dtype}; as a pair of arrays give uint8 (divided by 255) or floats, or return "
+                "an ArrayDataset, which names its full_scale"
+            )
+        return ArrayDataset(data, label, default_full_scale(data.dtype), where)
+    if isinstance(value, Items) and not isinstance(value, str | Mapping) and not _is_array(value):
+        return SequenceDataset(value, source=where)
+    raise DataError(f"{where}: a {_describe(value)}; {_ALLOWED}")
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _describe(value: object) -> str:
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__

@@ -1,0 +1,115 @@
+"""Data sets by name: the one place that knows them all.
+
+A new one is a module with a `load` and a `count` function and a line in `DATASETS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.data.cifar import count_cifar10, load_cifar10
+from harness.data.custom import count_custom, load_custom
+from harness.data.digits import count_digits, load_digits
+from harness.data.idx import count_idx, load_idx
+from harness.data.npy import count_npy, load_npy
+from harness.data.request import Counts, DataRequest
+from harness.data.splits import Splits, hold_out, holdout_size
+from harness.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a data set is loaded, and how its samples are counted without loading it."""
+
+    load: Callable[[DataRequest], Splits]
+    count: Callable[[DataRequest], Counts]
+
+
+DATASETS = {
+    "digits": Reader(load_digits, count_digits),
+    "mnist": Reader(load_idx, count_idx),
+    "fashion_mnist": Reader(load_idx, count_idx),
+    "cifar10": Reader(load_cifar10, count_cifar10),
+    "npy": Reader(load_npy, count_npy),
+}
+
+
+def load(
+    name: str,
+    *,
+    root: str | None = None,
+    download: bool = False,
+    validation: float = 0,
+    params: Mapping[str, object] | None = None,
+    seed: int = 0,
+) -> Splits:
+    """The splits of a data set, checked.
+
+    Args:
+        name: a key of `DATASETS`, or `package.module:function`.
+        root: the folder with the files; None is `~/.cache/harness/<name>` for the data sets that can be downloaded.
+        download: fetch missing files; all ranks may do so at once.
+        validation: held out of the training samples: a number of them, a fraction, or 0 for none. Which ones depends
+            on `seed` and their number only.
+        params: for `npy` `num_classes`; for a function its arguments.
+        seed: the run's seed.
+
+    Raises:
+        DataError: if the data set is unknown, its files are missing or damaged, or a setting does not fit it.
+    """
+    request = _request(name, root, download, params)
+    splits = _reader(name).load(request)
+    size = _holdout(request, validation, len(splits.train), splits.validation is not None)
+    if size == 0:
+        return splits
+    train, held_out = hold_out(splits.train, size, seed)
+    return replace(splits, train=train, validation=held_out)
+
+
+def count_samples(
+    name: str,
+    *,
+    root: str | None = None,
+    download: bool = False,
+    validation: float = 0,
+    params: Mapping[str, object] | None = None,
+) -> Counts:
+    """How many samples `load` with the same arguments would give, from the files' headers.
+
+    Where no file of a public data set is there, its official counts are used and `official` is true. A function has
+    to be called to know.
+
+    Raises:
+        DataError: as `load`, but for what only reading the data shows.
+    """
+    request = _request(name, root, download, params)
+    counts = _reader(name).count(request)
+    size = _holdout(request, validation, counts.train, counts.validation > 0)
+    return replace(counts, train=counts.train - size, validation=counts.validation + size)
+
+
+def _request(name: str, root: str | None, download: bool, params: Mapping[str, object] | None) -> DataRequest:
+    return DataRequest(name, None if root is None else Path(root).expanduser(), download, dict(params or {}))
+
+
+def _reader(name: str) -> Reader:
+    if ":" in name:
+        return Reader(load_custom, count_custom)
+    if name not in DATASETS:
+        known = ", ".join(sorted(DATASETS))
+        raise DataError(f"data.name: {name!r} is unknown; choose one of {known}, or write package.module:function")
+    return DATASETS[name]
+
+
+def _holdout(request: DataRequest, validation: float, num_train: int, has_validation: bool) -> int:
+    size = holdout_size(num_train, validation)
+    if size and has_validation:
+        raise DataError(
+            f"{request.where}: has a validation split of its own, and data.validation is {validation!r}; set it to 0"
+        )
+    return size

@@ -1,0 +1,98 @@
+"""Fetching the files of a public data set, checked by digest.
+
+Every rank may call this at once. Each writes a temporary file of its own beside the target and renames it when its
+digest is right, so a reader sees a whole file or none; the price is that ranks which start together fetch twice.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tarfile
+import tempfile
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING
+
+from harness.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from harness.data.request import DataRequest
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where files can be had.
+
+    Attributes:
+        url: the folder, with a slash at the end.
+        digests: for each file name its digest as `algorithm:hex`.
+    """
+
+    url: str
+    digests: Mapping[str, str]
+
+    def only(self, names: Sequence[str]) -> Remote:
+        """The same place with only these files."""
+        return replace(self, digests={name: self.digests[name] for name in names})
+
+
+def download(remote: Remote, folder: Path) -> None:
+    """Fetch the files of `remote` to `folder`; one that is there with the right digest is kept.
+
+    Raises:
+        DataError: if a file cannot be fetched or written, or is not the one wanted.
+    """
+    try:
+        pooch = importlib.import_module("pooch")  # on demand: it is slow to import
+    except ImportError as error:
+        raise DataError("data.download: needs the package pooch; `pip install pooch`, or fetch the files") from error
+    for name, digest in remote.digests.items():
+        try:
+            pooch.retrieve(remote.url + name, digest, fname=name, path=folder)
+        except (OSError, ValueError) as error:  # no network, no space, no right to write; another digest
+            raise DataError(
+                f"data.download: {remote.url}{name} could not be fetched to {folder}: {error}; fetch it where there is "
+                f"a network, put it there, and check that its digest is {digest}"
+            ) from error
+
+
+def extract(archive: Path, members: Sequence[str], folder: Path) -> None:
+    """Unpack these members of a tar archive, and nothing else, to the same paths in `folder`.
+
+    Raises:
+        DataError: if the archive cannot be read or lacks a member.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            for member in members:
+                content = tar.extractfile(member)
+                assert content is not None, member  # the members are files, by the archive's digest
+                _write(folder / member, content)
+    except (OSError, KeyError, EOFError, tarfile.TarError) as error:
+        raise DataError(f"{archive}: cannot be unpacked ({error}); remove it and start again") from error
+
+
+def missing_files(request: DataRequest, names: Sequence[str]) -> DataError:
+    """The error that says which files are wanted, where they were looked for, and what to do."""
+    remedy = "set data.root to the folder that has them"
+    if request.name in ("mnist", "fashion_mnist", "cifar10"):
+        remedy += ", or `data.download: true` to fetch them"
+    return DataError(f"{request.where}: {', '.join(names)} not found in {request.folder}; {remedy}")
+
+
+def _write(path: Path, content: IO[bytes]) -> None:
+    """Write a file under a temporary name and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(content, file)
+        os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,82 @@
+"""`npy`: arrays in NumPy's own files, memory-mapped.
+
+`root` holds `train_data.npy` and `train_label.npy`, and if wanted `validation_data.npy`, `validation_label.npy`,
+`test_data.npy` and `test_label.npy`. Bytes are taken for pixels and divided by 255; floats are used as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.data.arrays import Array, ArrayDataset, default_full_scale
+from harness.data.download import missing_files
+from harness.data.request import Counts, DataRequest
+from harness.data.splits import Splits, as_num_classes, make_splits
+from harness.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def load_npy(request: DataRequest) -> Splits:
+    """The splits whose files exist; `params.num_classes` says how many classes there are if labels do not.
+
+    Raises:
+        DataError: if a file is missing, holds objects, or does not fit the others.
+    """
+    train, validation, test = _read(request)
+    assert train is not None  # a missing one has raised
+    return make_splits(train, validation, test, _num_classes(request))
+
+
+def count_npy(request: DataRequest) -> Counts:
+    """The sizes by the files' headers.
+
+    Raises:
+        DataError: as `load_npy`, but for the values.
+    """
+    _num_classes(request)
+    train, validation, test = (0 if split is None else len(split) for split in _read(request))
+    return Counts(train, validation, test)
+
+
+def _read(request: DataRequest) -> list[ArrayDataset | None]:
+    request.refuse("download")
+    if request.root is None:
+        raise DataError(f"{request.where}: needs data.root, the folder with train_data.npy and train_label.npy")
+    return [_read_split(request, request.root, split) for split in ("train", "validation", "test")]
+
+
+def _read_split(request: DataRequest, root: Path, split: str) -> ArrayDataset | None:
+    paths = [root / f"{split}_data.npy", root / f"{split}_label.npy"]
+    missing = [path.name for path in paths if not path.is_file()]
+    if len(missing) == 2 and split != "train":
+        return None
+    if missing:
+        raise missing_files(request, missing)
+    data, label = (_open(path) for path in paths)
+    if data.dtype.kind in "iu" and data.dtype != np.uint8:
+        raise DataError(f"{paths[0]}: data are {data.dtype}; allowed are uint8 (divided by 255), float32 and float64")
+    return ArrayDataset(data, label, default_full_scale(data.dtype), str(paths[0]))
+
+
+def _open(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(
+            f"{path}: not an array that can be memory-mapped ({error}); write it with numpy.save, as "
+            "numbers and not as Python objects"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: an archive of several arrays; write one array with numpy.save")
+    return array
+
+
+def _num_classes(request: DataRequest) -> int | None:
+    unknown = sorted(set(request.params) - {"num_classes"})
+    if unknown:
+        raise DataError(f"data.params: {', '.join(unknown)} unknown to {request.where}; it takes num_classes alone")
+    return as_num_classes("data.params", request.params.get("num_classes"))

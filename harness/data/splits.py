@@ -1,0 +1,170 @@
+"""The splits of a data set, the checks that all of them pass, and holding samples out for validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from harness.data.arrays import Array, ArrayDataset, Dataset
+from harness.data.order import permutation
+from harness.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set, ready to be read.
+
+    Attributes:
+        train: the training samples.
+        validation: samples to choose by, or None.
+        test: samples to report on, or None.
+        num_classes: the number of classes, or None for regression.
+        sample_shape: the shape of one sample, `(channels, height, width)` for images.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
+    num_classes: int | None
+    sample_shape: tuple[int, ...]
+
+
+def make_splits(
+    train: Dataset, validation: Dataset | None = None, test: Dataset | None = None, num_classes: int | None = None
+) -> Splits:
+    """Put checked splits together.
+
+    Args:
+        train: the training samples.
+        validation: the validation samples, or None.
+        test: the test samples, or None.
+        num_classes: the number of classes. With None, float labels mean regression, and integer classes are counted
+            as the largest training label + 1.
+
+    Raises:
+        DataError: if the splits have different shapes, a label is not in `[0, num_classes)`, or a number is NaN or
+            infinite. Labels in arrays are all looked at, data in memory too; of others the first and last.
+    """
+    sample, label = train.take(np.arange(1))
+    if num_classes is None:
+        num_classes = _count_classes(train, label)
+    for name, split in (("train", train), ("validation", validation), ("test", test)):
+        if split is None:
+            continue
+        where = split.source if split.source != "data" else f"the {name} split"
+        _check_labels(where, split, num_classes)
+        _check_finite(where, split)
+        got = tuple(array.shape[1:] for array in split.take(np.arange(1)))
+        if got != (sample.shape[1:], label.shape[1:]):
+            raise DataError(
+                f"{where}: sample and label have the shapes {got[0]} and {got[1]}, those of the training split "
+                f"{sample.shape[1:]} and {label.shape[1:]}; give all splits the same"
+            )
+    return Splits(train, validation, test, num_classes, sample.shape[1:])
+
+
+def holdout_size(num_samples: int, validation: float) -> int:
+    """How many of the training samples `data.validation` takes away, halves rounded up.
+
+    >>> holdout_size(60000, 0.1), holdout_size(60000, 5000), holdout_size(60000, 0)
+    (6000, 5000, 0)
+
+    Raises:
+        DataError: if `validation` is neither a count nor a fraction, or leaves nothing on one of the two sides.
+    """
+    allowed = "allowed are 0 (none), a number of samples, or a fraction between 0 and 1"
+    if isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 <= validation < np.inf:
+        raise DataError(f"data.validation: {validation!r} is no size; {allowed}")
+    if validation == 0:
+        return 0
+    if isinstance(validation, int):
+        size = validation
+    elif validation < 1:
+        # of the number as it is written: 0.3 of 5 is 1.5, which the binary 0.3 just misses
+        size = int(Fraction(repr(validation)) * num_samples + Fraction(1, 2))
+    else:
+        raise DataError(f"data.validation: {validation!r} is neither a fraction nor a whole number; {allowed}")
+    if not 1 <= size < num_samples:
+        raise DataError(
+            f"data.validation: {validation!r} holds out {size} of {num_samples} training samples; at least one must be "
+            "held out and one left"
+        )
+    return size
+
+
+def hold_out(train: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Split training samples in `(train, validation)`.
+
+    The first `size` of a permutation keyed by `seed` (stream `"validation"`, epoch 0) are held out. Both parts keep
+    the order of the data set, so the split depends on `seed` and the number of samples only.
+    """
+    order = permutation(len(train), seed, "validation", 0)
+    return train.subset(np.sort(order[size:])), train.subset(np.sort(order[:size]))
+
+
+def as_num_classes(where: str, value: object) -> int | None:
+    """Read a number of classes that a user gave; None stays None.
+
+    Raises:
+        DataError: if it is not a whole number above 0.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise DataError(f"{where}: num_classes {value!r} is not a number of classes; give a whole number above 0")
+    return int(value)
+
+
+def _count_classes(train: Dataset, label: Array) -> int | None:
+    if label.dtype.kind == "f":
+        return None
+    labels = train.labels()
+    if labels is None:
+        raise DataError(
+            f"{train.source}: the labels are integers, and counting their classes would read every sample; say how "
+            "many there are (`num_classes`)"
+        )
+    return int(labels.max()) + 1
+
+
+def _check_labels(where: str, split: Dataset, num_classes: int | None) -> None:
+    labels = split.labels()
+    complete = labels is not None
+    if labels is None:
+        labels = split.take(np.array([0, len(split) - 1]))[1]
+    if labels.dtype.kind == "f":
+        _refuse_non_finite(where, "label", labels)
+        if num_classes is not None and complete:  # record files of Gluon give classes as floats
+            raise DataError(
+                f"{where}: labels are {labels.dtype}, but there are {num_classes} classes; give classes as integers, "
+                "or for regression float labels in every split and no num_classes"
+            )
+    if num_classes is None:
+        return
+    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(bad):
+        raise DataError(
+            f"{where}: label {labels[bad[0]]} of sample {bad[0]} is not in 0..{num_classes - 1} ({len(bad)} such "
+            "labels); mend the labels, or set num_classes where the data set takes it"
+        )
+
+
+def _check_finite(where: str, split: Dataset) -> None:
+    if isinstance(split, ArrayDataset) and not isinstance(split.data, np.memmap):
+        for start in range(0, len(split), 4096):  # in blocks: the comparison needs memory too
+            _refuse_non_finite(where, "sample", split.data[start : start + 4096], start)
+        return
+    last = len(split) - 1
+    for index in (0, last):
+        _refuse_non_finite(where, "sample", split.take(np.array([index]))[0], index)
+
+
+def _refuse_non_finite(where: str, what: str, values: Array, start: int = 0) -> None:
+    if values.dtype.kind != "f":
+        return
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int(np.argwhere(~finite)[0][0])
+        raise DataError(f"{where}: {what} {start + row} has NaN or infinite values; remove or replace them")
