@@ -1,0 +1,7 @@
+"""Shows and stores what plan, finder and loop return; decides nothing."""
+
+from harness.report.plots import plot_plan
+from harness.report.progress import Progress
+from harness.report.run_folder import MetricsFile, claim_folder, write_plan
+
+__all__ = ["MetricsFile", "Progress", "claim_folder", "plot_plan", "write_plan"]

@@ -1,0 +1,76 @@
+"""What rank 0 shows while a run goes on: a bar on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+_LINE_EVERY_S = 5.0
+
+
+class Progress:
+    """Shows the newest numbers; says nothing on ranks other than 0."""
+
+    def __init__(self, total: int, rank: int) -> None:
+        """Start.
+
+        Args:
+            total: iterations in the run.
+            rank: of this process.
+        """
+        self._total = total
+        self._width = len(str(total))
+        self._speaks = rank == 0
+        self._last_line_s = float("-inf")
+        self._bar = None
+        if self._speaks and sys.stdout.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Bar(*columns)
+            self._task = self._bar.add_task("train", total=total, numbers="")
+            self._bar.start()
+
+    def update(self, t: int, epoch: int, lr: float, loss: float, images_per_s: float) -> None:
+        """Show iteration `t`; plain lines at most every five seconds."""
+        numbers = f"epoch {epoch}  lr {lr:.5g}  loss {loss:.4f}  {images_per_s:.0f} images/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=t, numbers=numbers)
+        elif self._speaks and time.monotonic() - self._last_line_s >= _LINE_EVERY_S:
+            self._last_line_s = time.monotonic()
+            self.say(f"[{t:{self._width}}/{self._total}] {numbers}")
+
+    def evaluated(self, t: int, split: str, results: Mapping[str, float]) -> None:
+        """Show an evaluation."""
+        self.say(
+            f"[{t:{self._width}}/{self._total}] {split}: "
+            + "  ".join(f"{name} {value:.4f}" for name, value in results.items())
+        )
+
+    def say(self, line: str) -> None:
+        """Show a line of text."""
+        if not self._speaks:
+            return
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, flush=True)
+
+    def __enter__(self) -> Progress:
+        """Itself; the bar runs already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar down, on an error too."""
+        if self._bar is not None:
+            self._bar.stop()
