@@ -1,0 +1,96 @@
+"""The world of `horovodrun`: collectives through `horovod.mxnet`.
+
+Why things are done the way they are here (Horovod 0.28.1): unnamed collectives are numbered per process, so one extra
+call on a rank would shift all later ones; `broadcast_object` unpickles, hangs when types differ and returns on the root
+before anything was sent; a rank that leaves first takes the others down (horovod/horovod#642).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from harness.comm.world import Array, World
+from harness.errors import ConfigError, LostRankError
+
+T = TypeVar("T")
+
+
+class HorovodWorld(World):
+    """The ranks that `horovodrun` started."""
+
+    def __init__(self) -> None:
+        """Join the job.
+
+        Raises:
+            ConfigError: if Horovod for MXNet is not installed.
+        """
+        # a parameter-server variable would turn `import mxnet` into a server process
+        for variable in [key for key in os.environ if key.startswith("DMLC_")]:
+            del os.environ[variable]
+        try:
+            import horovod.mxnet as hvd
+            import mxnet as mx
+        except ImportError as error:
+            raise ConfigError(
+                f"started by horovodrun, but Horovod for MXNet cannot be imported ({error}); run `make setup`"
+            ) from error
+        self._hvd = hvd
+        self._mx = mx
+        hvd.init()
+        self.kind = "horovod over " + ("NCCL" if hvd.nccl_built() else "Gloo" if hvd.gloo_enabled() else "MPI")
+        super().__init__(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
+
+    def allreduce(self, array: Array, name: str) -> Array:
+        """See `World`."""
+        if array.size == 0:
+            return array.copy()
+        return self._on_array(array, name, lambda sent: self._hvd.allreduce(sent, name=name, op=self._hvd.Sum))
+
+    def allreduce_device(self, arrays: Sequence[Any], name: str) -> None:
+        """See `World`; one group of Horovod, so one negotiation."""
+        self._named(name, lambda: self._hvd.grouped_allreduce_(list(arrays), name=name, op=self._hvd.Sum))
+
+    def broadcast(self, array: Array, name: str) -> Array:
+        """See `World`."""
+        if array.size == 0:
+            return array.copy()
+        return self._on_array(array, name, lambda sent: self._hvd.broadcast(sent, root_rank=0, name=name))
+
+    def allgather_object(self, value: object, name: str) -> list[Any]:
+        """See `World`; as JSON, so that no rank ever unpickles what another sent."""
+        message = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        lengths = np.zeros(self.size, np.int64)
+        lengths[self.rank] = message.size
+        lengths = self.allreduce(lengths, f"{name}.lengths")
+        sent = self._mx.nd.array(message, dtype=np.uint8)
+        joined = self._named(name, lambda: self._hvd.allgather(sent, name=name).asnumpy()).tobytes()
+        ends = np.cumsum(lengths)
+        return [json.loads(joined[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+
+    def close(self) -> None:
+        """See `World`."""
+        # shutdown is negotiated: any rank's wish ends all, so everybody must have finished everything first
+        self._mx.nd.waitall()
+        self.barrier("close")
+        self._hvd.shutdown()
+
+    def _on_array(self, array: Array, name: str, collective: Callable[[Any], Any]) -> Array:
+        sent = self._mx.nd.array(array.reshape(-1), dtype=array.dtype)
+        received: Array = self._named(name, lambda: collective(sent).asnumpy())
+        return received.reshape(array.shape)
+
+    def _named(self, name: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except self._mx.base.MXNetError as error:
+            if "Horovod has been shut down" not in str(error) and "onnection" not in str(error):
+                raise
+            raise LostRankError(
+                f"rank {self.rank}: another rank left while this one waited in the collective {name!r}; "
+                "the first error printed by another rank says why"
+            ) from error

@@ -1,0 +1,99 @@
+"""What the process can know of its job before anything heavy is imported: the launcher's environment, the cores.
+
+Must not import mxnet, horovod or mpi4py: the number of threads has to be settled before MXNet starts its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.errors import ConfigError
+
+# launcher, and the variables in which it tells a process its rank, world size, local rank and local size
+_LAUNCHERS = (
+    ("horovodrun", "HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
+    (
+        "mpirun (Open MPI)",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+    ("mpirun (MPICH)", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How this process was started.
+
+    Attributes:
+        launcher: who started it, in words; `None` for a plain `python`.
+        rank: this process among all.
+        size: number of processes.
+        local_rank: this process among those of its host.
+        local_size: number of processes on its host.
+    """
+
+    launcher: str | None = None
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
+    """Read the launcher's variables; a plain `python` has none and is a world of one.
+
+    >>> read_launch({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"})
+    Launch(launcher='horovodrun', rank=1, size=2, local_rank=0, local_size=1)
+    """
+    for launcher, rank, size, local_rank, local_size in _LAUNCHERS:
+        if rank in environ and size in environ:
+            return Launch(
+                launcher,
+                int(environ[rank]),
+                int(environ[size]),
+                int(environ.get(local_rank, 0)),
+                int(environ.get(local_size, 1)),
+            )
+    if "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ and "SLURM_STEP_NUM_TASKS" in environ:
+        tasks_here = environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0].split(",")[0]
+        return Launch(
+            "srun",
+            int(environ["SLURM_PROCID"]),
+            int(environ["SLURM_STEP_NUM_TASKS"]),
+            int(environ.get("SLURM_LOCALID", 0)),
+            int(tasks_here),
+        )
+    return Launch()
+
+
+def settle_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:
+    """Decide how many threads this rank computes with and tell OpenMP, before MXNet is imported.
+
+    `"auto"` is `OMP_NUM_THREADS` where somebody set it, else this rank's share of the host's cores: cores // local
+    ranks. A rank bound to fewer cores than the host has was given its share by the launcher. Emulated ranks get what
+    the real ones would, because the number of threads changes the bits of a result.
+
+    Raises:
+        ConfigError: if MXNet is already imported and started with another number.
+    """
+    if setting != "auto":
+        threads = int(setting)
+    elif os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        threads = max(1, int(os.environ["OMP_NUM_THREADS"]))
+    else:
+        cores, own = os.cpu_count() or 1, len(os.sched_getaffinity(0))
+        bound = launch.size > 1 and own < cores
+        threads = own if bound else max(1, own // (emulate_np or launch.local_size))
+    if "mxnet" in sys.modules and os.environ.get("OMP_NUM_THREADS") != str(threads):
+        raise ConfigError(
+            f"threads_per_rank: {threads} comes too late, mxnet is already imported with "
+            f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}; set it before importing mxnet"
+        )
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    return threads

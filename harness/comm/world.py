@@ -1,0 +1,142 @@
+"""What every world can do, and the world of one process.
+
+A world is the set of ranks that train together. Each collective has a name, which must be the same on every rank: it
+is what pairs the calls, and what an error message can show. Reductions leave sums; who wants a mean divides.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import HarnessError
+
+T = TypeVar("T")
+Array = npt.NDArray[Any]
+
+
+class World(ABC):
+    """The ranks of a job, seen from one of them.
+
+    Attributes:
+        rank: this process, 0 to `size - 1`.
+        size: number of processes.
+        local_rank: this process among those of its host.
+        local_size: number of processes on its host.
+        hostname: the host's name.
+        kind: what carries the collectives, in words.
+    """
+
+    kind: str
+
+    def __init__(self, rank: int, size: int, local_rank: int, local_size: int) -> None:
+        """Take the numbers; the host's name is asked for."""
+        self.rank = rank
+        self.size = size
+        self.local_rank = local_rank
+        self.local_size = local_size
+        self.hostname = socket.gethostname()
+
+    @abstractmethod
+    def allreduce(self, array: Array, name: str) -> Array:
+        """The sum of the ranks' arrays (same shape and dtype everywhere), as a new array."""
+
+    @abstractmethod
+    def allreduce_device(self, arrays: Sequence[Any], name: str) -> None:
+        """Sum `mx.nd.NDArray`s over ranks where they are; several dtypes may be mixed. May return before it is done."""
+
+    @abstractmethod
+    def broadcast(self, array: Array, name: str) -> Array:
+        """Rank 0's array, on every rank; the others pass one of the same shape and dtype."""
+
+    @abstractmethod
+    def allgather_object(self, value: object, name: str) -> list[Any]:
+        """Every rank's value (anything JSON can hold), in the order of the ranks."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the world in good order: no rank leaves before all have arrived here."""
+
+    def broadcast_object(self, value: T, name: str) -> T:
+        """Rank 0's value (anything JSON can hold), on every rank."""
+        received: T = self.allgather_object(value if self.rank == 0 else None, name)[0]
+        return received
+
+    def barrier(self, name: str) -> None:
+        """Wait until every rank has come here."""
+        self.allreduce(np.zeros(1, np.int32), name)
+
+    def agreed(self, name: str, work: Callable[[], T]) -> T:
+        """Do `work` on every rank, and fail on every rank if it failed on any.
+
+        A rank that stops alone leaves the others waiting in their next collective; this is how a missing file on one
+        host becomes one message and one exit code instead.
+
+        Raises:
+            HarnessError: the first failing rank's, its message naming the ranks that failed unless all did alike.
+        """
+        failure: HarnessError | None = None
+        done: list[T] = []
+        try:
+            done.append(work())
+        except HarnessError as error:
+            failure = error
+        reports = self.allgather_object(failure and [type(failure).__name__, str(failure)], f"agreed.{name}")
+        merged = _merge_failures(reports)
+        if merged is not None:
+            raise merged from failure
+        return done[0]
+
+
+class SingleWorld(World):
+    """One process: every sum is its own array."""
+
+    kind = "single"
+
+    def __init__(self) -> None:
+        """A world of one."""
+        super().__init__(rank=0, size=1, local_rank=0, local_size=1)
+
+    def allreduce(self, array: Array, name: str) -> Array:
+        """See `World`."""
+        return array.copy()
+
+    def allreduce_device(self, arrays: Sequence[Any], name: str) -> None:
+        """See `World`."""
+        return
+
+    def broadcast(self, array: Array, name: str) -> Array:
+        """See `World`."""
+        return array.copy()
+
+    def allgather_object(self, value: object, name: str) -> list[Any]:
+        """See `World`."""
+        return [value]
+
+    def close(self) -> None:
+        """See `World`."""
+        return
+
+
+def _merge_failures(reports: Sequence[list[str] | None]) -> HarnessError | None:
+    failed = {rank: report for rank, report in enumerate(reports) if report is not None}
+    if not failed:
+        return None
+    first_kind = next(iter(failed.values()))[0]
+    error = next(cls for cls in _all_subclasses(HarnessError) if cls.__name__ == first_kind)
+    ranks_of: dict[str, list[int]] = {}
+    for rank, (_, text) in failed.items():
+        ranks_of.setdefault(text, []).append(rank)
+    if len(ranks_of) == 1 and len(failed) == len(reports):
+        return error(next(iter(ranks_of)))
+    lines = [f"rank {', '.join(map(str, ranks))}: {text}" for text, ranks in ranks_of.items()]
+    return error("\n".join(lines))
+
+
+def _all_subclasses(cls: type[HarnessError]) -> list[type[HarnessError]]:
+    return [cls, *(sub for child in cls.__subclasses__() for sub in _all_subclasses(child))]
