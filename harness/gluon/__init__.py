@@ -1,0 +1,9 @@
+"""Gluon training on shards: networks, optimizers, one update, its state."""
+
+from harness.gluon.build import build_learner, device_of_rank
+from harness.gluon.evaluation import evaluate
+from harness.gluon.learner import Learner, shards_of_rank
+from harness.gluon.metrics import build_metrics
+from harness.gluon.state import State
+
+__all__ = ["Learner", "State", "build_learner", "build_metrics", "device_of_rank", "evaluate", "shards_of_rank"]

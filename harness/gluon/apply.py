@@ -1,0 +1,107 @@
+"""Applies one reduced gradient: clip, correct the momentum, step.
+
+MXNet's SGD, NAG and LARS keep the learning rate inside their momentum buffer (`v = m v - lr g; w += v`), so after a
+change
+of the learning rate the history still moves at the old one. Goyal et al. 2017 (arXiv 1706.02677, section 3) name the
+remedy: when the applied rate goes from a to b the buffers are multiplied by b / a, and the trajectory is that of
+`v = m v + g; w -= lr v`. (apache/mxnet#15533 is open; its own optimizers do not do it.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from harness.gluon.optimizers import NOISY
+from harness.gluon.shards import seed_of
+
+
+class Applier:
+    """Steps an optimizer through a plain `gluon.Trainer` that reduces nothing by itself.
+
+    Attributes:
+        applied_lr: the learning rate that the momentum buffers hold; `None` before the first update.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        trainable: Mapping[str, Any],
+        *,
+        momentum_correction: bool = False,
+        clip_norm: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Create the optimizer's slots at once, so that a state has the same shape before and after the first update.
+
+        Args:
+            optimizer: an `mx.optimizer.Optimizer`.
+            trainable: parameters with a gradient, by structural name; their order is the optimizer's index.
+            momentum_correction: whether momentum buffers follow the learning rate.
+            clip_norm: the largest Euclidean norm of the mean gradient, all parameters together.
+            seed: the run's seed, for optimizers that add noise.
+        """
+        self.optimizer = optimizer
+        self.applied_lr: float | None = None
+        self._parameters = list(trainable.values())
+        self._correct = momentum_correction
+        self._clip_norm = clip_norm
+        self._seed = seed
+        self._noisy = type(optimizer).__name__.lower() in NOISY
+        self._trainer = mx.gluon.Trainer(self._parameters, optimizer, kvstore=None)
+        self.updater = self._trainer._updaters[0]
+        for index, parameter in enumerate(self._parameters):
+            self.updater.states[index] = optimizer.create_state_multi_precision(index, parameter.data())
+            self.updater.states_synced[index] = True
+
+    def norm(self, num_samples: float) -> float:
+        """The Euclidean norm of the mean gradient; waits for the gradients."""
+        gradients = [parameter.grad() for parameter in self._parameters]
+        squares = mx.nd.multi_sum_sq(*gradients, num_arrays=len(gradients)).asnumpy().astype(np.float64)
+        return math.sqrt(float(squares.sum())) / num_samples
+
+    def step(self, t: int, lr: float, momentum: float | None, num_samples: float) -> None:
+        """Apply the gradients, which hold sums over `num_samples` samples.
+
+        Args:
+            t: the iteration.
+            lr: its learning rate; 0 moves no weight and still takes the gradient into the momentum.
+            momentum: its momentum, or `None` for the optimizer's own.
+            num_samples: samples in the global batch.
+        """
+        divisor = float(num_samples)
+        if self._clip_norm is not None:
+            divisor *= max(1.0, self.norm(num_samples) / self._clip_norm)
+        if momentum is not None:
+            self.optimizer.momentum = momentum
+        if self._noisy:
+            mx.random.seed(seed_of(self._seed, t, -1))
+        if self._correct and lr == 0:
+            self._gather_history(divisor)
+            return
+        if self._correct and self.applied_lr is not None and lr != self.applied_lr:
+            self._scale_buffers(lr / self.applied_lr)
+        self._update(lr, divisor)
+        self.applied_lr = lr
+
+    def _update(self, lr: float, divisor: float) -> None:
+        self._trainer.set_learning_rate(lr)
+        for parameter in self._parameters:
+            parameter.data()._fresh_grad = True
+        self._trainer.update(divisor)
+
+    def _gather_history(self, divisor: float) -> None:
+        """Do an update at learning rate 0: the buffer takes the gradient at the last rate, the weights stay."""
+        weights = [parameter.data().copy() for parameter in self._parameters]
+        self.applied_lr = self.applied_lr or 1.0
+        self._update(self.applied_lr, divisor)
+        for parameter, weight in zip(self._parameters, weights, strict=True):
+            weight.copyto(parameter.data())
+
+    def _scale_buffers(self, factor: float) -> None:
+        for buffer in self.updater.states.values():
+            buffer *= factor

@@ -1,0 +1,259 @@
+"""The learner: everything that one update is, on however many shards this rank plays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+from harness.comm import World
+from harness.data import GlobalBatch
+from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
+from harness.gluon.apply import Applier
+from harness.gluon.reduce import Control, Fold, read_control, visiting_order
+from harness.gluon.shards import Graph, ShardPlayer, refuse_unreducible, settle
+from harness.gluon.state import State, StateKeeper, misfits
+
+_CORRECTED = ("SGD", "NAG", "LARS")
+
+
+def shards_of_rank(shards: int, world: World) -> list[int]:
+    """The shards that a rank plays, in the order in which it plays them."""
+    own = range(world.rank, shards, world.size)
+    return [own[i] for i in visiting_order(len(own))]
+
+
+class Learner:
+    """A network, its optimizer and its shards; `iteration` is one update, the same on every rank.
+
+    Attributes:
+        stream: where batches come from; the finder puts its own in its place.
+        parameters: the network's parameters by structural name.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        loss: Any,
+        optimizer: Any,
+        world: World,
+        stream: Callable[[int], GlobalBatch],
+        *,
+        shards: int,
+        sample: npt.NDArray[Any],
+        seed: int = 0,
+        ctx: Any = None,
+        hybridize: bool = True,
+        momentum_correction: bool | None = None,
+        clip_norm: float | None = None,
+        skip_nonfinite: bool = False,
+    ) -> None:
+        """Settle the network, agree on its shape over ranks, and take rank 0's weights.
+
+        Args:
+            net: a `gluon.Block` whose parameters have been initialised (shapes may be deferred).
+            loss: maps (prediction, label) to one value a sample.
+            optimizer: an `mx.optimizer.Optimizer` without a scheduler.
+            world: the ranks.
+            stream: `stream(t)` gives this rank's shards of iteration `t`, in the order of `shards_of_rank`.
+            shards: S, a multiple of the number of ranks.
+            sample: a batch of one sample, `(1, ...)`, from which deferred shapes are settled.
+            seed: of everything random in an update.
+            ctx: the device; the CPU by default.
+            hybridize: whether a `HybridBlock` is compiled.
+            momentum_correction: by default where the optimizer keeps the learning rate in its momentum.
+            clip_norm: the largest Euclidean norm of the mean gradient.
+            skip_nonfinite: leave out an update whose loss is not finite, without a trace, instead of raising.
+
+        Raises:
+            ConfigError: for parameters that cannot be reduced, or shards that ranks cannot share evenly.
+            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
+        """
+        if shards % world.size:
+            raise ConfigError(f"batch.shards: {shards} shards cannot be dealt evenly to {world.size} ranks")
+        self.world = world
+        self.stream = stream
+        self._ctx = ctx or mx.cpu()
+        settle(net, sample, self._ctx)
+        self.parameters: dict[str, Any] = _unique(net._collect_params_with_prefix())
+        refuse_unreducible(self.parameters)
+        graph = Graph(net, self.parameters)
+        if hybridize and isinstance(net, mx.gluon.HybridBlock):
+            net.hybridize(
+                static_alloc=True
+            )  # static_shape would let running statistics be read before they are written
+        trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
+        self._statistics = [p.data(self._ctx) for p in self.parameters.values() if p.name in graph.statistics]
+        self._before = [array.copy() for array in self._statistics]
+        self._gradients = [p.grad(self._ctx) for p in trainable.values()]
+        self._control = mx.nd.zeros((len(Control._fields),), ctx=self._ctx, dtype=np.float64)
+        self._reduced = [*self._gradients, *self._statistics, self._control]
+        self._fold = Fold(self._reduced)
+        self._player = ShardPlayer(net, loss, self._ctx, trainable, seed, graph.random)
+        if momentum_correction is None:
+            momentum_correction = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
+        self._applier = Applier(
+            optimizer, trainable, momentum_correction=momentum_correction, clip_norm=clip_norm, seed=seed
+        )
+        self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._ctx)
+        self._skip_nonfinite = skip_nonfinite
+        self._shards = shards
+        self._unread: tuple[int, float, Any] | None = None
+        self._agree_on_shape()
+        self.take_weights_of_root()
+
+    def iteration(self, t: int, lr: float, momentum: float | None = None) -> Any:
+        """Do update `t` with the given learning rate and momentum, over the samples of all ranks.
+
+        Returns:
+            The mean loss of the global batch before the update, `(1,)`, on the device; reading it waits for it.
+
+        Raises:
+            DivergedError: if the loss is not finite, here or (where nothing waits for it) in the update before.
+            DisagreementError: if the ranks' samples do not add up to the global batch.
+        """
+        batch = self.stream(t)
+        for array, before in zip(self._statistics, self._before, strict=True):
+            array.copyto(before)
+        for position, shard in enumerate(batch.batches):
+            if position:
+                self._fold.make_room()
+                self._restore_statistics()
+            loss_sum = self._player.play(t, shard.shard, shard.data, shard.label)
+            self._set_control(loss_sum, len(shard.data))
+            self._fold.push()
+        self._fold.finish()
+        self.world.allreduce_device(self._reduced, "update")
+        control = self._control.copy()
+        if not self._decide(t, batch.num_samples, control):
+            self._restore_statistics()
+            return control[0:1] / batch.num_samples
+        self._mean_statistics(control)
+        self._applier.step(t, lr, momentum, batch.num_samples)
+        return control[0:1] / batch.num_samples
+
+    def finish(self) -> None:
+        """Check the last update where its check was put off; call it before the weights are used for anything."""
+        if self._unread is not None:
+            t, num_samples, control = self._unread
+            self._unread = None
+            self._check(t, num_samples, read_control(control))
+
+    def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Predictions `(n, ...)` and losses `(n,)` of samples, in predict mode."""
+        self.finish()
+        prediction, losses = self._player.predict(data, label)
+        return prediction.asnumpy(), losses.asnumpy()
+
+    def snapshot(self) -> State:
+        """The whole state, on the host."""
+        self.finish()
+        return self._keeper.snapshot()
+
+    def restore(self, state: State) -> None:
+        """Put a state back, bit for bit."""
+        self._unread = None
+        self._keeper.restore(state)
+
+    def digest(self) -> str:
+        """sha256 of the whole state; equal on every rank."""
+        return self.snapshot().digest()
+
+    def save_weights(self, path: str) -> None:
+        """Write weights and running statistics as a Gluon `.params` file."""
+        arrays = {name: mx.nd.array(array, dtype=array.dtype) for name, array in self.snapshot().parameters.items()}
+        mx.nd.save(path, arrays)
+
+    def load_weights(self, path: str) -> None:
+        """Take weights and running statistics from a Gluon `.params` file; slots are left alone.
+
+        Raises:
+            CheckpointError: if it cannot be read, or its names and shapes are not the network's.
+        """
+        try:
+            loaded = mx.nd.load(path)
+        except (mx.base.MXNetError, OSError, ValueError) as error:
+            raise CheckpointError(
+                f"init.from: {path}: no Gluon .params file can be read there ({str(error).splitlines()[-1]})"
+            ) from None
+        if not isinstance(loaded, dict):
+            raise CheckpointError(f"init.from: {path}: holds arrays without names; write it with net.save_parameters")
+        problems = misfits({name: p.data(self._ctx) for name, p in self.parameters.items()}, loaded)
+        if problems:
+            raise CheckpointError(f"init.from: {path} does not fit the network:\n  " + "\n  ".join(problems))
+        for name, parameter in self.parameters.items():
+            parameter.data(self._ctx)[:] = loaded[name].as_in_context(self._ctx)
+        mx.nd.waitall()
+
+    def take_weights_of_root(self) -> None:
+        """Give every rank the weights and running statistics of rank 0."""
+        if self.world.size == 1:
+            return
+        for name, parameter in self.parameters.items():
+            array = self.world.broadcast(parameter.data(self._ctx).asnumpy(), f"learner.{name}")
+            parameter.data(self._ctx)[:] = mx.nd.array(array, ctx=self._ctx, dtype=array.dtype)
+        mx.nd.waitall()
+
+    def _set_control(self, loss_sum: Any, num_samples: int) -> None:
+        self._control[0:1] = loss_sum.astype(np.float64)
+        self._control[1:] = mx.nd.array([num_samples, num_samples > 0], ctx=self._ctx, dtype=np.float64)
+
+    def _restore_statistics(self) -> None:
+        for array, before in zip(self._statistics, self._before, strict=True):
+            before.copyto(array)
+
+    def _mean_statistics(self, control: Any) -> None:
+        if self._shards == 1:
+            return
+        num_shards = control[2:3].astype(np.float32)
+        for array in self._statistics:
+            mx.nd.broadcast_div(array, num_shards.reshape((1,) * array.ndim), out=array)
+
+    def _decide(self, t: int, num_samples: int, control: Any) -> bool:
+        """Whether update `t` is applied. Where nobody waits for the gradients anyway, the check lags by one update."""
+        if self.world.size > 1 or self._skip_nonfinite:
+            return self._check(t, num_samples, read_control(control))
+        self.finish()
+        self._unread = (t, num_samples, control)
+        return True
+
+    def _check(self, t: int, num_samples: float, control: Control) -> bool:
+        if control.num_samples != num_samples:
+            raise DisagreementError(
+                f"iteration {t}: the ranks played {control.num_samples:g} samples, but the global batch has "
+                f"{num_samples:g}; "
+                "some rank plays other shards than the order says"
+            )
+        if np.isfinite(control.loss_sum):
+            return True
+        if self._skip_nonfinite:
+            return False
+        raise DivergedError(
+            f"iteration {t}: the loss is {control.loss_sum / num_samples}; the weights are of no use any more. "
+            "Lower the learning rate, warm up longer, or clip the gradient (optimizer.clip_norm)"
+        )
+
+    def _agree_on_shape(self) -> None:
+        own = [[name, list(p.shape), str(np.dtype(p.dtype)), p.grad_req] for name, p in self.parameters.items()]
+        everyone = self.world.allgather_object(own, "learner.parameters")
+        for rank, others in enumerate(everyone):
+            if others != everyone[0]:
+                pairs = zip(others + [None] * len(everyone[0]), everyone[0] + [None] * len(others), strict=False)
+                there, here = next(pair for pair in pairs if pair[0] != pair[1])
+                raise DisagreementError(
+                    f"the network of rank {rank} has {there} where rank 0 has {here} (name, shape, dtype, grad_req)"
+                )
+
+
+def _unique(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A parameter that two blocks share appears once, under its first name."""
+    seen: set[int] = set()
+    unique = {}
+    for name, parameter in parameters.items():
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            unique[name] = parameter
+    return unique

@@ -1,0 +1,68 @@
+"""Metrics as sums over samples, so that batches and ranks add up to the exact mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.named import choose, load_function
+
+Array = npt.NDArray[Any]
+
+
+class Metric(NamedTuple):
+    """A mean over samples.
+
+    Attributes:
+        sample_values: maps predictions `(n, ...)` and labels `(n, ...)` to one value a sample, `(n,)`.
+        finish: maps the mean to what is reported.
+    """
+
+    sample_values: Callable[[Array, Array], Array]
+    finish: Callable[[float], float] = float
+
+
+def _in_top(k: int) -> Callable[[Array, Array], Array]:
+    def values(prediction: Array, label: Array) -> Array:
+        own = np.take_along_axis(prediction, label.astype(np.int64)[:, None], axis=1)
+        return np.asarray((prediction > own).sum(axis=1) < k)
+
+    return values
+
+
+def _accuracy(prediction: Array, label: Array) -> Array:
+    return np.asarray(prediction.argmax(axis=1) == label)
+
+
+def _per_sample(values: Array) -> Array:
+    means: Array = values.reshape(len(values), -1).mean(axis=1)
+    return means
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(_accuracy),
+    "error": Metric(lambda prediction, label: ~_accuracy(prediction, label)),
+    "top_5_accuracy": Metric(_in_top(5)),
+    "binary_accuracy": Metric(lambda prediction, label: (prediction.reshape(len(label)) > 0) == (label > 0)),
+    "mae": Metric(lambda prediction, label: _per_sample(np.abs(prediction.reshape(label.shape) - label))),
+    "mse": Metric(lambda prediction, label: _per_sample((prediction.reshape(label.shape) - label) ** 2)),
+    "rmse": Metric(lambda prediction, label: _per_sample((prediction.reshape(label.shape) - label) ** 2), math.sqrt),
+}
+
+
+def build_metrics(names: list[str]) -> dict[str, Metric]:
+    """Metrics by name, or the user's own: a `module:function` that maps predictions and labels to one value a sample.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    return {
+        name.rpartition(":")[2]: Metric(load_function(name, "evaluation.metrics"))
+        if ":" in name
+        else choose(name, METRICS, "evaluation.metrics")
+        for name in names
+    }

@@ -1,0 +1,115 @@
+"""Optimizers of `mx.optimizer` by name, and which parameters they treat differently."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import mxnet as mx
+
+from harness.errors import ConfigError
+from harness.named import choose, did_you_mean
+
+REFUSED = {
+    "dcasgd": "it fails on CPU arrays in MXNet 1.9.1, and delay compensation has no meaning in synchronous training",
+    "groupadagrad": "it serves sparse embeddings, whose gradients Horovod 0.28.1 cannot reduce",
+    "lbsgd": "it scales and warms up the learning rate by itself, which is the plan's work: use sgd or lars",
+    "test": "it is MXNet's own test fixture",
+}
+_HARNESS_SETS = {
+    "learning_rate",
+    "lr_scheduler",
+    "rescale_grad",
+    "clip_gradient",
+    "param_idx2name",
+    "param_dict",
+    "begin_num_update",
+    "sym",
+    "multi_precision",
+    "momentum_correction",
+    "use_fused_step",
+}
+NOISY = ("sgld",)  # draw random numbers in the update, which must be the same on every rank
+_UNDECAYED = ("bias", "gamma", "beta")
+
+
+def known_optimizers() -> dict[str, type[mx.optimizer.Optimizer]]:
+    """Every optimizer of this MXNet that can be used, by its registered name."""
+    return {name: cls for name, cls in mx.optimizer.Optimizer.opt_registry.items() if name not in REFUSED}
+
+
+def build_optimizer(
+    name: str,
+    params: Mapping[str, Any],
+    *,
+    clip_value: float | None = None,
+    param_names: Mapping[int, str] | None = None,
+) -> Any:
+    """An `mx.optimizer.Optimizer` without a scheduler of its own.
+
+    Args:
+        name: its registered name, in any case.
+        params: its keyword arguments.
+        clip_value: the largest absolute value of an element of the mean gradient.
+        param_names: structural name by index; LARS leaves biases and norms alone by it.
+
+    Raises:
+        ConfigError: for an unknown or refused optimizer, or a parameter it does not have.
+    """
+    name = name.lower()
+    if name in REFUSED:
+        raise ConfigError(f"optimizer.name: {name!r} is not supported: {REFUSED[name]}")
+    cls = choose(name, known_optimizers(), "optimizer.name")
+    known = [key for base in (cls, mx.optimizer.Optimizer) for key in inspect.signature(base.__init__).parameters]
+    allowed = sorted(set(known) - {"self", "kwargs", "args"} - _HARNESS_SETS)
+    for key in params:
+        if key not in allowed:
+            raise ConfigError(
+                f"optimizer.params.{key}: {name!r} has no such parameter; {did_you_mean(key, allowed)}known: "
+                f"{', '.join(allowed)}"
+            )
+    extra: dict[str, Any] = {} if clip_value is None else {"clip_gradient": clip_value}
+    if name == "lars":
+        # its own correction reaches only the first four parameters, and without names it scales biases and norms too
+        extra.update(momentum_correction=False, param_idx2name=dict(param_names or {}))
+    try:
+        return cls(**params, **extra)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"optimizer.params: {name!r} does not accept {dict(params)}: {error}") from error
+
+
+def set_multipliers(
+    parameters: Mapping[str, Any],
+    *,
+    lr_mult: Mapping[str, float],
+    wd_mult: Mapping[str, float],
+    decay_bias_and_norm: bool,
+) -> None:
+    """Give each parameter its factor on the learning rate and on weight decay.
+
+    Args:
+        parameters: trainable parameters by structural name, such as `features.0.weight`.
+        lr_mult: factor by name pattern (`features.*`); the last pattern that matches holds.
+        wd_mult: the same for weight decay, and stronger than `decay_bias_and_norm`.
+        decay_bias_and_norm: whether weight decay also pulls biases and the gamma and beta of norms to zero.
+
+    Raises:
+        ConfigError: if a pattern matches no parameter.
+    """
+    if not decay_bias_and_norm:
+        for name, parameter in parameters.items():
+            if name.endswith(_UNDECAYED):
+                parameter.wd_mult = 0.0
+    for attribute, patterns in (("lr_mult", lr_mult), ("wd_mult", wd_mult)):
+        for pattern, factor in patterns.items():
+            matching = fnmatch.filter(parameters, pattern)
+            if not matching:
+                raise ConfigError(
+                    f"optimizer.{attribute}: the pattern {pattern!r} matches no parameter; "
+                    f"{did_you_mean(pattern, list(parameters))}"
+                    f"the parameters are {', '.join(parameters)}"
+                )
+            for name in matching:
+                setattr(parameters[name], attribute, factor)

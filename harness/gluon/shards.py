@@ -1,0 +1,183 @@
+"""One shard of a global batch: seed, forward, backward; and what a network's graph says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import ConfigError
+
+_RANDOM_OPERATORS = ("dropout", "_random", "_sample", "_shuffle", "_npi_")  # how their names begin; _npi_ to be safe
+
+
+def seed_of(seed: int, t: int, shard: int) -> int:
+    """The seed of a shard's random operations in iteration `t`, 31 bits, because MXNet cuts at 32."""
+    digest = hashlib.blake2b(f"{seed}/{t}/{shard}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Graph:
+    """What is to be known of a network before it trains.
+
+    Attributes:
+        random: whether it draws random numbers, so that every shard has to be seeded (1.3 ms on a CPU).
+        statistics: full names of the parameters that a training forward changes, such as running means.
+    """
+
+    def __init__(self, net: Any, parameters: Mapping[str, Any]) -> None:
+        """Trace the network; one that cannot be traced is taken to be random.
+
+        Args:
+            net: an initialised `gluon.Block`.
+            parameters: its parameters by structural name.
+        """
+        symbol = _trace(net)
+        if symbol is None:
+            self.random = True
+            self.statistics = {
+                p.name
+                for name, p in parameters.items()
+                if p.grad_req == "null" and name.rpartition(".")[2].startswith(("running_", "moving_"))
+            }
+            return
+        nodes = json.loads(symbol.tojson())["nodes"]
+        self.random = any(_is_random(node) for node in nodes)
+        self.statistics = set(symbol.list_auxiliary_states())
+
+
+class ShardPlayer:
+    """Plays shards on one device: after `play`, each parameter's gradient holds the sum over the shard's samples."""
+
+    def __init__(self, net: Any, loss: Any, ctx: Any, trainable: Mapping[str, Any], seed: int, random: bool) -> None:
+        """Bind a network and its loss.
+
+        Args:
+            net: an initialised `gluon.Block`.
+            loss: maps (prediction, label) to one value a sample.
+            ctx: the device.
+            trainable: parameters with a gradient, by structural name.
+            seed: the run's seed.
+            random: whether the network draws random numbers.
+        """
+        self._net = net
+        self._loss = loss
+        self._ctx = ctx
+        self._trainable = trainable
+        self._seed = seed
+        self._random = random
+
+    def play(self, t: int, shard: int, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> Any:
+        """Forward and backward of one shard.
+
+        Args:
+            t: the iteration.
+            shard: the shard's number in the global batch.
+            data: samples, `(n, ...)`.
+            label: labels, `(n, ...)`.
+
+        Returns:
+            The sum of the samples' losses, `(1,)`, on the device.
+
+        Raises:
+            ConfigError: if the loss is not one value a sample, or a parameter took no part in it.
+        """
+        if data.shape[0] == 0:
+            return self._nothing()
+        if self._random:
+            mx.random.seed(seed_of(self._seed, t, shard), ctx=self._ctx)
+        inputs = mx.nd.array(data, ctx=self._ctx, dtype=data.dtype)
+        labels = mx.nd.array(label, ctx=self._ctx, dtype=label.dtype)
+        with mx.autograd.record():
+            losses = self._loss(self._net(inputs), labels)
+        if losses.shape != (data.shape[0],):
+            raise ConfigError(
+                f"network.loss: must give one value a sample, shape ({data.shape[0]},); found shape {losses.shape}. "
+                "The harness averages over the samples of all workers itself"
+            )
+        losses.backward()
+        self._check_all_took_part(shard)
+        return losses.sum()
+
+    def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[Any, Any]:
+        """Prediction and losses of samples without training: `(n, ...)` and `(n,)`."""
+        prediction = self._net(mx.nd.array(data, ctx=self._ctx, dtype=data.dtype))
+        return prediction, self._loss(prediction, mx.nd.array(label, ctx=self._ctx, dtype=label.dtype))
+
+    def _nothing(self) -> Any:
+        # MXNet has no arrays without elements: a shard without samples skips its forward and adds zeros
+        for parameter in self._trainable.values():
+            parameter.grad(self._ctx)[:] = 0
+            parameter.data(self._ctx)._fresh_grad = True
+        return mx.nd.zeros((1,), ctx=self._ctx)
+
+    def _check_all_took_part(self, shard: int) -> None:
+        weights = [parameter.data(self._ctx) for parameter in self._trainable.values()]
+        stale = [name for name, weight in zip(self._trainable, weights, strict=True) if not weight._fresh_grad]
+        if stale:
+            raise ConfigError(
+                f"network: {', '.join(stale)} got no gradient from shard {shard}, because the forward pass does "
+                "not use it; "
+                "use it, or set its grad_req to 'null'"
+            )
+        for weight in weights:
+            weight._fresh_grad = False
+
+
+def settle(net: Any, sample: npt.NDArray[Any], ctx: Any) -> None:
+    """End deferred initialisation by a forward in predict mode, which changes nothing else."""
+    with mx.autograd.pause(train_mode=False):
+        net(mx.nd.array(sample, ctx=ctx, dtype=sample.dtype))
+    mx.nd.waitall()
+
+
+def refuse_unreducible(parameters: Mapping[str, Any]) -> None:
+    """Refuse what reducing over ranks would corrupt or silently change.
+
+    Raises:
+        ConfigError: for sparse parameters or gradients, more than one device, 'add' gradients, or another dtype than
+        float32.
+    """
+    problems = []
+    for name, parameter in parameters.items():
+        if parameter._stype != "default" or parameter._grad_stype != "default":
+            problems.append(
+                f"{name} is sparse, and Horovod 0.28.1 corrupts memory when it reduces sparse gradients; use a "
+                "dense one"
+            )
+        if len(parameter.list_ctx()) > 1:
+            problems.append(
+                f"{name} lives on {len(parameter.list_ctx())} devices, of which one would be reduced; use one "
+                "device a process"
+            )
+        if parameter.grad_req == "add":
+            problems.append(f"{name} has grad_req 'add'; set 'write', accumulation is what batch.shards does")
+        if np.dtype(parameter.dtype) != np.float32:
+            problems.append(f"{name} is {np.dtype(parameter.dtype)}; mixed precision is not supported, use float32")
+    if problems:
+        raise ConfigError("\n".join(f"network: {problem}" for problem in problems))
+
+
+def _trace(net: Any) -> Any:
+    if not isinstance(net, mx.gluon.HybridBlock):
+        return None
+    try:
+        symbol = net(mx.sym.var("data"))
+    except Exception:  # a user's hybrid_forward may use what only arrays have; tracing it is only a question asked
+        return None
+    return symbol if isinstance(symbol, mx.sym.Symbol) else None
+
+
+def _is_random(node: Mapping[str, Any]) -> bool:
+    operator = node["op"].lower()
+    attributes = node.get("attrs", {})
+    if operator == "leakyrelu":
+        return bool(attributes.get("act_type") == "rrelu")
+    if operator == "rnn":
+        return float(attributes.get("p", 0)) > 0
+    return bool(operator.startswith(_RANDOM_OPERATORS))

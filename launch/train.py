@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Train a network: `horovodrun -np 2 python launch/train.py --config configs/digits.yaml`, or without horovodrun."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from harness.comm import connect, read_launch, settle_threads
+from harness.config import load_config
+from harness.errors import ConfigError, HarnessError
+from harness.guard import fail_together, report_failure
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; argparse ends with exit code 2 when it cannot."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train a Gluon network with a scheduled learning rate, on one or many workers.",
+        epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 weights, 5 ranks differ, 6 diverged, 7 rank lost.",
+    )
+    parser.add_argument("--config", default="configs/digits.yaml", metavar="FILE", help="default: %(default)s")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting, such as lr.base=0.1 (repeatable)",
+    )
+    parser.add_argument("--emulate-np", type=int, metavar="N", help="play N ranks in this one process, for debugging")
+    parser.add_argument("--overwrite", action="store_true", help="move an existing run of this name aside")
+    parser.add_argument("--evaluate-only", action="store_true", help="evaluate the weights in init.from and stop")
+    options = parser.parse_args(arguments)
+    if options.emulate_np is not None and options.emulate_np < 1:
+        parser.error(f"--emulate-np: {options.emulate_np} is not a number of ranks; allowed: 1 or more")
+    return options
+
+
+def main() -> int:
+    """Parse, build, run; the exit code says how it ended."""
+    options = parse_arguments()
+    launch = read_launch()
+    try:
+        config = load_config(options.config, options.set)
+        if options.evaluate_only and config.init.from_ is None:
+            raise ConfigError("--evaluate-only needs weights: give a file with --set init.from=runs/NAME/final.params")
+        if options.emulate_np is not None and launch.size > 1:
+            raise ConfigError(
+                f"--emulate-np plays all ranks in one process, but {launch.launcher} started {launch.size}; "
+                "drop one of the two"
+            )
+        threads = settle_threads(config.threads_per_rank, launch, options.emulate_np)
+        world = connect(config.comm, launch)
+    except ConfigError as error:
+        return fail_together(error, launch)
+
+    from harness.loop import Run, evaluate_only, train
+
+    try:
+        run = Run(config, world, threads=threads, emulate_np=options.emulate_np)
+        if options.evaluate_only:
+            evaluate_only(run)
+        else:
+            train(run, overwrite=options.overwrite)
+    except HarnessError as error:
+        return report_failure(error, world.rank)
+    world.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
