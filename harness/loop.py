@@ -143,9 +143,10 @@ def train(run: Run, *, overwrite: bool = False) -> dict[str, float]:
 
             if metrics is not None and (t % every == 0 or t == 1 or last):
                 learner.finish()
-                numbers = {"loss": float(loss.asscalar()), "images_per_s": round(clock.rate(), 1)}
+                mean_loss, rate = float(loss.asscalar()), round(clock.rate(), 1)
+                numbers = {"loss": mean_loss, "gradient_norm": learner.gradient_norm, "images_per_s": rate}
                 metrics.write({"split": "train", **record, **numbers})
-                progress.update(t, sizes.epoch(t), lr, numbers["loss"], numbers["images_per_s"])
+                progress.update(t, sizes.epoch(t), lr, mean_loss, rate)
 
             if t % evaluate_every == 0 or last:
                 for split in run.held_out if last else run.held_out[:1]:

@@ -252,7 +252,8 @@ def resolve_shards(config: RunConfig, workers: int) -> int:
     if shards % workers:
         fitting = ", ".join(str(n) for n in range(1, shards + 1) if shards % n == 0)
         raise ConfigError(
-            f"{config.source}: batch.shards: {shards} shards cannot be dealt evenly to {workers} workers; start as many as "
+            f"{config.source}: batch.shards: {shards} shards cannot be dealt evenly to {workers} workers; start "
+            "as many as "
             f"divide {shards} ({fitting}), or make batch.shards a multiple of {workers}"
         )
     return shards

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ep|it|%)\s*")
-_ALLOWED = "a length is written '5ep' (epochs), '500it' (iterations) or '10%' (of the run)"
+_ALLOWED = "a length is written '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
+_NUMBER = re.compile(r"\s*(-?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z%]*)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,10 @@ class Duration:
             return cls(Fraction(0), "it")
         match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            hint = f"; write '{text}it' or '{text}ep'" if _is_count(text) else ""
-            raise ValueError(f"{text!r} is not a length: {_ALLOWED}{hint}")
+            raise ValueError(f"{text!r} is not a length: {_ALLOWED}{_hint(text)}")
         duration = cls(Fraction(match[1]), match[2])
         if duration.unit == "it" and duration.value.denominator != 1:
-            raise ValueError(f"{text!r} is not a whole number of iterations")
+            raise ValueError(f"{text!r} is not a whole number of iterations; write '{round_position(duration.value)}it'")
         return duration
 
     def iterations(self, iterations_per_epoch: int, span: int) -> Fraction:
@@ -58,9 +58,7 @@ class Duration:
 
     def __str__(self) -> str:
         """The text that `parse` reads back as the same duration."""
-        value = self.value
-        number = str(value.numerator) if value.denominator == 1 else repr(float(value))
-        return f"{number}{self.unit}"
+        return f"{_decimal(self.value)}{self.unit}"
 
 
 def round_position(position: Fraction) -> int:
@@ -68,5 +66,32 @@ def round_position(position: Fraction) -> int:
     return int((position + Fraction(1, 2)) // 1)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+def _decimal(value: Fraction) -> str:
+    """A fraction as a decimal without an exponent, exactly; one that has no end, such as 1/3, stays a fraction."""
+    digits, rest = 0, value.denominator
+    for prime in (2, 5):
+        power = 0
+        while rest % prime == 0:
+            rest, power = rest // prime, power + 1
+        digits = max(digits, power)
+    if rest != 1 or not digits:
+        return str(value)
+    text = f"{value.numerator * 10**digits // value.denominator:0{digits + 1}d}"
+    return f"{text[:-digits]}.{text[-digits:]}"
+
+
+def _hint(found: object) -> str:
+    """What was probably meant, where a number can be made out."""
+    if isinstance(found, bool) or not isinstance(found, str | int | float):
+        return ""
+    match = _NUMBER.fullmatch(str(found))
+    if match is None:
+        return ""
+    sign, number, unit = match.groups()
+    if sign:
+        return "; a length is not negative"
+    if not unit:
+        whole = Fraction(number).denominator == 1
+        return f"; write '{number}it' or '{number}ep'" if whole else f"; write '{number}ep'"
+    meant = next((short for letter, short in (("e", "ep"), ("i", "it")) if unit.lower().startswith(letter)), None)
+    return f"; write '{number}{meant}'" if meant else ""

@@ -1,4 +1,4 @@
-"""Applies one reduced gradient: clip, correct the momentum, step.
+"""Applies one reduced gradient: correct the momentum, step.
 
 MXNet's SGD, NAG and LARS keep the learning rate inside their momentum buffer (`v = m v - lr g; w += v`), so after a
 change
@@ -9,12 +9,10 @@ remedy: when the applied rate goes from a to b the buffers are multiplied by b /
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import mxnet as mx
-import numpy as np
 
 from harness.gluon.optimizers import NOISY
 from harness.gluon.shards import seed_of
@@ -33,7 +31,6 @@ class Applier:
         trainable: Mapping[str, Any],
         *,
         momentum_correction: bool = False,
-        clip_norm: float | None = None,
         seed: int = 0,
     ) -> None:
         """Create the optimizer's slots at once, so that a state has the same shape before and after the first update.
@@ -42,14 +39,12 @@ class Applier:
             optimizer: an `mx.optimizer.Optimizer`.
             trainable: parameters with a gradient, by structural name; their order is the optimizer's index.
             momentum_correction: whether momentum buffers follow the learning rate.
-            clip_norm: the largest Euclidean norm of the mean gradient, all parameters together.
             seed: the run's seed, for optimizers that add noise.
         """
         self.optimizer = optimizer
         self.applied_lr: float | None = None
         self._parameters = list(trainable.values())
         self._correct = momentum_correction
-        self._clip_norm = clip_norm
         self._seed = seed
         self._noisy = type(optimizer).__name__.lower() in NOISY
         self._trainer = mx.gluon.Trainer(self._parameters, optimizer, kvstore=None)
@@ -58,24 +53,15 @@ class Applier:
             self.updater.states[index] = optimizer.create_state_multi_precision(index, parameter.data())
             self.updater.states_synced[index] = True
 
-    def norm(self, num_samples: float) -> float:
-        """The Euclidean norm of the mean gradient; waits for the gradients."""
-        gradients = [parameter.grad() for parameter in self._parameters]
-        squares = mx.nd.multi_sum_sq(*gradients, num_arrays=len(gradients)).asnumpy().astype(np.float64)
-        return math.sqrt(float(squares.sum())) / num_samples
-
-    def step(self, t: int, lr: float, momentum: float | None, num_samples: float) -> None:
-        """Apply the gradients, which hold sums over `num_samples` samples.
+    def step(self, t: int, lr: float, momentum: float | None, divisor: float) -> None:
+        """Apply the gradients.
 
         Args:
             t: the iteration.
             lr: its learning rate; 0 moves no weight and still takes the gradient into the momentum.
             momentum: its momentum, or `None` for the optimizer's own.
-            num_samples: samples in the global batch.
+            divisor: what the gradients are divided by: the number of samples, and what clipping adds.
         """
-        divisor = float(num_samples)
-        if self._clip_norm is not None:
-            divisor *= max(1.0, self.norm(num_samples) / self._clip_norm)
         if momentum is not None:
             self.optimizer.momentum = momentum
         if self._noisy:

@@ -13,7 +13,7 @@ from harness.comm import World
 from harness.data import GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon.apply import Applier
-from harness.gluon.reduce import Control, Fold, read_control, visiting_order
+from harness.gluon.reduce import Control, Fold, Gauge, Measured, visiting_order
 from harness.gluon.shards import Graph, ShardPlayer, refuse_unreducible, settle
 from harness.gluon.state import State, StateKeeper, misfits
 
@@ -32,6 +32,7 @@ class Learner:
     Attributes:
         stream: where batches come from; the finder puts its own in its place.
         parameters: the network's parameters by structural name.
+        gradient_norm: Euclidean norm of the mean gradient, before clipping, of the last update that was checked.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Learner:
             hybridize: whether a `HybridBlock` is compiled.
             momentum_correction: by default where the optimizer keeps the learning rate in its momentum.
             clip_norm: the largest Euclidean norm of the mean gradient.
-            skip_nonfinite: leave out an update whose loss is not finite, without a trace, instead of raising.
+            skip_nonfinite: leave out an update that is not finite, without a trace, instead of raising.
 
         Raises:
             ConfigError: for parameters that cannot be reduced, or shards that ranks cannot share evenly.
@@ -95,13 +96,15 @@ class Learner:
         self._player = ShardPlayer(net, loss, self._ctx, trainable, seed, graph.random)
         if momentum_correction is None:
             momentum_correction = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
-        self._applier = Applier(
-            optimizer, trainable, momentum_correction=momentum_correction, clip_norm=clip_norm, seed=seed
-        )
+        self._applier = Applier(optimizer, trainable, momentum_correction=momentum_correction, seed=seed)
+        self._clip_norm = clip_norm
         self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._ctx)
         self._skip_nonfinite = skip_nonfinite
         self._shards = shards
-        self._unread: tuple[int, float, Any] | None = None
+        self._gauge = Gauge(self._gradients, self._statistics, self._control)
+        self._waits = world.size > 1 or skip_nonfinite or clip_norm is not None
+        self._unread: tuple[int, int, tuple[Any, Any]] | None = None
+        self.gradient_norm: float | None = None
         self._agree_on_shape()
         self.take_weights_of_root()
 
@@ -112,7 +115,8 @@ class Learner:
             The mean loss of the global batch before the update, `(1,)`, on the device; reading it waits for it.
 
         Raises:
-            DivergedError: if the loss is not finite, here or (where nothing waits for it) in the update before.
+            DivergedError: if loss, gradient or running statistics are not finite, in this update or (where nothing
+                waits for it) in the one before.
             DisagreementError: if the ranks' samples do not add up to the global batch.
         """
         batch = self.stream(t)
@@ -127,20 +131,28 @@ class Learner:
             self._fold.push()
         self._fold.finish()
         self.world.allreduce_device(self._reduced, "update")
-        control = self._control.copy()
-        if not self._decide(t, batch.num_samples, control):
-            self._restore_statistics()
-            return control[0:1] / batch.num_samples
-        self._mean_statistics(control)
-        self._applier.step(t, lr, momentum, batch.num_samples)
-        return control[0:1] / batch.num_samples
+        taken = self._gauge.take()
+        loss = taken[0][0:1] / batch.num_samples
+        divisor = float(batch.num_samples)
+        if self._waits:
+            if not self._check(t, batch.num_samples, self._gauge.read(taken)):
+                self._restore_statistics()
+                return loss
+            if self._clip_norm is not None and self.gradient_norm is not None:
+                divisor *= max(1.0, self.gradient_norm / self._clip_norm)
+        else:
+            self.finish()
+            self._unread = (t, batch.num_samples, taken)
+        self._mean_statistics(taken[0])
+        self._applier.step(t, lr, momentum, divisor)
+        return loss
 
     def finish(self) -> None:
         """Check the last update where its check was put off; call it before the weights are used for anything."""
         if self._unread is not None:
-            t, num_samples, control = self._unread
+            t, num_samples, taken = self._unread
             self._unread = None
-            self._check(t, num_samples, read_control(control))
+            self._check(t, num_samples, self._gauge.read(taken))
 
     def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Predictions `(n, ...)` and losses `(n,)` of samples, in predict mode."""
@@ -212,28 +224,27 @@ class Learner:
         for array in self._statistics:
             mx.nd.broadcast_div(array, num_shards.reshape((1,) * array.ndim), out=array)
 
-    def _decide(self, t: int, num_samples: int, control: Any) -> bool:
-        """Whether update `t` is applied. Where nobody waits for the gradients anyway, the check lags by one update."""
-        if self.world.size > 1 or self._skip_nonfinite:
-            return self._check(t, num_samples, read_control(control))
-        self.finish()
-        self._unread = (t, num_samples, control)
-        return True
-
-    def _check(self, t: int, num_samples: float, control: Control) -> bool:
+    def _check(self, t: int, num_samples: int, measured: Measured) -> bool:
+        """Whether update `t` may be applied; every rank reads the same numbers and decides alike."""
+        control = measured.control
         if control.num_samples != num_samples:
             raise DisagreementError(
                 f"iteration {t}: the ranks played {control.num_samples:g} samples, but the global batch has "
-                f"{num_samples:g}; "
-                "some rank plays other shards than the order says"
+                f"{num_samples}; some rank plays other shards than the order says"
             )
-        if np.isfinite(control.loss_sum):
+        self.gradient_norm = measured.gradient_norm / num_samples
+        loss = control.loss_sum / num_samples
+        if np.isfinite(loss) and np.isfinite(self.gradient_norm) and measured.statistics_finite:
             return True
         if self._skip_nonfinite:
             return False
+        statistics = "" if measured.statistics_finite else ", and running statistics are not finite"
         raise DivergedError(
-            f"iteration {t}: the loss is {control.loss_sum / num_samples}; the weights are of no use any more. "
-            "Lower the learning rate, warm up longer, or clip the gradient (optimizer.clip_norm)"
+            f"iteration {t}: the loss is {loss:g} and the gradient's norm {self.gradient_norm:g}{statistics}; "
+            "the weights "
+            "are of no use any more. Lower the learning rate, warm up longer, clip the gradient "
+            "(optimizer.clip_norm), or "
+            "look for NaN in the data"
         )
 
     def _agree_on_shape(self) -> None:

@@ -96,7 +96,40 @@ class Fold:
         self._spare.append(other)
 
 
-def read_control(control: Any) -> Control:
-    """The control vector's numbers; waits until they are there."""
-    values: list[float] = control.asnumpy().astype(np.float64).tolist()
-    return Control(*values)
+class Measured(NamedTuple):
+    """What an update has to be judged by, read from the device.
+
+    Attributes:
+        control: the summed control vector.
+        gradient_norm: Euclidean norm of the gradient's sum over samples.
+        statistics_finite: whether all running statistics are finite.
+    """
+
+    control: Control
+    gradient_norm: float
+    statistics_finite: bool
+
+
+class Gauge:
+    """Measures reduced arrays on the device, so that reading the result is the only thing that waits.
+
+    A NaN does not always reach the loss (oneDNN's ReLU turns it into 0), while it stays in weights and running
+    statistics for good; so the gradient and the statistics are looked at too. Their dot products with themselves are
+    the cheapest pass over them: a hundredth of the time of MXNet's own `multi_all_finite`.
+    """
+
+    def __init__(self, gradients: Sequence[Any], statistics: Sequence[Any], control: Any) -> None:
+        """Bind the arrays that hold the sums."""
+        self._num_gradients = len(gradients)
+        self._flat = [array.reshape(-1) for array in (*gradients, *statistics)]  # views
+        self._control = control
+
+    def take(self) -> tuple[Any, Any]:
+        """Measure what the arrays hold now; returns at once, with device arrays for `read`."""
+        return self._control.copy(), mx.nd.concat(*[mx.nd.dot(array, array) for array in self._flat], dim=0)
+
+    def read(self, taken: tuple[Any, Any]) -> Measured:
+        """The numbers; waits until they are there."""
+        control, squares = taken[0].asnumpy(), taken[1].asnumpy().astype(np.float64)
+        gradient, statistics = squares[: self._num_gradients], squares[self._num_gradients :]
+        return Measured(Control(*control.tolist()), float(np.sqrt(gradient.sum())), bool(np.isfinite(statistics).all()))

@@ -1,36 +1,12 @@
-"""Makers of small data sets on disk, and the guard against leaked threads."""
+"""Makers of small data sets on disk."""
 
 from __future__ import annotations
 
 import gzip
-import os
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-SHARED = Path(os.environ.get("HARNESS_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-@pytest.fixture(autouse=True)
-def _no_leaked_threads():
-    before = set(threading.enumerate())
-    yield
-    leaked = set(threading.enumerate()) - before
-    assert not leaked, f"left running: {leaked}"
-
-
-@pytest.fixture
-def shared_data():
-    """The folder with real data sets, or a skip."""
-
-    def folder(name: str) -> str:
-        if not (SHARED / name).is_dir():
-            pytest.skip(f"no {SHARED / name}; set HARNESS_DATA to the folder that has {name}")
-        return str(SHARED / name)
-
-    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,29 @@
+# make train   set up and train the digits on two ranks        make test     set up and run every test
+# make setup   .venv and everything in it (see install.sh)     make check    ruff and mypy
+# make format  rewrite the code in its one style               make clean    remove .venv, runs/ and plans/
+RUN := . .venv/bin/activate &&
+
+.PHONY: setup train test check format format-check clean
+
+setup:
+	@./install.sh
+
+train: setup
+	@$(RUN) horovodrun -np 2 python launch/train.py --overwrite
+
+test: setup
+	@$(RUN) python -m pytest
+
+check: setup
+	@$(RUN) ruff check
+	@$(RUN) mypy
+
+format: setup
+	@$(RUN) ruff check --fix --quiet
+	@$(RUN) ruff format
+
+format-check: setup
+	@$(RUN) ruff format --check
+
+clean:
+	rm -rf .venv runs plans

@@ -1,0 +1,162 @@
+"""The single values of a configuration: what each may be, said in the words of the person who wrote it.
+
+Each reader takes what YAML gives and raises `ValueError` with what is allowed; `Refused` where only a part is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
+
+from harness.schedules import ScheduleSpec, parse_spec
+from harness.units import Duration
+
+_MULTIPLE = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*")
+
+
+class Problem(NamedTuple):
+    """One thing wrong: where in the configuration, and what."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+class Refused(ValueError):
+    """Several things wrong in one section, each with its path inside it.
+
+    Attributes:
+        problems: the things.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Keep the problems."""
+        super().__init__(problems)
+        self.problems = tuple(problems)
+
+
+def _read_number(value: object) -> float | None:
+    """A finite number as a float; None for anything else, a bool too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _read_threads(value: object) -> int | str:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int) and _is_whole(value, 1):
+        return value
+    raise ValueError("must be auto, or a whole number of at least 1")
+
+
+def _read_base(value: object) -> float | Literal["auto"] | None:
+    if value is None:
+        return None
+    if value == "auto":
+        return "auto"
+    number = _read_number(value)
+    if number is not None and number > 0:
+        return number
+    raise ValueError("must be a finite number above 0, or auto (run the learning-rate finder)")
+
+
+def _read_start(value: object) -> float | str:
+    number = _read_number(value)
+    if number is not None and number >= 0:
+        return number
+    if value == "unscaled":
+        return "unscaled"
+    match = _MULTIPLE.fullmatch(value) if isinstance(value, str) else None
+    if match and math.isfinite(float(match[1] + (match[2] or ""))):
+        return f"{match[1]}{match[2] or ''}x"
+    raise ValueError(
+        "must be a finite number of at least 0, Nx (N times the scaled base, such as 0.1x), or unscaled (the base "
+        "itself)"
+    )
+
+
+def _read_validation(value: object) -> int | float:
+    if isinstance(value, int) and _is_whole(value, 0):
+        return value
+    if isinstance(value, float) and 0 <= value < 1:
+        return value or 0
+    raise ValueError("must be a whole number of samples, a fraction below 1 (0.1), or 0 for none")
+
+
+def _read_initializer(value: object) -> str | dict[str, dict[str, Any]]:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, params),) = value.items()
+        if isinstance(name, str) and isinstance(params, dict | None):
+            return {name: _read_parameters(params or {}, (name,))}
+    raise ValueError("must be a name (xavier), or one name with its parameters ({xavier: {magnitude: 2}})")
+
+
+def _read_period(value: object) -> Duration:
+    period = Duration.parse(value)
+    if period.value == 0:
+        raise ValueError("must be longer than 0, such as 1ep or 10it")
+    return period
+
+
+def _read_warmup_length(value: object) -> Duration:
+    length = Duration.parse(value)
+    if length.value == 0:
+        raise ValueError("a warm-up of length 0 has no effect: remove lr.warmup (or --set lr.warmup=null)")
+    return length
+
+
+def _read_momentum(value: object) -> ScheduleSpec:
+    return parse_spec(value, allow_x=False)
+
+
+def _read_parameters(value: dict[str, Any], where: tuple[str | int, ...] = ()) -> dict[str, Any]:
+    """Free parameters: anything that YAML and JSON both hold, so that it can be written, compared and read back."""
+    problems = list(_unwritable(value, where))
+    if problems:
+        raise Refused(problems)
+    return value
+
+
+def _unwritable(value: object, path: tuple[str | int, ...]) -> list[Problem]:
+    if isinstance(value, dict):
+        found = [Problem((*path, str(key)), "keys must be text; quote it") for key in value if not isinstance(key, str)]
+        return found + [p for key, item in value.items() for p in _unwritable(item, (*path, str(key)))]
+    if isinstance(value, list):
+        return [p for index, item in enumerate(value) for p in _unwritable(item, (*path, index))]
+    if value is None or isinstance(value, str | bool):
+        return []
+    if _read_number(value) is None:
+        return [Problem(path, f"found {value!r}; must be finite numbers, text, true, false, null, lists or mappings")]
+    return []
+
+
+MOST = 10**9  # of anything that is counted; beyond it lies a slip of the keyboard
+
+Length = Annotated[Duration, PlainValidator(Duration.parse), PlainSerializer(str)]
+WarmupLength = Annotated[Duration, PlainValidator(_read_warmup_length), PlainSerializer(str)]
+Period = Annotated[Duration, PlainValidator(_read_period), PlainSerializer(str)]
+Spec = Annotated[ScheduleSpec, PlainValidator(parse_spec), PlainSerializer(lambda spec: spec.raw)]
+MomentumSpec = Annotated[ScheduleSpec, PlainValidator(_read_momentum), PlainSerializer(lambda spec: spec.raw)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Positive = Annotated[float, Field(gt=0)]
+Factor = Annotated[float, Field(ge=0)]
+Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
+Threads = Annotated[int | str, PlainValidator(_read_threads)]
+Base = Annotated[float | Literal["auto"] | None, PlainValidator(_read_base)]
+WarmupStart = Annotated[float | str, PlainValidator(_read_start)]
+Validation = Annotated[float, PlainValidator(_read_validation)]
+Initializer = Annotated[str | dict[str, dict[str, Any]], PlainValidator(_read_initializer)]

@@ -1,0 +1,96 @@
+"""What launchers say in their environment, and how many threads a rank gets."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from harness.comm import Launch, read_launch, settle_threads
+from harness.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("environ", "launch"),
+    [
+        ({}, Launch()),
+        (
+            {"HOROVOD_RANK": "3", "HOROVOD_SIZE": "8", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "2"},
+            Launch("horovodrun", 3, 8, 1, 2),
+        ),
+        (
+            {
+                "OMPI_COMM_WORLD_RANK": "1",
+                "OMPI_COMM_WORLD_SIZE": "4",
+                "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+                "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+            },
+            Launch("mpirun (Open MPI)", 1, 4, 1, 4),
+        ),
+        (
+            {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"},
+            Launch("mpirun (MPICH)", 1, 2, 1, 2),
+        ),
+        (
+            {
+                "SLURM_STEP_ID": "0",
+                "SLURM_PROCID": "5",
+                "SLURM_STEP_NUM_TASKS": "8",
+                "SLURM_LOCALID": "1",
+                "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+            },
+            Launch("srun", 5, 8, 1, 4),
+        ),
+        ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}, Launch()),  # a plain python inside an allocation
+    ],
+)
+def test_each_launcher_is_read(environ, launch):
+    assert read_launch(environ) == launch
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with as many cores as asked for, where MXNet is not imported yet."""
+
+    def make(cores, own=None):
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(own or cores)))
+        monkeypatch.setenv("OMP_NUM_THREADS", "")
+        monkeypatch.delitem(sys.modules, "mxnet", raising=False)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("cores", "own", "launch", "emulate_np", "threads"),
+    [
+        (8, 8, Launch(), None, 8),
+        (8, 8, Launch("horovodrun", 0, 2, 0, 2), None, 4),
+        (8, 8, Launch(), 2, 4),
+        (2, 2, Launch("horovodrun", 0, 8, 0, 8), None, 1),
+        (2, 2, Launch(), 8, 1),
+        (8, 2, Launch("mpirun (Open MPI)", 0, 4, 0, 4), None, 2),  # bound by the launcher: its share already
+        (8, 4, Launch(), None, 4),
+    ],
+)
+def test_auto_is_the_share_of_the_cores(machine, cores, own, launch, emulate_np, threads):
+    machine(cores, own)
+    assert settle_threads("auto", launch, emulate_np) == threads
+    assert os.environ["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_what_the_user_exported_is_kept_and_a_number_in_the_configuration_is_stronger(machine, monkeypatch):
+    machine(8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert settle_threads("auto", Launch()) == 3
+    assert settle_threads(5, Launch()) == 5
+
+
+def test_too_late_is_said(machine, monkeypatch):
+    machine(8)
+    monkeypatch.setitem(sys.modules, "mxnet", object())
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert settle_threads(2, Launch()) == 2
+    with pytest.raises(ConfigError, match="comes too late, mxnet is already imported with OMP_NUM_THREADS=2"):
+        settle_threads(1, Launch())

@@ -1,0 +1,77 @@
+"""What all tests share: guards against things left behind, real ranks with a time limit, and the real data if "
+"they are there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("HARNESS_DATA", ROOT.parent / "shared" / "data"))
+
+# settled before MXNet is imported by any test: the number of threads is part of the bits
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    """A test that leaks a thread or an environment variable fails."""
+    threads, environ = set(threading.enumerate()), dict(os.environ)
+    yield
+    leaked = {thread for thread in set(threading.enumerate()) - threads if thread.is_alive()}
+    assert not leaked, f"left running: {leaked}"
+    changed = {key for key in environ.keys() | os.environ.keys() if environ.get(key) != os.environ.get(key)}
+    assert not changed - {"PYTEST_CURRENT_TEST"}, f"environment variables left changed: {changed}"
+
+
+@pytest.fixture
+def shared_data():
+    """The folder with real data sets, or a skip."""
+
+    def folder(name: str) -> str:
+        if not (SHARED / name).is_dir():
+            pytest.skip(f"no {SHARED / name}; set HARNESS_DATA to the folder that has {name}")
+        return str(SHARED / name)
+
+    return folder
+
+
+@pytest.fixture
+def start():
+    """Run a program of the project, on `np` ranks under horovodrun or (np=None) as one plain process.
+
+    The whole process group is killed at the time limit, and what was printed is shown when the exit code is unexpected.
+    """
+
+    def run(
+        *arguments: object, np: int | None = None, timeout_s: float = 120, exit_code: int | None = 0, **environ: str
+    ):
+        launcher = [] if np is None else [str(Path(sys.executable).with_name("horovodrun")), "-np", str(np)]
+        command = [*launcher, sys.executable, *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **environ}
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            pytest.fail(f"no end after {timeout_s} s: {' '.join(command)}\n{out[-4000:]}\n{err[-4000:]}")
+        if exit_code is not None and process.returncode != exit_code:
+            pytest.fail(f"exit code {process.returncode}: {' '.join(command)}\n{out[-4000:]}\n{err[-4000:]}")
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run

@@ -1,0 +1,135 @@
+"""Momentum correction against the textbook form, and optimizers that follow the plan."""
+
+from __future__ import annotations
+
+import math
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet.gluon import nn
+
+from harness.comm import SingleWorld
+from harness.data import Batch, GlobalBatch
+from harness.gluon import Learner, shards_of_rank
+
+UPDATES, SKIPPED, ZERO = 200, 77, (60, 61, 130)
+NUM_WEIGHTS = 20  # 19 inputs and a bias
+
+
+def learning_rate(t, zeros=ZERO):
+    """Changes at every iteration and is 0 at some of them."""
+    return 0.0 if t in zeros else 0.03 * (1.2 + math.sin(t)) * (1 - t / 400)
+
+
+def momentum(t):
+    return 0.9 - 0.2 * (t % 10) / 10
+
+
+def samples(t):
+    random = np.random.default_rng(t)
+    data = random.normal(size=(8, NUM_WEIGHTS - 1))
+    return data, data @ np.linspace(-1, 1, NUM_WEIGHTS - 1) + 0.5 + random.normal(size=8)
+
+
+def textbook(kind, weight, wd, rate, momentum_of):
+    """`v = m v + g; w -= lr v` (and Nesterov's `w -= lr (g + m v)`), in float64."""
+    velocity = np.zeros(NUM_WEIGHTS)
+    for t in range(1, UPDATES + 1):
+        if t == SKIPPED:
+            continue
+        data, label = samples(t)
+        inputs = np.c_[data, np.ones(8)]
+        gradient = inputs.T @ (inputs @ weight - label) / 8 + wd * weight
+        velocity = momentum_of(t) * velocity + gradient
+        step = gradient + momentum_of(t) * velocity if kind == "nag" else velocity
+        weight = weight - rate(t) * step
+    return weight
+
+
+def harness(kind, wd, rate, momentum_of, shards, correction):
+    """The same through a learner: start and end weights."""
+    net = nn.Dense(1, in_units=NUM_WEIGHTS - 1)
+    mx.random.seed(5)
+    net.initialize(mx.init.Normal(0.5))
+    own = shards_of_rank(shards, SingleWorld())
+    size = 8 // shards
+
+    def stream(t):
+        data, label = samples(t)
+        if t == SKIPPED:
+            data = data * np.nan
+        parts = [slice(s * size, (s + 1) * size) for s in own]
+        batches = [Batch(s, data[p].astype("f"), label[p].astype("f")) for s, p in zip(own, parts, strict=True)]
+        return GlobalBatch(t, tuple(batches), 8)
+
+    learner = Learner(
+        net,
+        mx.gluon.loss.L2Loss(),
+        mx.optimizer.create(kind, momentum=0.9, wd=wd),
+        SingleWorld(),
+        stream,
+        shards=shards,
+        sample=np.zeros((1, NUM_WEIGHTS - 1), "f"),
+        momentum_correction=correction,
+        skip_nonfinite=True,
+    )
+
+    def weights():
+        parameters = learner.snapshot().parameters
+        return np.concatenate([parameters["weight"].ravel(), parameters["bias"]]).astype(np.float64)
+
+    start = weights()
+    for t in range(1, UPDATES + 1):
+        learner.iteration(t, rate(t), momentum_of(t))
+    return start, weights()
+
+
+def relative_error(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+@pytest.mark.parametrize(("kind", "wd"), [("sgd", 0.0), ("sgd", 0.01), ("nag", 0.0)])
+def test_with_correction_the_trajectory_is_the_textbooks(kind, wd, shards):
+    start, end = harness(kind, wd, learning_rate, lambda t: 0.9, shards, correction=True)
+    assert relative_error(end, textbook(kind, start, wd, learning_rate, lambda t: 0.9)) < 1e-5
+
+
+@pytest.mark.parametrize(("kind", "wd"), [("sgd", 0.01), ("nag", 0.0)])
+def test_without_correction_it_is_not(kind, wd):
+    start, end = harness(kind, wd, learning_rate, lambda t: 0.9, 2, correction=False)
+    assert relative_error(end, textbook(kind, start, wd, learning_rate, lambda t: 0.9)) > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "wd"), [("sgd", 0.01), ("nag", 0.0)])
+def test_a_momentum_schedule_is_followed(kind, wd):
+    start, end = harness(kind, wd, learning_rate, momentum, 2, correction=True)
+    assert relative_error(end, textbook(kind, start, wd, learning_rate, momentum)) < 1e-5
+    assert relative_error(end, textbook(kind, start, wd, learning_rate, lambda t: 0.9)) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["sgd", "nag"])
+def test_a_plan_that_begins_at_zero_keeps_the_first_gradients(kind):
+    def rate(t):
+        return learning_rate(t, zeros=(1, 2))
+
+    start, end = harness(kind, 0.0, rate, lambda t: 0.9, 2, correction=True)
+    assert relative_error(end, textbook(kind, start, 0.0, rate, lambda t: 0.9)) < 1e-5
+
+
+def test_correction_is_on_where_it_means_something():
+    for kind, expected in (("sgd", True), ("nag", True), ("lars", True), ("adam", False), ("signum", False)):
+        net = nn.Dense(1, in_units=2)
+        net.initialize()
+        options = {"momentum": 0.9} if expected else {}
+        learner = Learner(
+            net,
+            mx.gluon.loss.L2Loss(),
+            mx.optimizer.create(kind, **options),
+            SingleWorld(),
+            lambda t: None,
+            shards=1,
+            sample=np.zeros((1, 2), "f"),
+        )
+        assert learner._applier._correct is expected, kind

@@ -1,0 +1,327 @@
+"""One update: the mean over all samples, empty shards, running statistics, skipped and diverged updates."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet.gluon import nn
+
+from harness.comm import SingleWorld
+from harness.data import Batch, GlobalBatch
+from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
+from harness.gluon import Learner, shards_of_rank
+from harness.gluon.shards import refuse_unreducible
+
+RANDOM = np.random.default_rng(0)
+DATA = RANDOM.normal(size=(64, 2, 4, 4)).astype(np.float32)
+LABEL = RANDOM.integers(0, 3, 64).astype(np.float32)
+
+
+def small_net(batch_norm=True, dropout=0.0):
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, padding=1, use_bias=False))
+    if batch_norm:
+        net.add(nn.BatchNorm())
+    net.add(nn.Activation("relu"), nn.Flatten())
+    if dropout:
+        net.add(nn.Dropout(dropout))
+    net.add(nn.Dense(3))
+    mx.random.seed(3)
+    net.initialize(mx.init.Xavier())
+    return net
+
+
+def dealt(*sizes, first=0):
+    """A stream whose shards have these sizes."""
+    ends = np.cumsum(sizes) + first
+
+    def stream(t):
+        order = shards_of_rank(len(sizes), SingleWorld())
+        slices = [slice(ends[s] - sizes[s], ends[s]) for s in order]
+        batches = tuple(Batch(s, DATA[part], LABEL[part]) for s, part in zip(order, slices, strict=True))
+        return GlobalBatch(t, batches, sum(sizes))
+
+    return stream
+
+
+def learner_of(stream, shards, net=None, optimizer=None, **options):
+    return Learner(
+        net or small_net(),
+        options.pop("loss", mx.gluon.loss.SoftmaxCrossEntropyLoss()),
+        optimizer or mx.optimizer.SGD(),
+        SingleWorld(),
+        stream,
+        shards=shards,
+        sample=DATA[:1],
+        **options,
+    )
+
+
+def weights_after_one_update(stream, shards, lr=0.1):
+    learner = learner_of(stream, shards, net=small_net(batch_norm=False))
+    before = learner.snapshot().parameters
+    learner.iteration(1, lr)
+    after = learner.snapshot().parameters
+    return {name: (before[name] - after[name]) / lr for name in before}
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (5, 3), (5, 0), (0, 5), (2, 0, 3, 1), (4, 4, 4)])
+def test_a_ragged_batch_gives_the_gradient_of_the_mean_over_all_samples(sizes):
+    whole = weights_after_one_update(dealt(sum(sizes)), 1)
+    parts = weights_after_one_update(dealt(*sizes), len(sizes))
+    for name, gradient in whole.items():
+        np.testing.assert_allclose(parts[name], gradient, rtol=2e-5, atol=2e-6)  # float32, a division by lr included
+        assert np.abs(gradient).max() > 1e-3
+
+
+def test_running_statistics_are_the_mean_over_the_shards_that_are_not_empty():
+    def statistics(*streams):
+        return [learner_of(*stream) for stream in streams]
+
+    both, first, second = statistics((dealt(8, 0, 6, 0), 4), (dealt(8), 1), (dealt(6, first=8), 1))
+    for learner in (both, first, second):
+        learner.iteration(1, 0.1)
+    name = "1.running_mean"
+    means = [learner.snapshot().parameters[name] for learner in (both, first, second)]
+    np.testing.assert_allclose(means[0], (means[1] + means[2]) / 2, rtol=1e-6)
+    assert not np.allclose(means[1], means[2], rtol=1e-3)
+
+
+def test_the_loss_is_the_mean_over_all_samples_before_the_update():
+    learner = learner_of(dealt(3, 5), 2, net=small_net(batch_norm=False))
+    _, losses = learner.predict(DATA[:8], LABEL[:8])
+    assert float(learner.iteration(1, 0.1).asscalar()) == pytest.approx(losses.mean(), rel=1e-6)
+
+
+def nan_at(poisoned, stream):
+    def poison(t):
+        batch = stream(t)
+        if t == poisoned:
+            bad = batch.batches[-1]
+            data = np.full_like(bad.data, np.nan)
+            return GlobalBatch(t, (*batch.batches[:-1], Batch(bad.shard, data, bad.label)), batch.num_samples)
+        return batch
+
+    return poison
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    learner = learner_of(nan_at(3, dealt(4, 4)), 2)
+    for t in (1, 2, 3):
+        learner.iteration(t, 0.1)
+    with pytest.raises(DivergedError, match=r"iteration 3: .*norm nan.*Lower the learning rate"):
+        learner.finish()
+
+
+def test_the_check_lags_by_no_more_than_one_update():
+    learner = learner_of(nan_at(3, dealt(4, 4)), 2)
+    for t in (1, 2, 3):
+        learner.iteration(t, 0.1)
+    with pytest.raises(DivergedError, match="iteration 3"):
+        learner.iteration(4, 0.1)
+
+
+def test_a_skipped_update_leaves_no_trace():
+    optimizer = mx.optimizer.Adam()
+    learner = learner_of(nan_at(3, dealt(4, 4)), 2, optimizer=optimizer, skip_nonfinite=True)
+    for t in (1, 2):
+        learner.iteration(t, 0.1)
+    before = learner.snapshot()
+    learner.iteration(3, 0.1)
+    assert learner.digest() == before.digest()
+    learner.iteration(4, 0.1)
+    assert learner.digest() != before.digest()
+
+
+def test_the_skipped_update_would_have_left_a_trace():
+    learner = learner_of(nan_at(1, dealt(4, 4)), 2)
+    learner.iteration(1, 0.1)
+    assert np.isnan(mx.nd.concat(*[p.data().reshape(-1) for p in learner.parameters.values()], dim=0).asnumpy()).any()
+
+
+def test_dropout_depends_on_iteration_and_shard_alone():
+    def digest(history):
+        learner = learner_of(dealt(4, 4), 2, net=small_net(dropout=0.5))
+        state = learner.snapshot()
+        for t in history:
+            learner.iteration(t, 0.1)
+        learner.restore(state)
+        learner.iteration(7, 0.1)
+        return learner.digest()
+
+    assert digest([]) == digest([1, 2, 3]) == digest([6])
+    learner = learner_of(dealt(4, 4), 2, net=small_net(dropout=0.5))
+    learner.iteration(8, 0.1)
+    assert learner.digest() != digest([])
+
+
+def test_samples_that_do_not_add_up_are_noticed():
+    def wrong(t):
+        batch = dealt(4, 4)(t)
+        return GlobalBatch(t, batch.batches, 9)
+
+    learner = learner_of(wrong, 2)
+    learner.iteration(1, 0.1)
+    with pytest.raises(DisagreementError, match="played 8 samples, but the global batch has 9"):
+        learner.finish()
+
+
+class Unused(nn.HybridBlock):
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Dense(3, in_units=32), nn.Dense(3, in_units=32)
+
+    def hybrid_forward(self, F, x):
+        return self.used(x.reshape((0, -1)))
+
+
+def test_a_parameter_that_takes_no_part_is_named():
+    net = Unused()
+    net.initialize()
+    learner = learner_of(dealt(4), 1, net=net, hybridize=False)  # compiled, Gluon would warn as well
+    with pytest.raises(ConfigError, match=r"idle\.weight, idle\.bias got no gradient from shard 0.*grad_req"):
+        learner.iteration(1, 0.1)
+
+
+def test_a_loss_that_is_already_a_mean_is_refused():
+    learner = learner_of(dealt(4), 1, loss=lambda p, label: mx.gluon.loss.SoftmaxCrossEntropyLoss()(p, label).mean())
+    with pytest.raises(ConfigError, match=r"one value a sample, shape \(4,\); found shape \(1,\)"):
+        learner.iteration(1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda net: net.cast("float16"), "float16; mixed precision is not supported"),
+        (lambda net: net.collect_params().setattr("grad_req", "add"), "grad_req 'add'; set 'write'"),
+    ],
+)
+def test_what_cannot_be_reduced_is_refused_at_start(change, message):
+    net = nn.HybridSequential()
+    net.add(nn.Dense(3, in_units=4))
+    net.initialize()
+    change(net)
+    with pytest.raises(ConfigError, match=message):
+        refuse_unreducible(net._collect_params_with_prefix())
+
+
+def test_sparse_gradients_are_refused_at_start():
+    net = nn.Embedding(10, 4, sparse_grad=True)
+    net.initialize()
+    with pytest.raises(ConfigError, match="weight is sparse, and Horovod"):
+        refuse_unreducible(net._collect_params_with_prefix())
+
+
+def test_several_devices_are_refused_at_start():
+    net = nn.Dense(3, in_units=4)
+    net.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
+    with pytest.raises(ConfigError, match="lives on 2 devices"):
+        refuse_unreducible(net._collect_params_with_prefix())
+
+
+def test_weights_travel_through_a_params_file(tmp_path):
+    learner = learner_of(dealt(4, 4), 2)
+    learner.iteration(1, 0.1)
+    path = str(tmp_path / "w.params")
+    learner.save_weights(path)
+    other = learner_of(dealt(4, 4), 2)
+    assert other.snapshot().parameters["0.weight"].tobytes() != learner.snapshot().parameters["0.weight"].tobytes()
+    other.load_weights(path)
+    for name, array in learner.snapshot().parameters.items():
+        np.testing.assert_array_equal(other.snapshot().parameters[name], array)
+    net = small_net()
+    net.load_parameters(path)  # Gluon's own reader takes it
+
+
+def test_weights_that_do_not_fit_are_all_named(tmp_path):
+    learner = learner_of(dealt(4), 1)
+    path = str(tmp_path / "w.params")
+    mx.nd.save(path, {"0.weight": mx.nd.zeros((4, 2, 5, 5)), "spare": mx.nd.zeros(1)})
+    before = learner.digest()
+    with pytest.raises(CheckpointError) as caught:
+        learner.load_weights(path)
+    for part in (
+        "1.gamma is missing",
+        "spare is not expected",
+        "0.weight has shape (4, 2, 5, 5), expected (4, 2, 3, 3)",
+    ):
+        assert part in str(caught.value)
+    assert learner.digest() == before
+
+
+def test_a_pickle_is_no_params_file(tmp_path):
+    import pickle
+
+    path = tmp_path / "w.params"
+    path.write_bytes(pickle.dumps({"0.weight": 1}))
+    with pytest.raises(CheckpointError, match=r"no Gluon \.params file"):
+        learner_of(dealt(4), 1).load_weights(str(path))
+
+
+def test_hybridized_and_imperative_agree_to_the_bit():
+    digests = set()
+    for hybridize in (True, False):
+        learner = learner_of(dealt(4, 4), 2, net=small_net(dropout=0.3), hybridize=hybridize)
+        for t in range(1, 6):
+            learner.iteration(t, 0.1)
+        digests.add(learner.digest())
+    assert len(digests) == 1
+
+
+class CountedSeeds:
+    def __init__(self, monkeypatch):
+        self.count = 0
+        seed = mx.random.seed
+
+        def counted(*arguments, **keywords):
+            self.count += 1
+            seed(*arguments, **keywords)
+
+        monkeypatch.setattr(mx.random, "seed", counted)
+
+
+def dense():
+    net = nn.HybridSequential()
+    net.add(nn.Dense(3, in_units=32))
+    net.initialize()
+    return net
+
+
+class Untraceable(nn.HybridBlock):
+    """Asks its input for a number, which a symbol does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Dense(3, in_units=32)
+        self.initialize()
+
+    def hybrid_forward(self, F, x):
+        return self.dense(x) if x.size > 0 else x
+
+
+@pytest.mark.parametrize(
+    ("net", "seeded"), [(dense, False), (small_net, False), (lambda: small_net(dropout=0.2), True), (Untraceable, True)]
+)
+def test_only_networks_that_draw_random_numbers_pay_for_seeding(net, seeded, monkeypatch):
+    learner = learner_of(dealt(4, 4), 2, net=net(), hybridize=False)
+    counted = CountedSeeds(monkeypatch)
+    learner.iteration(1, 0.1)
+    assert (counted.count > 0) == seeded
+
+
+def test_clipping_bounds_the_norm_of_the_mean_gradient_over_all_shards():
+    def moved(**options):
+        learner = learner_of(dealt(5, 3), 2, net=small_net(batch_norm=False), **options)
+        before = learner.snapshot().parameters
+        learner.iteration(1, 1.0)
+        learner.finish()
+        after = learner.snapshot().parameters
+        return np.concatenate([(before[name] - after[name]).ravel() for name in before]), learner.gradient_norm
+
+    free, norm = moved()
+    assert np.linalg.norm(free) == pytest.approx(norm, rel=1e-5)
+    clipped, reported = moved(clip_norm=norm / 4)
+    assert reported == norm
+    np.testing.assert_allclose(clipped, free / 4, rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(moved(clip_norm=norm * 4)[0], free)

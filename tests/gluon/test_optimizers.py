@@ -1,0 +1,139 @@
+"""Every optimizer of MXNet: usable and exactly restorable, or refused by name; factors by parameter."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet.gluon import nn
+
+from harness.comm import SingleWorld
+from harness.data import Batch, GlobalBatch
+from harness.errors import CheckpointError, ConfigError
+from harness.gluon import Learner
+from harness.gluon.optimizers import REFUSED, build_optimizer, known_optimizers, set_multipliers
+
+RANDOM = np.random.default_rng(1)
+DATA, LABEL = RANDOM.normal(size=(100, 8, 6)).astype("f"), RANDOM.integers(0, 3, (100, 8)).astype("f")
+MOMENTUM = {name: {"momentum": 0.9} for name in ("sgd", "nag", "lars", "signum")}
+
+
+def make_learner(name, seed=2, **params):
+    net = nn.HybridSequential()
+    net.add(nn.Dense(5, in_units=6), nn.BatchNorm(in_channels=5), nn.Dense(3, in_units=5))
+    mx.random.seed(seed)
+    net.initialize(mx.init.Xavier())
+    trainable = [name for name, p in net._collect_params_with_prefix().items() if p.grad_req != "null"]
+    optimizer = build_optimizer(name, params or MOMENTUM.get(name, {}), param_names=dict(enumerate(trainable)))
+    return Learner(
+        net,
+        mx.gluon.loss.SoftmaxCrossEntropyLoss(),
+        optimizer,
+        SingleWorld(),
+        lambda t: GlobalBatch(t, (Batch(0, DATA[t], LABEL[t]),), 8),
+        shards=1,
+        sample=DATA[0, :1],
+    )
+
+
+def play(learner, first, last):
+    for t in range(first, last + 1):
+        learner.iteration(t, 0.01 + 0.001 * (t % 3))
+    return learner.digest()
+
+
+def test_every_registered_optimizer_is_known_or_refused():
+    registered = set(mx.optimizer.Optimizer.opt_registry)
+    assert set(known_optimizers()) | set(REFUSED) == registered
+    assert not set(known_optimizers()) & set(REFUSED)
+
+
+@pytest.mark.parametrize("name", sorted(known_optimizers()))
+def test_a_restored_state_goes_on_as_the_unbroken_run(name):
+    learner = make_learner(name)
+    start = learner.digest()
+    play(learner, 1, 5)
+    state = learner.snapshot()
+    end = play(learner, 6, 10)
+    assert len({start, state.digest(), end}) == 3
+    learner.restore(state)
+    assert learner.digest() == state.digest()
+    assert play(learner, 6, 10) == end
+    other = make_learner(name, seed=9)  # another start, as another process would have
+    other.restore(state)
+    assert play(other, 6, 10) == end
+
+
+@pytest.mark.parametrize("name", sorted(known_optimizers()))
+def test_restoring_the_start_undoes_everything(name):
+    learner = make_learner(name)
+    state = learner.snapshot()
+    end = play(learner, 1, 5)
+    learner.restore(state)
+    assert learner.digest() == state.digest()
+    assert play(learner, 1, 5) == end
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_a_refused_optimizer_says_why(name):
+    with pytest.raises(ConfigError, match=rf"optimizer\.name: '{name}' is not supported: "):
+        build_optimizer(name, {})
+
+
+def test_unknown_names_come_with_a_guess():
+    with pytest.raises(ConfigError, match=r"optimizer\.name: unknown name 'adamm'; did you mean 'adam'\?"):
+        build_optimizer("adamm", {})
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.params\.momentun: 'sgd' has no such parameter; did you mean 'momentum'"
+    ):
+        build_optimizer("sgd", {"momentun": 0.9})
+    with pytest.raises(ConfigError, match=r"optimizer\.params\.beta1: 'sgd' has no such parameter"):
+        build_optimizer("sgd", {"beta1": 0.9})
+
+
+def test_a_state_of_another_network_or_optimizer_is_refused_and_changes_nothing():
+    learner, other = make_learner("sgd", momentum=0.9), make_learner("adam")
+    before = learner.digest()
+    with pytest.raises(CheckpointError, match=r"0\.weight/1 is not expected"):
+        learner.restore(other.snapshot())
+    assert learner.digest() == before
+
+
+def test_lars_leaves_biases_and_norms_to_plain_momentum():
+    learner = make_learner("lars", momentum=0.0, eta=1e-6)
+    before = learner.snapshot().parameters
+    learner.iteration(1, 1.0)
+    after = learner.snapshot().parameters
+    assert np.abs(before["0.weight"] - after["0.weight"]).max() < 1e-4  # trust ratio of about 1e-6
+    assert np.abs(before["2.bias"] - after["2.bias"]).max() > 1e-2
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5])
+def test_factors_by_name_pattern(factor):
+    def moved(**patterns):
+        learner = make_learner("sgd", momentum=0.0, wd=0.1)
+        trainable = {name: p for name, p in learner.parameters.items() if p.grad_req != "null"}
+        options = {"lr_mult": {}, "wd_mult": {}, "decay_bias_and_norm": True, **patterns}
+        set_multipliers(trainable, **options)
+        before = learner.snapshot().parameters
+        learner.iteration(1, 0.1)
+        after = learner.snapshot().parameters
+        return {name: before[name] - after[name] for name in trainable}
+
+    plain, slowed, undecayed = moved(), moved(lr_mult={"2.*": factor}), moved(wd_mult={"*": 0.0})
+    np.testing.assert_allclose(slowed["2.weight"], factor * plain["2.weight"], rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(slowed["0.weight"], plain["0.weight"])
+    assert np.abs(undecayed["0.weight"] - plain["0.weight"]).max() > 1e-3
+    no_bias = moved(decay_bias_and_norm=False)
+    np.testing.assert_array_equal(no_bias["0.weight"], plain["0.weight"])
+    np.testing.assert_array_equal(no_bias["1.gamma"], undecayed["1.gamma"])
+    assert np.abs(no_bias["1.gamma"] - plain["1.gamma"]).max() > 1e-3
+
+
+def test_a_pattern_without_a_parameter_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.lr_mult: the pattern '2\.wieght' matches no parameter; did you mean"
+    ):
+        set_multipliers(
+            {"2.weight": mx.gluon.Parameter("w")}, lr_mult={"2.wieght": 1.0}, wd_mult={}, decay_bias_and_norm=True
+        )

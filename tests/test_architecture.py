@@ -1,0 +1,107 @@
+"""Imports run one way: up the list. Nobody adds an exception here."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = [
+    "errors",
+    "named",
+    "units",
+    "schedules",
+    "config",
+    "plan",
+    "data",
+    "comm",
+    "checkpoint",
+    "gluon",
+    "finder",
+    "guard",
+    "report",
+    "loop",
+]
+MXNET_MAY_BE_IN = ("harness/gluon/", "harness/comm/horovod.py")
+RANKS_MAY_BE_IN = ("harness/comm/",)
+MODULES = sorted(ROOT.glob("harness/**/*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "harness"}
+    return names
+
+
+def room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "harness" and len(parts) > 1 else None
+
+
+def room_of(path: Path) -> str | None:
+    return room(".".join(path.relative_to(ROOT).with_suffix("").parts)) if path.parent.name != "harness" else path.stem
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_from_rooms_above_it(path):
+    own = room_of(path)
+    if own == "__init__":
+        assert not imports(path), "import harness must stay free of charge"
+        return
+    assert own in ROOMS, f"{own} is no room of the design"
+    for name in imports(path):
+        other = room(name)
+        if other not in (None, own):
+            assert ROOMS.index(other) < ROOMS.index(own), (
+                f"{path.relative_to(ROOT)} imports {name}, from a room below it"
+            )
+
+
+@pytest.mark.parametrize(
+    ("packages", "allowed"), [({"mxnet"}, MXNET_MAY_BE_IN), ({"horovod", "mpi4py"}, RANKS_MAY_BE_IN)]
+)
+def test_only_the_edge_knows_the_stack(packages, allowed):
+    for path in [*MODULES, *ROOT.glob("launch/*.py")]:
+        found = {name.split(".")[0] for name in imports(path)} & packages
+        place = str(path.relative_to(ROOT))
+        assert not found or place.startswith(allowed), f"{place} imports {found}"
+
+
+def test_no_import_cycle_inside_a_room():
+    graph = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): imports(path)
+        for path in MODULES
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, f"cycle: {' -> '.join((*trail, module))}"
+        if module in done or module not in graph:
+            return
+        for name in graph[module]:
+            visit(name, (*trail, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_files_and_functions_stay_short():
+    for path in [*MODULES, *ROOT.glob("launch/*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 340, f"{path.relative_to(ROOT)} is long: it holds two ideas"
+
+
+def test_nothing_is_waved_through():
+    for path in [*ROOT.glob("harness/**/*.py"), *ROOT.glob("launch/*.py"), *ROOT.glob("tests/**/*.py")]:
+        for word in ("type: " + "ignore", "no" + "qa"):
+            assert word not in path.read_text(encoding="utf-8"), f"{path.relative_to(ROOT)} has a {word}"

@@ -1,0 +1,87 @@
+"""The promise: the same bits whoever plays the shards. Whole runs, compared by the digest that they print."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+CONVOLUTIONS = (
+    "network={name: cnn, params: {channels: [8, 16], hidden: 32, dropout: 0.3}}",
+    "data.augment={pad_crop: 1, flip: true, mean: [0.3], std: [0.4]}",
+    "batch.size=8",
+    "train={iterations: 200}",
+    "evaluation.every=100it",
+    "threads_per_rank=1",
+    "lr.schedule={one_cycle: {start_lr: 0.1x, max_lr: 1x, cycle_length: 80%, cooldown_length: 20%, finish_lr: 0.001x}}",
+)
+
+
+@pytest.fixture
+def digest_of(start, tmp_path):
+    """Train on the digits and give the digest of the whole final state, and the lines of metrics.jsonl."""
+
+    def run(*settings, np=None, options=(), timeout_s=120):
+        count = sum(1 for _ in tmp_path.iterdir())
+        settings = (*settings, f"output={tmp_path / str(count)}")
+        arguments = [word for setting in settings for word in ("--set", setting)]
+        out = start("launch/train.py", *options, *arguments, np=np, timeout_s=timeout_s).stdout
+        lines = (tmp_path / str(count) / "digits" / "metrics.jsonl").read_text().splitlines()
+        clocks = ("time", "images_per_s")
+        metrics = [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
+        return re.search(r"digest ([0-9a-f]{64})", out)[1], metrics
+
+    return run
+
+
+def test_two_ranks_twice_two_emulated_ranks_and_eight_shards_on_one_process_or_two(digest_of):
+    two = digest_of(*CONVOLUTIONS, np=2)
+    assert digest_of(*CONVOLUTIONS, np=2) == two
+    assert digest_of(*CONVOLUTIONS, options=["--emulate-np", 2]) == two
+    eight = digest_of(*CONVOLUTIONS, "batch.shards=8")
+    assert digest_of(*CONVOLUTIONS, "batch.shards=8", np=2) == eight
+    assert digest_of(*CONVOLUTIONS, "batch.shards=8", options=["--emulate-np", 4]) == eight
+    assert eight != two
+
+
+def test_the_digest_sees_the_seed_and_the_learning_rate(digest_of):
+    short = (*CONVOLUTIONS, "train={iterations: 20}", "evaluation.every=null")
+    digests = {digest_of(*short, *more)[0] for more in ((), ("seed=1",), ("lr.base=0.051",), ("batch.shards=2",))}
+    assert len(digests) == 4
+
+
+def test_four_horovod_ranks_agree_with_one_process_to_rounding(start):
+    """To 1e-6 and not to the bit: above two ranks Horovod adds in the order of a ring, not in the order of our tree.
+
+    Each update is started from the same state, because two orders of addition drift apart within a hundred updates:
+    the difference grows with the network's own sensitivity and says nothing of the update.
+    """
+    out = start("tests/programs/one_update.py", np=4).stdout
+    report = json.loads(re.search(r"REPORT (.*)", out)[1])
+    assert report["worst"] < 1e-6
+    assert report["agree"] == 1  # the ranks among themselves are equal to the bit
+    assert report["same_bits"] < report["arrays"]  # if this fails, Horovod has learned our order: promise more
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (5, 0)])
+def test_a_ragged_last_batch_over_two_ranks_is_the_mean_over_all_samples(start, sizes):
+    def gradient(sizes, np_):
+        out = start("tests/programs/ragged.py", json.dumps(sizes), np=np_).stdout
+        return np.array(json.loads(re.search(r"GRADIENT (.*)", out)[1]))
+
+    shared = gradient(sizes, 2)
+    np.testing.assert_array_equal(shared, gradient(sizes, None))  # to the bit, on one process or two
+    np.testing.assert_allclose(shared, gradient([sum(sizes)], None), rtol=1e-5, atol=1e-7)
+
+
+def test_the_learning_rate_of_every_line_is_the_plans_on_eight_ranks(digest_of):
+    from harness.config import load_config
+    from harness.plan import LRPlan, Sizes
+
+    _, metrics = digest_of("train.epochs=5", "log.every=1it", np=8, timeout_s=240)
+    config = load_config("configs/digits.yaml", ["train.epochs=5"])
+    plan = LRPlan(config.lr, Sizes.of(config.train, num_samples=1437, shards=8, batch_size=32))
+    assert [line["iteration"] for line in metrics if line["split"] == "train"] == list(range(1, 26))
+    assert [line["lr"] for line in metrics] == [plan.lr(line["iteration"]) for line in metrics]
