@@ -6,11 +6,23 @@ written for the person who started the run: where, what was found, what is allow
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class HarnessError(Exception):
-    """Base of all errors that a user can cause or mend; `exit_code` is what the process ends with."""
+    """Base of all errors that a user can cause or mend; `exit_code` is what the process ends with.
+
+    Attributes:
+        everywhere: whether every rank is known to raise this same error, so that one of them may speak for all.
+    """
 
     exit_code = 1
+    everywhere = False
+
+    def on_all_ranks(self) -> Self:
+        """The same error, marked as one that every rank raises."""
+        self.everywhere = True
+        return self
 
 
 class ConfigError(HarnessError):

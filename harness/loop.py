@@ -127,7 +127,7 @@ def train(run: Run, *, overwrite: bool = False) -> dict[str, float]:
     with ExitStack() as stack:
         stream = stack.enter_context(run.stream())
         learner = run.learner(stream)
-        world.agreed("folder", lambda: _open_folder(run, folder, overwrite) if world.rank == 0 else None)
+        world.on_root("folder", lambda: _open_folder(run, folder, overwrite))
         metrics = stack.enter_context(MetricsFile(folder / "metrics.jsonl")) if world.rank == 0 else None
         progress = stack.enter_context(Progress(sizes.num_iterations, world.rank))
         progress.say(_opening(run))
@@ -168,9 +168,10 @@ def train(run: Run, *, overwrite: bool = False) -> dict[str, float]:
 def evaluate_only(run: Run) -> dict[str, float]:
     """Evaluate the weights in `init.from` on every held-out split; writes nothing."""
     if run.config.init.from_ is None:
-        raise ConfigError("--evaluate-only needs weights: give a file with --set init.from=runs/NAME/final.params")
+        raise ConfigError("init.from: there are no weights to evaluate; give a file").on_all_ranks()
     if not run.held_out:
-        raise DataError(f"data.name: {run.config.data.name!r} has neither a validation nor a test split to evaluate on")
+        name = run.config.data.name
+        raise DataError(f"data.name: {name!r} has neither a validation nor a test split to evaluate on").on_all_ranks()
     with run.stream() as stream:
         learner = run.learner(stream)
     results: dict[str, float] = {}
@@ -221,9 +222,10 @@ def _open_folder(run: Run, folder: Path, overwrite: bool) -> None:
 def _opening(run: Run) -> str:
     sizes, world = run.sizes, run.world
     ranks = f"{world.size} rank{'s' if world.size > 1 else ''} ({world.kind})"
+    threads = "thread" if run.config.threads_per_rank == 1 else "threads"
     return (
         f"{run.config.run_name}: {sizes.num_samples} samples, {sizes.num_iterations} iterations of {sizes.shards} x "
-        f"{sizes.batch_size}, {ranks}, {run.config.threads_per_rank} threads a rank; learning rate "
+        f"{sizes.batch_size}, {ranks}, {run.config.threads_per_rank} {threads} a rank; learning rate "
         f"{run.plan.describe()}"
     )
 
@@ -239,7 +241,7 @@ def _must_be_equal(world: World, what: str, value: str) -> None:
         listing: Mapping[int, str] = {rank: everyone[rank] for rank in (0, *different)}
         raise DisagreementError(
             f"the {what} differs between ranks: " + ", ".join(f"rank {r}: {v[:12]}" for r, v in listing.items())
-        )
+        ).on_all_ranks()
 
 
 def _tuple(values: list[float] | None) -> tuple[float, ...] | None:

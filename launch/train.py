@@ -63,7 +63,10 @@ def main() -> int:
         else:
             train(run, overwrite=options.overwrite)
     except HarnessError as error:
-        return report_failure(error, world.rank)
+        code = report_failure(error, world.rank)
+        if error.everywhere:
+            world.close()
+        return code
     world.close()
     return 0
 

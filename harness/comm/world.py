@@ -75,22 +75,27 @@ class World(ABC):
         """Do `work` on every rank, and fail on every rank if it failed on any.
 
         A rank that stops alone leaves the others waiting in their next collective; this is how a missing file on one
-        host becomes one message and one exit code instead.
+        host becomes one message and one exit code instead. `work` must not hold a collective.
 
         Raises:
             HarnessError: the first failing rank's, its message naming the ranks that failed unless all did alike.
         """
-        failure: HarnessError | None = None
-        done: list[T] = []
-        try:
-            done.append(work())
-        except HarnessError as error:
-            failure = error
-        reports = self.allgather_object(failure and [type(failure).__name__, str(failure)], f"agreed.{name}")
-        merged = _merge_failures(reports)
+        done, failure = _attempt(work)
+        merged = _merge_failures(self.allgather_object(_report(failure), f"agreed.{name}"))
         if merged is not None:
             raise merged from failure
         return done[0]
+
+    def on_root(self, name: str, work: Callable[[], object]) -> None:
+        """Do `work` on rank 0 while the others wait, and fail on every rank if it failed.
+
+        Raises:
+            HarnessError: rank 0's, on every rank.
+        """
+        _, failure = _attempt(work) if self.rank == 0 else ([], None)
+        report = self.broadcast_object(_report(failure), f"root.{name}")
+        if report is not None:
+            raise _rebuild(report) from failure
 
 
 class SingleWorld(World):
@@ -123,20 +128,31 @@ class SingleWorld(World):
         return
 
 
+def _attempt(work: Callable[[], T]) -> tuple[list[T], HarnessError | None]:
+    try:
+        return [work()], None
+    except HarnessError as error:
+        return [], error
+
+
+def _report(failure: HarnessError | None) -> list[str] | None:
+    return None if failure is None else [type(failure).__name__, str(failure)]
+
+
+def _rebuild(report: Sequence[str]) -> HarnessError:
+    kinds: dict[str, type[HarnessError]] = {kind.__name__: kind for kind in HarnessError.__subclasses__()}
+    return kinds[report[0]](report[1]).on_all_ranks()
+
+
 def _merge_failures(reports: Sequence[list[str] | None]) -> HarnessError | None:
     failed = {rank: report for rank, report in enumerate(reports) if report is not None}
     if not failed:
         return None
-    first_kind = next(iter(failed.values()))[0]
-    error = next(cls for cls in _all_subclasses(HarnessError) if cls.__name__ == first_kind)
+    first_kind, first_text = next(iter(failed.values()))
     ranks_of: dict[str, list[int]] = {}
     for rank, (_, text) in failed.items():
         ranks_of.setdefault(text, []).append(rank)
     if len(ranks_of) == 1 and len(failed) == len(reports):
-        return error(next(iter(ranks_of)))
+        return _rebuild([first_kind, first_text])
     lines = [f"rank {', '.join(map(str, ranks))}: {text}" for text, ranks in ranks_of.items()]
-    return error("\n".join(lines))
-
-
-def _all_subclasses(cls: type[HarnessError]) -> list[type[HarnessError]]:
-    return [cls, *(sub for child in cls.__subclasses__() for sub in _all_subclasses(child))]
+    return _rebuild([first_kind, "\n".join(lines)])

@@ -78,7 +78,7 @@ def build_learner(
     )
     weights = config.init.from_
     if weights is not None:
-        world.agreed("init.from", lambda: learner.load_weights(weights) if world.rank == 0 else None)
+        world.on_root("init.from", lambda: learner.load_weights(weights))
         learner.take_weights_of_root()
     return learner
 

@@ -231,7 +231,7 @@ class Learner:
             raise DisagreementError(
                 f"iteration {t}: the ranks played {control.num_samples:g} samples, but the global batch has "
                 f"{num_samples}; some rank plays other shards than the order says"
-            )
+            ).on_all_ranks()
         self.gradient_norm = measured.gradient_norm / num_samples
         loss = control.loss_sum / num_samples
         if np.isfinite(loss) and np.isfinite(self.gradient_norm) and measured.statistics_finite:
@@ -241,11 +241,9 @@ class Learner:
         statistics = "" if measured.statistics_finite else ", and running statistics are not finite"
         raise DivergedError(
             f"iteration {t}: the loss is {loss:g} and the gradient's norm {self.gradient_norm:g}{statistics}; "
-            "the weights "
-            "are of no use any more. Lower the learning rate, warm up longer, clip the gradient "
-            "(optimizer.clip_norm), or "
-            "look for NaN in the data"
-        )
+            "the weights are of no use any more. Lower the learning rate, warm up longer, clip the gradient "
+            "(optimizer.clip_norm), or look for NaN in the data"
+        ).on_all_ranks()
 
     def _agree_on_shape(self) -> None:
         own = [[name, list(p.shape), str(np.dtype(p.dtype)), p.grad_req] for name, p in self.parameters.items()]
@@ -256,7 +254,7 @@ class Learner:
                 there, here = next(pair for pair in pairs if pair[0] != pair[1])
                 raise DisagreementError(
                     f"the network of rank {rank} has {there} where rank 0 has {here} (name, shape, dtype, grad_req)"
-                )
+                ).on_all_ranks()
 
 
 def _unique(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from harness.errors import ConfigError, HarnessError
 
 
 def report_failure(error: HarnessError, rank: int) -> int:
-    """Print an error that all ranks share (rank 0 does) and return the exit code."""
-    if rank == 0:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    """Print an error, once if every rank has it, and return the exit code."""
+    if rank == 0 or not error.everywhere:
+        who = "" if rank == 0 else f"rank {rank}: "
+        print(f"error: {who}{error}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

@@ -32,7 +32,7 @@ assert world.broadcast_object([1, None, "x"] if rank == 0 else "something else",
 
 for failing, kind in (([size - 1], DataError), (list(range(size)), ConfigError)):
 
-    def work():
+    def work(failing=failing, kind=kind):
         if rank in failing:
             raise kind("the file is not here")
         return rank
@@ -42,6 +42,13 @@ for failing, kind in (([size - 1], DataError), (list(range(size)), ConfigError))
     except (DataError, ConfigError) as error:
         found.setdefault("errors", []).append([type(error).__name__, str(error)])
 assert world.agreed("fine", lambda: rank) == rank
+world.on_root("root", lambda: found.update(root=rank))
+assert ("root" in found) == (rank == 0)
+try:
+    world.on_root("failing", lambda: work([0], DataError))
+except DataError as error:
+    assert error.everywhere
+    found["errors"].append(str(error))
 if rank == 1:
     time.sleep(0.5)  # the others must wait before they leave
 world.barrier("late")

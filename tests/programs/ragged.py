@@ -1,4 +1,4 @@
-"""Run by test_bits.py: one update from a ragged global batch, shard sizes from the command line; rank 0 prints its gradient."""
+"""Run by test_bits.py: one update from shards of the given sizes; rank 0 prints the gradient."""
 
 import json
 import sys
