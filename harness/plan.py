@@ -13,14 +13,25 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 from harness.config import LRConfig, Problem, RunConfig, TrainConfig, config_error
 from harness.errors import ConfigError
-from harness.schedules import Frame, SpecError, breakpoints_of, length_of
+from harness.schedules import (
+    FactorSchedule,
+    Frame,
+    LinearWarmUp,
+    ScaledSchedule,
+    ScheduleLike,
+    SequentialSchedule,
+    SpecError,
+    breakpoints_of,
+    length_of,
+)
+from harness.schedules.base import mix
 from harness.units import Duration, round_position
 
 MAX_CSV_ROWS = 10_000
+_LARGEST = 3.4028234663852886e38  # a float32, which is what parameters are
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Sizes:
                     Problem(
                         ("batch",),
                         f"a global batch is {shards} shards x {batch_size} = {global_batch} samples, but there are "
-                        f"only {num_samples} training samples; lower batch.size or batch.shards",
+                        f"only {num_samples} training samples; lower batch.size, or use fewer shards or workers",
                     )
                 ],
             )
@@ -97,7 +108,7 @@ class LRPlan:
         self.sizes = sizes
         self.in_units_of_base = config.base == "auto"
         self.base = config.base if isinstance(config.base, float) else 1.0
-        self.scaling = (config.scaling or "linear") if config.uses_x else "none"
+        self.scaling = (config.scaling or "linear") if config.scales else "none"
         self.reference_batch = (
             sizes.global_batch if self.in_units_of_base else config.reference_batch or sizes.batch_size
         )
@@ -112,7 +123,7 @@ class LRPlan:
         if t > length or not length:
             return float(self._schedule(t - self._shift))
         goal = float(self._schedule(length - self._shift))
-        return self._warmup_start + t * (goal - self._warmup_start) / length if t < length else goal
+        return mix(self._warmup_start, goal, t / length)
 
     def momentum(self, t: int) -> float | None:
         """The momentum of update `t`, or `None` where the optimizer's own number holds throughout."""
@@ -134,12 +145,16 @@ class LRPlan:
             return "learning rates as written (nothing is scaled)"
         if self.in_units_of_base:
             return f"in units of the base that the finder will find at the global batch of {sizes.global_batch}"
-        workers = f"{sizes.batch_size} x {sizes.shards} shard{'s' if sizes.shards > 1 else ''}"
-        reference = "" if self.config.reference_batch is None else f" (base for a batch of {self.reference_batch})"
-        return f"{self.base:g} at batch {workers} ({self.scaling}){reference} = {self.peak:g}"
+        batch = f"batch {sizes.batch_size} x {sizes.shards} shard{'s' if sizes.shards > 1 else ''}"
+        if not self.config.scales:
+            return f"learning rates as written (nothing is scaled), warmed up from the base {self.base:g}"
+        if self.scaling == "none":
+            return f"{self.base:g} at {batch} (not scaled)"
+        reference = "" if self.config.reference_batch is None else f" for a batch of {self.reference_batch},"
+        return f"{self.base:g}{reference} at {batch} ({self.scaling}) = {self.peak:g}"
 
     def fingerprint(self) -> str:
-        """sha256 over every value of the plan's breakpoints and sizes: equal plans, equal fingerprints."""
+        """sha256 over the sizes and the values of `rows()`: equal plans, equal fingerprints."""
         values = [[t, self.lr(t), self.momentum(t)] for t in self.rows()]
         return hashlib.sha256(json.dumps([vars(self.sizes), values]).encode()).hexdigest()
 
@@ -148,8 +163,8 @@ class LRPlan:
         total = self.sizes.num_iterations
         points = self.breakpoints()
         if total > MAX_CSV_ROWS:
-            spread = MAX_CSV_ROWS - min(len(points), MAX_CSV_ROWS // 2)
             kept = points if len(points) <= MAX_CSV_ROWS // 2 else [1, total]
+            spread = MAX_CSV_ROWS - len(kept)
             yield from sorted({*kept, *(1 + i * (total - 1) // (spread - 1) for i in range(spread))})
         else:
             yield from range(1, total + 1)
@@ -165,27 +180,42 @@ class LRPlan:
         return text.getvalue()
 
     def _build(self, source: str) -> None:
-        config, sizes = self.config, self.sizes
         problems: list[Problem] = []
+        if not 0 < self.peak <= _LARGEST:
+            problem = Problem(
+                ("lr", "base"), f"{self.base:g} x factor {self.factor:g} = {self.peak:g} is no learning rate; lower it"
+            )
+            raise config_error(source, [problem])
         self._warmup_length = self._resolve_warmup(problems)
-        prefix = config.warmup is not None and config.warmup.mode == "prefix"
+        prefix = self.config.warmup is not None and self.config.warmup.mode == "prefix"
         self._shift = self._warmup_length if prefix else 0
+        try:
+            self._build_schedules(problems)
+        except OverflowError:
+            problems.append(Problem(("lr", "schedule"), f"is no number everywhere at 1x = {self.peak:g}"))
+        if not problems:
+            problems += self._out_of_bounds()
+        if problems:
+            raise config_error(source, problems)
+
+    def _build_schedules(self, problems: list[Problem]) -> None:
+        config, sizes = self.config, self.sizes
         span = sizes.num_iterations - self._shift
         try:
             self._schedule = config.schedule.build(Frame(sizes.iterations_per_epoch, span, self.peak))
         except SpecError as error:
             problems += [Problem(("lr", "schedule", *path), message) for path, message in error.problems]
         else:
-            problems += self._overlong(span)
+            problems += self._overlong("schedule", self._schedule, span)
         self._momentum = None
-        if config.momentum is not None:
-            try:
-                self._momentum = config.momentum.build(Frame(sizes.iterations_per_epoch, sizes.num_iterations, 1.0))
-            except SpecError as error:
-                problems += [Problem(("lr", "momentum", *path), message) for path, message in error.problems]
-        if problems:
-            raise config_error(source, problems)
-        self._check_momentum(source)
+        if config.momentum is None:
+            return
+        try:
+            self._momentum = config.momentum.build(Frame(sizes.iterations_per_epoch, sizes.num_iterations, 1.0))
+        except SpecError as error:
+            problems += [Problem(("lr", "momentum", *path), message) for path, message in error.problems]
+        else:
+            problems += self._overlong("momentum", self._momentum, sizes.num_iterations)
 
     def _resolve_warmup(self, problems: list[Problem]) -> int:
         warmup = self.config.warmup
@@ -198,48 +228,70 @@ class LRPlan:
             self._warmup_start = self.base
         else:
             self._warmup_start = float(warmup.start[:-1]) * self.peak
-        sizes = self.sizes
-        exact = warmup.length.iterations(sizes.iterations_per_epoch, sizes.num_iterations)
-        if exact >= sizes.num_iterations:
-            run = Fraction(sizes.num_iterations)
-            relation = "longer than" if exact > run else "as long as"
-            problems.append(
-                Problem(
-                    ("lr", "warmup", "length"),
-                    f"'{warmup.length}' ({float(exact):g} iterations) is {relation} the run "
-                    f"({sizes.num_iterations} iterations); "
-                    "shorten the warm-up or raise train.epochs",
-                )
-            )
-            return 0
-        return round_position(exact)
+        total = self.sizes.num_iterations
+        length = round_position(warmup.length.iterations(self.sizes.iterations_per_epoch, total))
+        if 1 <= length < total:
+            return length
+        relation = "longer than" if length > total else "as long as"
+        message = (
+            f"'{warmup.length}' ({length} iterations) is {relation} the run ({total} iterations); shorten the warm-up "
+            "or make the run longer (train)"
+            if length
+            else f"'{warmup.length}' is less than half an iteration here ({total} in the run); lengthen the warm-up or "
+            "remove lr.warmup"
+        )
+        problems.append(Problem(("lr", "warmup", "length"), message))
+        return 0
 
-    def _overlong(self, span: int) -> list[Problem]:
-        name, length = self.config.schedule.name, length_of(self._schedule)
+    def _overlong(self, key: str, schedule: ScheduleLike, span: int) -> list[Problem]:
+        length = _end_of(schedule)
         if length is None or length <= span:
             return []
-        of_run = f"the run has {span}" + (f" after its warm-up of {self._shift}" if self._shift else "")
-        return [
-            Problem(
-                ("lr", "schedule", name),
-                f"takes {length} iterations but {of_run}; it would end at LR {self._schedule(span):g} instead of "
-                f"{self._schedule(length):g}; shorten the schedule or raise train.epochs",
-            )
-        ]
+        spec = self.config.momentum if key == "momentum" and self.config.momentum else self.config.schedule
+        warmup = self.sizes.num_iterations - span
+        of_run = f"the run has {span}" + (f" after its warm-up of {warmup}" if warmup else "")
+        what, unit = ("momentum", "") if key == "momentum" else ("LR", "x" if self.in_units_of_base else "")
+        message = (
+            f"takes {length} iterations but {of_run}; it would end at {what} {schedule(span):g}{unit} instead of "
+            f"{schedule(length):g}{unit}; shorten the schedule or make the run longer (train)"
+        )
+        return [Problem(("lr", key, spec.name), message)]
 
-    def _check_momentum(self, source: str) -> None:
-        if self._momentum is None:
-            return
-        for t in self.breakpoints():
-            if not 0 <= self._momentum(t) < 1:
-                raise config_error(
-                    source,
-                    [
-                        Problem(
-                            ("lr", "momentum"), f"is {self._momentum(t):g} at iteration {t}; a momentum lies in [0, 1)"
-                        )
-                    ],
-                )
+    def _out_of_bounds(self) -> list[Problem]:
+        """The first learning rate and the first momentum that no update could use.
+
+        Between two breakpoints every schedule rises or falls throughout, so its extremes lie beside them; the rows are
+        looked at as well, for schedules that know no breakpoints.
+        """
+        total = self.sizes.num_iterations
+        beside = {t for b in self.breakpoints() for t in (b - 1, b, b + 1) if 1 <= t <= total}
+        iterations = sorted(beside | set(self.rows()))
+        rate = next((t for t in iterations if not 0 <= self.lr(t) <= _LARGEST), None)
+        momentum = next((t for t in iterations if not 0 <= (self.momentum(t) or 0.0) < 1), None)
+        problems = []
+        if rate is not None:
+            found = f"the learning rate is {self.lr(rate):g} at iteration {rate}; it must be at least 0 and a float32"
+            problems.append(Problem(("lr",), f"{found} (at most {_LARGEST:.2g})"))
+        if momentum is not None:
+            found = f"is {self.momentum(momentum):g} at iteration {momentum}; it must be at least 0 and below 1"
+            problems.append(Problem(("lr", "momentum"), found))
+        return problems
+
+
+def _end_of(schedule: ScheduleLike) -> int | None:
+    """Where a schedule ends that has an end; a stepwise decay has a floor, which a run need not reach."""
+    if isinstance(schedule, FactorSchedule):
+        return 0
+    if isinstance(schedule, ScaledSchedule):
+        return _end_of(schedule.schedule)
+    if isinstance(schedule, LinearWarmUp):
+        start, last = schedule.length, schedule.schedule
+    elif isinstance(schedule, SequentialSchedule):
+        start, last = (0, *schedule.boundaries)[-1], schedule.schedules[-1]
+    else:
+        return length_of(schedule)
+    end = _end_of(last)
+    return None if end is None else start + end
 
 
 def resolve_shards(config: RunConfig, workers: int) -> int:
@@ -250,10 +302,9 @@ def resolve_shards(config: RunConfig, workers: int) -> int:
     """
     shards = config.batch.shards or workers
     if shards % workers:
-        fitting = ", ".join(str(n) for n in range(1, shards + 1) if shards % n == 0)
+        fitting = ", ".join(str(n) for n in range(1, min(shards, 1024) + 1) if shards % n == 0)
         raise ConfigError(
-            f"{config.source}: batch.shards: {shards} shards cannot be dealt evenly to {workers} workers; start "
-            "as many as "
-            f"divide {shards} ({fitting}), or make batch.shards a multiple of {workers}"
+            f"{config.source}: batch.shards: {shards} shards cannot be dealt evenly to {workers} workers; start as "
+            f"many as divide {shards} ({fitting}), or make batch.shards a multiple of {workers}"
         )
     return shards

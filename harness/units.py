@@ -45,7 +45,9 @@ class Duration:
             raise ValueError(f"{text!r} is not a length: {_ALLOWED}{_hint(text)}")
         duration = cls(Fraction(match[1]), match[2])
         if duration.unit == "it" and duration.value.denominator != 1:
-            raise ValueError(f"{text!r} is not a whole number of iterations; write '{round_position(duration.value)}it'")
+            raise ValueError(
+                f"{text!r} is not a whole number of iterations; write '{max(1, round_position(duration.value))}it'"
+            )
         return duration
 
     def iterations(self, iterations_per_epoch: int, span: int) -> Fraction:

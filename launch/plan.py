@@ -20,6 +20,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="plan.py",
         description="Show the learning rate and momentum of every iteration of a run, before running it.",
+        allow_abbrev=False,
     )
     parser.add_argument("--config", default="configs/digits.yaml", metavar="FILE", help="default: %(default)s")
     parser.add_argument(
@@ -43,7 +44,7 @@ def count_training_samples(config: RunConfig) -> tuple[int, str]:
     data = config.data
     counts = count_samples(data.name, root=data.root, validation=data.validation, params=data.params)
     if counts.official:
-        return counts.train, f"the published count of {data.name}, its files are not here"
+        return counts.train, f"the published count of {data.name}, because its files are not here"
     return counts.train, f"counted in {data.root or data.name}"
 
 
@@ -62,7 +63,10 @@ def main() -> int:
         return report_failure(error, rank=0)
     print(f"{config.run_name} on {options.np} worker{'s' if options.np > 1 else ''}: {samples} samples ({origin})")
     per_epoch = sizes.iterations_per_epoch
-    print(f"iterations: {sizes.num_iterations}, {per_epoch} an epoch, {shards} shards of {sizes.batch_size}")
+    print(
+        f"iterations: {sizes.num_iterations}, {per_epoch} an epoch, {shards} shard{'s' if shards > 1 else ''} of "
+        f"{sizes.batch_size}"
+    )
     print(f"learning rate: {plan.describe()}")
     print(f"{'iteration':>10} {'epoch':>8} {'lr':>12} {'momentum':>10}")
     for t in plan.breakpoints():
@@ -76,7 +80,10 @@ def main() -> int:
         table.write_text(plan.to_csv(), encoding="utf-8")
         plot_plan(plan, picture, config.run_name)
     except OSError as error:
-        print(f"error: {folder}: cannot be written ({error.strerror}); give another --output", file=sys.stderr)
+        print(
+            f"error: {error.filename or folder}: cannot be written ({error.strerror}); give another --output",
+            file=sys.stderr,
+        )
         return 2
     print(f"wrote {table} and {picture}")
     return 0

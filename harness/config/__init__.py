@@ -1,7 +1,9 @@
 """The run's configuration: YAML and `--set` in, one frozen and checked `RunConfig` out."""
 
-from harness.config.messages import Problem, config_error
-from harness.config.model import DataConfig, LRConfig, RunConfig, TrainConfig, dump_config, load_config, parse_config
+from harness.config.loading import dump_config, load_config, parse_config
+from harness.config.messages import config_error
+from harness.config.model import DataConfig, LRConfig, RunConfig, TrainConfig
+from harness.config.values import Problem
 
 __all__ = [
     "DataConfig",

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from harness.config.values import Problem, RefusedError
 from harness.errors import ConfigError
 from harness.named import did_you_mean
 from harness.schedules import SpecError
 
 _MIXED_PRECISION = (
-    "mixed precision is not supported: MXNet's AMP patches its operators for good, and its loss scale would "
-    "skip updates "
-    "that the plan counts; parameters and gradients are float32"
+    "mixed precision is not supported: MXNet's AMP patches its operators for good, and its loss scale would skip "
+    "updates that the plan counts; remove it, parameters and gradients are float32"
 )
 _UNSUPPORTED = {
     **dict.fromkeys(("amp", "fp16", "bf16", "dtype", "mixed_precision", "multi_precision"), _MIXED_PRECISION),
     **dict.fromkeys(
         ("sparse", "sparse_grad", "row_sparse"),
-        "sparse parameters are not supported: reducing a row_sparse gradient through Horovod 0.28.1 corrupts memory",
+        "sparse parameters are not supported: reducing a row_sparse gradient through Horovod 0.28.1 corrupts memory; "
+        "remove it",
     ),
     **dict.fromkeys(
         ("plateau", "reduce_on_plateau", "reduce_lr_on_plateau", "patience"),
@@ -30,13 +32,23 @@ _UNSUPPORTED = {
     ),
     "accumulation": "is set through batch.shards: more shards than workers means that each worker accumulates",
 }
-
-
-class Problem(NamedTuple):
-    """One thing wrong: where in the configuration, and what."""
-
-    path: tuple[str | int, ...]
-    message: str
+_WANTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list, such as [{0}]",
+    "dict_type": "a mapping, such as {{key: value}}",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:.0f}",
+    "less_than_equal": "at most {le:.0f}",
+    "string_pattern_mismatch": "letters, digits, '.', '_' and '-', the first a letter or a digit",
+}
+_YAML_1_1_FLAGS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_LONGEST_SHOWN = 60
 
 
 def config_error(source: str, problems: Sequence[Problem]) -> ConfigError:
@@ -48,68 +60,104 @@ def config_error(source: str, problems: Sequence[Problem]) -> ConfigError:
     return ConfigError("\n".join(lines))
 
 
-def explain(error: ValidationError, model: type[BaseModel], raw: dict[str, Any]) -> list[Problem]:
-    """The problems in a pydantic error, in the order of the file, with a guess at misspelt keys."""
+def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """The problems in a pydantic error, with a guess at misspelt keys."""
     problems: list[Problem] = []
     for item in error.errors():
-        path = item["loc"]
-        cause = item.get("ctx", {}).get("error")
-        if isinstance(cause, SpecError):
+        path: tuple[str | int, ...] = tuple(key for key in item["loc"] if key != "[key]")
+        if path != item["loc"]:  # a key of free parameters
+            problems.append(Problem(path[:-1], f"the key {path[-1]} is no text; put it in quotes, or remove it"))
+            continue
+        context = item.get("ctx", {})
+        cause = context.get("error")
+        if isinstance(cause, SpecError | RefusedError):
             problems += [Problem((*path, *inner), message) for inner, message in cause.problems]
+        elif cause is not None:
+            found = "" if str(cause).startswith((repr(item["input"]), "a ")) else f"found {show(item['input'])}; "
+            problems.append(Problem(path, found + str(cause)))
         elif item["type"] == "extra_forbidden":
             problems.append(Problem(path, _unknown_key(path, model)))
         elif item["type"] == "missing":
-            problems.append(Problem(path, "is missing and has no default"))
-        elif cause is not None and isinstance(item["input"], dict | BaseModel):
-            problems.append(Problem(path, str(cause)))
-        elif cause is not None:
-            problems.append(
-                Problem(path, f"{item['input']!r} is not possible: {cause}" if "allowed:" in str(cause) else str(cause))
-            )
+            problems.append(Problem(path, f"is missing{_needs(_section(path, model), '; give a mapping')}"))
+        elif item["type"] == "invalid_key":
+            problems.append(Problem(path[:-1], f"the key {path[-1]} is no text; put it in quotes, or remove it"))
         else:
-            problems.append(Problem(path, f"found {item['input']!r}; {item['msg'][0].lower()}{item['msg'][1:]}"))
-    return _merge_unions(problems, raw)
+            wanted = _wanted(item["type"], context, path, model)
+            problems.append(Problem(path, f"found {show(item['input'])}; must be {wanted}" + _hint(item)))
+    return problems
+
+
+def show(value: object) -> str:
+    """A value as it stands in YAML, cut where it is long."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(repr(value), repr(value))
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _wanted(kind: str, context: Mapping[str, Any], path: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    if kind == "model_type":
+        return _needs(_section(path, model), "a mapping")
+    if kind == "literal_error":
+        return str(context["expected"]).replace("'", "")
+    example = {"mean": "0.5", "std": "0.5", "metrics": "accuracy"}.get(str(path[-1]), "value")
+    return _WANTED[kind].format(example, **context)
+
+
+def _hint(item: Mapping[str, Any]) -> str:
+    found, kind = item["input"], item["type"]
+    if kind == "string_type" and isinstance(found, int | float):
+        return f"; put it in quotes: '{show(found)}'"
+    if kind == "bool_type" and isinstance(found, str) and found.lower() in _YAML_1_1_FLAGS:
+        return f"; write {_YAML_1_1_FLAGS[found.lower()]}"
+    if kind == "literal_error" and isinstance(found, str):
+        hint = did_you_mean(found, re.findall(r"'(\w+)'", item["ctx"]["expected"])).strip()
+        return f"; {hint}" if hint else ""
+    if kind.startswith("int_") and isinstance(found, str | float) and re.fullmatch(r"[0-9]+(\.0)?", str(found)):
+        return f"; write {int(float(found))}"
+    return ""
+
+
+def _needs(section: type[BaseModel] | None, words: str) -> str:
+    return f"{words} with the keys {', '.join(_keys(section))}" if section else ""
 
 
 def _unknown_key(path: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    *parents, key = path
-    if str(key) in _UNSUPPORTED:
-        return _UNSUPPORTED[str(key)]
-    section: Any = model
-    for parent in parents:
-        fields = {field.alias or name: field for name, field in section.model_fields.items()}
-        section = next(
-            (
-                kind
-                for kind in _kinds(fields[str(parent)].annotation)
-                if isinstance(kind, type) and issubclass(kind, BaseModel)
-            ),
-            section,
-        )
-    known = [field.alias or name for name, field in section.model_fields.items()]
-    return f"unknown key; {did_you_mean(str(key), known)}known here: {', '.join(known)}"
+    *parents, last = path
+    key = str(last)
+    if key in _UNSUPPORTED:
+        return _UNSUPPORTED[key]
+    section = _section(parents, model) or model
+    known = list(_keys(section))
+    hint = did_you_mean(key, known)
+    if not hint:
+        elsewhere = [".".join(place) for place in _places(model) if place[-1] == key]
+        hint = f"did you mean {' or '.join(map(repr, elsewhere))}? " if elsewhere else ""
+    parameters = "; parameters go into params" if "params" in known and not hint else ""
+    return f"unknown key; {hint}known here: {', '.join(known)}{parameters}"
 
 
-def _kinds(annotation: Any) -> tuple[Any, ...]:
-    return (annotation, *getattr(annotation, "__args__", ()))
+def _keys(section: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
-def _merge_unions(problems: list[Problem], raw: dict[str, Any]) -> list[Problem]:
-    """Pydantic reports a failed union once per branch, the branch's name as a last key that the file does not have."""
-    merged: dict[tuple[str | int, ...], list[str]] = {}
-    for path, message in problems:
-        while len(path) > 1 and not _is_container(raw, path[:-1]):
-            path = path[:-1]
-        merged.setdefault(path, [])
-        if message not in merged[path]:
-            merged[path].append(message)
-    return [Problem(path, " or ".join(messages)) for path, messages in merged.items()]
-
-
-def _is_container(raw: Any, path: Sequence[str | int]) -> bool:
+def _section(path: Sequence[str | int], model: type[BaseModel]) -> type[BaseModel] | None:
+    """The section that stands at a path, None if something else does."""
+    section: type[BaseModel] | None = model
     for key in path:
-        try:
-            raw = raw[key]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return isinstance(raw, dict | list)
+        field = _keys(section).get(str(key)) if section else None
+        kinds = (field.annotation, *getattr(field.annotation, "__args__", ())) if field else ()
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return section
+
+
+def _places(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all keys."""
+    for key in _keys(_section(above, model) or model):
+        yield (*above, key)
+        if _section((*above, key), model) is not None:
+            yield from _places(model, (*above, key))

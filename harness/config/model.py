@@ -8,31 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    PrivateAttr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from harness.config.messages import Problem, config_error, explain
-from harness.config.reading import read_yaml, set_path
-from harness.errors import ConfigError
-from harness.schedules import ScheduleSpec, parse_spec
+from harness.config.messages import show
+from harness.config.values import (
+    Base,
+    Count,
+    Factor,
+    Initializer,
+    MomentumSpec,
+    Name,
+    Parameters,
+    Period,
+    Positive,
+    Problem,
+    RefusedError,
+    Spec,
+    Threads,
+    Validation,
+    WarmupLength,
+    WarmupStart,
+)
 from harness.units import Duration
 
 MOMENTUM_CORRECTED = ("sgd", "nag", "lars")  # the optimizers that keep the learning rate inside their momentum buffer
-HAVE_MOMENTUM = (*MOMENTUM_CORRECTED, "signum", "dcasgd", "lbsgd")
+HAVE_MOMENTUM = (*MOMENTUM_CORRECTED, "signum")
 _OWNED = {
     "learning_rate": "the plan sets it: use lr.base and lr.schedule",
     "lr_scheduler": "the plan sets the learning rate: use lr.schedule",
@@ -47,49 +50,10 @@ _OWNED = {
 }
 
 
-def _auto_or_count(value: object) -> int | str:
-    if value == "auto":
-        return "auto"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise ValueError("allowed: auto, or a whole number of at least 1")
-
-
-def _base(value: object) -> float | Literal["auto"] | None:
-    if value is None or value == "auto":
-        return None if value is None else "auto"
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
-        return float(value)
-    raise ValueError("allowed: a positive number, or auto (run the learning-rate finder)")
-
-
-def _warmup_start(value: object) -> float | str:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
-        return float(value)
-    if isinstance(value, str) and (
-        value == "unscaled" or re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?x", value)
-    ):
-        return value
-    raise ValueError(
-        "allowed: a number >= 0, Nx (N times the scaled base, such as 0.1x), or unscaled (the base itself)"
-    )
-
-
-def _momentum_spec(value: object) -> ScheduleSpec:
-    return parse_spec(value, allow_x=False)
-
-
-Length = Annotated[Duration, PlainValidator(Duration.parse), PlainSerializer(str)]
-Spec = Annotated[ScheduleSpec, PlainValidator(parse_spec), PlainSerializer(lambda spec: spec.raw)]
-MomentumSpec = Annotated[ScheduleSpec, PlainValidator(_momentum_spec), PlainSerializer(lambda spec: spec.raw)]
-Count = Annotated[int, Field(ge=1)]
-Parameters = dict[str, Any]
-
-
 class Section(BaseModel):
     """A mapping of the configuration: frozen, strict about types, no keys but its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class AugmentConfig(Section):
@@ -98,7 +62,7 @@ class AugmentConfig(Section):
     pad_crop: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
     mean: list[float] | None = None
-    std: list[Annotated[float, Field(gt=0)]] | None = None
+    std: list[Positive] | None = None
 
 
 class DataConfig(Section):
@@ -107,7 +71,7 @@ class DataConfig(Section):
     name: str = "digits"
     root: str | None = None
     download: bool = False
-    validation: Annotated[float, Field(ge=0)] | Annotated[int, Field(ge=0)] = 0
+    validation: Validation = 0
     augment: AugmentConfig = AugmentConfig()
     params: Parameters = {}
 
@@ -129,7 +93,8 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
         if (self.epochs is None) == (self.iterations is None):
-            raise ValueError("give the run's length as either epochs or iterations, not both and not neither")
+            found = "neither" if self.epochs is None else f"both (epochs: {self.epochs}, iterations: {self.iterations})"
+            raise RefusedError([Problem((), f"found {found}; give the run's length as either epochs or iterations")])
         return self
 
     def __str__(self) -> str:
@@ -140,17 +105,17 @@ class TrainConfig(Section):
 class EvaluationConfig(Section):
     """When the held-out samples are looked at (always at the end as well), and by which metrics."""
 
-    every: Length | None = Duration.parse("1ep")
-    metrics: list[str] = ["accuracy"]
+    every: Period | None = Duration.parse("1ep")
+    metrics: list[Name] = ["accuracy"]
 
 
 class NetworkConfig(Section):
     """The network by name or `module:function`, how its weights start, and its loss."""
 
-    name: str
+    name: Name
     params: Parameters = {}
-    initializer: str | dict[str, Parameters] = "xavier"
-    loss: str = "softmax_cross_entropy"
+    initializer: Initializer = "xavier"
+    loss: Name = "softmax_cross_entropy"
     loss_params: Parameters = {}
     hybridize: bool = True
 
@@ -160,17 +125,26 @@ class OptimizerConfig(Section):
 
     name: str = "sgd"
     params: Parameters = {}
-    lr_mult: dict[str, Annotated[float, Field(ge=0)]] = {}
-    wd_mult: dict[str, Annotated[float, Field(ge=0)]] = {}
+    lr_mult: dict[str, Factor] = {}
+    wd_mult: dict[str, Factor] = {}
     decay_bias_and_norm: bool = False
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-    clip_value: Annotated[float, Field(gt=0)] | None = None
+    clip_norm: Positive | None = None
+    clip_value: Positive | None = None
 
     @model_validator(mode="after")
     def _parameters_are_free(self) -> OptimizerConfig:
-        owned = [f"params.{name}: {_OWNED[name]}" for name in self.params if name in _OWNED]
-        if owned:
-            raise ValueError("; ".join(owned))
+        problems = [
+            Problem(("params", name), f"is not for the optimizer to set; {_OWNED[name]}")
+            for name in self.params
+            if name in _OWNED
+        ]
+        for name, limit in (("momentum", 1.0), ("wd", float("inf"))):
+            found = self.params.get(name, 0.0)
+            if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < limit:
+                allowed = "at least 0 and below 1" if name == "momentum" else "a number of at least 0"
+                problems.append(Problem(("params", name), f"found {show(found)}; must be {allowed}"))
+        if problems:
+            raise RefusedError(problems)
         return self
 
     @property
@@ -182,15 +156,15 @@ class OptimizerConfig(Section):
 class WarmupConfig(Section):
     """A straight line up to the schedule (Goyal et al. 2017, arXiv 1706.02677)."""
 
-    length: Length
-    start: Annotated[float | str, PlainValidator(_warmup_start)] = 0.0
+    length: WarmupLength
+    start: WarmupStart = 0.0
     mode: Literal["prefix", "overlap"] = "prefix"
 
 
 class LRConfig(Section):
     """The learning rate's plan: base, scaling, warm-up, schedule; and the momentum's."""
 
-    base: Annotated[float | Literal["auto"] | None, PlainValidator(_base)] = None
+    base: Base = None
     reference_batch: Count | None = None
     scaling: Literal["linear", "sqrt", "none"] | None = None
     warmup: WarmupConfig | None = None
@@ -204,23 +178,42 @@ class LRConfig(Section):
         start = self.warmup.start if self.warmup else 0.0
         return self.schedule.uses_x or isinstance(start, str)
 
+    @property
+    def scales(self) -> bool:
+        """Whether anything in the plan follows the factor: a multiple does, `unscaled` does not."""
+        return self.schedule.uses_x or (self.uses_x and self.warmup is not None and self.warmup.start != "unscaled")
+
     @model_validator(mode="after")
     def _x_and_base_go_together(self) -> LRConfig:
+        problems: list[Problem] = []
         if self.uses_x and self.base is None:
-            raise ValueError("the schedule is written in multiples of the base (Nx), so lr.base must be given")
-        if self.uses_x:
-            if self.base == "auto" and self.reference_batch is not None:
-                raise ValueError(
-                    "reference_batch has no meaning with base: auto (the finder's own global batch is the reference)"
+            written = "multiples of the base (Nx)" if self.scales else "the base (warmup.start: unscaled)"
+            problems.append(Problem(("base",), f"is missing, and the plan is written in {written}; give lr.base"))
+        for name in ("base", "reference_batch", "scaling"):
+            found = getattr(self, name)
+            has_effect = self.uses_x if name == "base" else self.scales
+            if found not in (None, "none") and not has_effect:
+                problems.append(
+                    Problem(
+                        (name,),
+                        f"{found} has no effect: plain learning rates are final and never scaled; write them as "
+                        "multiples of the base (max_lr: 1x), or remove it",
+                    )
                 )
-            return self
-        idle = [name for name in ("base", "reference_batch") if getattr(self, name) is not None]
-        idle += ["scaling"] if self.scaling in ("linear", "sqrt") else []
-        if idle:
-            raise ValueError(
-                f"{', '.join(idle)} would have no effect: plain learning rates are final and never scaled; "
-                "write them as multiples of the base (max_lr: 1x), or remove " + ("it" if len(idle) == 1 else "them")
+        if self.scales and self.reference_batch is not None and self.scaling == "none":
+            problems.append(
+                Problem(("reference_batch",), f"{self.reference_batch} has no effect with scaling: none; remove one")
             )
+        if self.scales and self.reference_batch is not None and self.base == "auto":
+            problems.append(
+                Problem(
+                    ("reference_batch",),
+                    f"{self.reference_batch} has no effect with base: auto, the finder's own global batch is the "
+                    "reference; remove it",
+                )
+            )
+        if problems:
+            raise RefusedError(problems)
         return self
 
 
@@ -233,7 +226,7 @@ class InitConfig(Section):
 class LogConfig(Section):
     """How often a line is written to metrics.jsonl."""
 
-    every: Length = Duration.parse("10it")
+    every: Period = Duration.parse("10it")
 
 
 class RunConfig(Section):
@@ -244,7 +237,7 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     comm: Literal["auto", "single", "horovod"] = "auto"
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    threads_per_rank: Annotated[int | str, PlainValidator(_auto_or_count)] = "auto"
+    threads_per_rank: Threads = "auto"
     data: DataConfig = DataConfig()
     batch: BatchConfig = BatchConfig()
     train: TrainConfig
@@ -258,19 +251,25 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _momentum_has_a_buffer(self) -> RunConfig:
-        name = self.optimizer.name
+        name, problems = self.optimizer.name, []
         if self.lr.momentum_correction is not None and not self.corrects_by_nature:
-            raise ValueError(
-                f"lr.momentum_correction concerns {', '.join(MOMENTUM_CORRECTED)} with momentum > 0, whose "
-                "buffer holds the "
-                f"learning rate; it has no effect on {name!r} as configured, remove it"
+            problems.append(
+                Problem(
+                    ("lr", "momentum_correction"),
+                    f"has no effect on {name!r} as configured; it is for {', '.join(MOMENTUM_CORRECTED)} with "
+                    "optimizer.params.momentum above 0, whose buffer holds the learning rate; remove it",
+                )
             )
         if self.lr.momentum is not None and not self.optimizer.has_momentum:
-            raise ValueError(
-                f"lr.momentum needs an optimizer with a momentum ({', '.join(HAVE_MOMENTUM)}) and "
-                "optimizer.params.momentum > 0; "
-                f"found {name!r}"
+            problems.append(
+                Problem(
+                    ("lr", "momentum"),
+                    f"has no effect on {name!r} as configured; it needs one of {', '.join(HAVE_MOMENTUM)} with "
+                    "optimizer.params.momentum above 0",
+                )
             )
+        if problems:
+            raise RefusedError(problems)
         return self
 
     @property
@@ -293,6 +292,10 @@ class RunConfig(Section):
         """`name`, else the stem of the configuration's file."""
         return self.name or Path(self._source).stem
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same, whatever files they were read from."""
+        return self.plain() == other.plain() if isinstance(other, RunConfig) else NotImplemented
+
     def plain(self) -> dict[str, Any]:
         """The configuration as plain data that `parse_config` reads back to an equal object."""
         return self.model_dump(by_alias=True)
@@ -300,9 +303,7 @@ class RunConfig(Section):
     def resolved(self, *, shards: int, threads: int) -> RunConfig:
         """The same configuration with everything that the first start decides written out as a number."""
         batch = self.batch.model_copy(update={"shards": shards})
-        copy = self.model_copy(update={"batch": batch, "threads_per_rank": threads})
-        copy._source = self._source
-        return copy
+        return self.model_copy(update={"batch": batch, "threads_per_rank": threads})
 
     def fingerprint(self) -> str:
         """sha256 of what decides the result; paths, names and logging may differ between hosts and attempts."""
@@ -312,47 +313,3 @@ class RunConfig(Section):
         for free in ("root", "download"):
             del plain["data"][free]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def parse_config(raw: object, source: str = "config") -> RunConfig:
-    """Check plain data and make a `RunConfig` of it.
-
-    Raises:
-        ConfigError: with every problem, a line each: `source: key.path: what was found; what is allowed`.
-    """
-    if not isinstance(raw, dict):
-        raise config_error(source, [Problem((), f"expected a mapping of settings, found {type(raw).__name__}")])
-    try:
-        config = RunConfig.model_validate(raw)
-    except ValidationError as error:
-        raise config_error(source, explain(error, RunConfig, raw)) from None
-    config._source = source
-    return config
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a configuration file and apply `--set` overrides, each `key.path=value` with the value in YAML.
-
-    Raises:
-        ConfigError: if the file cannot be read, is no YAML, or holds anything that is not allowed.
-    """
-    raw = read_yaml(Path(path))
-    problems: list[Problem] = []
-    for override in overrides:
-        problems += _apply(raw, override)
-    if problems:
-        raise config_error(str(path), problems)
-    return parse_config(raw, str(path))
-
-
-def dump_config(config: RunConfig) -> str:
-    """The configuration as YAML."""
-    return yaml.safe_dump(config.plain(), sort_keys=False, default_flow_style=None, width=110)
-
-
-def _apply(raw: object, override: str) -> Iterable[Problem]:
-    try:
-        set_path(raw, override)
-    except ConfigError as error:
-        return [Problem((), f"--set {override}: {error}")]
-    return []

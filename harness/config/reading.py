@@ -1,12 +1,13 @@
 """YAML as people mean it: `1e-3` is a number, `1:30` and `off` are text, a key that stands twice is an error.
 
-PyYAML follows YAML 1.1, where `1e-3` is a string, `1:30` is 90, `off` is false and the last of two equal keys wins.
+PyYAML follows YAML 1.1, where `1e-3` is a string, `1:30` is 90, `010` is 8, `off` is false and the last of two equal
+keys wins.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,36 @@ import yaml
 from harness.errors import ConfigError
 
 
+class _OwnError(yaml.constructor.ConstructorError):
+    """What we refuse and PyYAML would not."""
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's plain scalars."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _at(key, "a key must be text, not a list or a mapping")
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"the key {key.value!r} stands twice in one mapping; keep one of the two",
-                    key.start_mark,
-                )
+                raise _at(key, f"the key {key.value!r} stands twice in one mapping; keep one of the two")
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
+
+    def construct_decimal(self, node: yaml.ScalarNode) -> int:
+        try:
+            return int(self.construct_scalar(node))  # not SafeLoader's, for which 010 is 8
+        except ValueError:
+            raise _at(node, f"{node.value[:20]!r} is no whole number that can be used") from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes text which either version of YAML would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 _SCALARS = (
@@ -38,7 +54,7 @@ _SCALARS = (
     ("tag:yaml.org,2002:int", r"[-+]?[0-9]+", "-+0123456789"),
     (
         "tag:yaml.org,2002:float",
-        r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)",
+        r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+.0123456789",
     ),
     ("tag:yaml.org,2002:merge", r"<<", "<"),
@@ -46,6 +62,23 @@ _SCALARS = (
 _Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
 for _tag, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), list(_first))
+    _Dumper.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_decimal)
+
+_MEANT = (  # what PyYAML says, and what helps
+    (r"found character '\\t'", "a tab; indent with spaces"),
+    (
+        r"mapping values are not allowed",
+        "a ':' that begins no value here; indent the line above, or put text in quotes",
+    ),
+    (r"but found another document", "a second document ('---'); a configuration is one"),
+    (r"could not determine a constructor for the tag '(.*)'", r"the tag \1 is not allowed; write a plain value"),
+    (r"found undefined alias '?(.*?)'?$", r"the alias *\1 has no anchor; put text that begins with * in quotes"),
+    (
+        r"but (found|got) '<(stream|document) end>'|found unexpected end of stream",
+        "it ends before every bracket and quote is closed",
+    ),
+)
 
 
 def read_yaml(path: Path) -> Any:
@@ -56,23 +89,46 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(
-            f"{path}: cannot be read ({reason}); give an existing file, such as configs/digits.yaml"
-        ) from None
+        hint = _neighbour(path) or "give a file such as configs/digits.yaml with --config"
+        raise ConfigError(f"{path}: cannot be read ({reason}); {hint}") from None
     return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The plain data in YAML text; `source` names it in messages."""
+    """The plain data in YAML text; `source` names it in messages.
+
+    Raises:
+        ConfigError: if it is no YAML, or nothing that could be written down in full: a value that contains itself.
+    """
     try:
-        return yaml.load(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{where}: {problem}") from None
+        where = f"{source}:{mark.line + 1}" if mark and "\n" in text else source
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{where}: {problem if isinstance(error, _OwnError) else _in_words(problem)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = (
+            "it is nested too deeply"
+            if isinstance(error, RecursionError)
+            else f"a tag does not fit its value ({error})"
+        )
+        raise ConfigError(f"{source}: {reason}; write plain values") from None
+    if _contains_itself(data, [], set()):
+        raise ConfigError(f"{source}: an alias (*name) stands inside the value that it repeats; write the value out")
+    return data
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML that `parse_yaml` reads back as equal data."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+
+
+def path_of(override: str) -> tuple[str, ...]:
+    """The keys of an override `key.path=value`."""
+    return tuple(override.partition("=")[0].strip().split("."))
 
 
 def set_path(raw: Any, override: str) -> None:
@@ -81,16 +137,52 @@ def set_path(raw: Any, override: str) -> None:
     Raises:
         ConfigError: if the override has no `=`, its value is no YAML, or the path leads through a value.
     """
-    path, equals, text = override.partition("=")
-    keys = path.split(".")
+    _, equals, text = override.partition("=")
+    keys = path_of(override)
     if not equals or not all(keys):
-        raise ConfigError("expected key.path=value, such as lr.base=0.1")
+        raise ConfigError("must be key.path=value, such as lr.base=0.1")
     value = parse_yaml(text, "its value")
     where = raw
-    for key in keys[:-1]:
+    for depth, key in enumerate(keys[:-1], start=1):
         if where.get(key) is None:
             where[key] = {}
         where = where[key]
         if not isinstance(where, dict):
-            raise ConfigError(f"{key!r} holds {where!r}, not a mapping, so nothing can be set inside it")
+            place = ".".join(keys[:depth])
+            raise ConfigError(f"{place} holds {where!r}, which has no keys; set the whole of it: {place}=...")
     where[keys[-1]] = value
+
+
+def _at(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
+    return _OwnError(None, None, problem, node.start_mark)
+
+
+def _in_words(problem: str) -> str:
+    problem = problem.splitlines()[0]
+    for pattern, meaning in _MEANT:
+        match = re.search(pattern, problem)
+        if match:
+            return match.expand(meaning)
+    return f"this is no YAML: {problem}"
+
+
+def _neighbour(path: Path) -> str:
+    """The file that was probably meant."""
+    for folder in (path.parent, Path("configs")):
+        names = {file.stem: file for file in sorted(folder.glob("*.y*ml"))} if folder.is_dir() else {}
+        close = difflib.get_close_matches(path.stem, names, n=1)
+        if close:
+            return f"did you mean '{names[close[0]]}'?"
+    return ""
+
+
+def _contains_itself(value: Any, above: list[int], done: set[int]) -> bool:
+    if not isinstance(value, dict | list) or id(value) in done:
+        return False
+    if id(value) in above:
+        return True
+    above.append(id(value))
+    found = any(_contains_itself(v, above, done) for v in (value.values() if isinstance(value, dict) else value))
+    above.pop()
+    done.add(id(value))
+    return found

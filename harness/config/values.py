@@ -1,6 +1,6 @@
 """The single values of a configuration: what each may be, said in the words of the person who wrote it.
 
-Each reader takes what YAML gives and raises `ValueError` with what is allowed; `Refused` where only a part is wrong.
+Each reader takes what YAML gives and raises `ValueError` with what is allowed; `RefusedError` where a part is wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Problem(NamedTuple):
     message: str
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """Several things wrong in one section, each with its path inside it.
 
     Attributes:
@@ -59,6 +59,13 @@ def _read_threads(value: object) -> int | str:
     if isinstance(value, int) and _is_whole(value, 1):
         return value
     raise ValueError("must be auto, or a whole number of at least 1")
+
+
+def _read_name(value: str) -> str:
+    module, colon, function = value.partition(":")
+    if not module.strip() or (colon and not function.strip()):
+        raise ValueError("must be a name, or package.module:function")
+    return value
 
 
 def _read_base(value: object) -> float | Literal["auto"] | None:
@@ -127,7 +134,7 @@ def _read_parameters(value: dict[str, Any], where: tuple[str | int, ...] = ()) -
     """Free parameters: anything that YAML and JSON both hold, so that it can be written, compared and read back."""
     problems = list(_unwritable(value, where))
     if problems:
-        raise Refused(problems)
+        raise RefusedError(problems)
     return value
 
 
@@ -140,13 +147,14 @@ def _unwritable(value: object, path: tuple[str | int, ...]) -> list[Problem]:
     if value is None or isinstance(value, str | bool):
         return []
     if _read_number(value) is None:
-        return [Problem(path, f"found {value!r}; must be finite numbers, text, true, false, null, lists or mappings")]
+        return [
+            Problem(path, f"found {value!r}; must be a finite number, text, true, false, null, a list or a mapping")
+        ]
     return []
 
 
 MOST = 10**9  # of anything that is counted; beyond it lies a slip of the keyboard
 
-Length = Annotated[Duration, PlainValidator(Duration.parse), PlainSerializer(str)]
 WarmupLength = Annotated[Duration, PlainValidator(_read_warmup_length), PlainSerializer(str)]
 Period = Annotated[Duration, PlainValidator(_read_period), PlainSerializer(str)]
 Spec = Annotated[ScheduleSpec, PlainValidator(parse_spec), PlainSerializer(lambda spec: spec.raw)]
@@ -155,8 +163,9 @@ Count = Annotated[int, Field(ge=1, le=MOST)]
 Positive = Annotated[float, Field(gt=0)]
 Factor = Annotated[float, Field(ge=0)]
 Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
+Name = Annotated[str, AfterValidator(_read_name)]
 Threads = Annotated[int | str, PlainValidator(_read_threads)]
 Base = Annotated[float | Literal["auto"] | None, PlainValidator(_read_base)]
 WarmupStart = Annotated[float | str, PlainValidator(_read_start)]
-Validation = Annotated[float, PlainValidator(_read_validation)]
+Validation = Annotated[int | float, PlainValidator(_read_validation)]
 Initializer = Annotated[str | dict[str, dict[str, Any]], PlainValidator(_read_initializer)]

@@ -37,7 +37,7 @@ def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
         "top", functions=(partial(np.multiply, 1 / per_epoch), partial(np.multiply, per_epoch))
     )
     epochs.set_xlabel("epoch")
-    figure.suptitle(f"{title}: {plan.describe()}", fontsize=10)
+    figure.suptitle(f"{title}: {plan.describe()}", fontsize=10, parse_math=False)
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -46,6 +46,7 @@ def _draw(axes: Axes, plan: LRPlan, iterations: list[int], values: list[float], 
     for point in plan.breakpoints()[1:-1][:60]:
         axes.axvline(point, color=_MARK, linewidth=0.6, linestyle=":")
     axes.set_ylabel(label)
-    axes.set_ylim(0, 1.08 * max(*values, 1e-12))
+    if label != "momentum":  # whose interesting part is far from 0
+        axes.set_ylim(0, 1.08 * max(*values, 1e-12))
     axes.set_xlim(0, plan.sizes.num_iterations)
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)

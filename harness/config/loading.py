@@ -1,0 +1,73 @@
+"""From a file and `--set` to a `RunConfig`, and back to YAML; every error at once, and where each came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.config.messages import config_error, explain, show
+from harness.config.model import RunConfig
+from harness.config.reading import dump_yaml, path_of, read_yaml, set_path
+from harness.config.values import Problem
+from harness.errors import ConfigError
+
+_LONGEST_SHOWN = 80
+
+
+def parse_config(raw: object, source: str = "config") -> RunConfig:
+    """Check plain data and make a `RunConfig` of it.
+
+    Raises:
+        ConfigError: with every problem, a line each: `source: key.path: what was found; what is allowed`.
+    """
+    return _parse(raw, source, ())
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration file and apply `--set` overrides, each `key.path=value` with the value in YAML.
+
+    Raises:
+        ConfigError: if the file cannot be read, is no YAML, or holds anything that is not allowed.
+    """
+    raw = read_yaml(Path(path))
+    problems: list[Problem] = []
+    for override in overrides if isinstance(raw, dict) else ():
+        try:
+            set_path(raw, override)
+        except ConfigError as error:
+            problems.append(Problem((), f"--set {override}: {error}"))
+    if problems:
+        raise config_error(str(path), problems)
+    return _parse(raw, str(path), overrides)
+
+
+def dump_config(config: RunConfig) -> str:
+    """The configuration as YAML, which `load_config` reads back to an equal object."""
+    return dump_yaml(config.plain())
+
+
+def _parse(raw: object, source: str, overrides: Sequence[str]) -> RunConfig:
+    if not isinstance(raw, dict):
+        found = "is empty" if raw is None else f"found {show(raw)}"
+        message = f"{found}; must be a mapping of settings with at least train, network and lr"
+        raise config_error(source, [Problem((), message)])
+    try:
+        config = RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise config_error(source, [_blame(problem, overrides) for problem in explain(error, RunConfig)]) from None
+    config._source = source
+    return config
+
+
+def _blame(problem: Problem, overrides: Sequence[str]) -> Problem:
+    """The problem with the override that it came from, if it did not stand in the file."""
+    path = tuple(map(str, problem.path))
+    for override in reversed(overrides):
+        keys = path_of(override)
+        shared = min(len(path), len(keys))
+        if shared and path[:shared] == keys[:shared]:
+            shown = override if len(override) <= _LONGEST_SHOWN else f"{override[:_LONGEST_SHOWN]}..."
+            return Problem(problem.path, f"{problem.message} (from --set {shown})")
+    return problem

@@ -1,0 +1,497 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from harness.config import dump_config, load_config, parse_config
+from harness.errors import ConfigError
+from harness.plan import LRPlan, Sizes, resolve_shards
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+BASE = {"train": {"epochs": 2}, "network": {"name": "mlp"}, "lr": {"base": 0.1, "schedule": "1x"}}
+_PLAIN = "has no effect: plain learning rates are final and never scaled; write them as multiples of the base"
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trian.epochs=3", "trian: unknown key; did you mean 'train'? known here: name, output, "),
+        (
+            "train.epochz=3",
+            "train.epochz: unknown key; did you mean 'epochs'? known here: epochs, iterations, last_batch",
+        ),
+        (
+            "lr.warmup={lenght: 5ep}",
+            "lr.warmup.lenght: unknown key; did you mean 'length'? known here: length, start, mode",
+        ),
+        ("data.augment.pad=4", "data.augment.pad: unknown key; "),
+        ("epochs=3", "epochs: unknown key; did you mean 'train.epochs'? known here: "),
+        ("momentum=0.9", "momentum: unknown key; did you mean 'lr.momentum'? known here: "),
+        ("optimizer.nesterov=true", "optimizer.nesterov: unknown key; known here: name, params, lr_mult, wd_mult, "),
+        ("init.from_=a.params", "init.from_: unknown key; did you mean 'from'? known here: from"),
+        ("train.epochs=0", "train.epochs: found 0; must be at least 1"),
+        ("train.epochs=1e2", "train.epochs: found 100.0; must be a whole number; write 100"),
+        ("train.epochs='5'", "train.epochs: found '5'; must be a whole number; write 5"),
+        ("train.epochs=true", "train.epochs: found true; must be a whole number"),
+        ("train.epochs=1:30", "train.epochs: found '1:30'; must be a whole number"),
+        ("train.epochs=10000000000", "train.epochs: found 10000000000; must be at most 1000000000"),
+        ("train.epochs=null", "train: found neither; give the run's length as either epochs or iterations"),
+        (
+            "train.iterations=5",
+            "train: found both (epochs: 2, iterations: 5); give the run's length as either epochs or ",
+        ),
+        ("train=5", "train: found 5; must be a mapping with the keys epochs, iterations, last_batch"),
+        ("train.last_batch=pad", "train.last_batch: found 'pad'; must be drop or keep"),
+        ("network.name=null", "network.name: found nothing (null); must be text"),
+        ("network.hybridize=1", "network.hybridize: found 1; must be true or false"),
+        ("network.hybridize=off", "network.hybridize: found 'off'; must be true or false; write false"),
+        (
+            "network.initializer=5",
+            "network.initializer: found 5; must be a name (xavier), or one name with its parameters",
+        ),
+        (
+            "network.initializer={a: {}, b: {}}",
+            "network.initializer: found {'a': {}, 'b': {}}; must be a name (xavier), ",
+        ),
+        ("network.initializer={a: {b: .nan}}", "network.initializer.a.b: found nan; must be a finite number, text, "),
+        ("network.params={1: 2}", "network.params: the key 1 is no text; put it in quotes, or remove it"),
+        ("network.params={a: [1, {b: -.inf}]}", "network.params.a.1.b: found -inf; must be a finite number, text, "),
+        ("network.params={a: {1: 2}}", "network.params.a.1: keys must be text; quote it"),
+        ("seed=-1", "seed: found -1; must be at least 0"),
+        ("seed=2147483648", "seed: found 2147483648; must be below 2147483648"),
+        ("seed=1.5", "seed: found 1.5; must be a whole number"),
+        ("seed=", "seed: found nothing (null); must be a whole number"),
+        ("name=2024", "name: found 2024; must be text; put it in quotes: '2024'"),
+        ("name=a/b", "name: found 'a/b'; must be letters, digits, '.', '_' and '-', the first a letter or a digit"),
+        ("name='../x'", "name: found '../x'; must be letters, "),
+        ("comm=mpi", "comm: found 'mpi'; must be auto, single or horovod"),
+        ("device=gpu(0)", "device: found 'gpu(0)'; must be auto, cpu or gpu; did you mean 'gpu'?"),
+        ("threads_per_rank=0", "threads_per_rank: found 0; must be auto, or a whole number of at least 1"),
+        ("threads_per_rank=true", "threads_per_rank: found true; must be auto, or a whole number of at least 1"),
+        ("batch=32", "batch: found 32; must be a mapping with the keys size, shards"),
+        ("batch.size=1.0", "batch.size: found 1.0; must be a whole number; write 1"),
+        ("batch.shards=auto", "batch.shards: found 'auto'; must be a whole number"),
+        (
+            "data.validation=1.5",
+            "data.validation: found 1.5; must be a whole number of samples, a fraction below 1 (0.1), ",
+        ),
+        ("data.validation=-1", "data.validation: found -1; must be a whole number of samples, "),
+        ("data.validation=true", "data.validation: found true; must be a whole number of samples, "),
+        ("data.augment.mean=0.5", "data.augment.mean: found 0.5; must be a list, such as [0.5]"),
+        ("data.augment.std=[1, 0]", "data.augment.std.1: found 0; must be above 0"),
+        ("evaluation.metrics=accuracy", "evaluation.metrics: found 'accuracy'; must be a list, such as [accuracy]"),
+        ("evaluation.every=1", "evaluation.every: 1 is not a length: a length is written '5ep' "),
+        ("evaluation.every=0ep", "evaluation.every: found '0ep'; must be longer than 0, such as 1ep or 10it"),
+        ("log.every=0", "log.every: found 0; must be longer than 0, such as 1ep or 10it"),
+        ("optimizer.clip_norm=.inf", "optimizer.clip_norm: found .inf; must be a finite number"),
+        ("optimizer.clip_norm=0", "optimizer.clip_norm: found 0; must be above 0"),
+        ("optimizer.clip_value=.nan", "optimizer.clip_value: found .nan; must be a finite number"),
+        ("optimizer.lr_mult={a: -1}", "optimizer.lr_mult.a: found -1; must be at least 0"),
+        ("optimizer.params.momentum=1", "optimizer.params.momentum: found 1; must be at least 0 and below 1"),
+        ("optimizer.params.momentum=-0.1", "optimizer.params.momentum: found -0.1; must be at least 0 and below 1"),
+        ("optimizer.params.momentum=true", "optimizer.params.momentum: found true; must be at least 0 and below 1"),
+        ("optimizer.params.momentum=big", "optimizer.params.momentum: found 'big'; must be at least 0 and below 1"),
+        (
+            "lr.base=.inf",
+            "lr.base: found .inf; must be a finite number above 0, or auto (run the learning-rate finder)",
+        ),
+        ("lr.base=.nan", "lr.base: found .nan; must be a finite number above 0, or auto"),
+        ("lr.base=1e999", "lr.base: found .inf; must be a finite number above 0, or auto"),
+        ("lr.base=" + "9" * 400, "lr.base: found " + "9" * 60 + "...; must be a finite number above 0, or auto"),
+        ("lr.base=true", "lr.base: found true; must be a finite number above 0, or auto"),
+        ("lr.base=0", "lr.base: found 0; must be a finite number above 0, or auto"),
+        ("lr.scaling=log", "lr.scaling: found 'log'; must be linear, sqrt or none"),
+        ("lr.warmup=5ep", "lr.warmup: found '5ep'; must be a mapping with the keys length, start, mode"),
+        ("lr.warmup={}", "lr.warmup.length: is missing"),
+        ("lr.warmup={length: 0ep}", "lr.warmup.length: a warm-up of length 0 has no effect: remove lr.warmup"),
+        ("lr.warmup={length: 1ep, start: -1}", "lr.warmup.start: found -1; must be a finite number of at least 0, Nx"),
+        (
+            "lr.warmup={length: 1ep, start: 1e999x}",
+            "lr.warmup.start: found '1e999x'; must be a finite number of at least 0",
+        ),
+        ("lr.warmup={length: 1ep, start: true}", "lr.warmup.start: found true; must be a finite number of at least 0"),
+        ("lr.schedule=null", "lr.schedule: must be a mapping from one schedule's name to its parameters, "),
+        ("lr.schedule={cosin: {}}", "lr.schedule.cosin: is not a schedule; did you mean 'cosine'? known: constant, "),
+        (
+            "lr.schedule={cosine: {min_l: 0}}",
+            "lr.schedule.cosine.min_l: is no parameter of cosine; did you mean 'min_lr'?",
+        ),
+        ("lr.momentum=0.9x", "lr.momentum: momentum is never scaled: write a plain number, found '0.9x'"),
+    ],
+)
+def test_each_refusal_names_the_key_what_was_found_and_what_is_allowed(refusal, override, line):
+    lines = refusal(override)
+    assert any(found.startswith(line) for found in lines), lines
+    shown = override if len(override) <= 80 else override[:80] + "..."
+    assert all(found.endswith(f" (from --set {shown})") for found in lines), lines
+    assert len(lines) == (4 if "min_l:" in override else 2 if "lenght" in override else 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("amp=true", "mixed precision is not supported: MXNet's AMP patches its operators for good"),
+        ("network.dtype=float16", "mixed precision is not supported"),
+        ("optimizer.multi_precision=true", "mixed precision is not supported"),
+        ("sparse=true", "sparse parameters are not supported: reducing a row_sparse gradient"),
+        ("network.sparse_grad=true", "sparse parameters are not supported"),
+        ("lr.plateau=3", "plateau schedules are not supported: a learning rate that depends on measured losses"),
+        ("lr.patience=3", "plateau schedules are not supported"),
+        ("lr.schedule=plateau", "'plateau' is not a schedule: waiting for a plateau depends on measured losses"),
+        ("lr.schedule={reduce_on_plateau: {patience: 3}}", "is not a schedule: waiting for a plateau depends on"),
+        ("accumulation=4", "is set through batch.shards: more shards than workers means that each worker accumulates"),
+        ("batch.accumulation=4", "is set through batch.shards"),
+    ],
+)
+def test_what_is_not_supported_says_why(refusal, override, sentence):
+    (line,) = refusal(override)
+    key = override.split("=")[0]
+    assert line.startswith((f"{key}: {sentence}", f"{key}.reduce_on_plateau: {sentence}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("learning_rate", "use lr.base and lr.schedule"),
+        ("lr_scheduler", "use lr.schedule"),
+        ("clip_gradient", "use optimizer.clip_value (each element) or optimizer.clip_norm (the whole gradient)"),
+        ("rescale_grad", "the harness divides by the number of samples in the global batch"),
+        ("param_dict", "the harness passes it"),
+        ("param_idx2name", "the harness passes it"),
+        ("begin_num_update", "the harness counts updates"),
+        ("use_fused_step", "the harness leaves it to MXNet"),
+        ("momentum_correction", "use lr.momentum_correction"),
+        ("multi_precision", "mixed precision is not supported"),
+    ],
+)
+def test_parameters_of_the_optimizer_that_the_harness_owns(refusal, name, instead):
+    (line,) = refusal(optimizer=f"{{params: {{{name}: 1, wd: 0.1}}}}")
+    assert line.startswith(f"optimizer.params.{name}: is not for the optimizer to set; ")
+    assert instead in line
+
+
+@pytest.mark.parametrize(
+    ("lr", "optimizer", "expected"),
+    [
+        ("{schedule: 0.1, base: 0.1}", "{}", [f"lr.base: 0.1 {_PLAIN}"]),
+        ("{schedule: 0.1, scaling: linear}", "{}", [f"lr.scaling: linear {_PLAIN}"]),
+        ("{schedule: 0.1, scaling: sqrt}", "{}", [f"lr.scaling: sqrt {_PLAIN}"]),
+        ("{schedule: 0.1, reference_batch: 256}", "{}", [f"lr.reference_batch: 256 {_PLAIN}"]),
+        (
+            "{schedule: 0.1, base: auto, scaling: linear, reference_batch: 8}",
+            "{}",
+            [f"lr.base: auto {_PLAIN}", f"lr.reference_batch: 8 {_PLAIN}", f"lr.scaling: linear {_PLAIN}"],
+        ),
+        (
+            "{schedule: 0.1, base: 0.1, warmup: {length: 1ep, start: unscaled}, scaling: sqrt}",
+            "{}",
+            [f"lr.scaling: sqrt {_PLAIN}"],
+        ),
+        (
+            "{schedule: 1x, base: 0.1, scaling: none, reference_batch: 256}",
+            "{}",
+            ["lr.reference_batch: 256 has no effect with scaling: none; remove one"],
+        ),
+        (
+            "{schedule: 1x, base: auto, reference_batch: 256}",
+            "{}",
+            ["lr.reference_batch: 256 has no effect with base: auto, the finder's own global batch is the reference"],
+        ),
+        ("{schedule: 1x}", "{}", ["lr.base: is missing, and the plan is written in multiples of the base (Nx)"]),
+        (
+            "{schedule: 0.1, warmup: {length: 1ep, start: 0.1x}}",
+            "{}",
+            ["lr.base: is missing, and the plan is written in"],
+        ),
+        (
+            "{schedule: 0.1, warmup: {length: 1ep, start: unscaled}}",
+            "{}",
+            ["lr.base: is missing, and the plan is written in the base (warmup.start: unscaled)"],
+        ),
+        (
+            "{schedule: 0.1, momentum_correction: true, momentum: 0.9}",
+            "{name: adam}",
+            [
+                "lr.momentum_correction: has no effect on 'adam' as configured; it is for sgd, nag, lars with",
+                "lr.momentum: has no effect on 'adam' as configured; it needs one of sgd, nag, lars, signum with",
+            ],
+        ),
+        (
+            "{schedule: 0.1, momentum_correction: false}",
+            "{name: sgd}",
+            ["lr.momentum_correction: has no effect on 'sgd' as configured; it is for sgd, nag, lars with"],
+        ),
+        (
+            "{schedule: 0.1, momentum: 0.9}",
+            "{name: sgd, params: {momentum: 0}}",
+            ["lr.momentum: has no effect on 'sgd' as configured"],
+        ),
+    ],
+)
+def test_a_setting_without_effect_is_refused(refusal, lr, optimizer, expected):
+    lines = refusal(lr=lr, optimizer=optimizer)
+    assert len(lines) == len(expected)
+    for line, beginning in zip(lines, expected, strict=True):
+        assert line.startswith(beginning)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "SGD", "nag", "lars"])
+def test_momentum_correction_is_on_where_it_means_something(load, optimizer):
+    with_momentum = f"{{name: {optimizer}, params: {{momentum: 0.9}}}}"
+    assert load(optimizer=with_momentum).momentum_correction
+    assert not load("lr.momentum_correction=false", optimizer=with_momentum).momentum_correction
+    assert not load(optimizer=f"{{name: {optimizer}}}").momentum_correction
+    assert load("lr.momentum=0.9", optimizer=with_momentum).lr.momentum is not None
+
+
+def test_signum_has_momentum_but_no_correction(load):
+    config = load("lr.momentum=0.9", optimizer="{name: signum}")
+    assert config.optimizer.has_momentum
+    assert not config.momentum_correction
+
+
+def test_all_errors_at_once_each_with_file_and_key(refusal):
+    lines = refusal(
+        "batch.size=x",
+        seed="-1",
+        batch="{size: 4, shard: 2}",
+        train="{epochs: 0}",
+        network="{params: {}}",
+        optimizer="{params: {learning_rate: 1, momentum: 2}, clip_norm: -1}",
+        lr="{schedule: {cosine: {max_lr: 1y}}, warmup: {start: 0}, plateau: 1}",
+    )
+    paths = [line.split(":")[0] for line in lines]
+    assert set(paths) == {
+        "seed",
+        "batch.size",
+        "batch.shard",
+        "train.epochs",
+        "network.name",
+        "optimizer.clip_norm",
+        "lr.schedule.cosine.min_lr",
+        "lr.schedule.cosine.max_lr",
+        "lr.schedule.cosine.cycle_length",
+        "lr.warmup.length",
+        "lr.plateau",
+    }
+    assert [line.endswith("(from --set batch.size=x)") for line in lines] == [path == "batch.size" for path in paths]
+
+
+def test_several_overrides_are_refused_at_once(refusal):
+    lines = refusal("seed", "lr.schedule.x=1", "batch.size=[")
+    assert lines == [
+        "--set seed: must be key.path=value, such as lr.base=0.1",
+        "--set lr.schedule.x=1: lr.schedule holds 0.1, which has no keys; set the whole of it: lr.schedule=...",
+        "--set batch.size=[: its value: it ends before every bracket and quote is closed",
+    ]
+
+
+def test_a_later_override_wins_and_is_the_one_blamed(refusal, load):
+    assert load("seed=1", "seed=2").seed == 2
+    assert refusal("seed=x", "seed=y") == ["seed: found 'y'; must be a whole number (from --set seed=y)"]
+
+
+@pytest.mark.parametrize("override", ["lr.base=1", ()])
+@pytest.mark.parametrize(("text", "found"), [("", "is empty"), ("- a\n", "found ['a']"), ("text", "found 'text'")])
+def test_a_file_without_a_mapping(write_config, override, text, found):
+    path = write_config(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [override] if override else [])
+    assert str(caught.value) == f"{path}: {found}; must be a mapping of settings with at least train, network and lr"
+
+
+def test_missing_sections_are_named_with_their_keys(write_config):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_config("seed: 1\n"))
+    assert [line.split(": ", 1)[1].split(":")[0] for line in str(caught.value).splitlines()] == [
+        "train",
+        "network",
+        "lr",
+    ]
+    assert "train: is missing; give a mapping with the keys epochs, iterations, last_batch" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["1e-3", "1E-3", ".001", "0.001", "+1.e-3"])
+def test_numbers_however_written(load, value):
+    assert load(f"lr.base={value}", "lr.schedule=1x").lr.base == 0.001
+
+
+def test_whole_numbers_do_for_numbers_but_not_the_other_way(load):
+    config = load("optimizer.clip_norm=1", "data.validation=0.25", "data.augment.mean=[1, 0.5]")
+    assert (config.optimizer.clip_norm, config.data.validation, config.data.augment.mean) == (1.0, 0.25, [1.0, 0.5])
+    assert isinstance(load("data.validation=5").data.validation, int)
+
+
+def _everything():
+    return {
+        "name": "1e5",
+        "output": "off",
+        "seed": 7,
+        "comm": "single",
+        "device": "cpu",
+        "threads_per_rank": 2,
+        "data": {
+            "name": "npy",
+            "root": "08",
+            "validation": 0.1,
+            "augment": {"pad_crop": 1, "flip": True, "mean": [0.1], "std": [1e-7]},
+            "params": {"num_classes": 3, "text": "1e5", "nested": {"yes": ["1:30", None, 1e22, False]}},
+        },
+        "batch": {"size": 8, "shards": 4},
+        "train": {"iterations": 50, "last_batch": "keep"},
+        "evaluation": {"every": "0.00001ep", "metrics": ["accuracy", "mse"]},
+        "network": {"name": "cnn", "initializer": {"xavier": {"magnitude": 2}}, "loss_params": {"weight": 2.0}},
+        "optimizer": {
+            "name": "nag",
+            "params": {"momentum": 0.9},
+            "lr_mult": {"features.0.*": 0.1},
+            "wd_mult": {"*": 2},
+            "decay_bias_and_norm": True,
+            "clip_norm": 1,
+            "clip_value": 0.5,
+        },
+        "lr": {
+            "base": 0.1,
+            "reference_batch": 256,
+            "scaling": "sqrt",
+            "warmup": {"length": "10%", "start": "0.1 x", "mode": "overlap"},
+            "momentum_correction": False,
+            "schedule": {"linear_cool_down": {"schedule": "1x", "start_idx": "30%", "finish_lr": 0, "length": "20it"}},
+            "momentum": {
+                "cyclical": {"schedule_class": "triangular", "cycle_length": "25it", "min_lr": 0.8, "max_lr": 0.9}
+            },
+        },
+        "init": {"from": "a.params"},
+        "log": {"every": "5%"},
+    }
+
+
+@pytest.mark.parametrize("raw", [BASE, _everything()], ids=["least", "everything"])
+def test_plain_data_and_yaml_give_the_same_configuration_back(raw, tmp_path):
+    config = parse_config(raw)
+    assert parse_config(config.plain()) == config
+    path = tmp_path / "again.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    again = load_config(path)
+    assert again == config
+    assert again.fingerprint() == config.fingerprint()
+    assert dump_config(again) == dump_config(config)
+    json.dumps(config.plain(), allow_nan=False)
+
+
+def test_everything_really_is_everything():
+    def keys(value, model):
+        assert set(value) >= {field.alias or name for name, field in model.model_fields.items()} - {
+            "params",
+            "download",
+        } - {
+            "loss",
+            "hybridize",
+            "epochs",
+        }
+        for name, field in model.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                keys(value[name], field.annotation)
+
+    keys(_everything(), type(parse_config(BASE)))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_the_configurations_that_are_shipped_make_plans(path, workers):
+    config = load_config(path)
+    samples = {"digits": 1437, "mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000}[config.data.name]
+    shards = resolve_shards(config, workers)
+    sizes = Sizes.of(config.train, num_samples=samples, shards=shards, batch_size=config.batch.size)
+    plan = LRPlan(config.lr, sizes)
+    rates = [plan.lr(t) for t in plan.rows()]
+    assert all(math.isfinite(rate) and rate >= 0 for rate in rates)
+    assert max(rates) > 0
+    assert parse_config(config.plain()) == config
+    assert config.run_name == path.stem
+    assert path.read_text().startswith("# ")
+
+
+def test_there_are_configurations_to_look_at():
+    assert {"digits", "one_cycle", "cifar10_resnet18"} <= {path.stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "name=other",
+        "output=elsewhere",
+        "log.every=1it",
+        "comm=single",
+        "device=cpu",
+        "data.root=/a",
+        "data.download=true",
+    ],
+)
+def test_fingerprint_ignores_where_and_how_loudly_a_run_goes(load, override):
+    assert load(override).fingerprint() == load().fingerprint()
+    assert load(override) != load()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "batch.size=33",
+        "batch.shards=2",
+        "train.epochs=3",
+        "train.last_batch=keep",
+        "threads_per_rank=2",
+        "data.name=mnist",
+        "data.validation=5",
+        "data.augment.flip=true",
+        "network.params.hidden=[3]",
+        "network.initializer=normal",
+        "network.hybridize=false",
+        "network.loss=l2",
+        "optimizer.name=adam",
+        "optimizer.params.wd=0.1",
+        "optimizer.clip_norm=1",
+        "optimizer.lr_mult={a: 2}",
+        "lr.schedule=0.2",
+        "lr.warmup={length: 1it}",
+        "init.from=a",
+    ],
+)
+def test_fingerprint_sees_what_decides_the_result(load, override):
+    assert load(override).fingerprint() != load().fingerprint()
+
+
+def test_fingerprint_does_not_see_spelling(load):
+    spelt = load(
+        "lr.warmup={start: 0.0, length: 1.0ep}",
+        "optimizer.params={wd: 0.1, momentum: 0.9}",
+        "lr.schedule={constant: {lr: 0.1}}",
+    )
+    plain = load("optimizer.params={momentum: 0.9, wd: 0.1}", "lr.warmup={length: 1ep}")
+    assert spelt.fingerprint() == plain.fingerprint()
+
+
+def test_resolved_writes_numbers_and_changes_nothing_else(write_config):
+    path = write_config()
+    config = load_config(path)
+    resolved = config.resolved(shards=4, threads=2)
+    assert (resolved.batch.shards, resolved.threads_per_rank) == (4, 2)
+    assert (config.batch.shards, config.threads_per_rank) == (None, "auto")
+    assert resolved.source == config.source == str(path)
+    assert resolved.fingerprint() != config.fingerprint()
+    expected = config.plain()
+    expected["batch"]["shards"], expected["threads_per_rank"] = 4, 2
+    assert resolved.plain() == expected
+    assert parse_config(resolved.plain()) == resolved
+
+
+def test_run_name_is_the_name_else_the_stem(load):
+    assert load().run_name == "c"
+    assert load("name=x.y").run_name == "x.y"
+
+
+def test_a_configuration_cannot_be_changed(load):
+    with pytest.raises(ValueError, match="frozen"):
+        load().seed = 3

@@ -1,0 +1,83 @@
+"""What needs neither MXNet nor Horovod nor mpi4py must not ask for them: here none of them can be imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_HEAVY = ("mxnet", "horovod", "mpi4py")
+_RUN = """
+import runpy, sys
+for name in ("mxnet", "horovod", "mpi4py"):
+    sys.modules[name] = None
+sys.path.insert(0, ".")
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def python(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("script", ["train", "plan"])
+def test_help_without_mxnet(script):
+    ended = python(_RUN, f"launch/{script}.py", "--help")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"usage: {script}.py")
+    assert "--set KEY=VALUE" in ended.stdout
+
+
+@pytest.mark.parametrize("script", ["train", "plan"])
+def test_config_errors_without_mxnet(script):
+    ended = python(_RUN, f"launch/{script}.py", "--set", "trian=1", "--set", "lr.base=x")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: configs/digits.yaml: ")
+    assert "trian: unknown key; did you mean 'train'?" in ended.stderr
+    assert "lr.base: found 'x'; must be" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_plans_without_mxnet(tmp_path):
+    ended = python(_RUN, "launch/plan.py", "--np", "2", "--output", tmp_path, "--set", "lr.base=0.05")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "0.05 at batch 32 x 2 shards (linear) = 0.1" in ended.stdout
+    assert (tmp_path / "digits.png").stat().st_size > 10_000
+
+
+def test_the_block_is_real():
+    ended = python(_RUN, "launch/train.py", "--set", "output=/nonexistent/nowhere")
+    assert ended.returncode == 1
+    assert "ModuleNotFoundError: import of mxnet halted" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("harness", (*_HEAVY, "numpy", "pydantic", "yaml", "matplotlib")),
+        ("harness.schedules", (*_HEAVY, "numpy", "pydantic", "yaml", "matplotlib")),
+        ("harness.config", (*_HEAVY, "numpy", "matplotlib")),
+        ("harness.plan", (*_HEAVY, "numpy", "matplotlib")),
+        ("harness.data", (*_HEAVY, "matplotlib")),
+        ("harness.comm", _HEAVY),
+        ("harness.guard", _HEAVY),
+        ("harness.report", (*_HEAVY, "matplotlib")),
+    ],
+)
+def test_importing_is_cheap_and_silent(module, absent):
+    code = "import importlib, sys, os, logging; before = dict(os.environ); importlib.import_module(sys.argv[1]); "
+    code += "assert dict(os.environ) == before; assert not logging.getLogger().handlers; print(*sys.modules)"
+    ended = python(code, module)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    loaded = {name.partition(".")[0] for name in ended.stdout.split()}
+    assert module.partition(".")[0] in loaded
+    assert not loaded & set(absent)

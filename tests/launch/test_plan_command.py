@@ -1,0 +1,156 @@
+"""`launch/plan.py`: what it prints for numbers known beforehand, what it writes, what it refuses."""
+
+import csv
+
+import pytest
+
+
+@pytest.fixture
+def plan(command, tmp_path):
+    """Run it, with tables and pictures under a folder of the test."""
+
+    def run(*arguments, output=tmp_path / "plans"):
+        return command("plan", "--output", output, *arguments)
+
+    return run
+
+
+def test_known_numbers(plan, tmp_path):
+    cycle = "{start_lr: 0.1x, max_lr: 1x, cycle_length: 80%, cooldown_length: 20%, finish_lr: 0.001x}"
+    settings = ["train.epochs=10", "batch.size=32", "lr.base=0.05", f"lr.schedule={{one_cycle: {cycle}}}"]
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    ended = plan("--config", "configs/digits.yaml", "--np", "2", "--samples", "640", *overrides)
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[:3] == [
+        "digits on 2 workers: 640 samples (as given)",
+        "iterations: 100, 10 an epoch, 2 shards of 32",
+        "learning rate: 0.05 at batch 32 x 2 shards (linear) = 0.1",
+    ]
+    assert [line.split() for line in lines[3:8]] == [
+        ["iteration", "epoch", "lr", "momentum"],
+        ["1", "0.10", "0.01225"],
+        ["40", "4.00", "0.1"],
+        ["80", "8.00", "0.01"],
+        ["100", "10.00", "0.0001"],
+    ]
+    folder = tmp_path / "plans"
+    assert lines[8:] == [f"wrote {folder / 'digits.csv'} and {folder / 'digits.png'}"]
+    assert sorted(path.name for path in folder.iterdir()) == ["digits.csv", "digits.png"]
+    with (folder / "digits.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["iteration"]) for row in rows] == list(range(1, 101))
+    assert [float(rows[t - 1]["lr"]) for t in (40, 80, 100)] == pytest.approx([0.1, 0.01, 0.0001], rel=1e-14)
+    assert {row["momentum"] for row in rows} == {""}
+
+
+def test_momentum_has_a_column_where_it_has_a_schedule(plan):
+    out = plan("--config", "configs/one_cycle.yaml", "--samples", "320", "--set", "train.epochs=10").out
+    assert [line.split()[-1] for line in out.splitlines()[4:8]] == ["0.9475", "0.85", "0.95", "0.95"]
+
+
+def test_samples_are_counted(plan):
+    out = plan().out
+    assert "digits on 1 worker: 1437 samples (counted in digits)\n" in out
+    assert "iterations: 660, 44 an epoch, 1 shard of 32\n" in out
+
+
+def test_published_counts_are_used_where_files_are_absent_and_it_says_so(plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, count in (("mnist_cnn", 60_000), ("fashion_mnist_cnn", 60_000), ("cifar10_resnet18", 50_000)):
+        ended = plan("--config", f"configs/{name}.yaml", "--np", "8")
+        data = {"mnist_cnn": "mnist", "fashion_mnist_cnn": "fashion_mnist", "cifar10_resnet18": "cifar10"}[name]
+        published = (
+            f"{name} on 8 workers: {count} samples (the published count of {data}, because its files are not here)"
+        )
+        assert ended.out.splitlines()[0] == published
+        assert ended.code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plans"], "nothing was fetched"
+
+
+def test_auto_is_drawn_in_units_of_the_base(plan):
+    ended = plan("--set", "lr.base=auto", "--np", "4", "--samples", "1280", "--set", "train.epochs=10")
+    assert "learning rate: in units of the base that the finder will find at the global batch of 128" in ended.out
+    assert ["40", "4.00", "1"] in [line.split() for line in ended.out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--config", "configs/one_cycle.yaml"),
+        ("--set", "lr.base=auto"),
+        ("--set", "train={iterations: 1}", "--set", "lr={schedule: 0.1}"),
+        ("--set", "train={iterations: 2000000}"),
+        ("--set", "lr={schedule: 0}"),
+        ("--set", "lr={schedule: 3.4e38}"),
+        ("--set", "name=a_b-1.2"),
+    ],
+)
+def test_pictures_are_pictures(plan, tmp_path, arguments):
+    ended = plan(*arguments)
+    assert (ended.code, ended.err) == (0, "")
+    (picture,) = (tmp_path / "plans").glob("*.png")
+    content = picture.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content.endswith(b"IEND\xaeB`\x82")
+    assert len(content) > 10_000
+
+
+def test_the_same_plan_makes_the_same_files(plan, tmp_path):
+    for folder in ("a", "b"):
+        assert plan(output=tmp_path / folder).code == 0
+    for name in ("digits.csv", "digits.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--set", "trian=1"], 2, "error: configs/digits.yaml: trian: unknown key; did you mean 'train'?"),
+        (["--config", "no.yaml"], 2, "error: no.yaml: cannot be read (No such file or directory); give a file such as"),
+        (
+            ["--set", "batch.shards=3", "--np", "2"],
+            2,
+            "error: configs/digits.yaml: batch.shards: 3 shards cannot be dealt",
+        ),
+        (
+            ["--samples", "10"],
+            2,
+            "error: configs/digits.yaml: batch: a global batch is 1 shards x 32 = 32 samples, but",
+        ),
+        (["--set", "data.name=digit"], 3, "error: data.name: 'digit' is unknown; choose one of cifar10, digits,"),
+        (
+            ["--set", "lr.schedule.one_cycle.cycle_length=90%"],
+            2,
+            "error: configs/digits.yaml: lr.schedule.one_cycle: takes",
+        ),
+        (["--np", "0"], 2, "plan.py: error: --np: 0 is not possible; allowed: 1 or more"),
+        (["--samples", "-5"], 2, "plan.py: error: --samples: -5 is not possible; allowed: 1 or more"),
+        (["--np", "two"], 2, "plan.py: error: argument --np: invalid int value: 'two'"),
+        (["--sample", "5"], 2, "plan.py: error: unrecognized arguments: --sample 5"),
+    ],
+)
+def test_refusals(plan, tmp_path, arguments, code, message):
+    ended = plan(*arguments)
+    assert ended.code == code
+    assert ended.out == ""
+    assert ended.err.splitlines()[-1].startswith(message)
+    assert not (tmp_path / "plans").exists()
+
+
+def test_an_output_that_cannot_be_written(plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output, at, reason in (
+        (tmp_path / "file", tmp_path / "file", "File exists"),
+        (tmp_path / "file" / "inside", tmp_path / "file" / "inside", "Not a directory"),
+    ):
+        ended = plan(output=output)
+        assert ended.code == 2
+        assert ended.err == f"error: {at}: cannot be written ({reason}); give another --output\n"
+    (tmp_path / "plans" / "digits.csv").mkdir(parents=True)
+    ended = plan()
+    assert ended.err == (
+        f"error: {tmp_path / 'plans' / 'digits.csv'}: cannot be written (Is a directory); give another --output\n"
+    )
+    assert ended.code == 2
