@@ -9,7 +9,7 @@ CUDA = ["cu102", "cu110", "cu112", "cu113", "cu114", "cu115", "cu116", "cu117"]
 setup(
     name="mxnet-horovod-harness",
     version="0.1.0",
-    description="Distributed MXNet/Gluon training with a scheduled learning rate, the same bits on any number of workers",
+    description="Distributed MXNet/Gluon training with a scheduled learning rate",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

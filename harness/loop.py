@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from harness.comm import World
 from harness.config import RunConfig
 from harness.data import Augmentation, BatchStream, Order, Splits, load
 from harness.errors import ConfigError, DataError, DisagreementError
-from harness.gluon import Learner, build_learner, build_metrics, evaluate, shards_of_rank
+from harness.gluon import Learner, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
 from harness.plan import LRPlan, Sizes, resolve_shards
 from harness.report import MetricsFile, Progress, claim_folder, write_plan
 
-Evaluate = Callable[[str], dict[str, float]]
+T = TypeVar("T")
 
 
 class Run:
@@ -44,18 +46,14 @@ class Run:
             HarnessError: of the kind that failed, on every rank, when it failed on any.
         """
         self.world = world
-        self.splits: Splits = world.agreed("data", lambda: _load(config))
-        shards = world.agreed("shards", lambda: resolve_shards(config, emulate_np or world.size))
+        self.config = config
+        self.splits: Splits = self._agreed("data", lambda: _load(config))
+        shards = self._agreed("shards", lambda: resolve_shards(config, emulate_np or world.size))
         self.config = config.resolved(shards=shards, threads=threads)
-        self.sizes, self.plan = world.agreed("plan", self._build_plan)
+        self.sizes, self.plan = self._agreed("plan", self._build_plan)
         self.order = Order(self.sizes.num_samples, shards, self.sizes.batch_size, config.seed, config.train.last_batch)
-        self.augmentation = Augmentation(
-            pad_crop=config.data.augment.pad_crop,
-            flip=config.data.augment.flip,
-            mean=_tuple(config.data.augment.mean),
-            std=_tuple(config.data.augment.std),
-        )
-        self.metrics = world.agreed("metrics", lambda: build_metrics(config.evaluation.metrics))
+        self.augmentation = self._agreed("augmentation", self._build_augmentation)
+        self.metrics = self._agreed("metrics", lambda: build_metrics(config.evaluation.metrics))
         _must_be_equal(world, "config", self.config.fingerprint())
         _must_be_equal(world, "plan", self.plan.fingerprint())
 
@@ -65,15 +63,20 @@ class Run:
         return BatchStream(self.splits.train, self.order, own, self.augmentation, self.config.seed)
 
     def learner(self, stream: BatchStream) -> Learner:
-        """The learner, with its first weights."""
-        return build_learner(
+        """The learner, with its first weights; metrics are tried at once, so that none fails hours later."""
+        data, label = self.splits.train.take(np.arange(min(2, self.sizes.num_samples)))
+        samples = self.augmentation.evaluate(data, self.splits.train.full_scale), label.astype(np.float32)
+        learner = build_learner(
             self.config,
             self.world,
             stream,
             shards=self.sizes.shards,
-            sample_shape=self.splits.sample_shape,
+            samples=samples,
             classes=self.splits.num_classes,
         )
+        prediction, _ = learner.predict(*samples)
+        self._agreed("metrics", lambda: try_metrics(self.metrics, prediction, samples[1]))
+        return learner
 
     def evaluate(self, learner: Learner, split: str) -> dict[str, float]:
         """Mean loss and metrics of a split by name."""
@@ -84,6 +87,25 @@ class Run:
     def held_out(self) -> list[str]:
         """The splits that there are to evaluate on; the first is the one looked at while training."""
         return [split for split in ("validation", "test") if getattr(self.splits, split) is not None]
+
+    def _build_augmentation(self) -> Augmentation:
+        section = self.config.data.augment
+        mean, std = _tuple(section.mean), _tuple(section.std)
+        augmentation = Augmentation(pad_crop=section.pad_crop, flip=section.flip, mean=mean, std=std)
+        augmentation.check(self.splits.sample_shape)
+        return augmentation
+
+    def _agreed(self, name: str, work: Callable[[], T]) -> T:
+        """Do `work` on all ranks or fail on all, with the configuration's file in the message."""
+
+        def named() -> T:
+            try:
+                return work()
+            except (ConfigError, DataError) as error:
+                source = self.config.source
+                raise error if str(error).startswith(source) else type(error)(f"{source}: {error}") from error
+
+        return self.world.agreed(name, named)
 
     def _build_plan(self) -> tuple[Sizes, LRPlan]:
         config = self.config

@@ -17,6 +17,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="train.py",
         description="Train a Gluon network with a scheduled learning rate, on one or many workers.",
+        allow_abbrev=False,
         epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 weights, 5 ranks differ, 6 diverged, 7 rank lost.",
     )
     parser.add_argument("--config", default="configs/digits.yaml", metavar="FILE", help="default: %(default)s")

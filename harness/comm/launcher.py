@@ -50,16 +50,18 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
 
     >>> read_launch({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"})
     Launch(launcher='horovodrun', rank=1, size=2, local_rank=0, local_size=1)
+
+    Raises:
+        ConfigError: if they hold no numbers.
     """
     for launcher, rank, size, local_rank, local_size in _LAUNCHERS:
         if rank in environ and size in environ:
-            return Launch(
-                launcher,
-                int(environ[rank]),
-                int(environ[size]),
-                int(environ.get(local_rank, 0)),
-                int(environ.get(local_size, 1)),
-            )
+            numbers = [environ[rank], environ[size], environ.get(local_rank, "0"), environ.get(local_size, "1")]
+            if not all(number.isdigit() for number in numbers):
+                raise ConfigError(
+                    f"{launcher}: {rank}={numbers[0]!r} and {size}={numbers[1]!r} are no rank and world size"
+                )
+            return Launch(launcher, *map(int, numbers))
     if "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ and "SLURM_STEP_NUM_TASKS" in environ:
         tasks_here = environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0].split(",")[0]
         return Launch(

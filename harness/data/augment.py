@@ -148,6 +148,12 @@ class Augmentation:
                 f"augmentation: pad_crop and flip want images (channels, height, width), but samples have shape "
                 f"{sample_shape}; switch them off or reshape the data"
             )
+        if self.pad_crop and self.pad_crop >= min(sample_shape[1:]):
+            raise DataError(
+                f"augmentation: pad_crop is {self.pad_crop}, but images are {sample_shape[1]} x "
+                f"{sample_shape[2]}: a crop "
+                "could hold nothing but the border; allowed: less than height and width"
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) not in (1, *sample_shape[:1]):
                 raise DataError(

@@ -3,7 +3,16 @@
 from harness.gluon.build import build_learner, device_of_rank
 from harness.gluon.evaluation import evaluate
 from harness.gluon.learner import Learner, shards_of_rank
-from harness.gluon.metrics import build_metrics
+from harness.gluon.metrics import build_metrics, try_metrics
 from harness.gluon.state import State
 
-__all__ = ["Learner", "State", "build_learner", "build_metrics", "device_of_rank", "evaluate", "shards_of_rank"]
+__all__ = [
+    "Learner",
+    "State",
+    "build_learner",
+    "build_metrics",
+    "device_of_rank",
+    "evaluate",
+    "shards_of_rank",
+    "try_metrics",
+]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import mxnet as mx
-import numpy as np
 import numpy.typing as npt
 
 from harness.comm import World
@@ -16,7 +16,9 @@ from harness.errors import ConfigError
 from harness.gluon.learner import Learner
 from harness.gluon.nets import build_initializer, build_loss, build_network
 from harness.gluon.optimizers import build_optimizer, set_multipliers
-from harness.gluon.shards import refuse_unreducible, seed_of, settle
+from harness.gluon.shards import check_losses, refuse_unreducible, seed_of, settle
+
+Array = npt.NDArray[Any]
 
 
 def device_of_rank(device: str, local_rank: int) -> Any:
@@ -43,7 +45,7 @@ def build_learner(
     stream: Callable[[int], GlobalBatch],
     *,
     shards: int,
-    sample_shape: Sequence[int],
+    samples: tuple[Array, Array],
     classes: int | None,
 ) -> Learner:
     """Build what a configuration describes; the weights come from `init.from` where it is given.
@@ -53,7 +55,7 @@ def build_learner(
         world: the ranks.
         stream: this rank's batches.
         shards: S.
-        sample_shape: the shape of one sample, such as `(channels, height, width)`.
+        samples: one or a few samples and their labels, on which everything is tried before it counts.
         classes: the data's number of classes; `None` for regression.
 
     Raises:
@@ -61,7 +63,7 @@ def build_learner(
         CheckpointError: if `init.from` does not fit the network.
     """
     # collectives only between these steps, never inside one: a rank that fails alone must not leave others waiting
-    parts = world.agreed("network", lambda: _build_parts(config, world, sample_shape, classes))
+    parts = world.agreed("network", lambda: _build_parts(config, world, samples, classes))
     learner = Learner(
         parts.net,
         parts.loss,
@@ -69,7 +71,7 @@ def build_learner(
         world,
         stream,
         shards=shards,
-        sample=parts.sample,
+        sample=samples[0],
         seed=config.seed,
         ctx=parts.ctx,
         hybridize=config.network.hybridize,
@@ -88,40 +90,63 @@ class _Parts(NamedTuple):
     loss: Any
     optimizer: Any
     ctx: Any
-    sample: npt.NDArray[np.float32]
 
 
-def _build_parts(config: RunConfig, world: World, sample_shape: Sequence[int], classes: int | None) -> _Parts:
-    ctx = device_of_rank(config.device, world.local_rank)
+def _build_parts(config: RunConfig, world: World, samples: tuple[Array, Array], classes: int | None) -> _Parts:
+    try:
+        ctx = device_of_rank(config.device, world.local_rank)
+        net, loss = _build_network(config, samples, classes, ctx)
+        parameters = net._collect_params_with_prefix()
+        refuse_unreducible(parameters)
+        trainable = {name: p for name, p in parameters.items() if p.grad_req != "null"}
+        section = config.optimizer
+        optimizer = build_optimizer(
+            section.name, section.params, clip_value=section.clip_value, param_names=dict(enumerate(trainable))
+        )
+        set_multipliers(
+            trainable,
+            lr_mult=section.lr_mult,
+            wd_mult=section.wd_mult,
+            decay_bias_and_norm=section.decay_bias_and_norm,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{config.source}: {error}") from error
+    return _Parts(net, loss, optimizer, ctx)
+
+
+def _build_network(config: RunConfig, samples: tuple[Array, Array], classes: int | None, ctx: Any) -> tuple[Any, Any]:
     section = config.network
     net = build_network(section.name, section.params, classes)
     initializer = build_initializer(section.initializer)
     loss = build_loss(section.loss, section.loss_params)
     mx.random.seed(seed_of(config.seed, 0, 0))
-    net.initialize(initializer, ctx=ctx)
-    sample = np.zeros((1, *sample_shape), np.float32)
-    try:
-        settle(net, sample, ctx)
-    except (mx.base.MXNetError, ValueError, AssertionError) as error:
-        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+    shape = tuple(samples[0].shape[1:])
+    with _explained(
+        f"network: {section.name!r} with initializer {section.initializer!r} does not take samples of shape {shape} "
+        "(channels, height, width)"
+    ):
+        net.initialize(initializer, ctx=ctx)
+        prediction = settle(net, samples[0], ctx)
+    if section.loss == "softmax_cross_entropy" and classes is not None and prediction.shape[1:] < (classes,):
         raise ConfigError(
-            f"network: {section.name!r} does not take samples of shape {tuple(sample_shape)} "
-            f"(channels, height, width): {reason.strip()}; choose another network or other data"
-        ) from error
-    parameters = net._collect_params_with_prefix()
-    refuse_unreducible(parameters)
-    trainable = {name: p for name, p in parameters.items() if p.grad_req != "null"}
-    section_of_optimizer = config.optimizer
-    optimizer = build_optimizer(
-        section_of_optimizer.name,
-        section_of_optimizer.params,
-        clip_value=section_of_optimizer.clip_value,
-        param_names=dict(enumerate(trainable)),
-    )
-    set_multipliers(
-        trainable,
-        lr_mult=section_of_optimizer.lr_mult,
-        wd_mult=section_of_optimizer.wd_mult,
-        decay_bias_and_norm=section_of_optimizer.decay_bias_and_norm,
-    )
-    return _Parts(net, loss, optimizer, ctx, sample)
+            f"network: {section.name!r} gives {prediction.shape[1:]} for a sample, but the data have {classes} "
+            "classes; "
+            f"set network.params.classes: {classes}, or leave it out"
+        )
+    with _explained(f"network.loss: {section.loss!r} does not fit predictions {prediction.shape} and these labels"):
+        losses = loss(prediction, mx.nd.array(samples[1], ctx=ctx, dtype=samples[1].dtype))
+        check_losses(losses, len(samples[0]))
+        losses.wait_to_read()
+    return net, loss
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn whatever MXNet or a user's code raises into one sentence."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ConfigError(f"{what} ({lines[-1] if lines else type(error).__name__}); choose others that fit") from error

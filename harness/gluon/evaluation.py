@@ -9,7 +9,6 @@ import mxnet as mx
 import numpy as np
 
 from harness.data import Augmentation, evaluation_batches
-from harness.errors import DataError
 from harness.gluon.learner import Learner
 from harness.gluon.metrics import Metric
 
@@ -32,9 +31,6 @@ def evaluate(
 
     Returns:
         `loss` and each metric by name.
-
-    Raises:
-        DataError: if a metric does not give one value a sample.
     """
     world = learner.world
     num_batches = -(-len(dataset) // batch_size)
@@ -43,13 +39,8 @@ def evaluate(
     for index, data, label in evaluation_batches(dataset, batch_size, augmentation, first=world.rank, step=world.size):
         prediction, losses = learner.predict(data, label)
         table[index, 0] = losses.astype(np.float64).sum()
-        for column, (name, metric) in enumerate(metrics.items(), start=1):
+        for column, metric in enumerate(metrics.values(), start=1):
             values = np.asarray(metric.sample_values(prediction, label))
-            if values.shape != (len(label),):
-                raise DataError(
-                    f"evaluation.metrics: {name} gave shape {values.shape} for {len(label)} samples; one value "
-                    "a sample is needed"
-                )
             table[index, column] = values.astype(np.float64).sum()
     table = world.allreduce(table, "evaluation")
     means = [sum(column.tolist()) / len(dataset) for column in table.T]

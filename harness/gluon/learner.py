@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
@@ -61,7 +62,7 @@ class Learner:
             world: the ranks.
             stream: `stream(t)` gives this rank's shards of iteration `t`, in the order of `shards_of_rank`.
             shards: S, a multiple of the number of ranks.
-            sample: a batch of one sample, `(1, ...)`, from which deferred shapes are settled.
+            sample: a batch of samples, `(n, ...)`, from which deferred shapes are settled.
             seed: of everything random in an update.
             ctx: the device; the CPU by default.
             hybridize: whether a `HybridBlock` is compiled.
@@ -185,6 +186,10 @@ class Learner:
         Raises:
             CheckpointError: if it cannot be read, or its names and shapes are not the network's.
         """
+        if not Path(path).is_file():
+            raise CheckpointError(
+                f"init.from: {path}: there is no such file; give a .params file, such as a run's final.params"
+            )
         try:
             loaded = mx.nd.load(path)
         except (mx.base.MXNetError, OSError, ValueError) as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.errors import ConfigError
 from harness.named import choose, load_function
 
 Array = npt.NDArray[Any]
@@ -61,8 +62,29 @@ def build_metrics(names: list[str]) -> dict[str, Metric]:
         ConfigError: for an unknown name.
     """
     return {
-        name.rpartition(":")[2]: Metric(load_function(name, "evaluation.metrics"))
+        name: Metric(load_function(name, "evaluation.metrics"))
         if ":" in name
         else choose(name, METRICS, "evaluation.metrics")
         for name in names
     }
+
+
+def try_metrics(metrics: Mapping[str, Metric], prediction: Array, label: Array) -> None:
+    """Refuse a metric that cannot be computed from such predictions and labels.
+
+    Raises:
+        ConfigError: naming the metric and what it did.
+    """
+    for name, metric in metrics.items():
+        try:
+            values = np.asarray(metric.sample_values(prediction, label))
+        except Exception as error:  # whatever a user's metric raises
+            raise ConfigError(
+                f"evaluation.metrics: {name!r} does not fit predictions {prediction.shape} and labels {label.shape} "
+                f"({type(error).__name__}: {error}); choose another"
+            ) from error
+        if values.shape != (len(label),):
+            raise ConfigError(
+                f"evaluation.metrics: {name!r} gave shape {values.shape} for {len(label)} samples; one value a "
+                "sample is needed"
+            )

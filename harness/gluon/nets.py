@@ -11,7 +11,7 @@ from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
 
 from harness.errors import ConfigError
-from harness.named import choose, load_function
+from harness.named import call, choose, load_function
 
 Parameters = Mapping[str, Any]
 
@@ -105,7 +105,7 @@ def build_network(name: str, params: Parameters, classes: int | None) -> Any:
     """
     arguments = dict(params)
     if ":" in name:
-        net = _call(load_function(name, "network.name"), arguments, "network.params")
+        net = call(load_function(name, "network.name"), arguments, "network.params")
         if not isinstance(net, mx.gluon.Block):
             raise ConfigError(f"network.name: {name!r} returned {type(net).__name__}; it must return a gluon.Block")
         return net
@@ -115,7 +115,7 @@ def build_network(name: str, params: Parameters, classes: int | None) -> Any:
     build = choose(name, known, "network.name")
     if arguments.get("pretrained"):
         raise ConfigError("network.params.pretrained: weights are not downloaded; give a .params file in init.from")
-    return _call(build, arguments, "network.params")
+    return call(build, arguments, "network.params")
 
 
 def build_initializer(spec: str | Mapping[str, Parameters]) -> Any:
@@ -126,24 +126,17 @@ def build_initializer(spec: str | Mapping[str, Parameters]) -> Any:
             "network.initializer: give one name, or one name with its parameters: {xavier: {magnitude: 2}}"
         )
     choose(name, dict.fromkeys(_INITIALIZERS), "network.initializer")
-    return _call(lambda **kwargs: mx.init.create(name, **kwargs), params or {}, "network.initializer")
+    return call(lambda **kwargs: mx.init.create(name, **kwargs), params or {}, "network.initializer")
 
 
 def build_loss(name: str, params: Parameters) -> Any:
     """A loss that maps (prediction, label) to one value a sample."""
     if ":" in name:
-        return _call(load_function(name, "network.loss"), params, "network.loss_params")
-    return _call(choose(name, LOSSES, "network.loss"), params, "network.loss_params")
+        return call(load_function(name, "network.loss"), params, "network.loss_params")
+    return call(choose(name, LOSSES, "network.loss"), params, "network.loss_params")
 
 
 def _model_zoo() -> list[str]:
     """The functions of the model zoo that build a network: their names begin with a family and a size."""
     names = [name for name, value in vars(vision).items() if callable(value) and name.islower()]
     return [name for name in names if name == "alexnet" or _SIZED.match(name)]
-
-
-def _call(function: Callable[..., Any], arguments: Parameters, key: str) -> Any:
-    try:
-        return function(**arguments)
-    except (TypeError, ValueError, AttributeError, mx.base.MXNetError) as error:
-        raise ConfigError(f"{key}: {dict(arguments)} is not accepted: {str(error).splitlines()[0]}") from error

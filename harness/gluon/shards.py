@@ -95,11 +95,7 @@ class ShardPlayer:
         labels = mx.nd.array(label, ctx=self._ctx, dtype=label.dtype)
         with mx.autograd.record():
             losses = self._loss(self._net(inputs), labels)
-        if losses.shape != (data.shape[0],):
-            raise ConfigError(
-                f"network.loss: must give one value a sample, shape ({data.shape[0]},); found shape {losses.shape}. "
-                "The harness averages over the samples of all workers itself"
-            )
+        check_losses(losses, data.shape[0])
         losses.backward()
         self._check_all_took_part(shard)
         return losses.sum()
@@ -129,11 +125,25 @@ class ShardPlayer:
             weight._fresh_grad = False
 
 
-def settle(net: Any, sample: npt.NDArray[Any], ctx: Any) -> None:
-    """End deferred initialisation by a forward in predict mode, which changes nothing else."""
+def settle(net: Any, samples: npt.NDArray[Any], ctx: Any) -> Any:
+    """End deferred initialisation by a forward in predict mode, which changes nothing else; returns its prediction."""
     with mx.autograd.pause(train_mode=False):
-        net(mx.nd.array(sample, ctx=ctx, dtype=sample.dtype))
+        prediction = net(mx.nd.array(samples, ctx=ctx, dtype=samples.dtype))
     mx.nd.waitall()
+    return prediction
+
+
+def check_losses(losses: Any, num_samples: int) -> None:
+    """Refuse a loss that is not one value a sample; the mean over all samples of all ranks is the harness's to take.
+
+    Raises:
+        ConfigError: with the shape that was found.
+    """
+    if losses.shape != (num_samples,):
+        raise ConfigError(
+            f"network.loss: must give one value a sample, shape ({num_samples},); found shape {losses.shape}. "
+            "The harness averages over the samples of all workers itself"
+        )
 
 
 def refuse_unreducible(parameters: Mapping[str, Any]) -> None:

@@ -82,7 +82,7 @@ CONFIGS = [
     ({"network": "{name: mpl}"}, "network.name", ["did you mean 'mlp'?"]),
     ({"network": "{}"}, "network.name", ["is missing"]),
     ({"network": "{name: mlp, params: {hiden: [3]}}"}, "network.params", ["hiden"]),
-    ({"network": "{name: alexnet}"}, "network", ["(1, 8, 8)", "choose another network or other data"]),
+    ({"network": "{name: alexnet}"}, "network", ["(1, 8, 8)", "choose others that fit"]),
     ({"network": "{name: mlp, initializer: xavir}"}, "network.initializer", ["did you mean 'xavier'?"]),
     ({"network": "{name: mlp, loss: cross_entropy}"}, "network.loss", ["known: "]),
     (
