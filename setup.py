@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["harness", "harness.*"]),
     package_data={"harness.data": ["files/*"], "harness": ["py.typed"]},
-    install_requires=["numpy", "pyyaml", "pydantic", "matplotlib", "rich", "pooch"],
+    install_requires=["numpy", "pyyaml", "pydantic", "matplotlib", "rich", "pooch", "safetensors"],
     extras_require={
         "cpu": ["mxnet", "horovod"],
         **{cuda: [f"mxnet-{cuda}", "horovod"] for cuda in CUDA},

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.config import LRConfig, Problem, RunConfig, TrainConfig, config_error
@@ -93,19 +93,23 @@ class Sizes:
 class LRPlan:
     """Learning rate and momentum of every iteration of a run; a pure function of the iteration."""
 
-    def __init__(self, config: LRConfig, sizes: Sizes, source: str = "config") -> None:
+    def __init__(
+        self, config: LRConfig, sizes: Sizes, source: str = "config", earlier: Sequence[tuple[int, LRPlan]] = ()
+    ) -> None:
         """Build the plan.
 
         Args:
             config: the section `lr`; with `base: auto` the plan is in units of the base that is still to be found.
             sizes: the run's sizes.
             source: the configuration's file, for messages.
+            earlier: for a run whose plan was changed on the way: plans that held up to an iteration, in order.
 
         Raises:
             ConfigError: if the schedule or the warm-up does not fit the run, or a value breaks a bound.
         """
         self.config = config
         self.sizes = sizes
+        self._earlier = tuple(earlier)
         self.in_units_of_base = config.base == "auto"
         self.base = config.base if isinstance(config.base, float) else 1.0
         self.scaling = (config.scaling or "linear") if config.scales else "none"
@@ -119,6 +123,9 @@ class LRPlan:
 
     def lr(self, t: int) -> float:
         """The learning rate that update `t` applies; `t = 0` is the value before training."""
+        for last, plan in self._earlier:
+            if t <= last:
+                return plan.lr(t)
         length = self._warmup_length
         if t > length or not length:
             return float(self._schedule(t - self._shift))
@@ -127,6 +134,9 @@ class LRPlan:
 
     def momentum(self, t: int) -> float | None:
         """The momentum of update `t`, or `None` where the optimizer's own number holds throughout."""
+        for last, plan in self._earlier:
+            if t <= last:
+                return plan.momentum(t)
         return None if self._momentum is None else float(self._momentum(t))
 
     def breakpoints(self) -> list[int]:
@@ -136,6 +146,8 @@ class LRPlan:
         if self._momentum is not None:
             points.update(breakpoints_of(self._momentum, total))
         points.add(self._warmup_length)
+        for last, plan in reversed(self._earlier):
+            points = {p for p in plan.breakpoints() if p <= last} | {last, last + 1} | {p for p in points if p > last}
         return sorted(p for p in points if 1 <= p <= total)
 
     def describe(self) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ep|it|%)\s*")
+_CLOCK = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(s|min|h)\s*")
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _ALLOWED = "a length is written '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
 _NUMBER = re.compile(r"\s*(-?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z%]*)\s*", re.IGNORECASE)
 
@@ -61,6 +63,34 @@ class Duration:
     def __str__(self) -> str:
         """The text that `parse` reads back as the same duration."""
         return f"{_decimal(self.value)}{self.unit}"
+
+
+@dataclass(frozen=True)
+class ClockTime:
+    """A length of time on the clock, as it was written; it decides when something is saved, never what is computed.
+
+    Attributes:
+        text: such as `"10min"`.
+        seconds: the same in seconds, above 0.
+    """
+
+    text: str
+    seconds: float
+
+    @classmethod
+    def parse(cls, text: object) -> ClockTime | None:
+        """Read `"90s"`, `"10min"` or `"2h"`; anything else, 0 too, is `None`.
+
+        >>> ClockTime.parse("10min").seconds
+        600.0
+        """
+        match = _CLOCK.fullmatch(text) if isinstance(text, str) else None
+        seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+        return cls(text.strip(), seconds) if isinstance(text, str) and seconds > 0 else None
+
+    def __str__(self) -> str:
+        """The text that `parse` reads back."""
+        return self.text
 
 
 def round_position(position: Fraction) -> int:

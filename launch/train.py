@@ -18,7 +18,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="train.py",
         description="Train a Gluon network with a scheduled learning rate, on one or many workers.",
         allow_abbrev=False,
-        epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 weights, 5 ranks differ, 6 diverged, 7 rank lost.",
+        epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 ranks differ, 6 diverged, 7 rank lost.",
     )
     parser.add_argument("--config", default="configs/digits.yaml", metavar="FILE", help="default: %(default)s")
     parser.add_argument(
@@ -29,11 +29,29 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="override a setting, such as lr.base=0.1 (repeatable)",
     )
     parser.add_argument("--emulate-np", type=int, metavar="N", help="play N ranks in this one process, for debugging")
+    parser.add_argument(
+        "--resume",
+        default="never",
+        metavar="auto|PATH|never",
+        help="go on from the newest whole set of the run, or from a set elsewhere (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--on-conflict",
+        choices=("error", "config", "checkpoint"),
+        default="error",
+        help="where set and configuration differ in the plan: stop, or go on by one of them (default: %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="move an existing run of this name aside")
     parser.add_argument("--evaluate-only", action="store_true", help="evaluate the weights in init.from and stop")
     options = parser.parse_args(arguments)
     if options.emulate_np is not None and options.emulate_np < 1:
         parser.error(f"--emulate-np: {options.emulate_np} is not a number of ranks; allowed: 1 or more")
+    if options.overwrite and options.resume == "auto":
+        parser.error("--overwrite begins anew and --resume auto goes on; give one of the two")
+    if options.evaluate_only and (options.resume != "never" or options.overwrite):
+        parser.error("--evaluate-only reads weights from init.from and touches no run; drop --resume and --overwrite")
+    if options.on_conflict != "error" and options.resume == "never":
+        parser.error("--on-conflict has no effect without --resume")
     return options
 
 
@@ -55,14 +73,17 @@ def main() -> int:
     except ConfigError as error:
         return fail_together(error, launch)
 
-    from harness.loop import Run, evaluate_only, train
+    from harness.loop import evaluate_only, train
+    from harness.resume import Start
+    from harness.run import Run
 
     try:
-        run = Run(config, world, threads=threads, emulate_np=options.emulate_np)
+        start = Start(options.resume, options.overwrite, options.on_conflict)
+        run = Run(config, world, threads=threads, emulate_np=options.emulate_np, start=start)
         if options.evaluate_only:
             evaluate_only(run)
         else:
-            train(run, overwrite=options.overwrite)
+            train(run)
     except HarnessError as error:
         code = report_failure(error, world.rank)
         if error.everywhere:

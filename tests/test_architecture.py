@@ -22,6 +22,9 @@ ROOMS = [
     "finder",
     "guard",
     "report",
+    "resume",
+    "run",
+    "saving",
     "loop",
 ]
 MXNET_MAY_BE_IN = ("harness/gluon/", "harness/comm/horovod.py")

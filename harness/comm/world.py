@@ -86,16 +86,20 @@ class World(ABC):
             raise merged from failure
         return done[0]
 
-    def on_root(self, name: str, work: Callable[[], object]) -> None:
+    def on_root(self, name: str, work: Callable[[], T]) -> T:
         """Do `work` on rank 0 while the others wait, and fail on every rank if it failed.
+
+        Returns:
+            What `work` returned (anything JSON can hold), on every rank.
 
         Raises:
             HarnessError: rank 0's, on every rank.
         """
-        _, failure = _attempt(work) if self.rank == 0 else ([], None)
-        report = self.broadcast_object(_report(failure), f"root.{name}")
+        done, failure = _attempt(work) if self.rank == 0 else ([], None)
+        results, report = self.broadcast_object((done, _report(failure)), f"root.{name}")
         if report is not None:
             raise _rebuild(report) from failure
+        return results[0]
 
 
 class SingleWorld(World):

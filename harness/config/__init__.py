@@ -2,7 +2,8 @@
 
 from harness.config.loading import dump_config, load_config, parse_config
 from harness.config.messages import config_error
-from harness.config.model import DataConfig, LRConfig, RunConfig, TrainConfig
+from harness.config.model import RunConfig
+from harness.config.sections import DataConfig, LRConfig, TrainConfig
 from harness.config.values import Problem
 
 __all__ = [

@@ -11,222 +11,24 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from harness.config.messages import show
-from harness.config.values import (
-    Base,
-    Count,
-    Factor,
-    Initializer,
-    MomentumSpec,
-    Name,
-    Parameters,
-    Period,
-    Positive,
-    Problem,
-    RefusedError,
-    Spec,
-    Threads,
-    Validation,
-    WarmupLength,
-    WarmupStart,
+from harness.config.sections import (
+    HAVE_MOMENTUM,
+    MOMENTUM_CORRECTED,
+    BatchConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    InitConfig,
+    LogConfig,
+    LRConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    Section,
+    TrainConfig,
 )
-from harness.units import Duration
-
-MOMENTUM_CORRECTED = ("sgd", "nag", "lars")  # the optimizers that keep the learning rate inside their momentum buffer
-HAVE_MOMENTUM = (*MOMENTUM_CORRECTED, "signum")
-_OWNED = {
-    "learning_rate": "the plan sets it: use lr.base and lr.schedule",
-    "lr_scheduler": "the plan sets the learning rate: use lr.schedule",
-    "clip_gradient": "use optimizer.clip_value (each element) or optimizer.clip_norm (the whole gradient)",
-    "rescale_grad": "the harness divides by the number of samples in the global batch",
-    "param_dict": "the harness passes it",
-    "param_idx2name": "the harness passes it",
-    "begin_num_update": "the harness counts updates",
-    "use_fused_step": "the harness leaves it to MXNet",
-    "momentum_correction": "use lr.momentum_correction",
-    "multi_precision": "mixed precision is not supported: parameters are float32",
-}
-
-
-class Section(BaseModel):
-    """A mapping of the configuration: frozen, strict about types, no keys but its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class AugmentConfig(Section):
-    """What is done to training images; each sample's randomness is a function of (seed, epoch, sample)."""
-
-    pad_crop: Annotated[int, Field(ge=0)] = 0
-    flip: bool = False
-    mean: list[float] | None = None
-    std: list[Positive] | None = None
-
-
-class DataConfig(Section):
-    """Where samples come from: a named data set, or `module:function`."""
-
-    name: str = "digits"
-    root: str | None = None
-    download: bool = False
-    validation: Validation = 0
-    augment: AugmentConfig = AugmentConfig()
-    params: Parameters = {}
-
-
-class BatchConfig(Section):
-    """A global batch is `shards` shards of `size` samples; null shards = the number of workers at the first start."""
-
-    size: Count = 32
-    shards: Count | None = None
-
-
-class TrainConfig(Section):
-    """How long: either epochs or iterations."""
-
-    epochs: Count | None = None
-    iterations: Count | None = None
-    last_batch: Literal["drop", "keep"] = "drop"
-
-    @model_validator(mode="after")
-    def _one_length(self) -> TrainConfig:
-        if (self.epochs is None) == (self.iterations is None):
-            found = "neither" if self.epochs is None else f"both (epochs: {self.epochs}, iterations: {self.iterations})"
-            raise RefusedError([Problem((), f"found {found}; give the run's length as either epochs or iterations")])
-        return self
-
-    def __str__(self) -> str:
-        """The run's length as it was written."""
-        return f"{self.epochs}ep" if self.epochs is not None else f"{self.iterations}it"
-
-
-class EvaluationConfig(Section):
-    """When the held-out samples are looked at (always at the end as well), and by which metrics."""
-
-    every: Period | None = Duration.parse("1ep")
-    metrics: list[Name] = ["accuracy"]
-
-
-class NetworkConfig(Section):
-    """The network by name or `module:function`, how its weights start, and its loss."""
-
-    name: Name
-    params: Parameters = {}
-    initializer: Initializer = "xavier"
-    loss: Name = "softmax_cross_entropy"
-    loss_params: Parameters = {}
-    hybridize: bool = True
-
-
-class OptimizerConfig(Section):
-    """An optimizer of `mx.optimizer`, its parameters, and what differs between parameters of the network."""
-
-    name: str = "sgd"
-    params: Parameters = {}
-    lr_mult: dict[str, Factor] = {}
-    wd_mult: dict[str, Factor] = {}
-    decay_bias_and_norm: bool = False
-    clip_norm: Positive | None = None
-    clip_value: Positive | None = None
-
-    @model_validator(mode="after")
-    def _parameters_are_free(self) -> OptimizerConfig:
-        problems = [
-            Problem(("params", name), f"is not for the optimizer to set; {_OWNED[name]}")
-            for name in self.params
-            if name in _OWNED
-        ]
-        for name, limit in (("momentum", 1.0), ("wd", float("inf"))):
-            found = self.params.get(name, 0.0)
-            if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < limit:
-                allowed = "at least 0 and below 1" if name == "momentum" else "a number of at least 0"
-                problems.append(Problem(("params", name), f"found {show(found)}; must be {allowed}"))
-        if problems:
-            raise RefusedError(problems)
-        return self
-
-    @property
-    def has_momentum(self) -> bool:
-        """Whether the optimizer keeps a momentum buffer that a learning rate or a momentum schedule acts on."""
-        return self.name.lower() in HAVE_MOMENTUM and bool(self.params.get("momentum", self.name.lower() == "signum"))
-
-
-class WarmupConfig(Section):
-    """A straight line up to the schedule (Goyal et al. 2017, arXiv 1706.02677)."""
-
-    length: WarmupLength
-    start: WarmupStart = 0.0
-    mode: Literal["prefix", "overlap"] = "prefix"
-
-
-class LRConfig(Section):
-    """The learning rate's plan: base, scaling, warm-up, schedule; and the momentum's."""
-
-    base: Base = None
-    reference_batch: Count | None = None
-    scaling: Literal["linear", "sqrt", "none"] | None = None
-    warmup: WarmupConfig | None = None
-    momentum_correction: bool | None = None
-    schedule: Spec
-    momentum: MomentumSpec | None = None
-
-    @property
-    def uses_x(self) -> bool:
-        """Whether anything in the plan is a multiple of the scaled base."""
-        start = self.warmup.start if self.warmup else 0.0
-        return self.schedule.uses_x or isinstance(start, str)
-
-    @property
-    def scales(self) -> bool:
-        """Whether anything in the plan follows the factor: a multiple does, `unscaled` does not."""
-        return self.schedule.uses_x or (self.uses_x and self.warmup is not None and self.warmup.start != "unscaled")
-
-    @model_validator(mode="after")
-    def _x_and_base_go_together(self) -> LRConfig:
-        problems: list[Problem] = []
-        if self.uses_x and self.base is None:
-            written = "multiples of the base (Nx)" if self.scales else "the base (warmup.start: unscaled)"
-            problems.append(Problem(("base",), f"is missing, and the plan is written in {written}; give lr.base"))
-        for name in ("base", "reference_batch", "scaling"):
-            found = getattr(self, name)
-            has_effect = self.uses_x if name == "base" else self.scales
-            if found not in (None, "none") and not has_effect:
-                problems.append(
-                    Problem(
-                        (name,),
-                        f"{found} has no effect: plain learning rates are final and never scaled; write them as "
-                        "multiples of the base (max_lr: 1x), or remove it",
-                    )
-                )
-        if self.scales and self.reference_batch is not None and self.scaling == "none":
-            problems.append(
-                Problem(("reference_batch",), f"{self.reference_batch} has no effect with scaling: none; remove one")
-            )
-        if self.scales and self.reference_batch is not None and self.base == "auto":
-            problems.append(
-                Problem(
-                    ("reference_batch",),
-                    f"{self.reference_batch} has no effect with base: auto, the finder's own global batch is the "
-                    "reference; remove it",
-                )
-            )
-        if problems:
-            raise RefusedError(problems)
-        return self
-
-
-class InitConfig(Section):
-    """Where a new run's weights come from."""
-
-    from_: Annotated[str | None, Field(alias="from")] = None
-
-
-class LogConfig(Section):
-    """How often a line is written to metrics.jsonl."""
-
-    every: Period = Duration.parse("10it")
+from harness.config.values import Problem, RefusedError, Threads
 
 
 class RunConfig(Section):
@@ -246,11 +48,12 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     lr: LRConfig
     init: InitConfig = InitConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     _source: str = PrivateAttr(default="config")
 
     @model_validator(mode="after")
-    def _momentum_has_a_buffer(self) -> RunConfig:
+    def _sections_fit_together(self) -> RunConfig:
         name, problems = self.optimizer.name, []
         if self.lr.momentum_correction is not None and not self.corrects_by_nature:
             problems.append(
@@ -267,6 +70,14 @@ class RunConfig(Section):
                     f"has no effect on {name!r} as configured; it needs one of {', '.join(HAVE_MOMENTUM)} with "
                     "optimizer.params.momentum above 0",
                 )
+            )
+        best, evaluation = self.checkpoint.best, self.evaluation
+        if best is not None and best not in ("loss", *evaluation.metrics):
+            known = ", ".join(("loss", *evaluation.metrics))
+            problems.append(Problem(("checkpoint", "best"), f"{best!r} is not evaluated; choose one of {known}"))
+        if best is not None and evaluation.every is None:
+            problems.append(
+                Problem(("checkpoint", "best"), "has no effect without evaluation.every; set it, or remove best")
             )
         if problems:
             raise RefusedError(problems)
@@ -308,7 +119,7 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """sha256 of what decides the result; paths, names and logging may differ between hosts and attempts."""
         plain = self.plain()
-        for free in ("name", "output", "log", "comm", "device"):
+        for free in ("name", "output", "checkpoint", "log", "comm", "device"):
             del plain[free]
         for free in ("root", "download"):
             del plain["data"][free]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
 from harness.schedules import ScheduleSpec, parse_spec
-from harness.units import Duration
+from harness.units import ClockTime, Duration
 
 _MULTIPLE = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*")
 
@@ -119,6 +119,16 @@ def _read_period(value: object) -> Duration:
     return period
 
 
+def _read_interval(value: object) -> Duration | ClockTime:
+    clock = ClockTime.parse(value)
+    if clock is not None:
+        return clock
+    try:
+        return _read_period(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; by the clock: '10min', '90s' or '2h'") from None
+
+
 def _read_warmup_length(value: object) -> Duration:
     length = Duration.parse(value)
     if length.value == 0:
@@ -157,6 +167,7 @@ MOST = 10**9  # of anything that is counted; beyond it lies a slip of the keyboa
 
 WarmupLength = Annotated[Duration, PlainValidator(_read_warmup_length), PlainSerializer(str)]
 Period = Annotated[Duration, PlainValidator(_read_period), PlainSerializer(str)]
+Interval = Annotated[Duration | ClockTime, PlainValidator(_read_interval), PlainSerializer(str)]
 Spec = Annotated[ScheduleSpec, PlainValidator(parse_spec), PlainSerializer(lambda spec: spec.raw)]
 MomentumSpec = Annotated[ScheduleSpec, PlainValidator(_read_momentum), PlainSerializer(lambda spec: spec.raw)]
 Count = Annotated[int, Field(ge=1, le=MOST)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,6 +11,8 @@ import numpy as np
 from harness.data.arrays import Array, ArrayDataset, Dataset
 from harness.data.order import permutation
 from harness.errors import DataError
+
+_NUM_TASTED = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,18 @@ class Splits:
     test: Dataset | None
     num_classes: int | None
     sample_shape: tuple[int, ...]
+
+    def fingerprint(self) -> str:
+        """sha256 of the training set's size, shape and labels (a sample of them where reading all would be slow).
+
+        It tells whether a run that goes on sees the data that it began with, wherever they lie now.
+        """
+        count = len(self.train)
+        labels = self.train.labels()
+        if labels is None:
+            labels = self.train.take(np.unique(np.linspace(0, count - 1, _NUM_TASTED).astype(np.int64)))[1]
+        said = f"{count} {self.sample_shape} {self.num_classes} {labels.dtype.str}".encode()
+        return hashlib.sha256(said + np.ascontiguousarray(labels).tobytes()).hexdigest()
 
 
 def make_splits(

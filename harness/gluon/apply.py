@@ -1,9 +1,8 @@
 """Applies one reduced gradient: correct the momentum, step.
 
 MXNet's SGD, NAG and LARS keep the learning rate inside their momentum buffer (`v = m v - lr g; w += v`), so after a
-change
-of the learning rate the history still moves at the old one. Goyal et al. 2017 (arXiv 1706.02677, section 3) name the
-remedy: when the applied rate goes from a to b the buffers are multiplied by b / a, and the trajectory is that of
+change of the learning rate the history still moves at the old one. Goyal et al. 2017 (arXiv 1706.02677, section 3) name
+the remedy: when the applied rate goes from a to b the buffers are multiplied by b / a, and the trajectory is that of
 `v = m v + g; w -= lr v`. (apache/mxnet#15533 is open; its own optimizers do not do it.)
 """
 

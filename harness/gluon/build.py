@@ -47,8 +47,9 @@ def build_learner(
     shards: int,
     samples: tuple[Array, Array],
     classes: int | None,
+    weights: str | None = None,
 ) -> Learner:
-    """Build what a configuration describes; the weights come from `init.from` where it is given.
+    """Build what a configuration describes.
 
     Args:
         config: the configuration.
@@ -57,6 +58,7 @@ def build_learner(
         shards: S.
         samples: one or a few samples and their labels, on which everything is tried before it counts.
         classes: the data's number of classes; `None` for regression.
+        weights: a file or a set that the weights come from, instead of the initializer.
 
     Raises:
         ConfigError: for names and parameters that do not exist or do not fit the data.
@@ -78,7 +80,6 @@ def build_learner(
         momentum_correction=config.momentum_correction,
         clip_norm=config.optimizer.clip_norm,
     )
-    weights = config.init.from_
     if weights is not None:
         world.on_root("init.from", lambda: learner.load_weights(weights))
         learner.take_weights_of_root()

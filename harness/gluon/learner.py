@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -16,7 +16,8 @@ from harness.errors import CheckpointError, ConfigError, DisagreementError, Dive
 from harness.gluon.apply import Applier
 from harness.gluon.reduce import Control, Fold, Gauge, Measured, visiting_order
 from harness.gluon.shards import Graph, ShardPlayer, refuse_unreducible, settle
-from harness.gluon.state import State, StateKeeper, misfits
+from harness.gluon.state import State, StateKeeper, misfits, overwrite
+from harness.gluon.weights import read_weights, write_params
 
 _CORRECTED = ("SGD", "NAG", "LARS")
 
@@ -25,6 +26,18 @@ def shards_of_rank(shards: int, world: World) -> list[int]:
     """The shards that a rank plays, in the order in which it plays them."""
     own = range(world.rank, shards, world.size)
     return [own[i] for i in visiting_order(len(own))]
+
+
+class Requests(NamedTuple):
+    """What rank 0 asked of all ranks through the control vector.
+
+    Attributes:
+        save: to write a set.
+        failure: to end, because a set could not be written.
+    """
+
+    save: bool = False
+    failure: bool = False
 
 
 class Learner:
@@ -84,9 +97,8 @@ class Learner:
         refuse_unreducible(self.parameters)
         graph = Graph(net, self.parameters)
         if hybridize and isinstance(net, mx.gluon.HybridBlock):
-            net.hybridize(
-                static_alloc=True
-            )  # static_shape would let running statistics be read before they are written
+            # static_shape would let running statistics be read before they are written
+            net.hybridize(static_alloc=True)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
         self._statistics = [p.data(self._ctx) for p in self.parameters.values() if p.name in graph.statistics]
         self._before = [array.copy() for array in self._statistics]
@@ -106,11 +118,18 @@ class Learner:
         self._waits = world.size > 1 or skip_nonfinite or clip_norm is not None
         self._unread: tuple[int, int, tuple[Any, Any]] | None = None
         self.gradient_norm: float | None = None
+        self._requests = Requests()
         self._agree_on_shape()
         self.take_weights_of_root()
 
-    def iteration(self, t: int, lr: float, momentum: float | None = None) -> Any:
-        """Do update `t` with the given learning rate and momentum, over the samples of all ranks.
+    def iteration(self, t: int, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Any:
+        """Do update `t`, over the samples of all ranks.
+
+        Args:
+            t: the iteration.
+            lr: its learning rate.
+            momentum: its momentum; by default the optimizer's own.
+            ask: what rank 0 asks of all ranks; `requests` then tells it on each of them, after the same update.
 
         Returns:
             The mean loss of the global batch before the update, `(1,)`, on the device; reading it waits for it.
@@ -128,7 +147,7 @@ class Learner:
                 self._fold.make_room()
                 self._restore_statistics()
             loss_sum = self._player.play(t, shard.shard, shard.data, shard.label)
-            self._set_control(loss_sum, len(shard.data))
+            self._set_control(loss_sum, len(shard.data), ask if shard.shard == 0 and ask else Requests())
             self._fold.push()
         self._fold.finish()
         self.world.allreduce_device(self._reduced, "update")
@@ -161,10 +180,23 @@ class Learner:
         prediction, losses = self._player.predict(data, label)
         return prediction.asnumpy(), losses.asnumpy()
 
-    def snapshot(self) -> State:
-        """The whole state, on the host."""
+    def requests(self) -> Requests:
+        """What rank 0 has asked since the last call: the same on every rank, one update late where none waits."""
+        asked, self._requests = self._requests, Requests()
+        return asked
+
+    def snapshot(self, reuse: State | None = None) -> State:
+        """The whole state, on the host; written over an earlier snapshot that nobody needs any more."""
         self.finish()
-        return self._keeper.snapshot()
+        return self._keeper.snapshot(reuse)
+
+    def numbers(self) -> dict[str, Any]:
+        """What of the state is no array."""
+        return self._keeper.numbers()
+
+    def misfits(self, state: State) -> list[str]:
+        """Every array by which a state does not fit, a sentence each."""
+        return self._keeper.misfits(state)
 
     def restore(self, state: State) -> None:
         """Put a state back, bit for bit."""
@@ -175,48 +207,45 @@ class Learner:
         """sha256 of the whole state; equal on every rank."""
         return self.snapshot().digest()
 
-    def save_weights(self, path: str) -> None:
+    def save_weights(self, path: Path) -> None:
         """Write weights and running statistics as a Gluon `.params` file."""
-        arrays = {name: mx.nd.array(array, dtype=array.dtype) for name, array in self.snapshot().parameters.items()}
-        mx.nd.save(path, arrays)
+        write_params(path, self.snapshot().parameters)
 
     def load_weights(self, path: str) -> None:
-        """Take weights and running statistics from a Gluon `.params` file; slots are left alone.
+        """Take weights and running statistics from a `.params` file or a set; slots are left alone.
 
         Raises:
-            CheckpointError: if it cannot be read, or its names and shapes are not the network's.
+            CheckpointError: if it cannot be read, or its names, dtypes and shapes are not the network's.
         """
-        if not Path(path).is_file():
-            raise CheckpointError(
-                f"init.from: {path}: there is no such file; give a .params file, such as a run's final.params"
-            )
         try:
-            loaded = mx.nd.load(path)
-        except (mx.base.MXNetError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"init.from: {path}: no Gluon .params file can be read there ({str(error).splitlines()[-1]})"
-            ) from None
-        if not isinstance(loaded, dict):
-            raise CheckpointError(f"init.from: {path}: holds arrays without names; write it with net.save_parameters")
-        problems = misfits({name: p.data(self._ctx) for name, p in self.parameters.items()}, loaded)
+            loaded = read_weights(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"init.from: {error}") from None
+        targets = {name: parameter.data(self._ctx) for name, parameter in self.parameters.items()}
+        problems = misfits(targets, loaded)
         if problems:
             raise CheckpointError(f"init.from: {path} does not fit the network:\n  " + "\n  ".join(problems))
-        for name, parameter in self.parameters.items():
-            parameter.data(self._ctx)[:] = loaded[name].as_in_context(self._ctx)
-        mx.nd.waitall()
+        overwrite(targets, loaded)
 
     def take_weights_of_root(self) -> None:
         """Give every rank the weights and running statistics of rank 0."""
+        self._broadcast({name: p.data(self._ctx) for name, p in self.parameters.items()})
+
+    def take_state_of_root(self) -> None:
+        """Give every rank the whole state of rank 0."""
+        self._keeper.share(self._broadcast, self.world.broadcast_object)
+
+    def _broadcast(self, arrays: Mapping[str, Any]) -> None:
         if self.world.size == 1:
             return
-        for name, parameter in self.parameters.items():
-            array = self.world.broadcast(parameter.data(self._ctx).asnumpy(), f"learner.{name}")
-            parameter.data(self._ctx)[:] = mx.nd.array(array, ctx=self._ctx, dtype=array.dtype)
         mx.nd.waitall()
+        of_root = {name: self.world.broadcast(array.asnumpy(), f"learner.{name}") for name, array in arrays.items()}
+        overwrite(arrays, of_root)
 
-    def _set_control(self, loss_sum: Any, num_samples: int) -> None:
+    def _set_control(self, loss_sum: Any, num_samples: int, ask: Requests) -> None:
         self._control[0:1] = loss_sum.astype(np.float64)
-        self._control[1:] = mx.nd.array([num_samples, num_samples > 0], ctx=self._ctx, dtype=np.float64)
+        rest = [num_samples, num_samples > 0, *ask]
+        self._control[1:] = mx.nd.array(rest, ctx=self._ctx, dtype=np.float64)
 
     def _restore_statistics(self) -> None:
         for array, before in zip(self._statistics, self._before, strict=True):
@@ -237,6 +266,9 @@ class Learner:
                 f"iteration {t}: the ranks played {control.num_samples:g} samples, but the global batch has "
                 f"{num_samples}; some rank plays other shards than the order says"
             ).on_all_ranks()
+        self._requests = Requests(
+            self._requests.save or control.save > 0, self._requests.failure or control.failure > 0
+        )
         self.gradient_norm = measured.gradient_norm / num_samples
         loss = control.loss_sum / num_samples
         if np.isfinite(loss) and np.isfinite(self.gradient_norm) and measured.statistics_finite:

@@ -21,10 +21,12 @@ class Metric(NamedTuple):
     Attributes:
         sample_values: maps predictions `(n, ...)` and labels `(n, ...)` to one value a sample, `(n,)`.
         finish: maps the mean to what is reported.
+        best: which value is the best one; `None` where only the user knows.
     """
 
     sample_values: Callable[[Array, Array], Array]
     finish: Callable[[float], float] = float
+    best: str | None = None
 
 
 def _in_top(k: int) -> Callable[[Array, Array], Array]:
@@ -44,14 +46,22 @@ def _per_sample(values: Array) -> Array:
     return means
 
 
+def _like(prediction: Array, label: Array) -> Array:
+    return prediction.reshape(label.shape)
+
+
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(_accuracy),
-    "error": Metric(lambda prediction, label: ~_accuracy(prediction, label)),
-    "top_5_accuracy": Metric(_in_top(5)),
-    "binary_accuracy": Metric(lambda prediction, label: (prediction.reshape(len(label)) > 0) == (label > 0)),
-    "mae": Metric(lambda prediction, label: _per_sample(np.abs(prediction.reshape(label.shape) - label))),
-    "mse": Metric(lambda prediction, label: _per_sample((prediction.reshape(label.shape) - label) ** 2)),
-    "rmse": Metric(lambda prediction, label: _per_sample((prediction.reshape(label.shape) - label) ** 2), math.sqrt),
+    "accuracy": Metric(_accuracy, best="highest"),
+    "error": Metric(lambda prediction, label: ~_accuracy(prediction, label), best="lowest"),
+    "top_5_accuracy": Metric(_in_top(5), best="highest"),
+    "binary_accuracy": Metric(
+        lambda prediction, label: (prediction.reshape(len(label)) > 0) == (label > 0), best="highest"
+    ),
+    "mae": Metric(lambda prediction, label: _per_sample(np.abs(_like(prediction, label) - label)), best="lowest"),
+    "mse": Metric(lambda prediction, label: _per_sample((_like(prediction, label) - label) ** 2), best="lowest"),
+    "rmse": Metric(
+        lambda prediction, label: _per_sample((_like(prediction, label) - label) ** 2), math.sqrt, best="lowest"
+    ),
 }
 
 

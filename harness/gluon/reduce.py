@@ -2,8 +2,7 @@
 
 Shards are folded in halves: shard s with s + S/2, the results with S/4, and so on. A rank of `np` holds the shards
 rank, rank + np, ...; folding its own in the same halves leaves exactly the tree that the ranks go on with between
-them, so
-the bits of a sum depend on S alone and not on how many ranks played the shards.
+them, so the bits of a sum depend on S alone and not on how many ranks played the shards.
 """
 
 from __future__ import annotations
@@ -22,11 +21,15 @@ class Control(NamedTuple):
         loss_sum: sum of the samples' losses.
         num_samples: samples in the global batch.
         num_shards: shards that were not empty.
+        save: whether rank 0 asks for a set to be written.
+        failure: whether rank 0 could not write one.
     """
 
     loss_sum: float
     num_samples: float
     num_shards: float
+    save: float
+    failure: float
 
 
 def visiting_order(count: int) -> list[int]:
@@ -53,9 +56,8 @@ class Fold:
     def __init__(self, arrays: Sequence[Any]) -> None:
         """Prepare to fold `mx.nd.NDArray`s that every shard overwrites; their sum ends up in them."""
         self._arrays = arrays
-        self._digits: list[
-            list[Any] | None
-        ] = []  # the partial sums of 1, 2, 4, ... shards that wait for their other half
+        # the partial sums of 1, 2, 4, ... shards that wait for their other half
+        self._digits: list[list[Any] | None] = []
         self._carry = 0  # the digit that the arrays themselves stand for
         self._spare: list[list[Any]] = []
 

@@ -2,6 +2,6 @@
 
 from harness.report.plots import plot_plan
 from harness.report.progress import Progress
-from harness.report.run_folder import MetricsFile, claim_folder, write_plan
+from harness.report.run_folder import MetricsFile, RunFolder, write_plan
 
-__all__ = ["MetricsFile", "Progress", "claim_folder", "plot_plan", "write_plan"]
+__all__ = ["MetricsFile", "Progress", "RunFolder", "plot_plan", "write_plan"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +24,14 @@ def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
 
     iterations = list(plan.rows())
     momenta = [plan.momentum(t) for t in iterations]
-    has_momentum = momenta[0] is not None
+    has_momentum = any(momentum is not None for momentum in momenta)
     figure = Figure(figsize=(8, 5.2 if has_momentum else 3.6), layout="constrained", dpi=110)
     rows = figure.subplots(2 if has_momentum else 1, 1, sharex=True, squeeze=False)
     axes: list[Axes] = [row[0] for row in rows]
     unit = " (in units of the base)" if plan.in_units_of_base else ""
     _draw(axes[0], plan, iterations, [plan.lr(t) for t in iterations], f"learning rate{unit}")
     if has_momentum:
-        _draw(axes[1], plan, iterations, [m for m in momenta if m is not None], "momentum")
+        _draw(axes[1], plan, iterations, [math.nan if m is None else m for m in momenta], "momentum")
     axes[-1].set_xlabel("iteration")
     per_epoch = plan.sizes.iterations_per_epoch
     epochs = axes[0].secondary_xaxis(

@@ -13,12 +13,13 @@ _LINE_EVERY_S = 5.0
 class Progress:
     """Shows the newest numbers; says nothing on ranks other than 0."""
 
-    def __init__(self, total: int, rank: int) -> None:
+    def __init__(self, total: int, rank: int, begun: int = 0) -> None:
         """Start.
 
         Args:
             total: iterations in the run.
             rank: of this process.
+            begun: iterations that an earlier attempt did.
         """
         self._total = total
         self._width = len(str(total))
@@ -36,7 +37,7 @@ class Progress:
                 TimeRemainingColumn(),
             )
             self._bar = Bar(*columns)
-            self._task = self._bar.add_task("train", total=total, numbers="")
+            self._task = self._bar.add_task("train", total=total, completed=begun, numbers="")
             self._bar.start()
 
     def update(self, t: int, epoch: int, lr: float, loss: float, images_per_s: float) -> None:

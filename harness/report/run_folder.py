@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,25 +18,79 @@ from harness.plan import LRPlan
 from harness.report.plots import plot_plan
 
 
-def claim_folder(folder: Path, overwrite: bool) -> None:
-    """Make a run's folder; one that is there already is moved aside with `overwrite` and refused without.
+class RunFolder:
+    """The folder of one run, which one process at a time may write to.
 
-    Raises:
-        ConfigError: if it exists, or cannot be made.
+    Attributes:
+        path: where it lies.
     """
-    if folder.exists() and not overwrite:
-        raise ConfigError(
-            f"{folder} already holds a run; move it aside with --overwrite, or choose another --set name=..."
-        )
-    try:
-        if folder.exists():
-            number = next(n for n in range(1, 1_000_000) if not folder.with_name(f"{folder.name}.{n}").exists())
-            folder.rename(folder.with_name(f"{folder.name}.{number}"))
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: cannot be made ({error.strerror}); set output to a folder that can be written"
-        ) from None
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is touched yet."""
+        self.path = path
+        self._lock: TextIO | None = None
+
+    def lock(self) -> None:
+        """Keep other processes out until this one ends, however it ends.
+
+        Raises:
+            ConfigError: if another process writes there, or the folder cannot be written.
+        """
+        if self._lock is not None:
+            return
+        try:
+            lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: cannot be written ({error.strerror}); set output to a folder that can be"
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
+            raise ConfigError(
+                f"{self.path}: {owner} is writing there; wait until it has ended, or choose another --set name=..."
+            ) from None
+        except OSError:
+            pass  # a file system without locks: what keeps two jobs apart there is the batch system
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def claim(self, overwrite: bool) -> None:
+        """Make the folder for a new run; one that is there already is moved aside with `overwrite`.
+
+        Raises:
+            ConfigError: if it exists, is in use, or cannot be made.
+        """
+        if self.path.exists() and not overwrite:
+            raise ConfigError(
+                f"{self.path} already holds a run; go on with it by --resume auto, move it aside with --overwrite, or "
+                "choose another --set name=..."
+            )
+        try:
+            if self.path.exists():
+                if self.path.is_dir():
+                    self.lock()
+                    self.close()
+                numbers = range(1, 1_000_000)
+                names = (self.path.with_name(f"{self.path.name}.{number}") for number in numbers)
+                self.path.rename(next(name for name in names if not name.exists()))
+            self.path.mkdir(parents=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: cannot be made ({error.strerror}); set output to a folder that can be written"
+            ) from None
+        self.lock()
+
+    def close(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 def write_plan(folder: Path, config: RunConfig, plan: LRPlan) -> None:
@@ -47,14 +103,25 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan) -> None:
 class MetricsFile:
     """`metrics.jsonl`: one JSON object a line, in the order of iterations, flushed at every line."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file for a new run."""
-        self._file: TextIO = path.open("w", encoding="utf-8")
+    def __init__(self, path: Path, after: int = 0) -> None:
+        """Open the file.
+
+        Args:
+            path: of the file.
+            after: the iteration that a run goes on from; lines of later ones, and a torn last line, are cut off.
+        """
+        if path.exists():
+            _cut_back(path, after)
+        self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, object]) -> None:
         """Append one record; the clock (seconds since 1970) is added to it."""
         self._file.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Force every line to disk, so that no set is newer than the lines before it."""
+        os.fsync(self._file.fileno())
 
     def __enter__(self) -> MetricsFile:
         """The file, open."""
@@ -66,3 +133,18 @@ class MetricsFile:
         """Close the file, with everything on disk."""
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def _cut_back(path: Path, after: int) -> None:
+    """Keep the lines up to an iteration, byte for byte."""
+    kept = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                iteration = json.loads(line)["iteration"]
+            except (ValueError, TypeError, KeyError):
+                break
+            if iteration > after or not line.endswith(b"\n"):
+                break
+            kept += len(line)
+    os.truncate(path, kept)

@@ -363,6 +363,13 @@ def _everything():
             },
         },
         "init": {"from": "a.params"},
+        "checkpoint": {
+            "every": "10min",
+            "keep": 5,
+            "best": "accuracy",
+            "best_is": "highest",
+            "on_failure": "continue",
+        },
         "log": {"every": "5%"},
     }
 

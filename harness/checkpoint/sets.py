@@ -1,0 +1,292 @@
+"""Sets on disk: arrays as safetensors, everything else as JSON, and a proof that a set is whole. Knows no ranks.
+
+A set is a folder `iteration-000001234` with `params.safetensors`, `optimizer.safetensors`, `manifest.json` (format,
+state, each file's size and sha256) and `manifest.sha256`. It is written beside its place under a temporary name, each
+file and the folder are forced to disk, the folder is renamed, the parent is forced to disk: a set that has its name is
+whole, whenever the process died. Nothing is ever pickled, and nothing that is pickled is ever read.
+`docs/checkpoint-format.md` tells other programs how to read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from harness.errors import CheckpointError
+
+FORMAT = 1
+ARRAY_FILES = {"parameters": "params.safetensors", "slots": "optimizer.safetensors"}
+ASIDE = "aside"
+_NAME = re.compile(r"iteration-([0-9]{9,})")
+_TEMPORARY = ".writing-"
+_DTYPES = {
+    "<f8": "F64",
+    "<i8": "I64",
+    "<f4": "F32",
+    "<i4": "I32",
+    "<f2": "F16",
+    "|u1": "U8",
+    "|i1": "I8",
+    "|b1": "BOOL",
+}
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Found(NamedTuple):
+    """What a folder of sets holds.
+
+    Attributes:
+        newest: the newest set that verifies, or `None`.
+        rejected: newer sets that do not, each with the reason.
+    """
+
+    newest: Path | None
+    rejected: list[tuple[Path, str]]
+
+
+def set_path(folder: Path, iteration: int) -> Path:
+    """Where the set of an iteration lies."""
+    return folder / f"iteration-{iteration:09d}"
+
+
+def iteration_of(path: Path) -> int | None:
+    """The iteration in a set's name; `None` for any other name."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def list_sets(folder: Path) -> list[Path]:
+    """The sets in a folder, oldest first; whether they are whole is not looked at."""
+    if not folder.is_dir():
+        return []
+    numbered = [(iteration_of(path), path) for path in folder.iterdir()]
+    return [path for _, path in sorted((number, path) for number, path in numbered if number is not None)]
+
+
+def locate(path: Path) -> list[Path]:
+    """The sets that a path stands for, oldest first: a set itself, a folder of sets, or a run's folder.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
+    if iteration_of(path) is not None and path.is_dir():
+        return [path]
+    sets = list_sets(path) or list_sets(path / "checkpoints")
+    if not sets:
+        there = "holds no sets" if path.is_dir() else "there is no such folder"
+        raise CheckpointError(
+            f"{path}: {there}; give a set (runs/NAME/checkpoints/iteration-000000100), a folder of sets, or a run's "
+            "folder"
+        )
+    return sets
+
+
+def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manifest: Mapping[str, Any]) -> Path:
+    """Write one set; on any failure nothing of it is left and older sets are as they were.
+
+    Args:
+        folder: of the sets; it must be there, so that a folder that was deleted or unmounted is noticed.
+        iteration: the last update that the state contains.
+        arrays: `parameters` and `slots`, each by structural name.
+        manifest: anything JSON can hold; `format`, `iteration` and `files` are added.
+
+    Returns:
+        The set's folder. A set of the same iteration is replaced.
+
+    Raises:
+        CheckpointError: if the disk is full, read-only, or gone; the message has the system's reason.
+    """
+    target = set_path(folder, iteration)
+    temporary = folder / f"{_TEMPORARY}{target.name}-{os.getpid()}"
+    try:
+        temporary.mkdir()
+        files = {}
+        for kind, name in ARRAY_FILES.items():
+            files[name] = _write_file(temporary / name, _safetensors(arrays[kind]))
+        content = {"format": FORMAT, "iteration": iteration, **manifest, "files": files}
+        text = json.dumps(content, indent=1).encode()
+        described = _write_file(temporary / "manifest.json", [text])
+        _write_file(temporary / "manifest.sha256", [f"{described['sha256']}\n".encode()])
+        _force(temporary)
+        if target.exists():
+            target.rename(temporary.with_name(f"{temporary.name}-replaced"))
+        temporary.rename(target)
+        _force(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"{target}: the set could not be written ({error.strerror or error}); older sets are untouched. Make room, "
+            "or set output to a folder that can be written"
+        ) from error
+    return target
+
+
+def remove_debris(folder: Path) -> None:
+    """Remove what an interrupted write left behind."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def keep_newest(folder: Path, keep: int, protected: Iterable[Path] = ()) -> None:
+    """Remove all but the newest `keep` sets and the protected ones; a set is gone before its files go, one by one."""
+    spared = set(protected)
+    for path in list_sets(folder)[:-keep]:
+        if path not in spared:
+            doomed = path.with_name(f"{_TEMPORARY}removed-{path.name}")
+            try:
+                path.rename(doomed)
+            except OSError:
+                continue
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def set_aside(sets: Iterable[Path]) -> list[Path]:
+    """Move sets that no longer belong to their run (damaged, or from a future that a rewind gave up) out of the way.
+
+    Returns:
+        Where they are now: in `aside/` beside the other sets, numbered where a name is taken.
+    """
+    moved = []
+    for path in sets:
+        folder = path.parent / ASIDE
+        folder.mkdir(exist_ok=True)
+        names = (path.name if n == 0 else f"{path.name}.{n}" for n in range(1_000_000))
+        target = next(folder / name for name in names if not (folder / name).exists())
+        moved.append(path.rename(target))
+    return moved
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The manifest of a set whose every byte is what was written.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, cut, changed, or of an unknown format.
+    """
+    manifest = read_manifest(path)
+    for name, expected in manifest["files"].items():
+        found = _describe(path / name)
+        for key in ("bytes", "sha256"):
+            if found[key] != expected[key]:
+                raise CheckpointError(f"{path}: {name} has {key} {found[key]}, the manifest says {expected[key]}")
+    return manifest
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a set, itself verified; the arrays are not looked at.
+
+    Raises:
+        CheckpointError: if it is missing, cut, changed, or of an unknown format.
+    """
+    try:
+        text = (path / "manifest.json").read_bytes()
+        seal = (path / "manifest.sha256").read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: {Path(str(error.filename)).name} cannot be read ({error.strerror})") from None
+    if seal != f"{hashlib.sha256(text).hexdigest()}\n".encode():
+        raise CheckpointError(
+            f"{path}: manifest.json and manifest.sha256 do not fit together; one of them was changed or cut"
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(text)
+        known = manifest["format"] == FORMAT
+        complete = set(manifest["files"]) == set(ARRAY_FILES.values()) and iteration_of(path) == manifest["iteration"]
+    except (ValueError, TypeError, KeyError):
+        raise CheckpointError(f"{path}: manifest.json is not the manifest of a set") from None
+    if not known:
+        raise CheckpointError(f"{path}: is of format {manifest['format']}, this version reads format {FORMAT}")
+    if not complete:
+        raise CheckpointError(f"{path}: manifest.json belongs to another iteration or lists other files")
+    return manifest
+
+
+def read_arrays(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """The arrays of a set, `parameters` and `slots`, each by structural name; `verify` it first.
+
+    Raises:
+        CheckpointError: if a file cannot be read.
+    """
+    try:
+        return {kind: load_file(path / name) for kind, name in ARRAY_FILES.items()}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: the arrays cannot be read ({error})") from error
+
+
+def newest_whole(sets: Iterable[Path]) -> Found:
+    """The newest of some sets (oldest first) that verifies, and why newer ones do not."""
+    rejected: list[tuple[Path, str]] = []
+    for path in reversed(list(sets)):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            rejected.append((path, str(error)))
+        else:
+            return Found(path, rejected)
+    return Found(None, rejected)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    _write_file(temporary, [f"{json.dumps(content, indent=1)}\n".encode()])
+    temporary.rename(path)
+    _force(path.parent)
+
+
+def _write_file(path: Path, parts: Iterable[Any]) -> dict[str, Any]:
+    """Write and hash at the same time; both leave the interpreter to other threads."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("xb") as out:
+        for part in parts:
+            digest.update(part)
+            out.write(part)
+            size += len(part)
+        out.flush()
+        os.fsync(out.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _safetensors(arrays: Arrays) -> Iterable[Any]:
+    """The parts of a safetensors file: length of the header, header, arrays, the widest first so that all are aligned.
+
+    The library's own writer would hold the interpreter, and with it the training, until a whole file is on disk.
+    """
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize)
+    header, offset = {}, 0
+    for name, array in ordered:
+        end = offset + array.nbytes
+        header[name] = {"dtype": _DTYPES[array.dtype.str], "shape": list(array.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, array in ordered:
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise CheckpointError(f"{path.parent}: {path.name} cannot be read ({error.strerror})") from None
+
+
+def _force(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

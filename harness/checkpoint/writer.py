@@ -1,0 +1,102 @@
+"""Writes sets in a thread of its own, one at a time, so that training goes on while the disk works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoint.sets import Arrays, keep_newest, set_path, write_json, write_set
+from harness.errors import CheckpointError
+
+BEST = "best.json"
+
+
+class SetWriter:
+    """The sets of one run: what is written, how many are kept, and which is the best.
+
+    Only one write is under way at any time: whoever wants the next waits for it, and the arrays handed in must not
+    change before that.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Start.
+
+        Args:
+            folder: where the sets lie; it must exist.
+            keep: how many of the newest sets stay; the best stays as well.
+        """
+        self._folder = folder
+        self._keep = keep
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[Path] | None = None
+
+    def start(
+        self,
+        iteration: int,
+        arrays: Mapping[str, Arrays],
+        manifest: Mapping[str, Any],
+        *,
+        best: Mapping[str, Any] | None = None,
+        first: Callable[[], None] | None = None,
+    ) -> None:
+        """Begin to write a set; `wait` for the last one before.
+
+        Args:
+            iteration: of the set.
+            arrays: `parameters` and `slots`; they belong to the writer until `wait` returns.
+            manifest: see `write_set`.
+            best: `iteration`, `metric` and `value` of the best set so far, which may be this one.
+            first: is done in the thread before the set is written.
+        """
+        if self._pending is not None:
+            raise RuntimeError("a set is still being written: wait() comes first")
+        self._pending = self._worker.submit(self._write, iteration, arrays, manifest, best, first)
+
+    def wait(self) -> CheckpointError | None:
+        """Wait for the write under way, if there is one; what went wrong with it is returned once."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return None
+        error = pending.exception()
+        if error is None or isinstance(error, CheckpointError):
+            return error
+        raise error
+
+    def poll(self) -> CheckpointError | None:
+        """What went wrong with the last write, if it has ended; does not wait."""
+        return self.wait() if self._pending is not None and self._pending.done() else None
+
+    def close(self) -> None:
+        """End the thread, after the set that it is at."""
+        self._worker.shutdown()
+
+    def _write(
+        self,
+        iteration: int,
+        arrays: Mapping[str, Arrays],
+        manifest: Mapping[str, Any],
+        best: Mapping[str, Any] | None,
+        first: Callable[[], None] | None,
+    ) -> Path:
+        try:
+            if first is not None:
+                first()
+            written = write_set(self._folder, iteration, arrays, manifest)
+            if best is not None:
+                mark_best(self._folder, best)
+            protected = [set_path(self._folder, best["iteration"])] if best is not None else []
+            keep_newest(self._folder, self._keep, protected)
+        except OSError as error:
+            where = error.filename or self._folder
+            raise CheckpointError(
+                f"{where}: iteration {iteration} could not be saved ({error.strerror or error}); sets that are there "
+                "are untouched"
+            ) from error
+        return written
+
+
+def mark_best(folder: Path, best: Mapping[str, Any]) -> None:
+    """Let `best.json` name the best set, its metric and the value."""
+    write_json(folder / BEST, {"set": set_path(folder, best["iteration"]).name, **best})

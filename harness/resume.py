@@ -1,0 +1,236 @@
+"""Which set a run goes on from, and what it then is: configuration, plan and state of the run that was begun.
+
+Rank 0 looks at the disk and tells the others; from there on everything is decided from the same manifest everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.checkpoint import (
+    Conflicts,
+    amend,
+    compare,
+    explain_plan,
+    list_sets,
+    locate,
+    newest_whole,
+    plan_of,
+    read_manifest,
+    refuse_fixed,
+    remove_debris,
+    saved_config,
+    set_aside,
+    take_saved,
+)
+from harness.config import RunConfig
+from harness.errors import CheckpointError, ConfigError
+from harness.plan import LRPlan, Sizes
+from harness.report import RunFolder
+
+_OWN = {"config.yaml", "plan.csv", "plan.png", "metrics.jsonl", "checkpoints", ".lock"}
+
+
+class Start(NamedTuple):
+    """How a run begins, as the command line says.
+
+    Attributes:
+        resume: `auto` (from the newest whole set in the run's folder, if there is one), `never`, or the path of a set,
+            a folder of sets or another run's folder.
+        overwrite: move an existing folder of the same name aside.
+        on_conflict: where set and configuration differ: `error`, or go on by `config` or `checkpoint`.
+    """
+
+    resume: str = "never"
+    overwrite: bool = False
+    on_conflict: str = "error"
+
+
+class Origin(NamedTuple):
+    """The set that a run goes on from; JSON can hold it.
+
+    Attributes:
+        path: of the set.
+        manifest: what it says.
+        here: whether it lies in the run's own folder.
+        abandoned: sets in the run's folder that are newer, or damaged: they do not belong to the run any more.
+        reasons: why newer sets were rejected.
+    """
+
+    path: str
+    manifest: dict[str, Any]
+    here: bool
+    abandoned: list[str]
+    reasons: list[str]
+
+    @property
+    def iteration(self) -> int:
+        """The last update that the set contains."""
+        return int(self.manifest["iteration"])
+
+
+def find_origin(folder: RunFolder, start: Start) -> Origin | None:
+    """Look for the set to go on from; `None` for a run that begins anew. Nothing is changed but the folder's lock.
+
+    Raises:
+        CheckpointError: if there are sets and none is whole, or the path given has none.
+        ConfigError: if the folder is in use, or is no run's.
+    """
+    if start.resume == "never":
+        return None
+    own = folder.path / "checkpoints"
+    if folder.path.exists() and not start.overwrite:
+        _refuse_foreign(folder.path)
+        folder.lock()
+    sets = list_sets(own) if start.resume == "auto" else locate(Path(start.resume))
+    if not sets:
+        if (folder.path / "final.params").exists():
+            raise ConfigError(
+                f"{folder.path} holds a finished run without checkpoints; move it aside with --overwrite, or choose "
+                "another --set name=..."
+            )
+        return None
+    found = newest_whole(sets)
+    reasons = [reason for _, reason in found.rejected]
+    if found.newest is None:
+        raise CheckpointError(
+            "no set is whole:\n  "
+            + "\n  ".join(reasons)
+            + "\nbegin anew with --overwrite, which moves the folder aside"
+        )
+    here = found.newest.parent.resolve() == own.resolve()
+    later = [path for path in list_sets(own) if path.name > found.newest.name] if here else []
+    manifest = read_manifest(found.newest)
+    return Origin(str(found.newest), manifest, here, [str(path) for path in later], reasons)
+
+
+def open_folder(folder: RunFolder, start: Start, origin: Origin | None) -> list[str]:
+    """Make the folder of a new run, or take up that of one that goes on.
+
+    Returns:
+        What the user should know of it, a sentence each.
+
+    Raises:
+        ConfigError: if the folder holds a run already, is in use, or cannot be written.
+    """
+    goes_on = origin is not None and origin.here
+    begins_again = origin is None and start.resume == "auto" and folder.path.exists() and not start.overwrite
+    if not (goes_on or begins_again):
+        folder.claim(start.overwrite)
+    folder.lock()
+    said = [] if origin is None else [f"rejected: {reason}" for reason in origin.reasons]
+    try:
+        sets = folder.path / "checkpoints"
+        sets.mkdir(exist_ok=True)
+        remove_debris(sets)
+        if origin is not None:
+            moved = set_aside([Path(path) for path in origin.abandoned])
+            said += [
+                f"no longer of this run: {old} is now {new}" for old, new in zip(origin.abandoned, moved, strict=True)
+            ]
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be written ({error.strerror}); make it writable") from None
+    return said
+
+
+class Settled(NamedTuple):
+    """A configuration that has met the set that the run goes on from.
+
+    Attributes:
+        config: what holds from here on, resolved.
+        saved: what held when the set was written.
+        conflicts: how they differ where it matters.
+        amendments: of the plan, this start's included.
+        undecided: whether the user has to choose before anything goes on.
+    """
+
+    config: RunConfig
+    saved: RunConfig
+    conflicts: Conflicts
+    amendments: list[dict[str, Any]]
+    undecided: bool
+
+
+def settle(config: RunConfig, origin: Origin, *, workers: int, threads: int, on_conflict: str) -> Settled:
+    """Compare the run's configuration with the set's, and take one of the two where they differ.
+
+    Raises:
+        CheckpointError: for what cannot change in a run, and if the workers cannot share its shards.
+    """
+    manifest, path = origin.manifest, origin.path
+    shards = manifest["shards"]
+    if config.batch.shards in (None, shards) and shards % workers:
+        fitting = ", ".join(str(n) for n in range(1, shards + 1) if shards % n == 0)
+        raise CheckpointError(
+            f"{path}: its run has {shards} shards of {manifest['batch_size']}, which cannot be dealt evenly to "
+            f"{workers} workers; go on with a number of workers that divides {shards}: {fitting}"
+        )
+    saved = saved_config(manifest, path)
+    wanted = config.resolved(shards=config.batch.shards or shards, threads=threads)
+    conflicts = compare(saved, wanted)
+    if on_conflict == "checkpoint":
+        wanted = take_saved(conflicts, wanted)
+        refuse_fixed(path, conflicts._replace(optimizer=[]), config.source)
+    else:
+        refuse_fixed(path, conflicts, config.source)
+    amendments = manifest["state"]["amendments"]
+    differs = bool(conflicts.plan or conflicts.optimizer)
+    if differs and on_conflict != "error":
+        amendments = amend(amendments, origin.iteration, on_conflict, conflicts, saved)
+    return Settled(wanted, saved, conflicts, amendments, undecided=differs and on_conflict == "error")
+
+
+def settle_plan(settled: Settled, origin: Origin, sizes: Sizes, data: str) -> tuple[LRPlan, str | None]:
+    """The plan of a run that goes on; and, where the user has to choose, what the choice is between.
+
+    Raises:
+        CheckpointError: if the data are others, or the run would already be over.
+    """
+    source, path = settled.config.source, origin.path
+    if data != origin.manifest["data"]:
+        then = origin.manifest["sizes"]["num_samples"]
+        raise CheckpointError(
+            f"{source}: the training data are not those that {path} was trained with ({then} samples then, "
+            f"{sizes.num_samples} now; number, shape or labels differ); give the same data, or start a new run from "
+            f"its weights: --set init.from={path} --set name=..."
+        )
+    plan = plan_of(settled.config, sizes, settled.amendments)
+    conflict = None
+    if settled.undecided:
+        saved_plan = plan_of(settled.saved, _sizes_of(settled.saved, sizes), origin.manifest["state"]["amendments"])
+        conflict = explain_plan(path, settled.conflicts, origin.iteration, saved_plan, plan, source)
+    if origin.iteration > sizes.num_iterations:
+        raise CheckpointError(
+            f"{source}: {path} is {origin.iteration} iterations into its run, which would now end after "
+            f"{sizes.num_iterations}; make the run longer (train), or go on from an earlier set with --resume PATH"
+            + (f"\n{conflict}" if conflict else "")
+        )
+    return plan, conflict
+
+
+def warnings_for(origin: Origin, environment: dict[str, Any]) -> Sequence[str]:
+    """What may change the last bits of a result: other versions, another number of threads."""
+    then = origin.manifest["environment"]
+    differing = [f"{key} {then.get(key)} -> {now}" for key, now in environment.items() if then.get(key) != now]
+    return [f"the last bits may differ from an unbroken run's: {', '.join(differing)}"] if differing else []
+
+
+def _sizes_of(config: RunConfig, sizes: Sizes) -> Sizes:
+    return Sizes.of(
+        config.train,
+        num_samples=sizes.num_samples,
+        shards=sizes.shards,
+        batch_size=sizes.batch_size,
+        source=config.source,
+    )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if "config.yaml" not in names and names - _OWN:
+        raise ConfigError(
+            f"{folder} is not the folder of a run (it has no config.yaml, but {', '.join(sorted(names - _OWN)[:3])}); "
+            "choose another --set name=..."
+        )

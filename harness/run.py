@@ -1,0 +1,236 @@
+"""A run before its first update: configuration, data, plan and weights, settled on every rank alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from harness.checkpoint import read_arrays
+from harness.comm import World
+from harness.config import RunConfig
+from harness.data import Augmentation, BatchStream, Order, Splits, load
+from harness.errors import CheckpointError, ConfigError, DataError, DisagreementError
+from harness.gluon import Learner, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
+from harness.plan import LRPlan, Sizes, resolve_shards
+from harness.report import RunFolder
+from harness.resume import Origin, Settled, Start, find_origin, settle, settle_plan
+
+T = TypeVar("T")
+
+
+class Run:
+    """A configuration that has met its data, its workers, and the set it goes on from.
+
+    Attributes:
+        world: the ranks.
+        config: resolved, with shards and threads as numbers.
+        folder: of the run.
+        start: how it begins.
+        origin: the set it goes on from; `None` for a new run.
+        amendments: what was changed in its plan on the way.
+        sizes: samples, shards, iterations.
+        plan: learning rate and momentum of every iteration.
+        plan_fingerprint: of that plan.
+        splits: the data.
+        data_fingerprint: of the training data.
+        order: which samples each iteration sees.
+        augmentation: what is done to samples.
+        metrics: by name.
+        best_is: whether the `highest` or the `lowest` value of `checkpoint.best` is the best.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        world: World,
+        *,
+        threads: int,
+        emulate_np: int | None = None,
+        start: Start | None = None,
+    ) -> None:
+        """Read the data and build the plan, on every rank alike.
+
+        Args:
+            config: as read.
+            world: the ranks.
+            threads: threads a rank computes with.
+            emulate_np: how many ranks this one process plays.
+            start: whether to go on from a set; by default it begins anew.
+
+        Raises:
+            HarnessError: of the kind that failed, on every rank, when it failed on any.
+        """
+        self.world = world
+        self.config = config
+        self.start = start or Start()
+        self.folder = RunFolder(Path(config.output) / config.run_name)
+        found = world.on_root("origin", lambda: find_origin(self.folder, self.start))
+        self.origin = None if found is None else Origin(*found)
+        settled = self._settle(emulate_np or world.size, threads)
+        self.splits: Splits = self._agreed("data", lambda: _load(self.config))
+        self.data_fingerprint = self.splits.fingerprint()
+        self.sizes, self.plan, self._conflict = self._agreed("plan", lambda: self._build_plan(settled))
+        shards, size = self.sizes.shards, self.sizes.batch_size
+        self.order = Order(self.sizes.num_samples, shards, size, self.config.seed, self.config.train.last_batch)
+        self.augmentation = self._agreed("augmentation", self._build_augmentation)
+        self.metrics = self._agreed("metrics", lambda: build_metrics(self.config.evaluation.metrics))
+        self.best_is = self._agreed("best", self._direction)
+        self.plan_fingerprint = self.plan.fingerprint()
+        must_be_equal(world, "config", self.config.fingerprint())
+        must_be_equal(world, "plan", self.plan_fingerprint)
+        must_be_equal(world, "training data", self.data_fingerprint)
+
+    def stream(self) -> BatchStream:
+        """This rank's training batches, a function of the iteration; to be closed."""
+        own = shards_of_rank(self.sizes.shards, self.world)
+        return BatchStream(self.splits.train, self.order, own, self.augmentation, self.config.seed)
+
+    def learner(self, stream: BatchStream) -> Learner:
+        """The learner, in the state it goes on from; metrics are tried at once, so that none fails hours later."""
+        data, label = self.splits.train.take(np.arange(min(2, self.sizes.num_samples)))
+        samples = self.augmentation.evaluate(data, self.splits.train.full_scale), label.astype(np.float32)
+        learner = build_learner(
+            self.config,
+            self.world,
+            stream,
+            shards=self.sizes.shards,
+            samples=samples,
+            classes=self.splits.num_classes,
+            weights=self.config.init.from_ if self.origin is None else None,
+        )
+        prediction, _ = learner.predict(*samples)
+        self._agreed("metrics", lambda: try_metrics(self.metrics, prediction, samples[1]))
+        if self.origin is not None:
+            origin = self.origin
+            self.world.on_root("resume", lambda: self._restore(learner, origin))
+            learner.take_state_of_root()
+        return learner
+
+    def evaluate(self, learner: Learner, split: str) -> dict[str, float]:
+        """Mean loss and metrics of a split by name."""
+        dataset = getattr(self.splits, split)
+        return evaluate(learner, dataset, self.config.batch.size, self.augmentation, self.metrics)
+
+    @property
+    def held_out(self) -> list[str]:
+        """The splits that there are to evaluate on; the first is the one looked at while training."""
+        return [split for split in ("validation", "test") if getattr(self.splits, split) is not None]
+
+    def _settle(self, workers: int, threads: int) -> Settled | None:
+        """Make the configuration definite: by itself in a new run, by the set in one that goes on."""
+        config, origin = self.config, self.origin
+        if origin is None:
+            shards = self._agreed("shards", lambda: resolve_shards(config, workers))
+            self.config = config.resolved(shards=shards, threads=threads)
+            self.amendments: list[dict[str, Any]] = []
+            return None
+        choice = self.start.on_conflict
+        settled = self._agreed(
+            "settled", lambda: settle(config, origin, workers=workers, threads=threads, on_conflict=choice)
+        )
+        self.config = settled.config
+        self.amendments = settled.amendments
+        return settled
+
+    def _restore(self, learner: Learner, origin: Origin) -> None:
+        arrays = read_arrays(Path(origin.path))
+        numbers = {key: origin.manifest["state"][key] for key in learner.numbers()}
+        state = State(arrays["parameters"], arrays["slots"], numbers)
+        problems = learner.misfits(state)
+        if problems:
+            raise CheckpointError(
+                f"{self.config.source}: {origin.path} does not fit this network and optimizer:\n  "
+                + "\n  ".join(problems)
+                + (f"\n{self._conflict}" if self._conflict else "")
+            )
+        if self._conflict is not None:
+            raise CheckpointError(self._conflict)
+        learner.restore(state)
+
+    def _build_augmentation(self) -> Augmentation:
+        section = self.config.data.augment
+        mean, std = _tuple(section.mean), _tuple(section.std)
+        augmentation = Augmentation(pad_crop=section.pad_crop, flip=section.flip, mean=mean, std=std)
+        augmentation.check(self.splits.sample_shape)
+        return augmentation
+
+    def _direction(self) -> str | None:
+        best, said = self.config.checkpoint.best, self.config.checkpoint.best_is
+        if best is None:
+            return None
+        known = "lowest" if best == "loss" else self.metrics[best].best
+        if known is None and said is None:
+            raise ConfigError(
+                f"checkpoint.best: {best!r} is your own; say with best_is whether highest or lowest is best"
+            )
+        if None not in (known, said) and known != said:
+            raise ConfigError(
+                f"checkpoint.best_is: {said} is wrong for {best!r}, of which the {known} is best; remove it"
+            )
+        if not self.held_out:
+            raise ConfigError("checkpoint.best: the data have neither a validation nor a test split; hold some out")
+        return known or said
+
+    def _agreed(self, name: str, work: Callable[[], T]) -> T:
+        """Do `work` on all ranks or fail on all, with the configuration's file in the message."""
+
+        def named() -> T:
+            try:
+                return work()
+            except (ConfigError, DataError) as error:
+                source = self.config.source
+                raise error if str(error).startswith(source) else type(error)(f"{source}: {error}") from error
+
+        return self.world.agreed(name, named)
+
+    def _build_plan(self, settled: Settled | None) -> tuple[Sizes, LRPlan, str | None]:
+        config = self.config
+        if config.lr.base == "auto":
+            raise ConfigError(
+                f"{config.source}: lr.base: auto needs a learning-rate finder, which this version does not "
+                "have; give a number"
+            )
+        sizes = Sizes.of(
+            config.train,
+            num_samples=len(self.splits.train),
+            shards=config.batch.shards or 1,
+            batch_size=config.batch.size,
+            source=config.source,
+        )
+        if settled is None or self.origin is None:
+            return sizes, LRPlan(config.lr, sizes, config.source), None
+        return sizes, *settle_plan(settled, self.origin, sizes, self.data_fingerprint)
+
+
+def must_be_equal(world: World, what: str, value: str) -> None:
+    """End the run on every rank if a value is not the same on all of them.
+
+    Raises:
+        DisagreementError: naming the ranks that differ from rank 0.
+    """
+    everyone = world.allgather_object(value, f"equal.{what}")
+    different = [rank for rank, other in enumerate(everyone) if other != everyone[0]]
+    if different:
+        listing: Mapping[int, str] = {rank: everyone[rank] for rank in (0, *different)}
+        raise DisagreementError(
+            f"the {what} differs between ranks: " + ", ".join(f"rank {r}: {v[:12]}" for r, v in listing.items())
+        ).on_all_ranks()
+
+
+def _load(config: RunConfig) -> Splits:
+    data = config.data
+    return load(
+        data.name,
+        root=data.root,
+        download=data.download,
+        validation=data.validation,
+        params=data.params,
+        seed=config.seed,
+    )
+
+
+def _tuple(values: list[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)

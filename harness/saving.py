@@ -1,0 +1,177 @@
+"""When a run saves, what stands in a set besides arrays, and what a failed write means.
+
+Every rank takes the same decisions; only rank 0 copies the state and writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from types import TracebackType
+from typing import Any
+
+from harness.checkpoint import SetWriter, mark_best
+from harness.errors import CheckpointError
+from harness.gluon import Learner, Requests, State
+from harness.report import MetricsFile
+from harness.run import Run
+from harness.units import ClockTime
+
+_BUILD = ("numpy", "mxnet", "horovod")
+
+
+def environment_of(run: Run) -> dict[str, Any]:
+    """What a result's last bits depend on besides the configuration."""
+    versions = {"python": python_version()}
+    for package in _BUILD:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue  # a CUDA build of MXNet has another name
+    return {**versions, "threads_per_rank": run.config.threads_per_rank}
+
+
+class Saver:
+    """Writes the sets of one run, by iterations, by rank 0's clock, and whenever the best metric so far was seen."""
+
+    def __init__(
+        self, run: Run, learner: Learner, folder: Path, metrics: MetricsFile | None, say: Callable[[str], None]
+    ) -> None:
+        """Start.
+
+        Args:
+            run: what is trained.
+            learner: whose state is saved.
+            folder: of the sets.
+            metrics: on rank 0, the file whose lines must be on disk before a set that is newer.
+            say: shows a line to the user.
+        """
+        config = run.config.checkpoint
+        self._run, self._learner, self._metrics, self._say = run, learner, metrics, say
+        self._stops = config.on_failure == "stop"
+        self._metric, self._mode = config.best, run.best_is
+        self._enabled = config.every is not None or config.best is not None
+        self._every_s, self._every = None, None
+        if isinstance(config.every, ClockTime):
+            self._every_s = config.every.seconds
+        elif config.every is not None:
+            self._every = max(1, run.sizes.iterations(config.every))
+        self._writer = SetWriter(folder, config.keep) if run.world.rank == 0 else None
+        self._buffer: State | None = None
+        self._failure: CheckpointError | None = None
+        self._best: dict[str, Any] | None = None
+        self._last = 0
+        if run.origin is not None:
+            self._last = run.origin.iteration
+            self._best = run.origin.manifest["state"]["best"]
+            if self._best is not None and self._best["metric"].partition(".")[2] != self._metric:
+                self._best = None
+            if self._writer is not None and self._best is not None and run.origin.here:
+                mark_best(folder, self._best)
+        self._is_best = False
+        self._asked = False
+        self._since_s = time.monotonic()
+
+    def ask(self) -> Requests | None:
+        """What rank 0 has to ask of all ranks with the next update."""
+        if self._writer is None:
+            return None
+        self._take(self._writer.poll())
+        due = self._every_s is not None and time.monotonic() - self._since_s >= self._every_s and not self._asked
+        self._asked = self._asked or due
+        return Requests(save=due, failure=self._failure is not None)
+
+    def evaluated(self, t: int, split: str, values: Mapping[str, float]) -> None:
+        """Note the metrics that sets are judged by."""
+        if self._metric is None:
+            return
+        value, best = values[self._metric], self._best
+        sign = 1.0 if self._mode == "highest" else -1.0
+        if value == value and (best is None or sign * value > sign * best["value"]):
+            self._best = {"iteration": t, "metric": f"{split}.{self._metric}", "value": value}
+            self._is_best = True
+
+    def after(self, t: int) -> None:
+        """Save if it is time to.
+
+        Raises:
+            CheckpointError: on every rank, if a set could not be written and the policy is to stop.
+        """
+        requests = self._learner.requests()
+        if requests.failure:
+            self._run.world.on_root("checkpoint", self._raise)
+        by_count = self._every is not None and t % self._every == 0
+        at_end = self._enabled and t == self._run.sizes.num_iterations
+        if (by_count or at_end or requests.save or self._is_best) and t > self._last:
+            self._save(t)
+
+    def finish(self) -> None:
+        """Wait until the last set is on disk.
+
+        Raises:
+            CheckpointError: on every rank, if it could not be written and the policy is to stop.
+        """
+        self._run.world.on_root("checkpoint.last", self._finish)
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self._take(self._writer.wait())
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _take(self, error: CheckpointError | None) -> None:
+        if error is None:
+            return
+        if self._stops:
+            self._failure = error
+        else:
+            self._say(f"warning: {error} (going on, as checkpoint.on_failure says)")
+
+    def _save(self, t: int) -> None:
+        self._last, self._is_best, self._asked = t, False, False
+        self._since_s = time.monotonic()
+        if self._writer is None:
+            return
+        self._take(self._writer.wait())
+        if self._failure is not None:
+            return
+        self._buffer = self._learner.snapshot(self._buffer)
+        arrays = {"parameters": self._buffer.parameters, "slots": self._buffer.slots}
+        sync = None if self._metrics is None else self._metrics.sync
+        self._writer.start(t, arrays, self._manifest(t, self._buffer.numbers), best=self._best, first=sync)
+
+    def _manifest(self, t: int, numbers: Mapping[str, Any]) -> dict[str, Any]:
+        run, plan = self._run, self._run.plan
+        around = [i for i in (t - 1, t, t + 1) if 1 <= i <= run.sizes.num_iterations]
+        return {
+            "state": {"iteration": t, **numbers, "amendments": run.amendments, "best": self._best},
+            "shards": run.sizes.shards,
+            "batch_size": run.sizes.batch_size,
+            "sizes": {key: value for key, value in vars(run.sizes).items() if key not in ("shards", "batch_size")},
+            "data": run.data_fingerprint,
+            "plan": {
+                "described": plan.describe(),
+                "fingerprint": run.plan_fingerprint,
+                "lr": {str(i): plan.lr(i) for i in around},
+            },
+            "config": run.config.plain(),
+            "environment": environment_of(run),
+            "world": {"kind": run.world.kind, "size": run.world.size},
+        }
+
+    def __enter__(self) -> Saver:
+        """The saver, ready."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the thread, after the set that it is at: what is whole stays, whatever ended the run."""
+        if self._writer is not None:
+            self._writer.close()
