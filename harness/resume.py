@@ -103,6 +103,11 @@ def find_origin(folder: RunFolder, start: Start) -> Origin | None:
     here = found.newest.parent.resolve() == own.resolve()
     later = [path for path in list_sets(own) if path.name > found.newest.name] if here else []
     manifest = read_manifest(found.newest)
+    if "state" not in manifest:
+        raise CheckpointError(
+            f"{found.newest}: holds weights alone, nothing to go on from; begin a run with them: "
+            f"--set init.from={found.newest}"
+        )
     return Origin(str(found.newest), manifest, here, [str(path) for path in later], reasons)
 
 

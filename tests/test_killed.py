@@ -1,0 +1,163 @@
+"""Killed at random moments and started again, a run ends with the bits of the unbroken one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
+KILLS = 20 if THOROUGH else 6
+NETWORK = (
+    "network={name: cnn, params: {channels: [8, 16], hidden: 32, dropout: 0.3, batch_norm: true}}",
+    "data.augment={pad_crop: 1, flip: true, mean: [0.3], std: [0.4]}",
+    "batch.size=16",
+    "train={iterations: 300}",
+    "evaluation={every: 70it, metrics: [accuracy]}",
+    "checkpoint={every: 15it, keep: 2, best: accuracy}",
+    "log.every=1it",
+    "threads_per_rank=1",
+    "lr.schedule={one_cycle: {start_lr: 0.1x, max_lr: 1x, cycle_length: 80%, cooldown_length: 20%, finish_lr: 0.001x}}",
+)
+OPTIMIZERS = {
+    "sgd": "{name: sgd, params: {momentum: 0.9, wd: 1e-4}}",
+    "nag": "{name: nag, params: {momentum: 0.9}}",
+    "adam": "{name: adam}",
+    "lamb": "{name: lamb}",
+    "lars": "{name: lars, params: {momentum: 0.9, eta: 0.1}}",
+    "nadam": "{name: nadam}",
+}
+BASES = {"adam": 0.003, "lamb": 0.01, "nadam": 0.003}
+CASES = [(name, np) for name in OPTIMIZERS for np in (None, 2)] if THOROUGH else [("sgd", 2), ("nadam", None)]
+
+
+class Job:
+    """One attempt at a run, which can be killed with everything that it started."""
+
+    def __init__(self, output: Path, optimizer: str, np: int | None, *options: str) -> None:
+        self.output = output
+        settings = [
+            *NETWORK,
+            f"optimizer={OPTIMIZERS[optimizer]}",
+            f"lr.base={BASES.get(optimizer, 0.1)}",
+            f"output={output}",
+        ]
+        launcher = [] if np is None else [str(Path(sys.executable).with_name("horovodrun")), "-np", str(np)]
+        words = [word for setting in settings for word in ("--set", setting)]
+        self.log = output.with_suffix(".log").open("a+")
+        self.process = subprocess.Popen(
+            [*launcher, sys.executable, "launch/train.py", *words, *options],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def members(self) -> list[int]:
+        """The processes of this run, the ranks that horovodrun put into sessions of their own among them."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if f"output={self.output}".encode() in words:
+                    found.append(int(entry.name))
+        return found
+
+    def kill(self, which: str, generator: random.Random) -> None:
+        """SIGKILL everything, or one process and wait until the rest has gone."""
+        members = self.members()
+        for pid in members if which == "all" else generator.sample(members, 1) if members else []:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(timeout=60)
+        for pid in self.members():  # horovodrun gone, its ranks would go on alone
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        deadline = time.monotonic() + 10
+        while self.members() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.log.close()
+
+    def end(self) -> str:
+        """Wait for the end, and give everything that was printed."""
+        try:
+            self.process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.kill("all", random.Random(0))
+            pytest.fail(f"no end: {self.output.with_suffix('.log').read_text()[-3000:]}")
+        self.log.seek(0)
+        text = self.log.read()
+        self.log.close()
+        assert self.process.returncode == 0, text[-3000:]
+        return text
+
+
+def result_of(folder: Path) -> dict:
+    """Everything that must be equal: every bit of the last set, its JSON, and the metrics without their clocks."""
+    last = folder / "digits" / "checkpoints" / "iteration-000000300"
+    clocks = ("time", "images_per_s")
+    lines = (folder / "digits" / "metrics.jsonl").read_text().splitlines()
+    return {
+        "parameters": (last / "params.safetensors").read_bytes(),
+        "slots": (last / "optimizer.safetensors").read_bytes(),
+        "state": json.loads((last / "manifest.json").read_text())["state"],
+        "metrics": [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines],
+        "best": json.loads((folder / "digits" / "checkpoints" / "best.json").read_text()),
+        "weights": (folder / "digits" / "final.params").read_bytes(),
+    }
+
+
+@pytest.mark.parametrize(("optimizer", "np"), CASES)
+def test_killed_at_random_moments(tmp_path, optimizer, np):
+    started = time.monotonic()
+    straight = Job(tmp_path / "straight", optimizer, np).end()
+    whole_s = time.monotonic() - started
+
+    generator = random.Random(f"{optimizer} {np}")
+    killed = tmp_path / "killed"
+    log, metrics = killed.with_suffix(".log"), killed / "digits" / "metrics.jsonl"
+    survived = []
+    for attempt in range(KILLS):
+        job = Job(killed, optimizer, np, "--resume", "auto")
+        if (
+            attempt % 4
+        ):  # in three of four attempts after the first new line; in the fourth at any time, set-up included
+            size = metrics.stat().st_size if metrics.exists() else 0
+            limit = time.monotonic() + 60
+            while job.process.poll() is None and time.monotonic() < limit:
+                if metrics.exists() and metrics.stat().st_size not in (0, size):
+                    break
+                time.sleep(0.01)
+            time.sleep(generator.uniform(0, 0.06 * whole_s))
+        else:
+            time.sleep(generator.uniform(0, whole_s))
+        survived.append(job.process.poll() is not None)
+        job.kill("one" if attempt % 3 == 2 else "all", generator)
+    final = Job(killed, optimizer, np, "--resume", "auto").end()
+
+    resumed = sorted({int(n) for n in re.findall(r"going on after iteration (\d+)", final)})
+    print(f"{optimizer} np={np}: {KILLS} kills, {sum(survived)} after the end, went on after {resumed}")
+    assert sum(survived) <= KILLS / 3, log.read_text()[-2000:]
+    assert len(resumed) >= 2, "no attempt went on from a set"
+    digests = {re.search(r"digest ([0-9a-f]{64})", text)[1] for text in (straight, final)}
+    assert len(digests) == 1
+    expected, found = result_of(tmp_path / "straight"), result_of(killed)
+    for key in expected:
+        assert found[key] == expected[key], key

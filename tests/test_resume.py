@@ -1,0 +1,300 @@
+"""What a run may be when it goes on: another number of workers, another plan by choice, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+
+SMALL = (
+    "network={name: cnn, params: {channels: [8], hidden: 16, dropout: 0.3, batch_norm: true}}",
+    "data.augment={pad_crop: 1, flip: true}",
+    "batch={size: 8, shards: 4}",
+    "train={iterations: 120}",
+    "evaluation.every=50it",
+    "checkpoint={every: 20it, keep: 10}",
+    "threads_per_rank=1",
+)
+
+
+def words(*settings):
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of an unbroken run of 120 iterations under two ranks; copied by whoever changes it."""
+    return tmp_path_factory.mktemp("unbroken")
+
+
+@pytest.fixture
+def unbroken(start, finished):
+    if not (finished / "out.txt").exists():
+        logs = finished / "logs"
+        done = start("tests/programs/logged_train.py", logs, *words(*SMALL, f"output={finished}"), np=2)
+        (finished / "out.txt").write_text(done.stdout)
+    return finished
+
+
+@pytest.fixture
+def copy(unbroken, tmp_path):
+    shutil.copytree(unbroken / "digits", tmp_path / "digits")
+    return tmp_path
+
+
+def digest_in(text):
+    return re.search(r"digest ([0-9a-f]{64})", text)[1]
+
+
+def shards_in(logs):
+    found = {}
+    for file in logs.glob("*.jsonl"):
+        for line in file.read_text().splitlines():
+            t, shard, bits = json.loads(line)
+            found[t, shard] = bits
+    return found
+
+
+def metrics_of(folder):
+    clocks = ("time", "images_per_s")
+    lines = (folder / "digits" / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
+
+
+@pytest.mark.parametrize(("np", "options"), [(None, []), (4, []), (None, ["--emulate-np", "4"])])
+def test_another_number_of_workers_plays_the_same_samples(start, unbroken, copy, np, options):
+    resume = ["--resume", copy / "digits/checkpoints/iteration-000000060"]
+    settings = words(*SMALL, f"output={copy}")
+    done = start("tests/programs/logged_train.py", copy / "logs", *settings, *resume, *options, np=np)
+    played, expected = shards_in(copy / "logs"), shards_in(unbroken / "logs")
+    assert set(played) == {(t, s) for t in range(61, 121) for s in range(4)}
+    assert all(played[key] == expected[key] for key in played)
+    if np is None:  # above two ranks Horovod adds in the order of a ring, not in that of our tree
+        assert digest_in(done.stdout) == digest_in((unbroken / "out.txt").read_text())
+        assert metrics_of(copy) == metrics_of(unbroken)
+    assert "is now" in done.stdout
+    assert sorted(path.name for path in (copy / "digits/checkpoints/aside").iterdir()) == [
+        f"iteration-{n:09d}" for n in (80, 100, 120)
+    ]
+
+
+def test_three_workers_cannot_share_four_shards(start, copy):
+    arguments = [*words(*SMALL, f"output={copy}"), "--resume", "auto"]
+    done = start("launch/train.py", *arguments, np=3, exit_code=None)
+    text = done.stdout + done.stderr
+    assert "4 shards of 8, which cannot be dealt evenly to 3 workers" in text
+    assert "divides 4: 1, 2, 4" in text
+    assert "Exit code: 4" in text
+    emulated = start("launch/train.py", *arguments, "--emulate-np", "3", exit_code=4)
+    assert "divides 4: 1, 2, 4" in emulated.stderr
+    assert "Traceback" not in emulated.stderr
+
+
+def test_shards_null_means_those_of_the_set(start, copy):
+    small = [setting for setting in SMALL if not setting.startswith("batch=")]
+    done = start("launch/train.py", *words(*small, "batch.size=8", f"output={copy}"), "--resume", "auto")
+    assert "120 iterations of 4 x 8" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ("batch.shards=2", ["batch.shards: 4 -> 2", "fixed for the life of a run"]),
+        ("batch.size=16", ["batch.size: 8 -> 16"]),
+        ("seed=1", ["seed: 0 -> 1"]),
+        ("data.augment.flip=false", ["data.augment.flip: True -> False"]),
+        ("data.validation=100", ["data.validation: 0 -> 100"]),
+        ("train={iterations: 120, last_batch: keep}", ["train.last_batch: drop -> keep"]),
+        ("optimizer.name=nag", ["state of another optimizer", "optimizer.name: sgd -> nag", "init.from="]),
+        ("optimizer.name=adam", ["optimizer.name: sgd -> adam"]),
+        ("train.iterations=100", ["120 iterations into its run, which would now end after 100", "earlier set"]),
+    ],
+)
+def test_what_cannot_change(start, copy, change, parts):
+    for policy in ("error", "config"):
+        conflict = [] if policy == "error" else ["--on-conflict", policy]
+        options = [*words(*SMALL, change, f"output={copy}"), "--resume", "auto", *conflict]
+        if change.startswith("optimizer"):  # whose parameters differ as well
+            options += words("optimizer.params={}")
+        done = start("launch/train.py", *options, exit_code=4)
+        for part in parts:
+            assert part in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (copy / "digits/checkpoints/aside").exists()
+
+
+def test_another_network_names_every_array_that_does_not_fit(start, copy):
+    network = "network={name: cnn, params: {channels: [12, 4], hidden: 16, dropout: 0.3, batch_norm: true}}"
+    done = start("launch/train.py", *words(*SMALL, network, f"output={copy}"), "--resume", "auto", exit_code=4)
+    assert "does not fit this network and optimizer" in done.stderr
+    assert "is float32 (8, 1, 3, 3), expected float32 (12, 1, 3, 3)" in done.stderr
+    assert "is missing" in done.stderr
+    assert "/0 is" in done.stderr  # its slot as well
+    assert "network.params" in done.stderr
+
+
+def test_where_the_plan_differs_the_user_chooses(start, copy):
+    longer = [*words(*SMALL, "train.iterations=160", "lr.base=0.2", f"output={copy}"), "--resume", "auto"]
+    refused = start("launch/train.py", *longer, exit_code=4).stderr
+    for part in (
+        "train.iterations: 120 -> 160",
+        "lr.base: 0.1 -> 0.2",
+        "learning rate at iteration",
+        "by the saved plan",
+        "ended",
+        "--on-conflict config",
+        "--on-conflict checkpoint",
+        "init.from=",
+    ):
+        assert part in refused
+    table = [
+        line.split()[-3:] for line in refused.splitlines() if "learning rate at" in line or line.startswith("  by ")
+    ]
+    assert [row[2] for row in table] == ["121", "ended", table[2][2]]
+    assert table[0] == ["119", "120", "121"]
+    assert float(table[1][1]) != float(table[2][1])
+    kept = start("launch/train.py", *longer, "--on-conflict", "checkpoint").stdout
+    assert "done after 120 iterations" in kept
+
+    done = start("launch/train.py", *longer, "--on-conflict", "config").stdout
+    assert "done after 160 iterations" in done
+    state = json.loads((copy / "digits/checkpoints/iteration-000000160/manifest.json").read_text())["state"]
+    (amendment,) = state["amendments"]
+    assert (amendment["iteration"], amendment["choice"]) == (120, "config")
+    assert amendment["changes"] == {"train.iterations": [120, 160], "lr.base": [0.1, 0.2]}
+    rows = [line.split(",") for line in (copy / "digits/plan.csv").read_text().splitlines()[1:]]
+    logged = {line["iteration"]: line["lr"] for line in metrics_of(copy) if line["split"] == "train"}
+    assert len(rows) == 160
+    for iteration, _, lr, _ in rows:  # before the change by the old plan, after it by the new one
+        if int(iteration) in logged:
+            assert logged[int(iteration)] == float(lr)
+
+    again = start("launch/train.py", *longer).stdout  # an amended set agrees with the configuration it was amended by
+    assert "done after 160 iterations" in again
+    assert digest_in(again) == digest_in(done)
+
+
+def test_what_may_change_freely(start, copy):
+    free = ("log.every=1it", "checkpoint.keep=2", "evaluation.every=30it", "network.hybridize=false", "init.from=gone")
+    done = start("launch/train.py", *words(*SMALL, *free, f"output={copy}"), "--resume", "auto")
+    assert "done after 120 iterations" in done.stdout
+
+
+def test_other_data_are_noticed(start, tmp_path, monkeypatch):
+    settings = words(
+        "data={name: 'tests.programs.two_data_sets:load', params: {which: 1}}",
+        "network={name: mlp, params: {hidden: [4]}}",
+        "train={iterations: 20}",
+        f"output={tmp_path}",
+    )
+    start("launch/train.py", *settings)
+    # the same parameters, but the file behind them says something else
+    done = start("launch/train.py", *settings, "--resume", "auto", exit_code=4, OTHER_DATA="1")
+    assert "the training data are not those that" in done.stderr
+
+
+def test_a_fork_begins_in_a_folder_of_its_own(start, unbroken, tmp_path):
+    source = unbroken / "digits/checkpoints/iteration-000000040"
+    settings = words(*SMALL, f"output={tmp_path}", "name=fork")
+    done = start("launch/train.py", *settings, "--resume", source)
+    assert digest_in(done.stdout) == digest_in((unbroken / "out.txt").read_text())
+    lines = (tmp_path / "fork/metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["iteration"] == 50  # the first line after iteration 40
+    assert not (unbroken / "digits/checkpoints/aside").exists()
+
+
+def test_a_new_run_from_the_weights_of_a_set(start, unbroken, tmp_path):
+    settings = words(*SMALL, f"output={tmp_path}", f"init.from={unbroken / 'digits'}")
+    out = start("launch/train.py", "--evaluate-only", *settings).stdout
+    last = [line for line in metrics_of(unbroken) if line["split"] == "test"][-1]
+    assert f"accuracy {last['accuracy']:.4f}" in out
+    assert "done after 120" in start("launch/train.py", *settings).stdout
+
+
+def test_damaged_sets_are_passed_over_and_kept_aside(start, unbroken, copy):
+    sets = copy / "digits/checkpoints"
+    for number, file in ((120, "params.safetensors"), (100, "manifest.json")):
+        path = sets / f"iteration-{number:09d}" / file
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+    done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", "auto")
+    assert "going on after iteration 80" in done.stdout
+    assert "params.safetensors has sha256" in done.stdout
+    assert "manifest.json and manifest.sha256 do not fit together" in done.stdout
+    assert digest_in(done.stdout) == digest_in((unbroken / "out.txt").read_text())
+    assert metrics_of(copy) == metrics_of(unbroken)
+
+    for path in sets.glob("iteration-*/manifest.sha256"):
+        path.unlink()
+    done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", "auto", exit_code=4)
+    assert "no set is whole" in done.stderr
+    assert done.stderr.count("manifest.sha256 cannot be read") == 6
+    assert len(list(sets.glob("iteration-*"))) == 6
+
+
+def test_resume_auto_of_nothing_begins(start, tmp_path):
+    settings = words(*SMALL, "train.iterations=20", f"output={tmp_path}")
+    first = start("launch/train.py", *settings, "--resume", "auto").stdout
+    shutil.rmtree(tmp_path / "digits/checkpoints")  # as if it had been killed before its first set
+    (tmp_path / "digits/final.params").unlink()
+    second = start("launch/train.py", *settings, "--resume", "auto").stdout
+    assert digest_in(first) == digest_in(second)
+    assert [line["iteration"] for line in metrics_of(tmp_path)] == [1, 10, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "part"),
+    [
+        (["--resume", "auto", "--overwrite"], 2, "give one of the two"),
+        (["--on-conflict", "config"], 2, "no effect without --resume"),
+        (["--evaluate-only", "--resume", "auto"], 2, "drop --resume and --overwrite"),
+        (["--resume", "nowhere"], 4, "there is no such folder"),
+        (["--resume", "configs"], 4, "holds no sets"),
+    ],
+)
+def test_command_lines_that_contradict_themselves(start, tmp_path, options, code, part):
+    done = start("launch/train.py", *words(f"output={tmp_path}"), *options, exit_code=code)
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_something_else_is_left_alone(start, tmp_path):
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "thesis.tex").write_text("x")
+    done = start("launch/train.py", *words(f"output={tmp_path}"), "--resume", "auto", exit_code=2)
+    assert "is not the folder of a run" in done.stderr
+    assert "thesis.tex" in done.stderr
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["thesis.tex"]
+
+
+def test_two_processes_do_not_share_a_folder(start, copy):
+    import fcntl
+
+    with (copy / "digits/.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for option in ("auto", copy / "digits/checkpoints/iteration-000000060"):
+            done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", option, exit_code=2)
+            assert "is writing there" in done.stderr
+        done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--overwrite", exit_code=2)
+        assert "is writing there" in done.stderr
+
+
+def test_by_the_clock_and_the_best(start, tmp_path):
+    settings = words(
+        *SMALL,
+        "train.iterations=400",
+        "evaluation.every=10it",
+        "checkpoint={every: 0.4s, keep: 2, best: accuracy}",
+        f"output={tmp_path}",
+    )
+    start("launch/train.py", *settings, np=2)
+    folder = tmp_path / "digits/checkpoints"
+    best = json.loads((folder / "best.json").read_text())
+    evaluated = {line["iteration"]: line["accuracy"] for line in metrics_of(tmp_path) if line["split"] == "test"}
+    assert best["value"] == max(evaluated.values())
+    assert best["iteration"] == min(t for t, value in evaluated.items() if value == best["value"])
+    assert (folder / best["set"]).is_dir()
+    assert len(list(folder.glob("iteration-*"))) in (2, 3)
