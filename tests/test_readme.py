@@ -26,6 +26,12 @@ def test_python_blocks_run():
 
 def test_yaml_blocks_are_configurations_with_plans():
     for block in blocks("yaml"):
+        if not block.startswith("data:"):
+            block += (
+                "data: {name: mnist}\ntrain: {epochs: 1}\nnetwork: {name: cnn}\nlr: {schedule: {constant: {lr: 0.1}}}\n"
+            )
+            assert parse_config(parse_yaml(block, "README.md"), "README.md").checkpoint.best == "accuracy"
+            continue
         config = parse_config(parse_yaml(block, "README.md"), "README.md")
         sizes = Sizes.of(config.train, num_samples=60_000, shards=4, batch_size=config.batch.size)
         plan = LRPlan(config.lr, sizes)
@@ -43,6 +49,31 @@ def test_the_digest_in_the_readme_is_told_twice_and_each_command_exists():
 
 
 def test_the_mistakes_shown_are_told_as_shown(start):
-    shown = re.search(r"\$ python (launch/train.py .*)\n((?:error: .*\n)(?:configs/.*\n)*)", README)
+    shown = re.search(r"\$ python (launch/train.py --set .*)\n((?:error: .*\n)(?:configs/.*\n)*)", README)
     out = start(*shown[1].split(), exit_code=2)
     assert out.stderr == shown[2]
+
+
+def test_the_changed_plan_is_told_as_shown(start, tmp_path):
+    shown = re.search(r"\$ python (launch/train.py --resume auto .*)\n((?:error: .*|  .*|go on .*|\n)*)", README)
+    output = ["--set", f"output={tmp_path}/runs"]
+    start("launch/train.py", "--emulate-np", "2", *output)
+    out = start(*shown[1].split(), *output, exit_code=4)
+    assert out.stderr.replace(f"{tmp_path}/", "").strip() == shown[2].strip()
+
+
+def test_the_reader_in_the_format_reads(start, tmp_path):
+    start("launch/train.py", "--set", f"output={tmp_path}", "--set", "train.epochs=1")
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/checkpoint-format.md").read_text(), re.DOTALL)[1]
+    names: dict = {}
+    exec(code, names)
+    (place,) = (tmp_path / "digits/checkpoints").glob("iteration-*")
+    manifest, parameters, slots = names["read_set"](place)
+    assert manifest["iteration"] == 44
+    assert {name: array.shape for name, array in parameters.items()} == {
+        "0.weight": (64, 64),
+        "0.bias": (64,),
+        "1.weight": (10, 64),
+        "1.bias": (10,),
+    }
+    assert sorted(slots) == [f"{name}/0" for name in sorted(parameters)]

@@ -110,7 +110,10 @@ def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manife
     """
     target = set_path(folder, iteration)
     temporary = folder / f"{_TEMPORARY}{target.name}-{os.getpid()}"
+    replaced = temporary.with_name(f"{temporary.name}-replaced")
     try:
+        for debris in (temporary, replaced):
+            shutil.rmtree(debris, ignore_errors=True)
         temporary.mkdir()
         files = {}
         for kind, name in ARRAY_FILES.items():
@@ -121,9 +124,10 @@ def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manife
         _write_file(temporary / "manifest.sha256", [f"{described['sha256']}\n".encode()])
         _force(temporary)
         if target.exists():
-            target.rename(temporary.with_name(f"{temporary.name}-replaced"))
+            target.rename(replaced)
         temporary.rename(target)
         _force(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from mxnet.gluon import nn
 
+from harness.checkpoint import read_arrays, verify, write_set
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError
-from harness.gluon import Learner
+from harness.gluon import Learner, State
+from harness.gluon.apply import Applier
 from harness.gluon.optimizers import REFUSED, build_optimizer, known_optimizers, set_multipliers
+from harness.gluon.state import StateKeeper
 
 RANDOM = np.random.default_rng(1)
 DATA, LABEL = RANDOM.normal(size=(100, 8, 6)).astype("f"), RANDOM.integers(0, 3, (100, 8)).astype("f")
@@ -42,6 +45,14 @@ def play(learner, first, last):
     return learner.digest()
 
 
+def through_the_disk(state, folder):
+    path = write_set(
+        folder, 5, {"parameters": state.parameters, "slots": state.slots}, {"state": state.numbers, "other": 1}
+    )
+    arrays = read_arrays(path)
+    return State(arrays["parameters"], arrays["slots"], verify(path)["state"])
+
+
 def test_every_registered_optimizer_is_known_or_refused():
     registered = set(mx.optimizer.Optimizer.opt_registry)
     assert set(known_optimizers()) | set(REFUSED) == registered
@@ -49,7 +60,7 @@ def test_every_registered_optimizer_is_known_or_refused():
 
 
 @pytest.mark.parametrize("name", sorted(known_optimizers()))
-def test_a_restored_state_goes_on_as_the_unbroken_run(name):
+def test_a_restored_state_goes_on_as_the_unbroken_run(name, tmp_path):
     learner = make_learner(name)
     start = learner.digest()
     play(learner, 1, 5)
@@ -60,7 +71,8 @@ def test_a_restored_state_goes_on_as_the_unbroken_run(name):
     assert learner.digest() == state.digest()
     assert play(learner, 6, 10) == end
     other = make_learner(name, seed=9)  # another start, as another process would have
-    other.restore(state)
+    other.restore(through_the_disk(state, tmp_path))
+    assert other.digest() == state.digest()
     assert play(other, 6, 10) == end
 
 
@@ -72,6 +84,44 @@ def test_restoring_the_start_undoes_everything(name):
     learner.restore(state)
     assert learner.digest() == state.digest()
     assert play(learner, 1, 5) == end
+
+
+@pytest.mark.parametrize("name", ["sgd", "nag", "lars", "adam", "lamb"])
+def test_the_master_copies_of_half_precision_are_part_of_the_state(name, tmp_path):
+    """The learner refuses half precision; the state does not depend on that."""
+
+    def keeper_of(value):
+        parameter = mx.gluon.Parameter("w", shape=(6,), dtype="float16", init=mx.init.Constant(value))
+        parameter.initialize()
+        optimizer = mx.optimizer.create(name, multi_precision=True, **MOMENTUM.get(name, {}))
+        applier = Applier(optimizer, {"w": parameter})
+        return parameter, applier, StateKeeper({"w": parameter}, {"w": parameter}, applier, mx.cpu())
+
+    def play_half(parameter, applier, first, last):
+        for t in range(first, last + 1):
+            parameter.grad()[:] = mx.nd.array(np.arange(6) - 0.3 * t, dtype="float16")
+            applier.step(t, 0.001, None, 1.0)
+
+    parameter, applier, keeper = keeper_of(1.0)
+    play_half(parameter, applier, 1, 5)
+    state = keeper.snapshot()
+    assert {array.dtype.name for array in state.slots.values()} >= {"float32"}
+    play_half(parameter, applier, 6, 10)
+    other, other_applier, other_keeper = keeper_of(0.0)
+    other_keeper.restore(through_the_disk(state, tmp_path))
+    play_half(other, other_applier, 6, 10)
+    assert other_keeper.snapshot().digest() == keeper.snapshot().digest() != state.digest()
+
+
+def test_a_snapshot_written_over_an_older_one_is_a_new_one():
+    learner = make_learner("adam")
+    old = learner.snapshot()
+    first = old.digest()
+    play(learner, 1, 3)
+    fresh, reused = learner.snapshot(), learner.snapshot(old)
+    assert reused.digest() == fresh.digest() != first
+    assert all(reused.parameters[name] is old.parameters[name] for name in old.parameters)
+    assert all(reused.slots[name] is old.slots[name] for name in old.slots)
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
