@@ -57,11 +57,11 @@ def train(run: Run) -> dict[str, float]:
             last = t == sizes.num_iterations
             record = {"iteration": t, "epoch": sizes.epoch(t), "lr": lr, "momentum": _momentum(config, momentum)}
 
-            if metrics is not None and (t % every == 0 or t == 1 or last):
+            if world.rank == 0 and (t % every == 0 or t == 1 or last):
                 learner.finish()
                 mean_loss, rate = float(loss.asscalar()), round(clock.rate(), 1)
                 numbers = {"loss": mean_loss, "gradient_norm": learner.gradient_norm, "images_per_s": rate}
-                metrics.write({"split": "train", **record, **numbers})
+                saver.record({"split": "train", **record, **numbers})
                 progress.update(t, sizes.epoch(t), lr, mean_loss, rate)
 
             if t % evaluate_every == 0 or last:
@@ -69,8 +69,7 @@ def train(run: Run) -> dict[str, float]:
                     values = run.evaluate(learner, split)
                     results.update({f"{split}.{name}": value for name, value in values.items()})
                     progress.evaluated(t, split, values)
-                    if metrics is not None:
-                        metrics.write({"split": split, **record, **values})
+                    saver.record({"split": split, **record, **values})
                     if split == run.held_out[0]:
                         saver.evaluated(t, split, values)
                 clock.restart()

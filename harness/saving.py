@@ -35,7 +35,7 @@ def environment_of(run: Run) -> dict[str, Any]:
 
 
 class Saver:
-    """Writes the sets of one run, by iterations, by rank 0's clock, and whenever the best metric so far was seen."""
+    """Writes metrics and sets of one run: sets by iterations, by rank 0's clock, and when a metric was at its best."""
 
     def __init__(
         self, run: Run, learner: Learner, folder: Path, metrics: MetricsFile | None, say: Callable[[str], None]
@@ -83,6 +83,15 @@ class Saver:
         due = self._every_s is not None and time.monotonic() - self._since_s >= self._every_s and not self._asked
         self._asked = self._asked or due
         return Requests(save=due, failure=self._failure is not None)
+
+    def record(self, line: Mapping[str, Any]) -> None:
+        """Write a line of metrics on rank 0; a failure counts as that of a set."""
+        if self._metrics is None:
+            return
+        try:
+            self._metrics.write(line)
+        except CheckpointError as error:
+            self._take(error)
 
     def evaluated(self, t: int, split: str, values: Mapping[str, float]) -> None:
         """Note the metrics that sets are judged by."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from harness.config import RunConfig, dump_config
-from harness.errors import ConfigError
+from harness.errors import CheckpointError, ConfigError
 from harness.plan import LRPlan
 from harness.report.plots import plot_plan
 
@@ -94,14 +96,23 @@ class RunFolder:
 
 
 def write_plan(folder: Path, config: RunConfig, plan: LRPlan) -> None:
-    """Write `config.yaml` (resolved), `plan.csv` and `plan.png`."""
-    (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    (folder / "plan.csv").write_text(plan.to_csv(), encoding="utf-8")
-    plot_plan(plan, folder / "plan.png", title=config.run_name)
+    """Write `config.yaml` (resolved), `plan.csv` and `plan.png`.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
+    try:
+        (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        (folder / "plan.csv").write_text(plan.to_csv(), encoding="utf-8")
+        plot_plan(plan, folder / "plan.png", title=config.run_name)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror or error}); make room, or set output to another folder"
+        ) from None
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, in the order of iterations, flushed at every line."""
+    """`metrics.jsonl`: one JSON object a line, in the order of iterations; a line is there whole or not at all."""
 
     def __init__(self, path: Path, after: int = 0) -> None:
         """Open the file.
@@ -112,12 +123,24 @@ class MetricsFile:
         """
         if path.exists():
             _cut_back(path, after)
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
 
     def write(self, record: Mapping[str, object]) -> None:
-        """Append one record; the clock (seconds since 1970) is added to it."""
-        self._file.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")
-        self._file.flush()
+        """Append one record; the clock (seconds since 1970) is added to it.
+
+        Raises:
+            CheckpointError: if it cannot be written; the file then ends with the line before.
+        """
+        line = json.dumps({**record, "time": round(time.time(), 3)}).encode() + b"\n"
+        end = self._file.tell()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise CheckpointError(f"{self._path}: a line could not be written ({error.strerror}); make room") from error
 
     def sync(self) -> None:
         """Force every line to disk, so that no set is newer than the lines before it."""
@@ -131,7 +154,8 @@ class MetricsFile:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the file, with everything on disk."""
-        os.fsync(self._file.fileno())
+        with suppress(OSError):  # every line was checked when it was written
+            os.fsync(self._file.fileno())
         self._file.close()
 
 
