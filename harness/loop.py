@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import Any
 
-from harness.config import RunConfig
 from harness.errors import ConfigError, DataError
 from harness.report import MetricsFile, Progress, write_plan
 from harness.resume import open_folder, warnings_for
@@ -31,6 +29,7 @@ def train(run: Run) -> dict[str, float]:
     """
     config, sizes, plan, world = run.config, run.sizes, run.plan, run.world
     folder = run.folder.path
+    own = config.optimizer.own_momentum
     begun = 0 if run.origin is None else run.origin.iteration
     every = max(1, sizes.iterations(config.log.every))
     evaluate_every = (
@@ -44,7 +43,7 @@ def train(run: Run) -> dict[str, float]:
         stack.callback(run.folder.close)
         metrics = stack.enter_context(MetricsFile(folder / "metrics.jsonl", begun)) if world.rank == 0 else None
         progress = stack.enter_context(Progress(sizes.num_iterations, world.rank, begun))
-        for line in [_opening(run), *said]:
+        for line in [_opening(run), *plan.remarks(), *said]:
             progress.say(line)
         saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, progress.say))
         clock = _Clock()
@@ -55,7 +54,12 @@ def train(run: Run) -> dict[str, float]:
             loss = learner.iteration(t, lr, momentum, saver.ask())
             clock.count(run.order.global_count(t))
             last = t == sizes.num_iterations
-            record = {"iteration": t, "epoch": sizes.epoch(t), "lr": lr, "momentum": _momentum(config, momentum)}
+            record = {
+                "iteration": t,
+                "epoch": sizes.epoch(t),
+                "lr": lr,
+                "momentum": own if momentum is None else momentum,
+            }
 
             if world.rank == 0 and (t % every == 0 or t == 1 or last):
                 learner.finish()
@@ -76,6 +80,7 @@ def train(run: Run) -> dict[str, float]:
 
             saver.after(t)
 
+        learner.check_weights(sizes.num_iterations)
         digest = learner.digest()
         must_be_equal(world, "final state", digest)
         saver.finish()
@@ -93,6 +98,9 @@ def evaluate_only(run: Run) -> dict[str, float]:
         raise DataError(f"data.name: {name!r} has neither a validation nor a test split to evaluate on").on_all_ranks()
     with run.stream() as stream:
         learner = run.learner(stream)
+    if run.world.rank == 0:
+        counts = ", ".join(f"{len(getattr(run.splits, split))} {split}" for split in run.held_out)
+        print(f"{run.config.init.from_} on {run.config.data.name} ({counts} samples):", flush=True)
     results: dict[str, float] = {}
     for split in run.held_out:
         values = run.evaluate(learner, split)
@@ -139,7 +147,3 @@ def _opening(run: Run) -> str:
         f"{sizes.batch_size}, {ranks}, {run.config.threads_per_rank} {threads} a rank; learning rate "
         f"{run.plan.describe()}"
     )
-
-
-def _momentum(config: RunConfig, scheduled: float | None) -> Any:
-    return config.optimizer.params.get("momentum") if scheduled is None else scheduled

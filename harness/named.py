@@ -45,7 +45,7 @@ def load_function(path: str, key: str) -> Any:
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
         kind = type(error).__name__
         raise ConfigError(
             f"{key}: {path!r}: cannot import {module_name!r} ({kind}: {error}); run from the folder that holds it"
@@ -72,6 +72,9 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], key: str) -> 
                 )
     try:
         return function(**arguments)
-    except Exception as error:  # whatever a user's function does with its arguments
+    except (Exception, SystemExit) as error:  # whatever a user's function does with its arguments
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"{key}: {dict(arguments)} is not accepted ({type(error).__name__}: {reason[0]})") from error
+        raise ConfigError(
+            f"{key}: {dict(arguments)} is not accepted ({type(error).__name__}: {reason[0]}); it takes: "
+            f"{', '.join(known) or 'nothing'}"
+        ) from error

@@ -181,14 +181,29 @@ class LRPlan:
         else:
             yield from range(1, total + 1)
 
-    def to_csv(self) -> str:
-        """The plan as a table: iteration, epoch, lr, momentum (empty where the optimizer's own holds)."""
+    def remarks(self) -> list[str]:
+        """What is allowed and may still be a slip, a sentence each."""
+        total = self.sizes.num_iterations
+        if total > 1 and self.lr(total) > 2 * self.lr(total - 1):
+            return [
+                f"the last update, {total}, starts a new cycle: its learning rate is {self.lr(total):.4g}, after "
+                f"{self.lr(total - 1):.4g}"
+            ]
+        return []
+
+    def to_csv(self, momentum: float | None = None) -> str:
+        """The plan as a table: iteration, epoch, lr, momentum.
+
+        Args:
+            momentum: the optimizer's own, for a plan without a momentum schedule.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["iteration", "epoch", "lr", "momentum"])
         for t in self.rows():
-            momentum = self.momentum(t)
-            writer.writerow([t, self.sizes.epoch(t), repr(self.lr(t)), "" if momentum is None else repr(momentum)])
+            planned = self.momentum(t)
+            shown = momentum if planned is None else planned
+            writer.writerow([t, self.sizes.epoch(t), repr(self.lr(t)), "" if shown is None else repr(shown)])
         return text.getvalue()
 
     def _build(self, source: str) -> None:

@@ -122,10 +122,10 @@ def open_folder(folder: RunFolder, start: Start, origin: Origin | None) -> list[
     """
     goes_on = origin is not None and origin.here
     begins_again = origin is None and start.resume == "auto" and folder.path.exists() and not start.overwrite
-    if not (goes_on or begins_again):
-        folder.claim(start.overwrite)
+    moved_aside = None if goes_on or begins_again else folder.claim(start.overwrite)
     folder.lock()
-    said = [] if origin is None else [f"rejected: {reason}" for reason in origin.reasons]
+    said = [] if moved_aside is None else [f"the run that was there is now {moved_aside}"]
+    said += [] if origin is None else [f"rejected: {reason}" for reason in origin.reasons]
     try:
         sets = folder.path / "checkpoints"
         sets.mkdir(exist_ok=True)

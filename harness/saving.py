@@ -145,6 +145,7 @@ class Saver:
     def _save(self, t: int) -> None:
         self._last, self._is_best, self._asked = t, False, False
         self._since_s = time.monotonic()
+        self._learner.check_weights(t)  # a set that nobody could go on from must not become the newest
         if self._writer is None:
             return
         self._take(self._writer.wait())

@@ -73,11 +73,13 @@ def main() -> int:
         momentum = plan.momentum(t)
         shown = "" if momentum is None else f"{momentum:.4g}"
         print(f"{t:>10} {t / per_epoch:>8.2f} {plan.lr(t):>12.6g} {shown:>10}".rstrip())
+    for remark in plan.remarks():
+        print(f"note: {remark}")
     folder = Path(options.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         table, picture = folder / f"{config.run_name}.csv", folder / f"{config.run_name}.png"
-        table.write_text(plan.to_csv(), encoding="utf-8")
+        table.write_text(plan.to_csv(config.optimizer.own_momentum), encoding="utf-8")
         plot_plan(plan, picture, config.run_name)
     except OSError as error:
         print(

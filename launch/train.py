@@ -89,6 +89,14 @@ def main() -> int:
         if error.everywhere:
             world.close()
         return code
+    except SystemExit as error:
+        text = f"{config.source}: the network's or the data's own code ended the process ({error!r}); it must not"
+        return report_failure(ConfigError(text), world.rank)
+    except Exception as error:
+        lost = world.explain(error)
+        if lost is None:
+            raise
+        return report_failure(lost, world.rank)
     world.close()
     return 0
 

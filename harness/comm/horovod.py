@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.comm.world import Array, World
-from harness.errors import ConfigError, LostRankError
+from harness.errors import ConfigError, HarnessError, LostRankError
 
 T = TypeVar("T")
+_LOST = ("Horovod has been shut down", "onnection")  # what MXNet's error says when the job has fallen apart
 
 
 class HorovodWorld(World):
@@ -41,6 +42,7 @@ class HorovodWorld(World):
             ) from error
         self._hvd = hvd
         self._mx = mx
+        self._last = "start"
         hvd.init()
         self.kind = "horovod over " + ("NCCL" if hvd.nccl_built() else "Gloo" if hvd.gloo_enabled() else "MPI")
         super().__init__(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
@@ -84,13 +86,21 @@ class HorovodWorld(World):
         received: Array = self._named(name, lambda: collective(sent).asnumpy())
         return received.reshape(array.shape)
 
+    def explain(self, error: Exception) -> HarnessError | None:
+        """See `World`; the last collective is named, which an asynchronous one may have failed long after its call."""
+        if isinstance(error, self._mx.base.MXNetError) and any(sign in str(error) for sign in _LOST):
+            return LostRankError(
+                f"rank {self.rank}: another rank left while this one waited in the collective {self._last!r}; "
+                "the first error printed by another rank says why"
+            )
+        return None
+
     def _named(self, name: str, call: Callable[[], T]) -> T:
+        self._last = name
         try:
             return call()
         except self._mx.base.MXNetError as error:
-            if "Horovod has been shut down" not in str(error) and "onnection" not in str(error):
+            lost = self.explain(error)
+            if lost is None:
                 raise
-            raise LostRankError(
-                f"rank {self.rank}: another rank left while this one waited in the collective {name!r}; "
-                "the first error printed by another rank says why"
-            ) from error
+            raise lost from error

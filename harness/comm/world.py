@@ -67,6 +67,10 @@ class World(ABC):
         received: T = self.allgather_object(value if self.rank == 0 else None, name)[0]
         return received
 
+    def explain(self, error: Exception) -> HarnessError | None:
+        """What an error that came out of MXNet or a collective means for the job; `None` if it is about neither."""
+        return None
+
     def barrier(self, name: str) -> None:
         """Wait until every rank has come here."""
         self.allreduce(np.zeros(1, np.int32), name)

@@ -114,7 +114,7 @@ class RunConfig(Section):
     def resolved(self, *, shards: int, threads: int) -> RunConfig:
         """The same configuration with everything that the first start decides written out as a number."""
         batch = self.batch.model_copy(update={"shards": shards})
-        return self.model_copy(update={"batch": batch, "threads_per_rank": threads})
+        return self.model_copy(update={"name": self.run_name, "batch": batch, "threads_per_rank": threads})
 
     def fingerprint(self) -> str:
         """sha256 of what decides the result; paths, names and logging may differ between hosts and attempts."""

@@ -141,6 +141,12 @@ class OptimizerConfig(Section):
         return self
 
     @property
+    def own_momentum(self) -> float | None:
+        """The momentum of an optimizer that has one, where no schedule sets it."""
+        momentum: float | None = self.params.get("momentum")
+        return momentum
+
+    @property
     def has_momentum(self) -> bool:
         """Whether the optimizer keeps a momentum buffer that a learning rate or a momentum schedule acts on."""
         return self.name.lower() in HAVE_MOMENTUM and bool(self.params.get("momentum", self.name.lower() == "signum"))

@@ -5,13 +5,14 @@ Knows nothing about where data come from, about batches, or about the order in w
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import DataError
+from harness.errors import DataError, HarnessError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -147,6 +148,9 @@ class SequenceDataset:
     An item is a pair `(data, label)` of NumPy arrays, numbers, or MXNet arrays, and all items have one shape. Items
     are read one by one, by the thread that assembles batches: an `ArrayDataset` is many times faster.
 
+    Attributes:
+        num_classes: classes are looked at when they are read, where there is such a number.
+
     Args:
         items: the sequence; it is indexed with plain integers.
         full_scale: what integer data are divided by; None means 255 for bytes and 1 for floats.
@@ -160,6 +164,7 @@ class SequenceDataset:
         """Look at the first item; the others must be like it."""
         self.items = items
         self.source = source
+        self.num_classes: int | None = None
         if len(items) == 0:
             raise DataError(f"{source}: no samples; a split has at least one, so leave an empty split out")
         data, label = self._first = self._item(0)
@@ -185,6 +190,13 @@ class SequenceDataset:
                         f"{wanted.dtype} {wanted.shape}; give all items one type and one shape"
                     )
             data[row], label[row] = item
+        if self.num_classes is not None:
+            bad = np.flatnonzero((label < 0) | (label >= self.num_classes))
+            if len(bad):
+                raise DataError(
+                    f"{self.source}: the label of item {indices[bad[0]]} is {label[bad[0]]}, which is not in "
+                    f"0..{self.num_classes - 1}; mend it, or set num_classes"
+                )
         return data, label
 
     def subset(self, indices: Indices) -> Subset:
@@ -196,7 +208,16 @@ class SequenceDataset:
         return
 
     def _item(self, index: int) -> tuple[Array, Array]:
-        item = self.items[index]
+        try:
+            item = self.items[index]
+        except HarnessError:
+            raise
+        except (Exception, SystemExit) as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise DataError(
+                f"{self.source}: reading item {index} raised {type(error).__name__}: {error} "
+                f"(at {last.filename}:{last.lineno}); mend it, or leave the item out"
+            ) from error
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise DataError(f"{self.source}: item {index} is a {type(item).__name__}; an item is a pair (data, label)")
         return as_array(item[0]), as_array(item[1])

@@ -46,7 +46,7 @@ def load_custom(request: DataRequest) -> Splits:
             returned = function(**arguments)
         except HarnessError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             raise DataError(
                 f"{request.where}: raised {type(error).__name__}: {error} (at {last.filename}:{last.lineno})"
@@ -86,7 +86,7 @@ def _import(request: DataRequest) -> Callable[..., object]:
                 "the folder that has it, or install it"
             ) from error
         raise DataError(f"{request.where}: {module_name} imports {error.name!r}, which is not installed") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(
             f"{request.where}: importing {module_name} raised {type(error).__name__}: {error}; mend the module"
         ) from error

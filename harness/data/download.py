@@ -54,9 +54,10 @@ def download(remote: Remote, folder: Path) -> None:
         try:
             pooch.retrieve(remote.url + name, digest, fname=name, path=folder)
         except (OSError, ValueError) as error:  # no network, no space, no right to write; another digest
+            reason = getattr(error, "strerror", None) or str(error).rpartition("Caused by ")[2].strip("() ")
             raise DataError(
-                f"data.download: {remote.url}{name} could not be fetched to {folder}: {error}; fetch it where there is "
-                f"a network, put it there, and check that its digest is {digest}"
+                f"data.download: {remote.url}{name} could not be fetched to {folder} ({reason}); fetch it where there "
+                f"is a network (its digest is {digest}), and put it there or into a folder that data.root names"
             ) from error
 
 

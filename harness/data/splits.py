@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from harness.data.arrays import Array, ArrayDataset, Dataset
+from harness.data.arrays import Array, ArrayDataset, Dataset, SequenceDataset
 from harness.data.order import permutation
 from harness.errors import DataError
 
@@ -34,16 +34,19 @@ class Splits:
     sample_shape: tuple[int, ...]
 
     def fingerprint(self) -> str:
-        """sha256 of the training set's size, shape and labels (a sample of them where reading all would be slow).
+        """sha256 of the training set's size, shape, labels and a few samples; of a sequence, of a few labels.
 
         It tells whether a run that goes on sees the data that it began with, wherever they lie now.
         """
         count = len(self.train)
         labels = self.train.labels()
-        if labels is None:
-            labels = self.train.take(np.unique(np.linspace(0, count - 1, _NUM_TASTED).astype(np.int64)))[1]
-        said = f"{count} {self.sample_shape} {self.num_classes} {labels.dtype.str}".encode()
-        return hashlib.sha256(said + np.ascontiguousarray(labels).tobytes()).hexdigest()
+        data, tasted = self.train.take(np.unique(np.linspace(0, count - 1, _NUM_TASTED).astype(np.int64)))
+        total = hashlib.sha256(f"{count} {self.sample_shape} {self.num_classes}".encode())
+        # items of a sequence may be transformed at random, so that only their labels are the same when read again
+        for array in [tasted] if labels is None else [labels, data]:
+            total.update(f"{array.dtype.str} {array.shape}".encode())
+            total.update(np.ascontiguousarray(array).tobytes())
+        return total.hexdigest()
 
 
 def make_splits(
@@ -149,6 +152,8 @@ def _check_labels(where: str, split: Dataset, num_classes: int | None) -> None:
     complete = labels is not None
     if labels is None:
         labels = split.take(np.array([0, len(split) - 1]))[1]
+        if isinstance(split, SequenceDataset):
+            split.num_classes = num_classes
     if labels.dtype.kind == "f":
         _refuse_non_finite(where, "label", labels)
         if num_classes is not None and complete:  # record files of Gluon give classes as floats

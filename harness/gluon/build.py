@@ -12,7 +12,7 @@ import numpy.typing as npt
 from harness.comm import World
 from harness.config import RunConfig
 from harness.data import GlobalBatch
-from harness.errors import ConfigError
+from harness.errors import CheckpointError, ConfigError
 from harness.gluon.learner import Learner
 from harness.gluon.nets import build_initializer, build_loss, build_network
 from harness.gluon.optimizers import build_optimizer, set_multipliers
@@ -81,9 +81,16 @@ def build_learner(
         clip_norm=config.optimizer.clip_norm,
     )
     if weights is not None:
-        world.on_root("init.from", lambda: learner.load_weights(weights))
+        world.on_root("init.from", lambda: _load(learner, weights, config.source))
         learner.take_weights_of_root()
     return learner
+
+
+def _load(learner: Learner, weights: str, source: str) -> None:
+    try:
+        learner.load_weights(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
 
 
 class _Parts(NamedTuple):
@@ -128,6 +135,15 @@ def _build_network(config: RunConfig, samples: tuple[Array, Array], classes: int
     ):
         net.initialize(initializer, ctx=ctx)
         prediction = settle(net, samples[0], ctx)
+    if not isinstance(prediction, mx.nd.NDArray):
+        found = (
+            f"{type(prediction).__name__} of {len(prediction)}" if isinstance(prediction, list | tuple) else prediction
+        )
+        raise ConfigError(
+            f"network: {section.name!r} must give one array, (samples, ...), which loss and metrics look at; found "
+            f"{found}; join its outputs (F.concat) and take them apart in a loss of your own (network.loss: "
+            "module:function)"
+        )
     if section.loss == "softmax_cross_entropy" and classes is not None and prediction.shape[1:] < (classes,):
         raise ConfigError(
             f"network: {section.name!r} gives {prediction.shape[1:]} for a sample, but the data have {classes} "
@@ -148,6 +164,6 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(f"{what} ({lines[-1] if lines else type(error).__name__}); choose others that fit") from error

@@ -95,7 +95,7 @@ class Learner:
         settle(net, sample, self._ctx)
         self.parameters: dict[str, Any] = _unique(net._collect_params_with_prefix())
         refuse_unreducible(self.parameters)
-        graph = Graph(net, self.parameters)
+        graph = Graph(net, self.parameters, loss)
         if hybridize and isinstance(net, mx.gluon.HybridBlock):
             # static_shape would let running statistics be read before they are written
             net.hybridize(static_alloc=True)
@@ -173,6 +173,19 @@ class Learner:
             t, num_samples, taken = self._unread
             self._unread = None
             self._check(t, num_samples, self._gauge.read(taken))
+
+    def check_weights(self, t: int) -> None:
+        """Refuse weights or slots that update `t` has made NaN or infinite; the next update would notice it too late.
+
+        Raises:
+            DivergedError: on every rank alike.
+        """
+        self.finish()
+        if not self._keeper.is_finite():
+            raise DivergedError(
+                f"iteration {t}: its update made weights or optimizer slots that are not finite, though the loss "
+                "before it was; lower the learning rate, or clip the gradient (optimizer.clip_norm)"
+            ).on_all_ranks()
 
     def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Predictions `(n, ...)` and losses `(n,)` of samples, in predict mode."""

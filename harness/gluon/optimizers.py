@@ -68,16 +68,31 @@ def build_optimizer(
         if key not in allowed:
             raise ConfigError(
                 f"optimizer.params.{key}: {name!r} has no such parameter; {did_you_mean(key, allowed)}known: "
-                f"{', '.join(allowed)}"
+                f"{', '.join(allowed)}. Remove it (--set optimizer.params={{}} removes all)"
             )
     extra: dict[str, Any] = {} if clip_value is None else {"clip_gradient": clip_value}
     if name == "lars":
         # its own correction reaches only the first four parameters, and without names it scales biases and norms too
         extra.update(momentum_correction=False, param_idx2name=dict(param_names or {}))
     try:
+        _try_one_update(cls(**params, **extra))
         return cls(**params, **extra)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"optimizer.params: {name!r} does not accept {dict(params)}: {error}") from error
+    except (TypeError, ValueError, AssertionError, ArithmeticError, mx.base.MXNetError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ConfigError(
+            f"optimizer.params: {name!r} cannot make an update with {dict(params)} ({type(error).__name__}: {reason}); "
+            "choose others"
+        ) from error
+
+
+def _try_one_update(optimizer: Any) -> None:
+    """Two updates of a weight of its own: some parameters are looked at by no one before that."""
+    weight = mx.nd.ones((2, 2))
+    state = optimizer.create_state_multi_precision(0, weight)
+    optimizer.lr = 0.001
+    for _ in range(2):
+        optimizer.update_multi_precision(0, weight, mx.nd.ones((2, 2)), state)
+    weight.wait_to_read()
 
 
 def set_multipliers(
@@ -107,7 +122,7 @@ def set_multipliers(
             matching = fnmatch.filter(parameters, pattern)
             if not matching:
                 raise ConfigError(
-                    f"optimizer.{attribute}: the pattern {pattern!r} matches no parameter; "
+                    f"optimizer.{attribute}: the pattern {pattern!r} (as in a shell: *.bias) matches no parameter; "
                     f"{did_you_mean(pattern, list(parameters))}"
                     f"the parameters are {', '.join(parameters)}"
                 )

@@ -30,11 +30,12 @@ class Graph:
         statistics: full names of the parameters that a training forward changes, such as running means.
     """
 
-    def __init__(self, net: Any, parameters: Mapping[str, Any]) -> None:
-        """Trace the network; one that cannot be traced is taken to be random.
+    def __init__(self, net: Any, parameters: Mapping[str, Any], loss: Any = None) -> None:
+        """Trace the network and its loss; one that cannot be traced is taken to be random.
 
         Args:
             net: an initialised `gluon.Block`.
+            loss: of it; its random operations count as well.
             parameters: its parameters by structural name.
         """
         symbol = _trace(net)
@@ -46,8 +47,8 @@ class Graph:
                 if p.grad_req == "null" and name.rpartition(".")[2].startswith(("running_", "moving_"))
             }
             return
-        nodes = json.loads(symbol.tojson())["nodes"]
-        self.random = any(_is_random(node) for node in nodes)
+        traced = _trace_loss(loss, symbol)
+        self.random = traced is None or any(_is_random(node) for node in json.loads(traced.tojson())["nodes"])
         self.statistics = set(symbol.list_auxiliary_states())
 
 
@@ -181,6 +182,16 @@ def _trace(net: Any) -> Any:
     except Exception:  # a user's hybrid_forward may use what only arrays have; tracing it is only a question asked
         return None
     return symbol if isinstance(symbol, mx.sym.Symbol) else None
+
+
+def _trace_loss(loss: Any, prediction: Any) -> Any:
+    if loss is None:
+        return prediction
+    try:
+        losses = loss(prediction, mx.sym.var("label"))
+    except Exception:  # as above
+        return None
+    return losses if isinstance(losses, mx.sym.Symbol) else None
 
 
 def _is_random(node: Mapping[str, Any]) -> bool:

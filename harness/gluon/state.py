@@ -79,6 +79,12 @@ class StateKeeper:
             self.numbers(),
         )
 
+    def is_finite(self) -> bool:
+        """Whether every weight, statistic and slot is finite, and not so large that its square is none."""
+        arrays = [*self._current_parameters().values(), *(slot for _, slot in self._slots())]
+        squares = mx.nd.concat(*[_square(array) for array in arrays], dim=0)
+        return bool(np.isfinite(squares.asnumpy()).all())
+
     def misfits(self, state: State) -> list[str]:
         """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
         problems = misfits(self._current_parameters(), state.parameters)
@@ -159,6 +165,11 @@ def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]
         # through an array of MXNet: one that oneDNN has laid out for itself cannot be written to directly
         mx.nd.from_numpy(np.ascontiguousarray(values[name])).copyto(target)
     mx.nd.waitall()
+
+
+def _square(array: Any) -> Any:
+    flat = array.reshape(-1).astype(np.float32, copy=False)
+    return mx.nd.dot(flat, flat)
 
 
 def _form(array: Any) -> str:

@@ -62,8 +62,11 @@ class RunFolder:
         lock.flush()
         self._lock = lock
 
-    def claim(self, overwrite: bool) -> None:
+    def claim(self, overwrite: bool) -> Path | None:
         """Make the folder for a new run; one that is there already is moved aside with `overwrite`.
+
+        Returns:
+            Where it was moved to, if it was there.
 
         Raises:
             ConfigError: if it exists, is in use, or cannot be made.
@@ -73,6 +76,7 @@ class RunFolder:
                 f"{self.path} already holds a run; go on with it by --resume auto, move it aside with --overwrite, or "
                 "choose another --set name=..."
             )
+        moved = None
         try:
             if self.path.exists():
                 if self.path.is_dir():
@@ -80,13 +84,14 @@ class RunFolder:
                     self.close()
                 numbers = range(1, 1_000_000)
                 names = (self.path.with_name(f"{self.path.name}.{number}") for number in numbers)
-                self.path.rename(next(name for name in names if not name.exists()))
+                moved = self.path.rename(next(name for name in names if not name.exists()))
             self.path.mkdir(parents=True)
         except OSError as error:
             raise ConfigError(
                 f"{self.path}: cannot be made ({error.strerror}); set output to a folder that can be written"
             ) from None
         self.lock()
+        return moved
 
     def close(self) -> None:
         """Let others in."""
@@ -103,7 +108,7 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan) -> None:
     """
     try:
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        (folder / "plan.csv").write_text(plan.to_csv(), encoding="utf-8")
+        (folder / "plan.csv").write_text(plan.to_csv(config.optimizer.own_momentum), encoding="utf-8")
         plot_plan(plan, folder / "plan.png", title=config.run_name)
     except OSError as error:
         raise ConfigError(

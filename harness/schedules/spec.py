@@ -27,13 +27,14 @@ from harness.schedules.catalogue import (
     did_you_mean_schedule,
     parameters_of,
 )
+from harness.schedules.custom import build_custom, read_argument
 from harness.schedules.scalars import Multiple, found, is_rate, read_number, read_rate
 from harness.units import Duration, round_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.schedules.base import Schedule
+    from harness.schedules.base import ScheduleLike
 
 Path: TypeAlias = tuple[str | int, ...]
 Problems: TypeAlias = list[tuple[Path, str]]
@@ -118,7 +119,7 @@ class ScheduleSpec:
         own = any(isinstance(value, Multiple) for _, value in self.arguments)
         return own or any(inner.uses_x for _, inner in self._inner())
 
-    def build(self, frame: Frame) -> Schedule:
+    def build(self, frame: Frame) -> ScheduleLike:
         """The schedule. Lengths are rounded so that each phase ends at the iteration nearest to its exact end.
 
         >>> spec = parse_spec({"cosine": {"min_lr": 0, "max_lr": "2x", "cycle_length": "50%"}})
@@ -141,14 +142,20 @@ class ScheduleSpec:
                 if isinstance(item, ScheduleSpec):
                     yield (parameter,) if index is None else (parameter, index), item
 
-    def _build(self, frame: Frame, origin: Fraction, path: Path, problems: Problems) -> Schedule | None:
+    def _build(self, frame: Frame, origin: Fraction, path: Path, problems: Problems) -> ScheduleLike | None:
         arguments, origins = self._resolve(frame, origin)
-        inner: list[Schedule] = []
+        inner: list[ScheduleLike] = []
         for (place, spec), begin in zip(self._inner(), origins, strict=True):
             schedule = spec._build(frame, begin, (*path, *place, spec.name), problems)
             inner += [schedule] if schedule is not None else []
         if len(inner) < len(origins):
             return None
+        if ":" in self.name:
+            try:
+                return build_custom(self.name, arguments)
+            except ValueError as error:
+                problems.append((path, str(error)))
+                return None
         if inner:
             arguments |= {"schedules": inner} if self.name == "sequential" else {"schedule": inner[0]}
         try:
@@ -177,7 +184,7 @@ class ScheduleSpec:
                 resolved[parameter] = CATALOGUE[str(value)].make
             else:
                 resolved[parameter] = value
-        kind = CATALOGUE[self.name].inner
+        kind = None if ":" in self.name else CATALOGUE[self.name].inner
         if isinstance(kind, Inner):
             return resolved, [end if kind.after_lengths else origin]
         return resolved, positions if isinstance(kind, Inners) else []
@@ -219,6 +226,9 @@ class _Parser:
         path = (*path, _key(name))
         if self._read(path, _check_name, name, parameters) is None:
             return None
+        if ":" in name:
+            given = tuple((str(key), read_argument(value, self.allow_x)) for key, value in parameters.items())
+            return ScheduleSpec(name, given)
         return self._parameters(name, parameters, path)
 
     def _parameters(self, name: str, given: Mapping[object, object], path: Path) -> ScheduleSpec | None:
@@ -276,6 +286,8 @@ def _read_constant(raw: object, allow_x: bool) -> float | Multiple:
         return read_rate(raw, RATE, allow_x)
     if isinstance(raw, str) and "plateau" in raw.lower():
         raise ValueError(f"{raw!r} {_PLATEAU}")
+    if isinstance(raw, str) and ":" in raw:
+        raise ValueError(f"{raw!r} must be the key of a mapping of its parameters: {{{raw!r}: {{}}}}")
     if isinstance(raw, str) and raw in CATALOGUE:
         known = ", ".join(CATALOGUE[raw].parameters)
         raise ValueError(f"{raw!r} alone is not enough: it must be the key of a mapping of its parameters ({known})")
@@ -283,11 +295,12 @@ def _read_constant(raw: object, allow_x: bool) -> float | Multiple:
 
 
 def _check_name(name: object, parameters: object) -> bool:
-    if not isinstance(name, str) or name not in CATALOGUE:
+    own = isinstance(name, str) and ":" in name
+    if not isinstance(name, str) or (name not in CATALOGUE and not own):
         plateau = "plateau" in str(name).lower()
         raise ValueError(_PLATEAU if plateau else f"is not a schedule; {did_you_mean_schedule(name)}")
     if not isinstance(parameters, Mapping):
-        known = ", ".join(CATALOGUE[name].parameters)
+        known = "{} if it has none" if own else ", ".join(CATALOGUE[name].parameters)
         raise ValueError(f"must be a mapping of its parameters ({known}), found {found(parameters)}")
     return True
 

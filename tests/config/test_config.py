@@ -489,7 +489,7 @@ def test_resolved_writes_numbers_and_changes_nothing_else(write_config):
     assert resolved.source == config.source == str(path)
     assert resolved.fingerprint() != config.fingerprint()
     expected = config.plain()
-    expected["batch"]["shards"], expected["threads_per_rank"] = 4, 2
+    expected["batch"]["shards"], expected["threads_per_rank"], expected["name"] = 4, 2, path.stem
     assert resolved.plain() == expected
     assert parse_config(resolved.plain()) == resolved
 

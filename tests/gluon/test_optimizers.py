@@ -182,7 +182,7 @@ def test_factors_by_name_pattern(factor):
 
 def test_a_pattern_without_a_parameter_is_refused():
     with pytest.raises(
-        ConfigError, match=r"optimizer\.lr_mult: the pattern '2\.wieght' matches no parameter; did you mean"
+        ConfigError, match=r"optimizer\.lr_mult: the pattern '2\.wieght' .* matches no parameter; did you mean"
     ):
         set_multipliers(
             {"2.weight": mx.gluon.Parameter("w")}, lr_mult={"2.wieght": 1.0}, wd_mult={}, decay_bias_and_norm=True

@@ -41,7 +41,7 @@ def test_known_numbers(plan, tmp_path):
         rows = list(csv.DictReader(file))
     assert [int(row["iteration"]) for row in rows] == list(range(1, 101))
     assert [float(rows[t - 1]["lr"]) for t in (40, 80, 100)] == pytest.approx([0.1, 0.01, 0.0001], rel=1e-14)
-    assert {row["momentum"] for row in rows} == {""}
+    assert {row["momentum"] for row in rows} == {"0.9"}
 
 
 def test_momentum_has_a_column_where_it_has_a_schedule(plan):

@@ -1,0 +1,228 @@
+"""From the points of a sweep to a learning rate that can be defended, or a refusal. Pure.
+
+The curve is smoothed by local linear regression over log LR with a Gaussian kernel, which is unbiased from the first
+point on (a running mean starts at the first loss and lags behind), and gives the slope with the value.
+J. Fan and I. Gijbels, Local Polynomial Modelling and Its Applications, 1996.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.finder.sweep import Stop
+
+Floats = npt.NDArray[np.float64]
+
+BANDWIDTH = 0.12  # decades of the kernel's standard deviation
+MIN_POINTS = 15
+MAX_DISAGREEMENT = 100.0
+EDGE_SAFETY = 0.5
+
+
+class Point(NamedTuple):
+    """One iteration of a sweep.
+
+    Attributes:
+        lr: the learning rate that the update applies.
+        loss: the mean loss of its global batch, before the update.
+    """
+
+    lr: float
+    loss: float
+
+
+class Curve(NamedTuple):
+    """A sweep's finite points, smoothed.
+
+    Attributes:
+        log_lr: log10 of the learning rates, ascending.
+        loss: as measured.
+        smooth: the fitted loss.
+        slope: the fitted slope, loss per decade.
+        noise: standard deviation of the measured losses about the fit.
+    """
+
+    log_lr: Floats
+    loss: Floats
+    smooth: Floats
+    slope: Floats
+    noise: float
+
+
+class Refusal(NamedTuple):
+    """Why there is no suggestion, and what to change."""
+
+    reason: str
+    advice: str
+
+
+class Suggestion(NamedTuple):
+    """What the sweeps say.
+
+    Attributes:
+        lr: by the default rule; `None` if refused.
+        rule: the rule's name.
+        low: the smallest of the sweeps' suggestions by that rule, or of all rules with one sweep.
+        high: the largest.
+        rules: each rule's median over the sweeps; `None` where a rule has nothing to say.
+        refusal: why there is none.
+    """
+
+    lr: float | None
+    rule: str
+    low: float | None
+    high: float | None
+    rules: dict[str, float | None]
+    refusal: Refusal | None
+
+
+def fit(points: Sequence[Point]) -> Curve:
+    """Smooth the finite points of a sweep."""
+    finite = [point for point in points if math.isfinite(point.loss)]
+    x = np.log10([point.lr for point in finite])
+    y = np.array([point.loss for point in finite], np.float64)
+    steps = np.diff(x)
+    width = max(BANDWIDTH, 1.5 * float(np.median(steps))) if len(steps) else BANDWIDTH
+    distance = x[None, :] - x[:, None]
+    weight = np.exp(-0.5 * (distance / width) ** 2)
+    total = weight.sum(1)
+    first = (weight * distance).sum(1)
+    second = (weight * distance**2).sum(1)
+    level, moment = weight @ y, (weight * distance) @ y
+    determinant = total * second - first**2
+    safe = np.where(determinant > 1e-12 * total * np.maximum(second, 1e-300), determinant, np.inf)
+    slope = (total * moment - first * level) / safe
+    smooth = (level - first * slope) / total
+    noise = float(np.sqrt(np.mean((y - smooth) ** 2))) if len(y) else 0.0
+    return Curve(x, y, smooth, slope, noise)
+
+
+def steepest(curve: Curve) -> float | None:
+    """Where the smoothed loss falls fastest over log LR (before its minimum)."""
+    end = int(curve.smooth.argmin()) + 1
+    index = int(curve.slope[:end].argmin())
+    return _lr(curve, index) if curve.slope[index] < 0 else None
+
+
+def valley(curve: Curve) -> float | None:
+    """The middle of the longest falling subsequence of the smoothed loss."""
+    values = curve.smooth.tolist()
+    lengths, before = [1] * len(values), [-1] * len(values)
+    for index, value in enumerate(values):
+        for earlier in range(index):
+            if values[earlier] > value and lengths[earlier] + 1 > lengths[index]:
+                lengths[index], before[index] = lengths[earlier] + 1, earlier
+    last = max(range(len(values)), key=lengths.__getitem__)
+    first = last
+    while before[first] >= 0:
+        first = before[first]
+    return _lr(curve, (first + last) // 2) if last > first else None
+
+
+def minimum_tenth(curve: Curve) -> float | None:
+    """A tenth of the learning rate at which the smoothed loss is lowest."""
+    index = int(curve.smooth.argmin())
+    return _lr(curve, index) / 10 if index else None
+
+
+def edge(curve: Curve) -> float | None:
+    """Half the highest learning rate before the smoothed loss turns up for good."""
+    lowest = int(curve.smooth.argmin())
+    fall = float(curve.smooth[0] - curve.smooth[lowest])
+    if fall <= 0:
+        return None
+    limit = curve.smooth[lowest] + max(0.1 * fall, 2 * curve.noise)
+    above = np.flatnonzero(curve.smooth[lowest:] > limit)
+    if not len(above):
+        return None
+    return EDGE_SAFETY * _lr(curve, lowest + int(above[0]) - 1)
+
+
+RULES: dict[str, Callable[[Curve], float | None]] = {
+    "steepest": steepest,
+    "valley": valley,
+    "minimum_tenth": minimum_tenth,
+    "edge": edge,
+}
+DEFAULT_RULE = "steepest"
+
+
+def suggest(sweeps: Sequence[tuple[Sequence[Point], Stop]], rule: str = DEFAULT_RULE) -> Suggestion:
+    """Apply every rule to every sweep, and answer by one of them, or refuse.
+
+    Args:
+        sweeps: points in the order in which they were played, and why each sweep ended.
+        rule: the one to answer by.
+    """
+    said: dict[str, list[float]] = {name: [] for name in RULES}
+    for points, stop in sweeps:
+        refusal = refuse_curve(points, stop)
+        if refusal is not None:
+            return Suggestion(None, rule, None, None, dict.fromkeys(RULES), refusal)
+        curve = fit(points)
+        for name, apply in RULES.items():
+            value = apply(curve)
+            if value is not None:
+                said[name].append(value)
+    medians = {name: statistics.median(values) if values else None for name, values in said.items()}
+    own = said[rule]
+    refusal = _refuse_rules(medians, own, rule)
+    if refusal is not None:
+        return Suggestion(None, rule, None, None, medians, refusal)
+    spread = own if len(sweeps) > 1 else [value for value in medians.values() if value is not None]
+    return Suggestion(medians[rule], rule, min(spread), max(spread), medians, None)
+
+
+def refuse_curve(points: Sequence[Point], stop: Stop) -> Refusal | None:
+    """Why nothing can be read from a sweep, if nothing can."""
+    finite = [point for point in points if math.isfinite(point.loss)]
+    if len(finite) < MIN_POINTS:
+        return Refusal(
+            f"the sweep has {len(finite)} finite points, and at least {MIN_POINTS} are needed",
+            "let it run longer (finder.max_iterations, finder.lr_end), take smaller steps (finder.lr_multiplier nearer "
+            "to 1), or start lower (finder.lr_start)",
+        )
+    decades = math.log10(finite[-1].lr / finite[0].lr)
+    if decades < 1 and stop in (Stop.UNSTABLE, Stop.NOT_FINITE):
+        return Refusal(
+            f"the loss became unstable at {finite[-1].lr:.3g}, within a decade of the first learning rate "
+            f"{finite[0].lr:.3g}",
+            "start at least a hundred times lower (finder.lr_start)",
+        )
+    curve = fit(points)
+    fall = float(curve.smooth[0] - curve.smooth.min())
+    needed = max(0.02 * abs(float(curve.smooth[0])), 2 * curve.noise)
+    if fall < needed:
+        return Refusal(
+            f"the curve is flat: the loss fell by {fall:.3g} from {curve.smooth[0]:.3g}, and {needed:.3g} is needed to "
+            f"tell it from noise ({curve.noise:.3g} about the smoothed curve)",
+            "go on to higher learning rates (finder.lr_end), use a larger batch, or check that the network learns at "
+            "all",
+        )
+    return None
+
+
+def _refuse_rules(medians: dict[str, float | None], own: list[float], rule: str) -> Refusal | None:
+    if not own:
+        return Refusal(
+            f"the rule {rule!r} has nothing to say about this curve: the loss did not come to where it turns up",
+            "go on to higher learning rates (finder.lr_end), or choose another finder.rule",
+        )
+    values = [value for value in medians.values() if value is not None]
+    if max(values) > MAX_DISAGREEMENT * min(values):
+        listing = ", ".join(f"{name} {value:.3g}" for name, value in medians.items() if value is not None)
+        return Refusal(
+            f"the rules disagree by more than a factor of {MAX_DISAGREEMENT:g}: {listing}",
+            "look at the curve; repeat the sweep (finder.repeats), or use a larger batch",
+        )
+    return None
+
+
+def _lr(curve: Curve, index: int) -> float:
+    return float(10 ** curve.log_lr[index])

@@ -1,0 +1,98 @@
+"""What users bring: networks, losses, data and schedules of their own, good ones and bad ones."""
+
+from __future__ import annotations
+
+import sys
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import nn
+
+
+class Items:
+    """200 items of four classes; the 38th is of a kind by itself, which `how` tells."""
+
+    def __init__(self, how: str) -> None:
+        generator = np.random.default_rng(0)
+        self.data = generator.normal(size=(200, 12)).astype(np.float32)
+        self.label = generator.integers(0, 4, 200)
+        self.how = how
+
+    def __len__(self) -> int:
+        return 200
+
+    def __getitem__(self, index: int):
+        if index == 37 and self.how == "raises":
+            raise OSError("the disk is on strike")
+        if index == 37 and self.how == "exits":
+            sys.exit(0)
+        return self.data[index], np.int64(9) if index == 37 and self.how == "class 9" else self.label[index]
+
+
+def data(how: str = "good"):
+    return {"train": Items(how), "test": Items("good"), "num_classes": 4}
+
+
+class TwoOutputs(nn.HybridBlock):
+    def __init__(self) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.one, self.two = nn.Dense(4), nn.Dense(4)
+
+    def hybrid_forward(self, F, x):
+        return self.one(x), self.two(x)
+
+
+class Exits(nn.Block):
+    """Ends the process in its third training forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.dense = nn.Dense(4)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += mx.autograd.is_training()
+        if self.calls == 3:
+            sys.exit(0)
+        return self.dense(x)
+
+
+def two_outputs():
+    return TwoOutputs()
+
+
+def exits():
+    return Exits()
+
+
+def exits_at_once():
+    sys.exit(0)
+
+
+class NoisyLoss(mx.gluon.loss.Loss):
+    """Cross entropy of predictions with dropout: the random numbers are in the loss, not in the network."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0, 0)
+        self.plain = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+
+    def hybrid_forward(self, F, prediction, label):
+        return self.plain(F.Dropout(prediction, p=0.3), label)
+
+
+def noisy_loss():
+    return NoisyLoss()
+
+
+def hill(peak: float, length: int):
+    return lambda t: peak * min(t, length) / length
+
+
+def of_mxnet(peak: float):
+    return mx.lr_scheduler.CosineScheduler(20, base_lr=peak)
+
+
+def no_schedule():
+    return 5
