@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 
+import numpy as np
 import pytest
 
-from harness.checkpoint import list_sets, verify
+from harness.checkpoint import list_sets, verify, write_set
 from harness.errors import CheckpointError
 from harness.report import MetricsFile
 
@@ -115,3 +116,17 @@ def test_metrics_are_cut_back_to_an_iteration(tmp_path):
         assert path.read_bytes() == b"".join(whole[:3])
     with MetricsFile(path, after=0):
         assert path.read_bytes() == b""
+
+
+def test_a_disk_that_has_become_read_only(small_disk):
+    arrays = {"parameters": {"a": np.ones(3)}, "slots": {}}
+    first = write_set(small_disk, 1, arrays, {})
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(
+        CheckpointError, match=r"could not be written \(Read-only file system\); older sets are untouched"
+    ):
+        write_set(small_disk, 2, arrays, {})
+    verify(first)
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    write_set(small_disk, 2, arrays, {})
+    assert len(list_sets(small_disk)) == len(list(small_disk.iterdir())) == 2
