@@ -91,6 +91,7 @@ class Sets:
         error = self.writer.wait()
         if error is not None:
             raise error
+        self.learner.check_weights(t)
         self.buffer = self.learner.snapshot(self.buffer)
         arrays = {"parameters": self.buffer.parameters, "slots": self.buffer.slots}
         self.writer.start(t, arrays, {"state": self.buffer.numbers})

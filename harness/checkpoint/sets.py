@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,11 +180,13 @@ def verify(path: Path) -> dict[str, Any]:
         CheckpointError: naming the first file that is missing, cut, changed, or of an unknown format.
     """
     manifest = read_manifest(path)
-    for name, expected in manifest["files"].items():
-        found = _describe(path / name)
-        for key in ("bytes", "sha256"):
-            if found[key] != expected[key]:
-                raise CheckpointError(f"{path}: {name} has {key} {found[key]}, the manifest says {expected[key]}")
+    files = manifest["files"]
+    with ThreadPoolExecutor(len(files), thread_name_prefix="verify") as threads:  # hashing leaves the interpreter
+        for name, found in zip(files, threads.map(_describe, [path / name for name in files]), strict=True):
+            for key in ("bytes", "sha256"):
+                if found[key] != files[name].get(key):
+                    told = files[name].get(key)
+                    raise CheckpointError(f"{path}: {name} has {key} {found[key]}, the manifest says {told}")
     return manifest
 
 
