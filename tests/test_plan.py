@@ -7,6 +7,7 @@ import random
 import pytest
 
 from harness.config import LRConfig, TrainConfig, parse_config
+from harness.data import Order
 from harness.errors import ConfigError
 from harness.plan import MAX_CSV_ROWS, LRPlan, Sizes, resolve_shards
 from harness.units import Duration
@@ -506,3 +507,35 @@ def test_fingerprints_of_different_plans_differ(changes):
 
 def test_fingerprint_sees_the_sizes():
     assert plan_of(0.1).fingerprint() != plan_of(0.1, sizes=sizes_of(shards=2)).fingerprint()
+
+
+@pytest.mark.parametrize("last_batch", ["drop", "keep"])
+@pytest.mark.parametrize(("samples", "shards", "size"), [(1437, 2, 32), (1437, 8, 32), (64, 4, 16), (65, 4, 16)])
+def test_sizes_and_the_order_of_samples_count_alike(samples, shards, size, last_batch):
+    train = TrainConfig(epochs=3, last_batch=last_batch)
+    sizes = Sizes.of(train, num_samples=samples, shards=shards, batch_size=size)
+    order = Order(samples, shards, size, seed=0, last_batch=last_batch)
+    assert sizes.iterations_per_epoch == order.iterations_per_epoch
+    for t in (1, sizes.iterations_per_epoch, sizes.iterations_per_epoch + 1, sizes.num_iterations):
+        assert sizes.epoch(t) == order.epoch(t)
+    assert sum(order.global_count(t) for t in range(1, sizes.iterations_per_epoch + 1)) == (
+        samples if last_batch == "keep" else samples - samples % (shards * size)
+    )
+
+
+def test_a_plan_remembers_what_held_before_it_was_changed():
+    old = plan_of("1x", base=0.1)
+    new = LRPlan(LRConfig.model_validate({"base": 0.4, "schedule": TRIANGLE}), old.sizes, earlier=[(30, old)])
+    assert [new.lr(t) for t in (1, 30)] == [0.1, 0.1]
+    assert new.lr(50) == 0.4
+    assert {30, 31, 50} <= set(new.breakpoints())
+    assert new.fingerprint() != old.fingerprint()
+    again = LRPlan(LRConfig.model_validate({"schedule": 0.7}), old.sizes, earlier=[(30, old), (60, new)])
+    assert [again.lr(t) for t in (30, 50, 60, 61)] == [0.1, 0.4, new.lr(60), 0.7]
+
+
+def test_a_run_that_ends_on_the_first_update_of_a_cycle_is_remarked_on():
+    saw = {"cyclical": {"schedule_class": "cosine", "cycle_length": "50%", "min_lr": 0, "max_lr": "1x"}}
+    (remark,) = plan_of(saw, base=0.1).remarks()
+    assert "the last update, 100, starts a new cycle: its learning rate is 0.1, after 9.8" in remark
+    assert plan_of("1x", base=0.1).remarks() == []
