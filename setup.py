@@ -15,8 +15,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["harness", "harness.*"]),
-    package_data={"harness.data": ["files/*"], "harness": ["py.typed"]},
-    install_requires=["numpy", "pyyaml", "pydantic", "matplotlib", "rich", "pooch", "safetensors"],
+    package_data={"harness.data": ["files/*"], "harness.report": ["templates/*"], "harness": ["py.typed"]},
+    install_requires=["numpy", "pyyaml", "pydantic", "matplotlib", "rich", "jinja2", "pooch", "safetensors"],
     extras_require={
         "cpu": ["mxnet", "horovod"],
         **{cuda: [f"mxnet-{cuda}", "horovod"] for cuda in CUDA},

@@ -140,10 +140,14 @@ def _open_folder(run: Run) -> list[str]:
 
 def _opening(run: Run) -> str:
     sizes, world = run.sizes, run.world
-    ranks = f"{world.size} rank{'s' if world.size > 1 else ''} ({world.kind})"
-    threads = "thread" if run.config.threads_per_rank == 1 else "threads"
+    ranks = f"{_count(world.size, 'rank')} ({world.kind})"
+    threads = _count(run.config.threads_per_rank, "thread")
     return (
-        f"{run.config.run_name}: {sizes.num_samples} samples, {sizes.num_iterations} iterations of {sizes.shards} x "
-        f"{sizes.batch_size}, {ranks}, {run.config.threads_per_rank} {threads} a rank; learning rate "
+        f"{run.config.run_name}: {sizes.num_samples} samples, {_count(sizes.num_iterations, 'iteration')} of "
+        f"{sizes.shards} x {sizes.batch_size}, {ranks}, {threads} a rank; learning rate "
         f"{run.plan.describe()}"
     )
+
+
+def _count(number: int | str, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

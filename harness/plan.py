@@ -110,7 +110,7 @@ class LRPlan:
         self.config = config
         self.sizes = sizes
         self._earlier = tuple(earlier)
-        self.in_units_of_base = config.base == "auto"
+        self.in_units_of_base = config.is_found
         self.base = config.base if isinstance(config.base, float) else 1.0
         self.scaling = (config.scaling or "linear") if config.scales else "none"
         self.reference_batch = (
@@ -154,12 +154,12 @@ class LRPlan:
         """The plan's scaling in words, such as `0.1 at batch 64 x 8 shards (linear) = 0.8`."""
         sizes = self.sizes
         if not self.config.uses_x:
-            return "learning rates as written (nothing is scaled)"
+            return "as written (nothing is scaled)"
         if self.in_units_of_base:
             return f"in units of the base that the finder will find at the global batch of {sizes.global_batch}"
         batch = f"batch {sizes.batch_size} x {sizes.shards} shard{'s' if sizes.shards > 1 else ''}"
         if not self.config.scales:
-            return f"learning rates as written (nothing is scaled), warmed up from the base {self.base:g}"
+            return f"as written (nothing is scaled), warmed up from the base {self.base:g}"
         if self.scaling == "none":
             return f"{self.base:g} at {batch} (not scaled)"
         reference = "" if self.config.reference_batch is None else f" for a batch of {self.reference_batch},"

@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness.comm import connect, read_launch, settle_threads
-from harness.config import load_config
+from harness.comm import Launch, read_launch, settle_threads
+from harness.config import RunConfig, load_config
 from harness.errors import ConfigError, HarnessError
-from harness.guard import fail_together, report_failure
+from harness.guard import begin_together, report_failure
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -55,23 +55,33 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def read_settings(options: argparse.Namespace, launch: Launch) -> tuple[RunConfig, int]:
+    """The configuration and the number of threads, which is settled before MXNet is imported."""
+    config = load_config(options.config, options.set)
+    if options.evaluate_only and config.init.from_ is None:
+        raise ConfigError("--evaluate-only needs weights: give a file with --set init.from=runs/NAME/final.params")
+    if options.emulate_np is not None and launch.size > 1:
+        raise ConfigError(
+            f"--emulate-np plays all ranks in one process, but {launch.launcher} started {launch.size}; "
+            "drop one of the two"
+        )
+    return config, settle_threads(config.threads_per_rank, launch, options.emulate_np)
+
+
 def main() -> int:
     """Parse, build, run; the exit code says how it ended."""
     options = parse_arguments()
-    launch = read_launch()
+    launch = Launch()
+
+    def read() -> tuple[tuple[RunConfig, int], str]:
+        config, threads = read_settings(options, launch)
+        return (config, threads), config.comm
+
     try:
-        config = load_config(options.config, options.set)
-        if options.evaluate_only and config.init.from_ is None:
-            raise ConfigError("--evaluate-only needs weights: give a file with --set init.from=runs/NAME/final.params")
-        if options.emulate_np is not None and launch.size > 1:
-            raise ConfigError(
-                f"--emulate-np plays all ranks in one process, but {launch.launcher} started {launch.size}; "
-                "drop one of the two"
-            )
-        threads = settle_threads(config.threads_per_rank, launch, options.emulate_np)
-        world = connect(config.comm, launch)
+        launch = read_launch()
+        (config, threads), world = begin_together(read, launch)
     except ConfigError as error:
-        return fail_together(error, launch)
+        return report_failure(error, launch.rank)
 
     from harness.loop import evaluate_only, train
     from harness.resume import Start

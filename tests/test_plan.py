@@ -132,12 +132,12 @@ def test_plain_rates_are_never_scaled():
     for shards in (1, 8):
         plan = plan_of(0.3, sizes=sizes_of(shards=shards))
         assert plan.lr(1) == 0.3
-        assert plan.describe() == "learning rates as written (nothing is scaled)"
+        assert plan.describe() == "as written (nothing is scaled)"
     mixed = plan_of({"cosine": {"min_lr": 0.001, "max_lr": "1x", "cycle_length": "100%"}}, sizes=sizes_of(shards=8))
     assert (mixed.lr(0), mixed.lr(100)) == (0.8, 0.001)
     warmed = plan_of(0.3, base=0.1, warmup={"length": "1ep", "start": "unscaled"}, sizes=sizes_of(shards=8))
     assert (warmed.lr(0), warmed.lr(10)) == (0.1, 0.3)
-    assert warmed.describe() == "learning rates as written (nothing is scaled), warmed up from the base 0.1"
+    assert warmed.describe() == "as written (nothing is scaled), warmed up from the base 0.1"
 
 
 @pytest.mark.parametrize("schedule", [TRIANGLE, "0.3x", {"poly": {"base_lr": "1x", "max_update": "100%", "pwr": 1.5}}])

@@ -26,6 +26,7 @@ _FREE = (
     "threads_per_rank",
     "log",
     "checkpoint",
+    "finder",
     "evaluation",
     "init",
     "data.root",

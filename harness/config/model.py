@@ -20,6 +20,7 @@ from harness.config.sections import (
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
+    FinderConfig,
     InitConfig,
     LogConfig,
     LRConfig,
@@ -34,7 +35,7 @@ from harness.config.values import Problem, RefusedError, Threads
 class RunConfig(Section):
     """Everything that decides a run, as written."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     output: str = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     comm: Literal["auto", "single", "horovod"] = "auto"
@@ -47,6 +48,7 @@ class RunConfig(Section):
     network: NetworkConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     lr: LRConfig
+    finder: FinderConfig = FinderConfig()
     init: InitConfig = InitConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()

@@ -172,6 +172,11 @@ class LRConfig(Section):
     momentum: MomentumSpec | None = None
 
     @property
+    def is_found(self) -> bool:
+        """Whether the base comes from a finder: `auto`, or the path of its result."""
+        return isinstance(self.base, str)
+
+    @property
     def uses_x(self) -> bool:
         """Whether anything in the plan is a multiple of the scaled base."""
         start = self.warmup.start if self.warmup else 0.0
@@ -203,12 +208,12 @@ class LRConfig(Section):
             problems.append(
                 Problem(("reference_batch",), f"{self.reference_batch} has no effect with scaling: none; remove one")
             )
-        if self.scales and self.reference_batch is not None and self.base == "auto":
+        if self.scales and self.reference_batch is not None and self.is_found:
             problems.append(
                 Problem(
                     ("reference_batch",),
-                    f"{self.reference_batch} has no effect with base: auto, the finder's own global batch is the "
-                    "reference; remove it",
+                    f"{self.reference_batch} has no effect with base: {self.base}, the finder's own global batch is "
+                    "the reference; remove it",
                 )
             )
         if problems:
@@ -220,6 +225,23 @@ class InitConfig(Section):
     """Where a new run's weights come from."""
 
     from_: Annotated[str | None, Field(alias="from")] = None
+
+
+class FinderConfig(Section):
+    """The learning-rate finder: its sweep, when it stops, and the rule that it answers by."""
+
+    lr_start: Positive = 1e-6
+    lr_end: Positive = 10.0
+    lr_multiplier: Positive | None = None
+    num_iterations: Count | None = None
+    spacing: Literal["exponential", "linear"] = "exponential"
+    max_iterations: Count = 1000
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    min_iter: Annotated[int, Field(ge=0)] = 20
+    growth: Annotated[float, Field(gt=1)] = 2.0
+    probes: Annotated[int, Field(ge=0)] | None = None
+    repeats: Count = 1
+    rule: Literal["steepest", "valley", "minimum_tenth", "edge"] | None = None
 
 
 class LogConfig(Section):

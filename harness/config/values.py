@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
@@ -68,15 +68,17 @@ def _read_name(value: str) -> str:
     return value
 
 
-def _read_base(value: object) -> float | Literal["auto"] | None:
+def _read_base(value: object) -> float | str | None:
     if value is None:
         return None
-    if value == "auto":
-        return "auto"
+    if value == "auto" or (isinstance(value, str) and value.endswith(".json")):
+        return value
     number = _read_number(value)
     if number is not None and number > 0:
         return number
-    raise ValueError("must be a finite number above 0, or auto (run the learning-rate finder)")
+    raise ValueError(
+        "must be a finite number above 0, auto (run the learning-rate finder), or the path of a finder's result.json"
+    )
 
 
 def _read_start(value: object) -> float | str:
@@ -176,7 +178,7 @@ Factor = Annotated[float, Field(ge=0)]
 Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
 Name = Annotated[str, AfterValidator(_read_name)]
 Threads = Annotated[int | str, PlainValidator(_read_threads)]
-Base = Annotated[float | Literal["auto"] | None, PlainValidator(_read_base)]
+Base = Annotated[float | str | None, PlainValidator(_read_base)]
 WarmupStart = Annotated[float | str, PlainValidator(_read_start)]
 Validation = Annotated[int | float, PlainValidator(_read_validation)]
 Initializer = Annotated[str | dict[str, dict[str, Any]], PlainValidator(_read_initializer)]

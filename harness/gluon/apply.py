@@ -45,6 +45,7 @@ class Applier:
         self._parameters = list(trainable.values())
         self._correct = momentum_correction
         self._seed = seed
+        self._momentum: float | None = getattr(optimizer, "momentum", None)
         self._noisy = type(optimizer).__name__.lower() in NOISY
         self._trainer = mx.gluon.Trainer(self._parameters, optimizer, kvstore=None)
         self.updater = self._trainer._updaters[0]
@@ -61,8 +62,8 @@ class Applier:
             momentum: its momentum, or `None` for the optimizer's own.
             divisor: what the gradients are divided by: the number of samples, and what clipping adds.
         """
-        if momentum is not None:
-            self.optimizer.momentum = momentum
+        if self._momentum is not None:  # set each time, so that no update depends on the one before it
+            self.optimizer.momentum = self._momentum if momentum is None else momentum
         if self._noisy:
             mx.random.seed(seed_of(self._seed, t, -1))
         if self._correct and lr == 0:

@@ -16,7 +16,7 @@ from harness.errors import CheckpointError, ConfigError
 from harness.gluon.learner import Learner
 from harness.gluon.nets import build_initializer, build_loss, build_network
 from harness.gluon.optimizers import build_optimizer, set_multipliers
-from harness.gluon.shards import check_losses, refuse_unreducible, seed_of, settle
+from harness.gluon.shards import check_losses, parameters_of, refuse_unreducible, seed_of, settle
 
 Array = npt.NDArray[Any]
 
@@ -104,7 +104,7 @@ def _build_parts(config: RunConfig, world: World, samples: tuple[Array, Array], 
     try:
         ctx = device_of_rank(config.device, world.local_rank)
         net, loss = _build_network(config, samples, classes, ctx)
-        parameters = net._collect_params_with_prefix()
+        parameters = parameters_of(net)
         refuse_unreducible(parameters)
         trainable = {name: p for name, p in parameters.items() if p.grad_req != "null"}
         section = config.optimizer
@@ -130,8 +130,7 @@ def _build_network(config: RunConfig, samples: tuple[Array, Array], classes: int
     mx.random.seed(seed_of(config.seed, 0, 0))
     shape = tuple(samples[0].shape[1:])
     with _explained(
-        f"network: {section.name!r} with initializer {section.initializer!r} does not take samples of shape {shape} "
-        "(channels, height, width)"
+        f"network: {section.name!r} with initializer {section.initializer!r} does not take samples of shape {shape}"
     ):
         net.initialize(initializer, ctx=ctx)
         prediction = settle(net, samples[0], ctx)

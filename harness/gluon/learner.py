@@ -15,7 +15,7 @@ from harness.data import GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon.apply import Applier
 from harness.gluon.reduce import Control, Fold, Gauge, Measured, visiting_order
-from harness.gluon.shards import Graph, ShardPlayer, refuse_unreducible, settle
+from harness.gluon.shards import Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
 from harness.gluon.state import State, StateKeeper, misfits, overwrite
 from harness.gluon.weights import read_weights, write_params
 
@@ -47,6 +47,7 @@ class Learner:
         stream: where batches come from; the finder puts its own in its place.
         parameters: the network's parameters by structural name.
         gradient_norm: Euclidean norm of the mean gradient, before clipping, of the last update that was checked.
+        loss: the mean loss of that update's global batch, in float64.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Learner:
         self.stream = stream
         self._ctx = ctx or mx.cpu()
         settle(net, sample, self._ctx)
-        self.parameters: dict[str, Any] = _unique(net._collect_params_with_prefix())
+        self.parameters = parameters_of(net)
         refuse_unreducible(self.parameters)
         graph = Graph(net, self.parameters, loss)
         if hybridize and isinstance(net, mx.gluon.HybridBlock):
@@ -106,7 +107,7 @@ class Learner:
         self._control = mx.nd.zeros((len(Control._fields),), ctx=self._ctx, dtype=np.float64)
         self._reduced = [*self._gradients, *self._statistics, self._control]
         self._fold = Fold(self._reduced)
-        self._player = ShardPlayer(net, loss, self._ctx, trainable, seed, graph.random)
+        self._player = ShardPlayer(net, loss, self._ctx, trainable, seed, graph)
         if momentum_correction is None:
             momentum_correction = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
         self._applier = Applier(optimizer, trainable, momentum_correction=momentum_correction, seed=seed)
@@ -118,6 +119,7 @@ class Learner:
         self._waits = world.size > 1 or skip_nonfinite or clip_norm is not None
         self._unread: tuple[int, int, tuple[Any, Any]] | None = None
         self.gradient_norm: float | None = None
+        self.loss: float | None = None
         self._requests = Requests()
         self._agree_on_shape()
         self.take_weights_of_root()
@@ -147,6 +149,9 @@ class Learner:
                 self._fold.make_room()
                 self._restore_statistics()
             loss_sum = self._player.play(t, shard.shard, shard.data, shard.label)
+            if not len(shard.data):
+                for array in self._statistics:  # it has seen nothing: zeros, which the mean does not count
+                    array[:] = 0
             self._set_control(loss_sum, len(shard.data), ask if shard.shard == 0 and ask else Requests())
             self._fold.push()
         self._fold.finish()
@@ -283,12 +288,12 @@ class Learner:
             self._requests.save or control.save > 0, self._requests.failure or control.failure > 0
         )
         self.gradient_norm = measured.gradient_norm / num_samples
-        loss = control.loss_sum / num_samples
+        self.loss = loss = control.loss_sum / num_samples
         if np.isfinite(loss) and np.isfinite(self.gradient_norm) and measured.statistics_finite:
             return True
         if self._skip_nonfinite:
             return False
-        statistics = "" if measured.statistics_finite else ", and running statistics are not finite"
+        statistics = "" if measured.statistics_finite else ", and running statistics are not finite or beyond 1e19"
         raise DivergedError(
             f"iteration {t}: the loss is {loss:g} and the gradient's norm {self.gradient_norm:g}{statistics}; "
             "the weights are of no use any more. Lower the learning rate, warm up longer, clip the gradient "
@@ -305,14 +310,3 @@ class Learner:
                 raise DisagreementError(
                     f"the network of rank {rank} has {there} where rank 0 has {here} (name, shape, dtype, grad_req)"
                 ).on_all_ranks()
-
-
-def _unique(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A parameter that two blocks share appears once, under its first name."""
-    seen: set[int] = set()
-    unique = {}
-    for name, parameter in parameters.items():
-        if id(parameter) not in seen:
-            seen.add(id(parameter))
-            unique[name] = parameter
-    return unique

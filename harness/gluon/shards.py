@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from harness.errors import ConfigError
 
-_RANDOM_OPERATORS = ("dropout", "_random", "_sample", "_shuffle", "_npi_")  # how their names begin; _npi_ to be safe
+# how their names begin; _npi_ and what users program (Custom) to be safe
+_RANDOM_OPERATORS = ("dropout", "_random", "_sample", "_shuffle", "_npi_", "custom")
 
 
 def seed_of(seed: int, t: int, shard: int) -> int:
@@ -27,6 +28,7 @@ class Graph:
 
     Attributes:
         random: whether it draws random numbers, so that every shard has to be seeded (1.3 ms on a CPU).
+        opaque: whether it has code that no graph shows, which may draw from NumPy as well.
         statistics: full names of the parameters that a training forward changes, such as running means.
     """
 
@@ -39,8 +41,9 @@ class Graph:
             parameters: its parameters by structural name.
         """
         symbol = _trace(net)
+        self.opaque = False
         if symbol is None:
-            self.random = True
+            self.random = self.opaque = True
             self.statistics = {
                 p.name
                 for name, p in parameters.items()
@@ -48,14 +51,16 @@ class Graph:
             }
             return
         traced = _trace_loss(loss, symbol)
-        self.random = traced is None or any(_is_random(node) for node in json.loads(traced.tojson())["nodes"])
+        nodes = [] if traced is None else json.loads(traced.tojson())["nodes"]
+        self.opaque = traced is None or any("custom" in node["op"].lower() for node in nodes)
+        self.random = self.opaque or any(_is_random(node) for node in nodes)
         self.statistics = set(symbol.list_auxiliary_states())
 
 
 class ShardPlayer:
     """Plays shards on one device: after `play`, each parameter's gradient holds the sum over the shard's samples."""
 
-    def __init__(self, net: Any, loss: Any, ctx: Any, trainable: Mapping[str, Any], seed: int, random: bool) -> None:
+    def __init__(self, net: Any, loss: Any, ctx: Any, trainable: Mapping[str, Any], seed: int, graph: Graph) -> None:
         """Bind a network and its loss.
 
         Args:
@@ -64,14 +69,14 @@ class ShardPlayer:
             ctx: the device.
             trainable: parameters with a gradient, by structural name.
             seed: the run's seed.
-            random: whether the network draws random numbers.
+            graph: tells whether random numbers are drawn.
         """
         self._net = net
         self._loss = loss
         self._ctx = ctx
         self._trainable = trainable
         self._seed = seed
-        self._random = random
+        self._graph = graph
 
     def play(self, t: int, shard: int, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> Any:
         """Forward and backward of one shard.
@@ -90,8 +95,10 @@ class ShardPlayer:
         """
         if data.shape[0] == 0:
             return self._nothing()
-        if self._random:
+        if self._graph.random:
             mx.random.seed(seed_of(self._seed, t, shard), ctx=self._ctx)
+        if self._graph.opaque:
+            np.random.seed(seed_of(self._seed, t, shard))
         inputs = mx.nd.array(data, ctx=self._ctx, dtype=data.dtype)
         labels = mx.nd.array(label, ctx=self._ctx, dtype=label.dtype)
         with mx.autograd.record():
@@ -124,6 +131,17 @@ class ShardPlayer:
             )
         for weight in weights:
             weight._fresh_grad = False
+
+
+def parameters_of(net: Any) -> dict[str, Any]:
+    """A network's parameters by structural name; one that two blocks share appears once, under its first name."""
+    seen: set[int] = set()
+    unique = {}
+    for name, parameter in net._collect_params_with_prefix().items():
+        if id(parameter) not in seen:
+            seen.add(id(parameter))
+            unique[name] = parameter
+    return unique
 
 
 def settle(net: Any, samples: npt.NDArray[Any], ctx: Any) -> Any:
@@ -195,6 +213,9 @@ def _trace_loss(loss: Any, prediction: Any) -> Any:
 
 
 def _is_random(node: Mapping[str, Any]) -> bool:
+    """Whether a node of a graph, or of a graph inside it (the body of a loop), draws random numbers, or may."""
+    if any(_is_random(inner) for graph in node.get("subgraphs", []) for inner in graph["nodes"]):
+        return True
     operator = node["op"].lower()
     attributes = node.get("attrs", {})
     if operator == "leakyrelu":

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
-from harness.comm import Launch, connect
+from harness.comm import Launch, World, connect
 from harness.errors import ConfigError, HarnessError
+
+T = TypeVar("T")
 
 
 def report_failure(error: HarnessError, rank: int) -> int:
@@ -16,23 +20,37 @@ def report_failure(error: HarnessError, rank: int) -> int:
     return error.exit_code
 
 
-def fail_together(error: ConfigError, launch: Launch) -> int:
-    """End a job whose configuration this rank could not read, before any rank has joined a world.
+def begin_together(read: Callable[[], tuple[T, str]], launch: Launch) -> tuple[T, World]:
+    """Join the world that the configuration asks for, or fail on every rank if any rank could not read it.
 
-    Every rank that launcher started reads the same file, so most often all are here; joining the others turns their
-    messages into one, and tells those whose copy of the file was good.
+    A rank whose file is damaged, or missing on its host, joins the others nevertheless: they would wait for it.
+
+    Args:
+        read: reads the configuration; returns what is wanted of it, and the kind of world.
+        launch: how this process was started.
+
+    Raises:
+        ConfigError: on every rank; its world is closed.
     """
-    if launch.size == 1:
-        return report_failure(error, 0)
-    world = connect("auto", launch)
+    done: list[T] = []
+    failure: ConfigError | None = None
+    try:
+        value, kind = read()
+        world = connect(kind, launch)
+        done.append(value)
+    except ConfigError as error:
+        if launch.size == 1:
+            raise
+        failure = error
+        world = connect("auto", launch)
 
-    def fail() -> None:
-        raise error
+    def fail_if_failed() -> None:
+        if failure is not None:
+            raise failure
 
     try:
-        world.agreed("config", fail)
-    except HarnessError as merged:
-        error_code = report_failure(merged, world.rank)
+        world.agreed("config", fail_if_failed)
+    except ConfigError:
         world.close()
-        return error_code
-    raise AssertionError("an agreed failure did not fail")
+        raise
+    return done[0], world

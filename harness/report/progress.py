@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -62,8 +63,12 @@ class Progress:
             return
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
-        else:
+            return
+        try:
             print(line, flush=True)
+        except BrokenPipeError:  # whoever was listening has gone (`| head -1`); training goes on
+            self._speaks = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def __enter__(self) -> Progress:
         """Itself; the bar runs already."""

@@ -11,7 +11,7 @@ from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon import Learner, shards_of_rank
-from harness.gluon.shards import refuse_unreducible
+from harness.gluon.shards import parameters_of, refuse_unreducible
 
 RANDOM = np.random.default_rng(0)
 DATA = RANDOM.normal(size=(64, 2, 4, 4)).astype(np.float32)
@@ -325,3 +325,34 @@ def test_clipping_bounds_the_norm_of_the_mean_gradient_over_all_shards():
     assert reported == norm
     np.testing.assert_allclose(clipped, free / 4, rtol=1e-4, atol=1e-7)
     np.testing.assert_array_equal(moved(clip_norm=norm * 4)[0], free)
+
+
+@pytest.mark.parametrize("sizes", [(8, 4, 0, 0), (0, 8, 0, 4), (0, 0, 0, 8), (8, 4, 4, 0)])
+def test_a_shard_without_samples_leaves_no_trace_in_running_statistics(sizes):
+    def statistics(sizes, start):
+        net = small_net()
+        learner = learner_of(dealt(*sizes), len(sizes), net=net)
+        state = learner.snapshot()
+        state.parameters["1.running_var"][:] = start
+        learner.restore(state)
+        learner.iteration(1, 0.1)
+        parameters = learner.snapshot().parameters
+        return parameters["1.running_mean"], parameters["1.running_var"]
+
+    filled = tuple(size for size in sizes if size)
+    for found, expected in zip(statistics(sizes, 1000), statistics(filled, 1000), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_lars_knows_shared_parameters_by_their_own_names():
+    class Shared(nn.HybridBlock):
+        def __init__(self):
+            super().__init__()
+            with self.name_scope():
+                self.a = nn.Dense(2, in_units=2)
+                self.b = nn.Dense(2, in_units=2, params=self.a.params)
+                self.c = nn.Dense(3, in_units=2)
+
+    net = Shared()
+    net.initialize()
+    assert list(parameters_of(net)) == ["a.weight", "a.bias", "c.weight", "c.bias"]

@@ -86,10 +86,18 @@ def test_schedules(train, tmp_path, schedule, rates):
     assert len(set(found)) > 4
 
 
-def test_random_numbers_in_the_loss_are_seeded_too(train):
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "network.loss=tests.programs.own:noisy_loss",
+        "network={name: 'tests.programs.own:unrolled'}",
+        "network={name: 'tests.programs.own:numpy_noise'}",
+    ],
+)
+def test_random_numbers_are_seeded_wherever_they_are_drawn(train, setting):
     digests = set()
     for np, options in ((None, ["--emulate-np", "2"]), (2, [])):
-        out = train("network.loss=tests.programs.own:noisy_loss", options=options, np=np).stdout
+        out = train(setting, options=options, np=np).stdout
         digests.add(re.search(r"digest ([0-9a-f]{64})", out)[1])
     assert len(digests) == 1
 

@@ -1,5 +1,9 @@
 """Every wrong configuration ends with its exit code and one message: the key, and what to do about it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -261,3 +265,33 @@ def test_a_few_as_real_processes(start, tmp_path):
         assert part in ended.stderr
         assert "Traceback" not in ended.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("bad_rank", [0, 1])
+@pytest.mark.parametrize("bad", ["missing.yaml", "broken", "comm"])
+def test_a_configuration_that_one_rank_cannot_use_ends_both(start, tmp_path, bad_rank, bad):
+    (tmp_path / "broken").write_text("train: {epochs: ten}")
+    (tmp_path / "comm").write_text(Path("configs/digits.yaml").read_text() + "comm: single\n")
+    files = [Path("configs/digits.yaml"), tmp_path / bad]
+    files = files if bad_rank else files[::-1]
+    arguments = ["tests/programs/other_config.py", *files, "--", "--set", f"output={tmp_path}"]
+    done = start(*arguments, np=2, exit_code=1, timeout_s=60)
+    text = done.stdout + done.stderr
+    assert f"rank {bad_rank}: " in text
+    assert "Exit code: 2" in text
+    assert "<stderr>:Traceback" not in text
+    assert not (tmp_path / "digits").exists()
+
+
+def test_a_listener_who_leaves_does_not_end_the_training(tmp_path):
+    command = f"{sys.executable} launch/train.py --set output={tmp_path} | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "digits/final.params").exists()
+
+
+def test_a_launcher_that_talks_nonsense(start, tmp_path):
+    done = start("launch/train.py", "--set", f"output={tmp_path}", exit_code=2, HOROVOD_RANK="x", HOROVOD_SIZE="2")
+    assert "are no rank and world size" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -96,3 +96,40 @@ def of_mxnet(peak: float):
 
 def no_schedule():
     return 5
+
+
+class Unrolled(nn.HybridBlock):
+    """Dropout inside a loop of the graph, where only the loop's own graph shows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.dense = nn.Dense(4)
+
+    def hybrid_forward(self, F, x):
+        rows = F.reshape(F.transpose(x), (12, -1, 1))
+        begin = F.zeros_like(F.reshape(F.slice_axis(rows, axis=0, begin=0, end=1), (-3, 0)))
+        out, _ = F.contrib.foreach(lambda row, state: (F.Dropout(row + state, p=0.5), row + state), rows, begin)
+        return self.dense(F.transpose(F.reshape(out, (12, -1))))
+
+
+class NumpyNoise(nn.Block):
+    """Draws from NumPy's global generator while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.dense = nn.Dense(4)
+
+    def forward(self, x):
+        if mx.autograd.is_training():
+            x = x + mx.nd.array(np.random.normal(size=x.shape))
+        return self.dense(x)
+
+
+def unrolled():
+    return Unrolled()
+
+
+def numpy_noise():
+    return NumpyNoise()

@@ -1,0 +1,28 @@
+"""The learning-rate finder: sweep, put back, prove, suggest. It returns data and draws nothing."""
+
+from harness.finder.result import provenance_of, read_result, result_of, settings_of, take_result
+from harness.finder.runner import FinderSettings, Finding, Played, find_lr
+from harness.finder.suggestion import RULES, Curve, Point, Refusal, Suggestion, fit, suggest
+from harness.finder.sweep import Stop, StopRule, Sweep
+
+__all__ = [
+    "RULES",
+    "Curve",
+    "FinderSettings",
+    "Finding",
+    "Played",
+    "Point",
+    "Refusal",
+    "Stop",
+    "StopRule",
+    "Suggestion",
+    "Sweep",
+    "find_lr",
+    "fit",
+    "provenance_of",
+    "read_result",
+    "result_of",
+    "settings_of",
+    "suggest",
+    "take_result",
+]

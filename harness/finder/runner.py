@@ -1,0 +1,165 @@
+"""Plays a sweep with a learner and puts everything back: parameters, running statistics, optimizer slots, counters.
+
+Every rank does the same updates with the same learning rates on its shards of the same global batches; the loss is the
+mean over all samples and travels in the control vector, so all ranks stop on the same iteration.
+
+What momentum correction means here: with it (the default where it means anything) the buffer holds gradients alone, and
+at every step of the sweep the network moves as it would have under a constant learning rate of that size. Without it
+the buffer would hold gradients times the *smaller* learning rates of the steps before: with a momentum of .9 and a
+multiplier of 1.1 the step would be that of a rate 1.8 times smaller, and the sweep would promise that much too much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import DisagreementError, DivergedError
+from harness.finder.suggestion import DEFAULT_RULE, Point, Suggestion, suggest
+from harness.finder.sweep import Stop, StopRule, Sweep
+
+if TYPE_CHECKING:
+    from harness.gluon import Learner, State
+
+Streams = Callable[[int], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class FinderSettings:
+    """Everything that decides a finding besides the learner.
+
+    Attributes:
+        sweep: the learning rates.
+        stop_rule: when the loss has become unstable.
+        probes: iterations at the first learning rate before the sweep, from which the limit is taken.
+        repeats: sweeps, each over another shuffle.
+        rule: the rule to answer by.
+    """
+
+    sweep: Sweep = field(default_factory=Sweep)
+    stop_rule: StopRule = field(default_factory=StopRule)
+    probes: int = 0
+    repeats: int = 1
+    rule: str = DEFAULT_RULE
+
+
+@dataclass(frozen=True)
+class Played:
+    """One sweep as it went.
+
+    Attributes:
+        points: learning rate and loss of each iteration; a loss that was not finite is NaN.
+        stop: why it ended.
+        limit: what the running mean of the loss might not exceed.
+        probes: the losses before it.
+    """
+
+    points: list[Point]
+    stop: Stop
+    limit: float
+    probes: list[float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a finder returns.
+
+    Attributes:
+        sweeps: one or more.
+        suggestion: the learning rate, or why there is none.
+        digest: of the learner's whole state, the same before and after on every rank.
+        num_ranks: how many ranks proved it.
+    """
+
+    sweeps: list[Played]
+    suggestion: Suggestion
+    digest: str
+    num_ranks: int
+
+
+def find_lr(learner: Learner, settings: FinderSettings, streams: Streams) -> Finding:
+    """Sweep, restore, prove, suggest; on every rank at once.
+
+    Args:
+        learner: in any state; it is in the same state afterwards, also after an exception.
+        settings: of the sweep.
+        streams: `streams(k)` opens the batches of sweep `k`, from 0, as a context; they must not be those of training.
+
+    Raises:
+        DisagreementError: on every rank, if the state of some rank is not what it was.
+    """
+    before = _digests(learner, "before")
+    if len(set(before)) > 1:
+        different = [rank for rank, digest in enumerate(before) if digest != before[0]]
+        raise DisagreementError(
+            f"finder: the states differ before the sweep: rank 0 has {before[0][:12]}, "
+            + ", ".join(f"rank {rank} {before[rank][:12]}" for rank in different)
+        ).on_all_ranks()
+    sweeps = []
+    with _undisturbed(learner) as state:
+        for repeat in range(settings.repeats):
+            with streams(repeat) as stream:
+                learner.stream = stream
+                sweeps.append(_play(learner, settings))
+            learner.restore(state)
+    after = _digests(learner, "after")
+    disturbed = [rank for rank, digest in enumerate(after) if digest != before[0]]
+    if disturbed:
+        raise DisagreementError(
+            f"finder: the state was not put back on rank {', '.join(map(str, disturbed))}: {before[0][:12]} before, "
+            + ", ".join(after[rank][:12] for rank in disturbed)
+            + " after; parameters that the network makes or changes by itself cannot be restored"
+        ).on_all_ranks()
+    suggestion = suggest([(played.points, played.stop) for played in sweeps], settings.rule)
+    return Finding(sweeps, suggestion, before[0], len(after))
+
+
+@contextmanager
+def _undisturbed(learner: Learner) -> Iterator[State]:
+    """Put state and stream back, whatever happens: an exception, a KeyboardInterrupt; gives the state."""
+    state, stream = learner.snapshot(), learner.stream
+    try:
+        yield state
+    finally:
+        learner.stream = stream
+        learner.restore(state)
+
+
+def _play(learner: Learner, settings: FinderSettings) -> Played:
+    sweep, rule = settings.sweep, settings.stop_rule
+    probes: list[float] = []
+    points: list[Point] = []
+    limit, mean = math.nan, None
+    for t in range(1, settings.probes + len(sweep) + 1):
+        k = t - 1 - settings.probes
+        lr = sweep.lr(max(k, 0))
+        loss = _loss_of(learner, t, lr)
+        if loss is None:
+            return Played([*points, Point(lr, math.nan)], Stop.NOT_FINITE, limit, probes)
+        if k < 0:
+            probes.append(loss)
+            continue
+        if k == 0:
+            limit = rule.limit(loss, probes)
+        points.append(Point(lr, loss))
+        mean = rule.mean(mean, loss)
+        if mean > limit and len(points) >= rule.min_iter:
+            return Played(points, Stop.UNSTABLE, limit, probes)
+    return Played(points, sweep.bound, limit, probes)
+
+
+def _loss_of(learner: Learner, t: int, lr: float) -> float | None:
+    """The loss of an update, or `None` if anything in it was not finite; the same on every rank."""
+    try:
+        learner.iteration(t, lr)
+        learner.finish()
+    except DivergedError:
+        return None
+    return learner.loss
+
+
+def _digests(learner: Learner, when: str) -> list[str]:
+    return learner.world.allgather_object(learner.digest(), f"finder.{when}")
