@@ -6,7 +6,8 @@ import time
 from contextlib import ExitStack
 
 from harness.errors import ConfigError, DataError
-from harness.report import MetricsFile, Progress, write_plan
+from harness.gluon import Learner
+from harness.report import MetricsFile, Progress, write_finder_report, write_plan
 from harness.resume import open_folder, warnings_for
 from harness.run import Run, must_be_equal
 from harness.saving import Saver, environment_of
@@ -27,7 +28,7 @@ def train(run: Run) -> dict[str, float]:
     Raises:
         HarnessError: on every rank, whatever rank it began on.
     """
-    config, sizes, plan, world = run.config, run.sizes, run.plan, run.world
+    config, sizes, world = run.config, run.sizes, run.world
     folder = run.folder.path
     own = config.optimizer.own_momentum
     begun = 0 if run.origin is None else run.origin.iteration
@@ -41,9 +42,13 @@ def train(run: Run) -> dict[str, float]:
         learner = run.learner(stream)
         said = world.on_root("folder", lambda: _open_folder(run))
         stack.callback(run.folder.close)
+        if run.plan.in_units_of_base:
+            said += _find_base(run, learner)
+        plan = run.plan
+        world.on_root("plan", lambda: write_plan(folder, run.config, plan))
         metrics = stack.enter_context(MetricsFile(folder / "metrics.jsonl", begun)) if world.rank == 0 else None
         progress = stack.enter_context(Progress(sizes.num_iterations, world.rank, begun))
-        for line in [_opening(run), *plan.remarks(), *said]:
+        for line in [_opening(run), *run.remarks, *plan.remarks(), *said]:
             progress.say(line)
         saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, progress.say))
         clock = _Clock()
@@ -131,11 +136,18 @@ class _Clock:
 
 def _open_folder(run: Run) -> list[str]:
     said = open_folder(run.folder, run.start, run.origin)
-    write_plan(run.folder.path, run.config, run.plan)
     if run.origin is not None:
         said.insert(0, f"going on after iteration {run.origin.iteration} from {run.origin.path}")
         said += warnings_for(run.origin, environment_of(run))
     return said
+
+
+def _find_base(run: Run, learner: Learner) -> list[str]:
+    """Run the finder, report, and go on with what it found."""
+    folder = run.folder.path / "finder"
+    result = run.find(learner)
+    run.world.on_root("finder", lambda: write_finder_report(result, folder, run.config.run_name))
+    return run.take_base(result, str(folder / "report.html"))
 
 
 def _opening(run: Run) -> str:

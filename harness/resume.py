@@ -27,6 +27,7 @@ from harness.checkpoint import (
 )
 from harness.config import RunConfig
 from harness.errors import CheckpointError, ConfigError
+from harness.finder import with_base
 from harness.plan import LRPlan, Sizes
 from harness.report import RunFolder
 
@@ -173,6 +174,8 @@ def settle(config: RunConfig, origin: Origin, *, workers: int, threads: int, on_
             f"{workers} workers; go on with a number of workers that divides {shards}: {fitting}"
         )
     saved = saved_config(manifest, path)
+    if config.lr.base == "auto" and isinstance(saved.lr.base, float):
+        config = with_base(config, saved.lr.base, saved.lr.reference_batch)  # a run that goes on never finds again
     wanted = config.resolved(shards=config.batch.shards or shards, threads=threads)
     conflicts = compare(saved, wanted)
     if on_conflict == "checkpoint":
@@ -234,6 +237,7 @@ def _sizes_of(config: RunConfig, sizes: Sizes) -> Sizes:
 
 def _refuse_foreign(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    names = {name for name in names if not name.startswith("finder")}
     if "config.yaml" not in names and names - _OWN:
         raise ConfigError(
             f"{folder} is not the folder of a run (it has no config.yaml, but {', '.join(sorted(names - _OWN)[:3])}); "

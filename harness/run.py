@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import python_version
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,12 +16,14 @@ from harness.comm import World
 from harness.config import RunConfig
 from harness.data import Augmentation, BatchStream, Order, Splits, load
 from harness.errors import CheckpointError, ConfigError, DataError, DisagreementError
+from harness.finder import find_lr, provenance_of, read_result, result_of, settings_of, take_result, with_base
 from harness.gluon import Learner, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
 from harness.plan import LRPlan, Sizes, resolve_shards
 from harness.report import RunFolder
 from harness.resume import Origin, Settled, Start, find_origin, settle, settle_plan
 
 T = TypeVar("T")
+_BUILD = ("numpy", "mxnet", "horovod")
 
 
 class Run:
@@ -39,6 +44,8 @@ class Run:
         order: which samples each iteration sees.
         augmentation: what is done to samples.
         metrics: by name.
+        remarks: what the user should know of where its settings come from.
+        finder_settings: of the learning-rate finder, if it is asked for.
         best_is: whether the `highest` or the `lowest` value of `checkpoint.best` is the best.
     """
 
@@ -69,7 +76,10 @@ class Run:
         self.folder = RunFolder(Path(config.output) / config.run_name)
         found = world.on_root("origin", lambda: find_origin(self.folder, self.start))
         self.origin = None if found is None else Origin(*found)
+        self.remarks: list[str] = []
+        self._read_base()
         settled = self._settle(emulate_np or world.size, threads)
+        self.finder_settings = self._agreed("finder", lambda: settings_of(self.config, middle=self._begins_trained))
         self.splits: Splits = self._agreed("data", lambda: _load(self.config))
         self.data_fingerprint = self.splits.fingerprint()
         self.sizes, self.plan, self._conflict = self._agreed("plan", lambda: self._build_plan(settled))
@@ -87,6 +97,41 @@ class Run:
         """This rank's training batches, a function of the iteration; to be closed."""
         own = shards_of_rank(self.sizes.shards, self.world)
         return BatchStream(self.splits.train, self.order, own, self.augmentation, self.config.seed)
+
+    def finder_stream(self, repeat: int) -> BatchStream:
+        """The batches of one sweep: another order and augmentation than any that training sees."""
+        name, sizes = f"finder/{repeat}", self.sizes
+        order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, self.config.seed, stream=name)
+        seed = zlib.crc32(f"{name}/{self.config.seed}".encode()) >> 1
+        return BatchStream(self.splits.train, order, shards_of_rank(sizes.shards, self.world), self.augmentation, seed)
+
+    def find(self, learner: Learner) -> dict[str, Any]:
+        """Run the learning-rate finder; the learner is left as it was.
+
+        Returns:
+            The result, as `result.json` holds it.
+        """
+        finding = find_lr(learner, self.finder_settings, self.finder_stream)
+        origin = None if self.origin is None else self.origin.path
+        more = {
+            "world": {"kind": self.world.kind, "size": self.world.size},
+            "after_iteration": 0 if self.origin is None else self.origin.iteration,
+            "checkpoint": origin,
+            "versions": versions(),
+        }
+        provenance = provenance_of(self.config, self.sizes.global_batch, **more)
+        return result_of(finding, self.finder_settings, provenance)
+
+    def take_base(self, result: dict[str, Any], origin: str) -> list[str]:
+        """Make a plan in units of the base definite with what was found.
+
+        Raises:
+            NoUsableLRError: on every rank, if the finder refused.
+        """
+        self.config, said = self._agreed("base", lambda: take_result(self.config, result, origin))
+        self.sizes, self.plan, self._conflict = self._agreed("plan", lambda: self._build_plan(None))
+        self.plan_fingerprint = self.plan.fingerprint()
+        return said
 
     def learner(self, stream: BatchStream) -> Learner:
         """The learner, in the state it goes on from; metrics are tried at once, so that none fails hours later."""
@@ -118,6 +163,24 @@ class Run:
     def held_out(self) -> list[str]:
         """The splits that there are to evaluate on; the first is the one looked at while training."""
         return [split for split in ("validation", "test") if getattr(self.splits, split) is not None]
+
+    @property
+    def _begins_trained(self) -> bool:
+        return self.origin is not None or self.config.init.from_ is not None
+
+    def _read_base(self) -> None:
+        """Replace the path of a finder's result by its number; rank 0 reads it."""
+        config, base = self.config, self.config.lr.base
+        if not isinstance(base, str) or base == "auto":
+            return
+
+        def read() -> list[Any]:
+            taken, said = take_result(config, read_result(Path(base)), base)
+            return [taken.lr.base, taken.lr.reference_batch, said]
+
+        number, batch, said = self.world.on_root("base", lambda: self._with_source(read))
+        self.config = with_base(config, number, batch)
+        self.remarks += said
 
     def _settle(self, workers: int, threads: int) -> Settled | None:
         """Make the configuration definite: by itself in a new run, by the set in one that goes on."""
@@ -176,23 +239,17 @@ class Run:
 
     def _agreed(self, name: str, work: Callable[[], T]) -> T:
         """Do `work` on all ranks or fail on all, with the configuration's file in the message."""
+        return self.world.agreed(name, lambda: self._with_source(work))
 
-        def named() -> T:
-            try:
-                return work()
-            except (ConfigError, DataError) as error:
-                source = self.config.source
-                raise error if str(error).startswith(source) else type(error)(f"{source}: {error}") from error
-
-        return self.world.agreed(name, named)
+    def _with_source(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (ConfigError, DataError) as error:
+            source = self.config.source
+            raise error if str(error).startswith(source) else type(error)(f"{source}: {error}") from error
 
     def _build_plan(self, settled: Settled | None) -> tuple[Sizes, LRPlan, str | None]:
         config = self.config
-        if config.lr.base == "auto":
-            raise ConfigError(
-                f"{config.source}: lr.base: auto needs a learning-rate finder, which this version does not "
-                "have; give a number"
-            )
         sizes = Sizes.of(
             config.train,
             num_samples=len(self.splits.train),
@@ -203,6 +260,17 @@ class Run:
         if settled is None or self.origin is None:
             return sizes, LRPlan(config.lr, sizes, config.source), None
         return sizes, *settle_plan(settled, self.origin, sizes, self.data_fingerprint)
+
+
+def versions() -> dict[str, str]:
+    """The versions that the last bits of a result depend on."""
+    found = {"python": python_version()}
+    for package in _BUILD:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # a CUDA build of MXNet has another name
+    return found
 
 
 def must_be_equal(world: World, what: str, value: str) -> None:

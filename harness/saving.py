@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import python_version
 from types import TracebackType
 from typing import Any
 
@@ -17,21 +15,13 @@ from harness.checkpoint import SetWriter, mark_best
 from harness.errors import CheckpointError
 from harness.gluon import Learner, Requests, State
 from harness.report import MetricsFile
-from harness.run import Run
+from harness.run import Run, versions
 from harness.units import ClockTime
-
-_BUILD = ("numpy", "mxnet", "horovod")
 
 
 def environment_of(run: Run) -> dict[str, Any]:
     """What a result's last bits depend on besides the configuration."""
-    versions = {"python": python_version()}
-    for package in _BUILD:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue  # a CUDA build of MXNet has another name
-    return {**versions, "threads_per_rank": run.config.threads_per_rank}
+    return {**versions(), "threads_per_rank": run.config.threads_per_rank}
 
 
 class Saver:

@@ -1,6 +1,6 @@
 """The learning-rate finder: sweep, put back, prove, suggest. It returns data and draws nothing."""
 
-from harness.finder.result import provenance_of, read_result, result_of, settings_of, take_result
+from harness.finder.result import provenance_of, read_result, result_of, settings_of, take_result, with_base
 from harness.finder.runner import FinderSettings, Finding, Played, find_lr
 from harness.finder.suggestion import RULES, Curve, Point, Refusal, Suggestion, fit, suggest
 from harness.finder.sweep import Stop, StopRule, Sweep
@@ -25,4 +25,5 @@ __all__ = [
     "settings_of",
     "suggest",
     "take_result",
+    "with_base",
 ]

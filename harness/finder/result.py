@@ -136,15 +136,19 @@ def take_result(config: RunConfig, result: Mapping[str, Any], origin: str) -> tu
         known = False
     if not known:
         raise ConfigError(f"{config.source}: lr.base: {origin} lacks a learning rate or its global batch; find again")
-    section = config.lr
-    scaled = section.scales and section.scaling != "none"
-    update = {"base": float(lr), "reference_batch": int(batch) if scaled else None}
     said = [f"lr.base {lr:.4g}, found at a global batch of {batch} by the rule {suggestion['rule']!r} ({origin})"]
     own = provenance_of(config, 0)
     for part in ("network", "optimizer", "data", "momentum_correction"):
         if found_for.get(part) != own[part]:
             said.append(f"warning: it was found for {part} {found_for.get(part)}, this run has {own[part]}; find again")
-    return config.model_copy(update={"lr": section.model_copy(update=update)}), said
+    return with_base(config, float(lr), int(batch)), said
+
+
+def with_base(config: RunConfig, base: float, batch: int | None) -> RunConfig:
+    """The configuration with a number as base, meant for a global batch of `batch` samples where anything is scaled."""
+    scaled = config.lr.scales and config.lr.scaling != "none"
+    update = {"base": base, "reference_batch": batch if scaled else None}
+    return config.model_copy(update={"lr": config.lr.model_copy(update=update)})
 
 
 def _number(value: float) -> float | None:

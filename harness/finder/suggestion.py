@@ -45,7 +45,8 @@ class Curve(NamedTuple):
         loss: as measured.
         smooth: the fitted loss.
         slope: the fitted slope, loss per decade.
-        noise: standard deviation of the measured losses about the fit.
+        noise: standard deviation of the measured losses about the fit, from the median of their distances, so that the
+            jumps of an unstable end do not count.
     """
 
     log_lr: Floats
@@ -66,7 +67,7 @@ class Suggestion(NamedTuple):
     """What the sweeps say.
 
     Attributes:
-        lr: by the default rule; `None` if refused.
+        lr: by the rule, to three digits as low and high are; `None` if refused.
         rule: the rule's name.
         low: the smallest of the sweeps' suggestions by that rule, or of all rules with one sweep.
         high: the largest.
@@ -99,7 +100,7 @@ def fit(points: Sequence[Point]) -> Curve:
     safe = np.where(determinant > 1e-12 * total * np.maximum(second, 1e-300), determinant, np.inf)
     slope = (total * moment - first * level) / safe
     smooth = (level - first * slope) / total
-    noise = float(np.sqrt(np.mean((y - smooth) ** 2))) if len(y) else 0.0
+    noise = 1.4826 * float(np.median(np.abs(y - smooth)))
     return Curve(x, y, smooth, slope, noise)
 
 
@@ -111,8 +112,13 @@ def steepest(curve: Curve) -> float | None:
 
 
 def valley(curve: Curve) -> float | None:
-    """The middle of the longest falling subsequence of the smoothed loss."""
-    values = curve.smooth.tolist()
+    """The middle of the longest falling subsequence of the smoothed loss, from where the first twentieth has fallen.
+
+    Without that beginning the answer would depend on how far to the left the sweep began.
+    """
+    fall = curve.smooth[0] - curve.smooth.min()
+    begin = int(np.argmax(curve.smooth < curve.smooth[0] - 0.05 * fall))
+    values = curve.smooth[begin:].tolist()
     lengths, before = [1] * len(values), [-1] * len(values)
     for index, value in enumerate(values):
         for earlier in range(index):
@@ -122,7 +128,7 @@ def valley(curve: Curve) -> float | None:
     first = last
     while before[first] >= 0:
         first = before[first]
-    return _lr(curve, (first + last) // 2) if last > first else None
+    return _lr(curve, begin + (first + last) // 2) if last > first else None
 
 
 def minimum_tenth(curve: Curve) -> float | None:
@@ -176,7 +182,7 @@ def suggest(sweeps: Sequence[tuple[Sequence[Point], Stop]], rule: str = DEFAULT_
     if refusal is not None:
         return Suggestion(None, rule, None, None, medians, refusal)
     spread = own if len(sweeps) > 1 else [value for value in medians.values() if value is not None]
-    return Suggestion(medians[rule], rule, min(spread), max(spread), medians, None)
+    return Suggestion(_short(medians[rule]), rule, _short(min(spread)), _short(max(spread)), medians, None)
 
 
 def refuse_curve(points: Sequence[Point], stop: Stop) -> Refusal | None:
@@ -197,13 +203,19 @@ def refuse_curve(points: Sequence[Point], stop: Stop) -> Refusal | None:
         )
     curve = fit(points)
     fall = float(curve.smooth[0] - curve.smooth.min())
-    needed = max(0.02 * abs(float(curve.smooth[0])), 2 * curve.noise)
+    needed = max(0.02 * abs(float(curve.smooth[0])), 3 * curve.noise)
     if fall < needed:
         return Refusal(
             f"the curve is flat: the loss fell by {fall:.3g} from {curve.smooth[0]:.3g}, and {needed:.3g} is needed to "
             f"tell it from noise ({curve.noise:.3g} about the smoothed curve)",
             "go on to higher learning rates (finder.lr_end), use a larger batch, or check that the network learns at "
             "all",
+        )
+    fastest = int(curve.slope.argmin())
+    if stop in (Stop.LAST_LR, Stop.LAST_ITERATION) and curve.log_lr[-1] - curve.log_lr[fastest] < BANDWIDTH:
+        return Refusal(
+            f"the loss was still falling at its fastest when the sweep ended at {finite[-1].lr:.3g}",
+            "go on to higher learning rates (finder.lr_end, finder.max_iterations)",
         )
     return None
 
@@ -222,6 +234,10 @@ def _refuse_rules(medians: dict[str, float | None], own: list[float], rule: str)
             "look at the curve; repeat the sweep (finder.repeats), or use a larger batch",
         )
     return None
+
+
+def _short(value: float | None) -> float:
+    return float(f"{value:.3g}")
 
 
 def _lr(curve: Curve, index: int) -> float:

@@ -76,8 +76,13 @@ def _limit(axes: Axes, points: list[Point]) -> None:
     if rates[0] < max(rates):
         axes.set_xlim(min(rates), max(rates))
     if low > 0:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
         axes.set_yscale("log")
         axes.set_ylim(0.8 * low, 4 * first)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _mark(axes: Axes, result: Mapping[str, Any], curves: list[tuple[list[Point], Curve | None]]) -> None:

@@ -71,6 +71,9 @@ class RunFolder:
         Raises:
             ConfigError: if it exists, is in use, or cannot be made.
         """
+        if self.path.is_dir() and all(path.name.startswith(("finder", ".lock")) for path in self.path.iterdir()):
+            self.lock()  # a finder was here, no run
+            return None
         if self.path.exists() and not overwrite:
             raise ConfigError(
                 f"{self.path} already holds a run; go on with it by --resume auto, move it aside with --overwrite, or "
