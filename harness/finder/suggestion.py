@@ -45,8 +45,9 @@ class Curve(NamedTuple):
         loss: as measured.
         smooth: the fitted loss.
         slope: the fitted slope, loss per decade.
-        noise: standard deviation of the measured losses about the fit, from the median of their distances, so that the
-            jumps of an unstable end do not count.
+        noise: standard deviation of one measured loss: from each point's distance to the middle of its neighbours,
+            which no smoothing has touched (T. Gasser et al., Residual variance and residual pattern in nonlinear regression,
+            1986), and by their median, so that the jumps of an unstable end do not count.
     """
 
     log_lr: Floats
@@ -89,7 +90,7 @@ def fit(points: Sequence[Point]) -> Curve:
     x = np.log10([point.lr for point in finite])
     y = np.array([point.loss for point in finite], np.float64)
     steps = np.diff(x)
-    width = max(BANDWIDTH, 1.5 * float(np.median(steps))) if len(steps) else BANDWIDTH
+    width = max(BANDWIDTH, 2.5 * float(np.median(steps))) if len(steps) else BANDWIDTH
     distance = x[None, :] - x[:, None]
     weight = np.exp(-0.5 * (distance / width) ** 2)
     total = weight.sum(1)
@@ -100,7 +101,8 @@ def fit(points: Sequence[Point]) -> Curve:
     safe = np.where(determinant > 1e-12 * total * np.maximum(second, 1e-300), determinant, np.inf)
     slope = (total * moment - first * level) / safe
     smooth = (level - first * slope) / total
-    noise = 1.4826 * float(np.median(np.abs(y - smooth)))
+    bends = y[1:-1] - (y[:-2] + y[2:]) / 2
+    noise = 1.4826 * float(np.median(np.abs(bends))) / math.sqrt(1.5) if len(bends) else 0.0
     return Curve(x, y, smooth, slope, noise)
 
 
@@ -226,7 +228,8 @@ def _refuse_rules(medians: dict[str, float | None], own: list[float], rule: str)
             f"the rule {rule!r} has nothing to say about this curve: the loss did not come to where it turns up",
             "go on to higher learning rates (finder.lr_end), or choose another finder.rule",
         )
-    values = [value for value in medians.values() if value is not None]
+    # the edge is a bound, not an answer: a network with batch norm stays stable far above a rate that serves it
+    values = [value for name, value in medians.items() if value is not None and name != "edge"]
     if max(values) > MAX_DISAGREEMENT * min(values):
         listing = ", ".join(f"{name} {value:.3g}" for name, value in medians.items() if value is not None)
         return Refusal(

@@ -94,8 +94,8 @@ def test_a_rule_without_an_answer_is_refused():
 
 def test_rules_that_disagree_wildly_are_refused():
     def two_steps(x):
-        return hill(x, -4.5, 0.05) - 1.0 / (1 + math.exp(-(x + 0.5) / 0.3))
+        return hill(x, -4.5, 0.05, edge=0.9) - 1.0 / (1 + math.exp(-x / 0.2))
 
     found = suggest([(points(two_steps), Stop.UNSTABLE)])
     assert "disagree by more than a factor of 100" in found.refusal.reason
-    assert found.rules["steepest"] < 1e-4 < found.rules["edge"]
+    assert found.rules["steepest"] < 1e-4 < found.rules["minimum_tenth"]

@@ -1,0 +1,209 @@
+"""The finder on real ranks, its report, and what becomes of its result in a plan."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+NET = (
+    "network={name: cnn, params: {channels: [8], hidden: 16, dropout: 0.3}}",
+    "data.augment={pad_crop: 1, flip: true}",
+    "threads_per_rank=1",
+)
+QUICK = ("finder={lr_start: 1e-4, lr_multiplier: 1.2}",)
+
+
+def words(*settings):
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def result_in(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture
+def find(start, tmp_path):
+    def run(*settings, np=None, options=(), **more):
+        folder = tmp_path / f"finder-{len(list(tmp_path.iterdir()))}"
+        output = ["--output", folder, *words(f"output={tmp_path}")]
+        done = start("launch/find_lr.py", *words(*NET, *QUICK, *settings), *options, *output, np=np, **more)
+        return done, result_in(folder) if (folder / "result.json").exists() else None, folder
+
+    return run
+
+
+def test_two_shards_on_one_process_and_on_two_ranks_see_the_same_points(find):
+    _, alone, _ = find("batch.shards=2", "finder.repeats=2")
+    done, together, _ = find("finder.repeats=2", np=2)
+    assert together["sweeps"] == alone["sweeps"]
+    assert together["suggestion"] == alone["suggestion"]
+    assert (together["proof"]["num_ranks"], alone["proof"]["num_ranks"]) == (2, 1)
+    assert together["proof"]["digest"] == alone["proof"]["digest"]
+    assert "on each of 2 ranks" in done.stdout
+    first, second = alone["sweeps"]
+    assert first["points"] != second["points"]  # another shuffle
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen, self.outside = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        self.outside += [value for name, value in attributes if name in ("src", "href") and value.startswith("http")]
+        if tag not in ("meta", "br", "img", "link", "path", "use", "rect"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            while self.open.pop() != tag:
+                continue
+
+
+def test_the_report_holds_everything(find):
+    done, result, folder = find("name=a-name")
+    assert sorted(path.name for path in folder.iterdir()) == ["curve.csv", "curve.png", "report.html", "result.json"]
+    suggestion = result["suggestion"]
+    assert f"suggested: {suggestion['lr']:g} at a global batch of 32 (" in done.stdout
+    assert result["provenance"]["global_batch"] == 32
+    assert result["provenance"]["optimizer"] == {"name": "sgd", "params": {"momentum": 0.9, "wd": 0.0001}}
+    with (folder / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(float(row["lr"]), float(row["loss"])) for row in rows] == [tuple(p) for p in result["sweeps"][0]["points"]]
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert "svg" in page.seen
+    assert not page.outside  # nothing to fetch
+    for part in (
+        f"base: {suggestion['lr']:.4g}",
+        "reference_batch: 32",
+        result["proof"]["digest"],
+        "a-name",
+        "viewport",
+    ):
+        assert part in text
+
+
+def test_from_a_checkpoint(start, find, tmp_path):
+    start("launch/train.py", *words(*NET, f"output={tmp_path}", "train={iterations: 20}", "name=run"))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    checkpoint = ["--checkpoint", tmp_path / "run"]
+    done, result, _ = find("train={iterations: 99}", "name=run", options=checkpoint, exit_code=None)
+    assert result["provenance"]["after_iteration"] == 20
+    assert len(result["sweeps"][0]["probes"]) == 8
+    assert "nothing was disturbed" in done.stdout
+    assert all(path.read_bytes() == content for path, content in before.items() if path.name != ".lock")
+
+
+@pytest.mark.parametrize("np", [None, 2])
+def test_auto_trains_as_the_same_number_by_hand(start, tmp_path, np):
+    settings = (*NET, *QUICK, "train={iterations: 60}")
+
+    def digest(*more):
+        out = start("launch/train.py", *words(*settings, *more), np=np).stdout
+        return re.search(r"digest ([0-9a-f]{64})", out)[1], out
+
+    found, out = digest(f"output={tmp_path}", "name=auto", "lr.base=auto")
+    result = result_in(tmp_path / "auto/finder")
+    number, batch = result["suggestion"]["lr"], result["provenance"]["global_batch"]
+    assert f"lr.base {number:.4g}, found at a global batch of {batch}" in out
+    assert f"base: {number}\n" in (tmp_path / "auto/config.yaml").read_text()
+    assert digest(f"output={tmp_path}", "name=hand", f"lr.base={number}", f"lr.reference_batch={batch}")[0] == found
+    assert digest(f"output={tmp_path}", "name=file", f"lr.base={tmp_path}/auto/finder/result.json")[0] == found
+    again = start(
+        "launch/train.py", *words(*settings, f"output={tmp_path}", "name=auto", "lr.base=auto"), "--resume", "auto"
+    )
+    assert re.search(r"digest ([0-9a-f]{64})", again.stdout)[1] == found
+    assert "found at" not in again.stdout  # a run that goes on does not find again
+
+
+def test_a_result_is_scaled_from_the_batch_it_was_found_at(start, find, tmp_path):
+    _, result, folder = find()
+    number = result["suggestion"]["lr"]
+    settings = words(
+        *NET, f"lr.base={folder}/result.json", "train={iterations: 2}", "lr.schedule=1x", f"output={tmp_path}"
+    )
+    out = start("launch/train.py", *settings, "--emulate-np", "4").stdout
+    assert f"{number:g} for a batch of 32, at batch 32 x 4 shards (linear) = {4 * number:g}" in out
+    assert "warning" not in out
+    out = start("launch/train.py", *settings, "--overwrite", *words("optimizer={name: adam}")).stdout
+    assert "warning: it was found for optimizer" in out
+
+
+def test_a_nan_in_one_shard_stops_both_ranks(find):
+    """Rank 1 alone has bad samples: the loss that both see is not finite, on the same iteration."""
+    bad = "data={name: 'tests.programs.own:data_of_rank', augment: {pad_crop: 0, flip: false}}"
+    done, result, folder = find(
+        bad, "network={name: mlp, params: {hidden: [8]}}", "finder.repeats=1", np=2, exit_code=None
+    )
+    (sweep,) = result["sweeps"]
+    assert sweep["stop"].startswith("loss, gradient or running statistics were not finite")
+    assert sweep["points"][-1][1] is None
+    assert "not finite" in (folder / "report.html").read_text()
+    assert "<stderr>:Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["finder={max_iterations: 3}"], "3 finite points, and at least 15"),
+        (["finder={lr_start: 1e-9, lr_end: 1e-6, lr_multiplier: 1.2}"], "the curve is flat"),
+        (["finder={lr_start: 3, lr_end: 100, lr_multiplier: 1.05}"], "within a decade of the first learning rate 3"),
+    ],
+)
+def test_what_cannot_be_defended_ends_with_8(start, find, tmp_path, settings, reason):
+    done, result, _ = find(*settings, exit_code=8)
+    assert reason in done.stderr
+    assert result["suggestion"]["lr"] is None
+    auto = words(*NET, *settings, "lr.base=auto", f"output={tmp_path}", "name=auto")
+    done = start("launch/train.py", *auto, exit_code=8)
+    for part in (reason, "To go on:", "finder.", "or give a number as lr.base"):
+        assert part in done.stderr
+    assert (tmp_path / "auto/finder/report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "part"),
+    [
+        (["finder.lr_start=-1"], 2, "finder.lr_start"),
+        (["finder.lr_multiplier=0.9"], 2, "finder.lr_multiplier: 0.9 does not raise"),
+        (["finder={lr_start: 1, lr_end: 0.1}"], 2, "finder.lr_end: 0.1 is not above lr_start"),
+        (["finder={num_iterations: 50, lr_multiplier: 1.1}"], 2, "give one of the two"),
+        (["finder={spacing: linear}"], 2, "linear needs num_iterations"),
+        (["finder.rule=deepest"], 2, "finder.rule"),
+        (["lr={base: auto, schedule: 0.1}"], 2, "lr.base: auto has no effect"),
+        (["lr.base=auto", "lr.reference_batch=32"], 2, "lr.reference_batch: 32 has no effect with base: auto"),
+        (["lr.base=atuo"], 2, "or the path of a finder's result.json"),
+        (["lr.base=absent/result.json"], 2, "cannot be read (No such file or directory)"),
+        (["lr.base=FOREIGN.json"], 2, "is not the result of a finder"),
+        (["lr.base=TORN.json"], 2, "is no JSON"),
+        (["lr.base=REFUSED.json"], 8, "found no learning rate that it can defend: it was flat"),
+    ],
+)
+def test_wrong_uses(start, tmp_path, settings, code, part):
+    refusal = {"reason": "it was flat", "advice": "go higher"}
+    contents = {
+        "FOREIGN": '{"a": 1}',
+        "TORN": '{"a": ',
+        "REFUSED": json.dumps(
+            {
+                "format": 1,
+                "kind": "learning-rate finder",
+                "suggestion": {"lr": None, "refusal": refusal},
+                "provenance": {"global_batch": 32},
+            }
+        ),
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.json").write_text(content)
+        settings = [setting.replace(f"{name}.json", f"{tmp_path}/{name}.json") for setting in settings]
+    done = start("launch/train.py", *words(*settings, f"output={tmp_path}/runs"), exit_code=code)
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
