@@ -26,7 +26,12 @@ ONE_CYCLE = (
 WORKLOADS = {
     "digits": ("configs/digits.yaml", None, (), (0.01, 3.0)),
     "fashion": ("configs/fashion_mnist_cnn.yaml", "fashion-mnist", (), (0.003, 1.0)),
-    "resnet": ("configs/cifar10_resnet18.yaml", "cifar10-sample", ("batch.size=128",), (0.01, 3.0)),
+    "resnet": (
+        "configs/cifar10_resnet18.yaml",
+        "cifar10-sample",
+        ("batch.size=128", "network.params={thumbnail: false}"),
+        (0.01, 3.0),
+    ),
 }
 NUM_SWEEPS, NUM_RATES = 5, 10
 

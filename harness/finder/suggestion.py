@@ -46,8 +46,8 @@ class Curve(NamedTuple):
         smooth: the fitted loss.
         slope: the fitted slope, loss per decade.
         noise: standard deviation of one measured loss: from each point's distance to the middle of its neighbours,
-            which no smoothing has touched (T. Gasser et al., Residual variance and residual pattern in nonlinear regression,
-            1986), and by their median, so that the jumps of an unstable end do not count.
+            which no smoothing has touched (T. Gasser et al., Residual variance and residual pattern in nonlinear
+            regression, 1986), and by their median, so that the jumps of an unstable end do not count.
     """
 
     log_lr: Floats
