@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.config import RunConfig, load_config
 from harness.data import count_samples
 from harness.errors import HarnessError
+from harness.finder import read_result, take_result
 from harness.guard import report_failure
 from harness.plan import LRPlan, Sizes, resolve_shards
 from harness.report import plot_plan
@@ -48,11 +49,20 @@ def count_training_samples(config: RunConfig) -> tuple[int, str]:
     return counts.train, f"counted in {data.root or data.name}"
 
 
+def take_found_base(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """The configuration with the number of a finder's result, if `lr.base` is the path of one."""
+    base = config.lr.base
+    if not isinstance(base, str) or base == "auto":
+        return config, []
+    return take_result(config, read_result(Path(base)), base)
+
+
 def main() -> int:
     """Build the plan, print its breakpoints, write the table and the picture."""
     options = parse_arguments()
     try:
         config = load_config(options.config, options.set)
+        config, notes = take_found_base(config)
         samples, origin = (options.samples, "as given") if options.samples else count_training_samples(config)
         shards = resolve_shards(config, options.np)
         sizes = Sizes.of(
@@ -73,7 +83,7 @@ def main() -> int:
         momentum = plan.momentum(t)
         shown = "" if momentum is None else f"{momentum:.4g}"
         print(f"{t:>10} {t / per_epoch:>8.2f} {plan.lr(t):>12.6g} {shown:>10}".rstrip())
-    for remark in plan.remarks():
+    for remark in [*notes, *plan.remarks()]:
         print(f"note: {remark}")
     folder = Path(options.output)
     try:

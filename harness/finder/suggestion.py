@@ -107,19 +107,17 @@ def fit(points: Sequence[Point]) -> Curve:
 
 
 def steepest(curve: Curve) -> float | None:
-    """Where the smoothed loss falls fastest over log LR (before its minimum)."""
-    end = int(curve.smooth.argmin()) + 1
-    index = int(curve.slope[:end].argmin())
+    """Where the smoothed loss falls fastest over log LR, between its first twentieth and its minimum."""
+    begin, end = _fallen(curve), int(curve.smooth.argmin()) + 1
+    if begin >= end:
+        return None
+    index = begin + int(curve.slope[begin:end].argmin())
     return _lr(curve, index) if curve.slope[index] < 0 else None
 
 
 def valley(curve: Curve) -> float | None:
-    """The middle of the longest falling subsequence of the smoothed loss, from where the first twentieth has fallen.
-
-    Without that beginning the answer would depend on how far to the left the sweep began.
-    """
-    fall = curve.smooth[0] - curve.smooth.min()
-    begin = int(np.argmax(curve.smooth < curve.smooth[0] - 0.05 * fall))
+    """The middle of the longest falling subsequence of the smoothed loss, from its first twentieth on."""
+    begin = _fallen(curve)
     values = curve.smooth[begin:].tolist()
     lengths, before = [1] * len(values), [-1] * len(values)
     for index, value in enumerate(values):
@@ -158,7 +156,7 @@ RULES: dict[str, Callable[[Curve], float | None]] = {
     "minimum_tenth": minimum_tenth,
     "edge": edge,
 }
-DEFAULT_RULE = "steepest"
+DEFAULT_RULE = "edge"  # chosen by an experiment: docs/finder.md
 
 
 def suggest(sweeps: Sequence[tuple[Sequence[Point], Stop]], rule: str = DEFAULT_RULE) -> Suggestion:
@@ -237,6 +235,12 @@ def _refuse_rules(medians: dict[str, float | None], own: list[float], rule: str)
             "look at the curve; repeat the sweep (finder.repeats), or use a larger batch",
         )
     return None
+
+
+def _fallen(curve: Curve) -> int:
+    """Where the loss has fallen by a twentieth of what it falls; what comes before depends on where the sweep began."""
+    fall = curve.smooth[0] - curve.smooth.min()
+    return int(np.argmax(curve.smooth < curve.smooth[0] - 0.05 * fall))
 
 
 def _short(value: float | None) -> float:

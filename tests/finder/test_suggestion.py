@@ -27,7 +27,7 @@ def hill(x, middle=-1.5, width=0.3, edge=0.0):
 def test_the_steepest_descent_is_found_where_it_is(noise, seed):
     found = suggest([(points(hill, noise=noise, seed=seed), Stop.UNSTABLE)])
     assert found.refusal is None
-    assert found.rule == "steepest"
+    assert found.rule == "edge"
     assert math.log10(found.rules["steepest"]) == pytest.approx(-1.5, abs=0.02 + 2.5 * noise)
     assert -1.5 - 1 < math.log10(found.rules["valley"]) < 0
     assert -2 < math.log10(found.rules["minimum_tenth"]) < -1  # the loss is lowest somewhere between .1 and 1
@@ -53,7 +53,7 @@ def test_where_the_sweep_began_makes_no_difference():
 
 def test_repeats_give_a_median_and_an_interval():
     sweeps = [(points(lambda x, m=middle: hill(x, m)), Stop.UNSTABLE) for middle in (-1.8, -1.5, -1.0)]
-    found = suggest(sweeps)
+    found = suggest(sweeps, "steepest")
     assert [math.log10(value) for value in (found.low, found.lr, found.high)] == pytest.approx(
         [-1.8, -1.5, -1.0], abs=0.05
     )
@@ -87,7 +87,7 @@ def test_what_cannot_be_defended_is_refused(sweep, reason, advice):
 
 def test_a_rule_without_an_answer_is_refused():
     never_up = points(lambda x: hill(x, edge=9))
-    assert suggest([(never_up, Stop.LAST_LR)]).lr is not None
+    assert suggest([(never_up, Stop.LAST_LR)], "steepest").lr is not None
     found = suggest([(never_up, Stop.LAST_LR)], "edge")
     assert "'edge' has nothing to say" in found.refusal.reason
 
@@ -96,6 +96,6 @@ def test_rules_that_disagree_wildly_are_refused():
     def two_steps(x):
         return hill(x, -4.5, 0.05, edge=0.9) - 1.0 / (1 + math.exp(-x / 0.2))
 
-    found = suggest([(points(two_steps), Stop.UNSTABLE)])
+    found = suggest([(points(two_steps), Stop.UNSTABLE)], "steepest")
     assert "disagree by more than a factor of 100" in found.refusal.reason
     assert found.rules["steepest"] < 1e-4 < found.rules["minimum_tenth"]

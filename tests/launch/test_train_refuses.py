@@ -212,7 +212,7 @@ def test_a_command_line_that_cannot_be_run(refused, arguments, part):
     ("arguments", "part"),
     [
         (["--emulate-np", "0"], "--emulate-np: 0 is not a number of ranks; allowed: 1 or more"),
-        (["--emulate-np", "two"], "argument --emulate-np: invalid int value: 'two'"),
+        (["--emulate-np", "two"], "argument --emulate-np: two is not a number of ranks; allowed: 1 or more"),
         (["--no-such-option"], "unrecognized arguments: --no-such-option"),
         (["--config"], "argument --config: expected one argument"),
     ],
