@@ -107,7 +107,7 @@ def fit(points: Sequence[Point]) -> Curve:
 
 
 def steepest(curve: Curve) -> float | None:
-    """Where the smoothed loss falls fastest over log LR, between its first twentieth and its minimum."""
+    """Where the smoothed loss falls fastest over log LR, between where it leaves its first height and its minimum."""
     begin, end = _fallen(curve), int(curve.smooth.argmin()) + 1
     if begin >= end:
         return None
@@ -116,7 +116,7 @@ def steepest(curve: Curve) -> float | None:
 
 
 def valley(curve: Curve) -> float | None:
-    """The middle of the longest falling subsequence of the smoothed loss, from its first twentieth on."""
+    """The middle of the longest falling subsequence of the smoothed loss, from where it leaves its first height."""
     begin = _fallen(curve)
     values = curve.smooth[begin:].tolist()
     lengths, before = [1] * len(values), [-1] * len(values)
@@ -238,9 +238,11 @@ def _refuse_rules(medians: dict[str, float | None], own: list[float], rule: str)
 
 
 def _fallen(curve: Curve) -> int:
-    """Where the loss has fallen by a twentieth of what it falls; what comes before depends on where the sweep began."""
-    fall = curve.smooth[0] - curve.smooth.min()
-    return int(np.argmax(curve.smooth < curve.smooth[0] - 0.05 * fall))
+    """Where the loss leaves its first height for good: what comes before depends on where the sweep began."""
+    lowest = int(curve.smooth.argmin())
+    top = float(np.median(curve.smooth[: max(3, lowest // 4)]))
+    high = np.flatnonzero(curve.smooth[: lowest + 1] > top - 0.05 * (top - curve.smooth[lowest]))
+    return int(high[-1]) + 1 if len(high) else 0
 
 
 def _short(value: float | None) -> float:
