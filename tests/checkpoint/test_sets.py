@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import random
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from harness.checkpoint import (
     locate,
     newest_whole,
     read_arrays,
+    read_manifest,
     remove_debris,
     set_aside,
+    set_path,
     verify,
     write_set,
 )
@@ -54,6 +57,35 @@ def test_every_dtype_and_shape_comes_back(tmp_path, dtype, shape):
     np.testing.assert_array_equal(found["slots"]["t"], array.T)
 
 
+def test_any_number_of_arrays_in_any_order_and_layout(tmp_path):
+    generator = random.Random(1)
+    dtypes = ["f8", "i8", "f4", "i4", "f2", "u1", "i1", "b1"]
+    names = [f"{word}.{n}" for n, word in enumerate(["größe", "重み", "a b", 'quoted"\\', "line\nfeed", "/", "é"] * 8)]
+    generator.shuffle(names)
+    arrays = {name: RANDOM.integers(0, 2, (n % 4, 3)).astype(dtypes[n % 8]) for n, name in enumerate(names)}
+    arrays["by columns"] = np.asfortranarray(RANDOM.normal(size=(4, 3)))
+    arrays["every second"] = RANDOM.normal(size=(9, 4))[::2, ::-1]
+    place = write_set(tmp_path, 1, {"parameters": arrays, "slots": {}}, STATE)
+    found = read_arrays(place)
+    assert found["slots"] == {}
+    assert found["parameters"].keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found["parameters"][name].dtype == array.dtype
+        np.testing.assert_array_equal(found["parameters"][name], array)
+    content = (place / "params.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    for name, entry in json.loads(content[8 : 8 + length]).items():  # so that other programs may map the file
+        assert (8 + length + entry["data_offsets"][0]) % arrays[name].dtype.itemsize == 0
+
+
+def test_the_manifest_comes_back_to_the_last_bit(tmp_path):
+    told = {"numbers": [0.1, 1e-320, 2**70, -0.0], "größe": {"b": None, "a": [True, "✓"]}}
+    manifest = read_manifest(write_set(tmp_path, 3, some_arrays(), told))
+    assert {key: manifest[key] for key in told} == told
+    assert repr(manifest["numbers"]) == repr(told["numbers"])
+    assert list(manifest) == ["format", "iteration", "numbers", "größe", "files"]
+
+
 def test_others_can_read_it_with_safetensors_and_json_alone(tmp_path):
     arrays = some_arrays()
     place = write_set(tmp_path, 12, arrays, STATE)
@@ -72,6 +104,27 @@ def test_others_can_read_it_with_safetensors_and_json_alone(tmp_path):
     assert sorted(path.name for path in place.iterdir()) == sorted(
         [*manifest["files"], "manifest.json", "manifest.sha256"]
     )
+
+
+def test_the_reader_in_the_documentation(tmp_path):
+    """It runs in an interpreter that has never heard of the harness."""
+    text = (ROOT / "docs/checkpoint-format.md").read_text()
+    reader = text.split("```python\n")[1].split("```")[0]
+    tail = (
+        "import sys\nmanifest, weights, slots = read_set(Path(sys.argv[1]))\n"
+        "assert not [name for name in sys.modules if name.startswith(('harness', 'mxnet'))]\n"
+        "print(json.dumps([manifest['iteration'], weights['w'].tolist(), slots['w/0'].tolist()]))"
+    )
+    arrays = {"parameters": {"w": np.arange(3, dtype="f")}, "slots": {"w/0": np.ones((2, 1))}}
+    place = write_set(tmp_path, 12, arrays, STATE)
+    command = [sys.executable, "-I", "-c", reader + tail, place]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == [12, [0, 1, 2], [[1], [1]]]
+    with (place / "optimizer.safetensors").open("ab") as file:
+        file.write(b"0")
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert "AssertionError" in ran.stderr
 
 
 def test_a_set_of_the_same_iteration_is_replaced_each_time(tmp_path):
@@ -94,6 +147,20 @@ def test_sets_are_found_by_any_path_that_stands_for_them(tmp_path):
         with pytest.raises(CheckpointError, match=f"{nothing}: {reason}; give a set"):
             locate(nothing)
     assert list_sets(tmp_path / "absent") == []
+    missing = folder / "iteration-000000021"
+    with pytest.raises(CheckpointError, match=f"{missing}: there is no such folder; give a set"):
+        locate(missing)
+
+
+def test_sets_stand_in_the_order_of_their_iterations(tmp_path):
+    iterations = [2_000_000_000, 9, 999_999_999, 1_000_000_000, 0, 10]
+    for iteration in iterations:
+        write_set(tmp_path, iteration, some_arrays(), STATE)
+    places = list_sets(tmp_path)
+    assert places == [set_path(tmp_path, iteration) for iteration in sorted(iterations)]
+    assert [read_manifest(place)["iteration"] for place in places] == sorted(iterations)
+    keep_newest(tmp_path, 2)
+    assert [path.name for path in list_sets(tmp_path)] == ["iteration-1000000000", "iteration-2000000000"]
 
 
 def test_the_newest_stay_and_the_protected(tmp_path):
@@ -102,6 +169,29 @@ def test_the_newest_stay_and_the_protected(tmp_path):
     assert list_sets(tmp_path) == [places[1], places[4], places[5]]
     keep_newest(tmp_path, 9)
     assert len(list_sets(tmp_path)) == 3
+    keep_newest(tmp_path, 1, protected=[tmp_path / "iteration-000000077"])  # of a best set that is not there any more
+    assert [path.name for path in tmp_path.iterdir()] == [places[5].name]
+
+
+def test_a_set_that_is_removed_loses_its_name_before_its_files(tmp_path, monkeypatch):
+    places = [write_set(tmp_path, iteration, some_arrays(), STATE) for iteration in (1, 2, 3)]
+
+    def refuse(source, target):
+        raise PermissionError(source)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "rename", refuse)
+        keep_newest(tmp_path, 1)
+    assert list_sets(tmp_path) == places  # what cannot be removed stays as it is
+    for place in places:
+        verify(place)
+    with monkeypatch.context() as patches:
+        patches.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # as if killed here
+        keep_newest(tmp_path, 1)
+    assert list_sets(tmp_path) == places[2:]
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_debris(tmp_path)
+    assert list(tmp_path.iterdir()) == places[2:]
 
 
 def test_sets_that_are_moved_aside_are_never_lost(tmp_path):
@@ -113,6 +203,11 @@ def test_sets_that_are_moved_aside_are_never_lost(tmp_path):
         verify_copy.rename(moved)
     names = sorted(path.name for path in (tmp_path / "aside").iterdir())
     assert names == ["iteration-000000004", "iteration-000000004.1", "iteration-000000004.2"]
+    places = [write_set(tmp_path, iteration, some_arrays(), STATE) for iteration in (5, 4)]
+    moved = set_aside(places)
+    assert moved == [tmp_path / "aside" / name for name in ("iteration-000000005", "iteration-000000004.3")]
+    assert set_aside([]) == list_sets(tmp_path) == []
+    assert list_sets(tmp_path / "aside") == [tmp_path / "aside" / f"iteration-{n:09d}" for n in (4, 5)]
 
 
 def resealed(place, change):
@@ -129,16 +224,39 @@ def resealed(place, change):
     [
         (lambda m: "not json", "is not the manifest of a set"),
         (lambda m: "[]", "is not the manifest of a set"),
+        (lambda m: "", "is not the manifest of a set"),
+        (lambda m: m.pop("format") and None, "is not the manifest of a set"),
+        (lambda m: m.pop("iteration") and None, "is not the manifest of a set"),
+        (lambda m: m.update(files=None), "is not the manifest of a set"),
         (lambda m: m.pop("files") and None, "is not the manifest of a set"),
         (lambda m: m.update(format=2), "is of format 2, this version reads format 1"),
         (lambda m: m.update(iteration=2), "belongs to another iteration or lists other files"),
+        (lambda m: m.update(files={}), "belongs to another iteration or lists other files"),
+        (
+            lambda m: m["files"].pop("optimizer.safetensors") and None,
+            "belongs to another iteration or lists other files",
+        ),
         (lambda m: m["files"].update({"../../x": {}}), "belongs to another iteration or lists other files"),
+        (lambda m: m["files"].update({"/etc/passwd": {}}), "belongs to another iteration or lists other files"),
+        (
+            lambda m: m["files"].update({"params.safetensors": {}}),
+            r"params\.safetensors has bytes [0-9]+, .* says None",
+        ),
     ],
 )
 def test_a_manifest_that_says_something_else(tmp_path, change, reason):
     place = write_set(tmp_path, 1, some_arrays(), STATE)
     resealed(place, change)
-    with pytest.raises(CheckpointError, match=reason):
+    with pytest.raises(CheckpointError, match=f"^{place}: .*{reason}"):
+        verify(place)
+
+
+def test_a_manifest_that_is_no_text(tmp_path):
+    place = write_set(tmp_path, 1, some_arrays(), STATE)
+    content = b"\xff\xfe{}"
+    (place / "manifest.json").write_bytes(content)
+    (place / "manifest.sha256").write_text(hashlib.sha256(content).hexdigest() + "\n")
+    with pytest.raises(CheckpointError, match="is not the manifest of a set"):
         verify(place)
 
 
@@ -201,8 +319,17 @@ def test_the_order_in_which_a_set_reaches_the_disk(tmp_path, monkeypatch):
     ]
     assert [call for call, _ in calls[4:]] == ["fsync", "rename", "fsync"]
     assert calls[4][1].name.startswith(".writing-iteration-000000001")
+    assert {path.parent for _, path in calls[:4]} == {calls[4][1]}
     assert calls[5][1] == tmp_path / "iteration-000000001"
     assert calls[6][1] == tmp_path
+
+
+def test_the_order_when_a_set_is_replaced(tmp_path, monkeypatch):
+    write_set(tmp_path, 1, some_arrays(), STATE)
+    calls = names_of_calls(tmp_path, monkeypatch)
+    assert [call for call, _ in calls[4:]] == ["fsync", "rename", "rename", "fsync"]
+    assert calls[5][1].name.endswith("-replaced")
+    assert [path for _, path in calls[6:]] == [tmp_path / "iteration-000000001", tmp_path]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -214,12 +341,19 @@ def test_the_order_of_system_calls(tmp_path):
     trace = tmp_path / "trace"
     folder = tmp_path / "sets"
     folder.mkdir()
-    command = ["strace", "-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2", "-o", trace, sys.executable, "-c"]
-    ran = subprocess.run([*command, code, folder], cwd=ROOT, capture_output=True, text=True)
+    command = ["strace", "-f", "-y", "-s", "4096", "-e", "trace=openat,fsync,rename,renameat,renameat2", "-o", trace]
+    ran = subprocess.run([*command, sys.executable, "-c", code, folder], cwd=ROOT, capture_output=True, text=True)
     if "ptrace" in ran.stderr:
         pytest.skip(f"strace may not trace here: {ran.stderr.strip()}")
     assert ran.returncode == 0, ran.stderr
-    lines = [line for line in trace.read_text().splitlines() if str(folder) in line]
+    every = [line for line in trace.read_text().splitlines() if str(folder) in line]
+    opened = [line for line in every if "openat(" in line and ("O_WRONLY" in line or "O_RDWR" in line)]
+    lines = [line for line in every if "openat(" not in line]
+    # each file is new, under the temporary name, and on disk before the next is begun
+    assert all("O_CREAT|O_EXCL" in line and "/.writing-iteration-000000001" in line for line in opened)
+    assert [line for line in every if line in opened or line in lines[:4]] == [
+        line for pair in zip(opened, lines[:4], strict=True) for line in pair
+    ]
     words = [line.split("(")[0].split()[-1] for line in lines]
     assert [word[:6] for word in words] == ["fsync"] * 5 + ["rename", "fsync"]
     ends = ["params.safetensors>", "optimizer.safetensors>", "manifest.json>", "manifest.sha256>"]
@@ -232,7 +366,10 @@ def test_debris_goes_and_nothing_else(tmp_path):
     place = write_set(tmp_path, 1, some_arrays(), STATE)
     (tmp_path / ".writing-iteration-000000002-77").mkdir()
     (tmp_path / ".writing-iteration-000000002-77" / "params.safetensors").write_bytes(b"half")
+    (tmp_path / ".writing-removed-iteration-000000000").mkdir()
     (tmp_path / "mine").mkdir()
-    remove_debris(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [place.name, "mine"]
+    for _ in range(2):
+        remove_debris(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [place.name, "mine"]
+    remove_debris(tmp_path / "absent")
     assert newest_whole(list_sets(tmp_path)).newest == place
