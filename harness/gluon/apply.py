@@ -47,6 +47,10 @@ class Applier:
         self._seed = seed
         self._momentum: float | None = getattr(optimizer, "momentum", None)
         self._noisy = type(optimizer).__name__.lower() in NOISY
+        self._decay, self._clip = 0.0, None
+        if type(optimizer).__name__ == "NAG" and optimizer.wd > 0:
+            self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
+            optimizer.wd, optimizer.clip_gradient = 0.0, None
         self._trainer = mx.gluon.Trainer(self._parameters, optimizer, kvstore=None)
         self.updater = self._trainer._updaters[0]
         for index, parameter in enumerate(self._parameters):
@@ -78,7 +82,23 @@ class Applier:
         self._trainer.set_learning_rate(lr)
         for parameter in self._parameters:
             parameter.data()._fresh_grad = True
+        if self._decay:
+            self._add_decay(divisor)
         self._trainer.update(divisor)
+
+    def _add_decay(self, divisor: float) -> None:
+        """Take weight decay into the gradient, for NAG.
+
+        MXNet's own NAG reads the weight for it after having changed the weight in place, unless oneDNN has laid the
+        weight out for itself: then it works on a copy, and the same update has other bits. Which it is depends on what
+        ran before.
+        """
+        for parameter in self._parameters:
+            gradient, factor = parameter.grad(), self._decay * parameter.wd_mult * divisor
+            if self._clip is not None:
+                mx.nd.clip(gradient, -self._clip * divisor, self._clip * divisor, out=gradient)
+            if factor:
+                gradient += factor * parameter.data()
 
     def _gather_history(self, divisor: float) -> None:
         """Do an update at learning rate 0: the buffer takes the gradient at the last rate, the weights stay."""
