@@ -14,6 +14,7 @@ from harness.checkpoint import (
     amend,
     compare,
     explain_plan,
+    iteration_of,
     list_sets,
     locate,
     newest_whole,
@@ -102,7 +103,7 @@ def find_origin(folder: RunFolder, start: Start) -> Origin | None:
             + "\nbegin anew with --overwrite, which moves the folder aside"
         )
     here = found.newest.parent.resolve() == own.resolve()
-    later = [path for path in list_sets(own) if path.name > found.newest.name] if here else []
+    later = sets_after(list_sets(own), found.newest) if here else []
     manifest = read_manifest(found.newest)
     if "state" not in manifest:
         raise CheckpointError(
@@ -110,6 +111,11 @@ def find_origin(folder: RunFolder, start: Start) -> Origin | None:
             f"--set init.from={found.newest}"
         )
     return Origin(str(found.newest), manifest, here, [str(path) for path in later], reasons)
+
+
+def sets_after(sets: Sequence[Path], place: Path) -> list[Path]:
+    """The sets of later iterations, which a run that goes on from `place` gives up."""
+    return [path for path in sets if (iteration_of(path) or 0) > (iteration_of(place) or 0)]
 
 
 def open_folder(folder: RunFolder, start: Start, origin: Origin | None) -> list[str]:

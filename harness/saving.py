@@ -60,10 +60,16 @@ class Saver:
             if self._best is not None and self._best["metric"].partition(".")[2] != self._metric:
                 self._best = None
             if self._writer is not None and self._best is not None and run.origin.here:
-                mark_best(folder, self._best)
+                self._mark_best(folder, self._best)
         self._is_best = False
         self._asked = False
         self._since_s = time.monotonic()
+
+    def _mark_best(self, folder: Path, best: Mapping[str, Any]) -> None:
+        try:
+            mark_best(folder, best)
+        except OSError as error:
+            self._take(CheckpointError(f"{folder}: best.json could not be written ({error.strerror}); make room"))
 
     def ask(self) -> Requests | None:
         """What rank 0 has to ask of all ranks with the next update."""

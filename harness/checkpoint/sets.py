@@ -9,6 +9,7 @@ whole, whenever the process died. Nothing is ever pickled, and nothing that is p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ ARRAY_FILES = {"parameters": "params.safetensors", "slots": "optimizer.safetenso
 ASIDE = "aside"
 _NAME = re.compile(r"iteration-([0-9]{9,})")
 _TEMPORARY = ".writing-"
+_REPLACED = re.compile(r"\.writing-(iteration-[0-9]{9,})-[0-9]+-replaced")
 _DTYPES = {
     "<f8": "F64",
     "<i8": "I64",
@@ -112,6 +114,7 @@ def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manife
     target = set_path(folder, iteration)
     temporary = folder / f"{_TEMPORARY}{target.name}-{os.getpid()}"
     replaced = temporary.with_name(f"{temporary.name}-replaced")
+    named = False
     try:
         for debris in (temporary, replaced):
             shutil.rmtree(debris, ignore_errors=True)
@@ -127,10 +130,18 @@ def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manife
         if target.exists():
             target.rename(replaced)
         temporary.rename(target)
+        named = True
         _force(folder)
         shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            if named:
+                target.rename(temporary)
+            if replaced.exists():
+                replaced.rename(target)
         shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise CheckpointError(
             f"{target}: the set could not be written ({error.strerror or error}); older sets are untouched. Make room, "
             "or set output to a folder that can be written"
@@ -139,9 +150,16 @@ def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manife
 
 
 def remove_debris(folder: Path) -> None:
-    """Remove what an interrupted write left behind."""
+    """Remove what an interrupted write left behind; a set that was just being replaced gets its name back."""
     for path in folder.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(path, ignore_errors=True)
+        replaced = _REPLACED.fullmatch(path.name)
+        if replaced is not None and not (folder / replaced[1]).exists():
+            path.rename(folder / replaced[1])
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def keep_newest(folder: Path, keep: int, protected: Iterable[Path] = ()) -> None:
@@ -196,11 +214,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if it is missing, cut, changed, or of an unknown format.
     """
-    try:
-        text = (path / "manifest.json").read_bytes()
-        seal = (path / "manifest.sha256").read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: {Path(str(error.filename)).name} cannot be read ({error.strerror})") from None
+    text, seal = (_read(path / name) for name in ("manifest.json", "manifest.sha256"))
     if seal != f"{hashlib.sha256(text).hexdigest()}\n".encode():
         raise CheckpointError(
             f"{path}: manifest.json and manifest.sha256 do not fit together; one of them was changed or cut"
@@ -208,12 +222,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(text)
         known = manifest["format"] == FORMAT
+        described = all(isinstance(file, dict) for file in dict(manifest["files"]).values())
         complete = set(manifest["files"]) == set(ARRAY_FILES.values()) and iteration_of(path) == manifest["iteration"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise CheckpointError(f"{path}: manifest.json is not the manifest of a set") from None
     if not known:
         raise CheckpointError(f"{path}: is of format {manifest['format']}, this version reads format {FORMAT}")
-    if not complete:
+    if not (complete and described):
         raise CheckpointError(f"{path}: manifest.json belongs to another iteration or lists other files")
     return manifest
 
@@ -226,7 +241,7 @@ def read_arrays(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """
     try:
         return {kind: load_file(path / name) for kind, name in ARRAY_FILES.items()}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, AttributeError, KeyError, TypeError) as error:  # NumPy has no bfloat16 or float8
         raise CheckpointError(f"{path}: the arrays cannot be read ({error})") from error
 
 
@@ -245,10 +260,15 @@ def newest_whole(sets: Iterable[Path]) -> Found:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a small file whole or not at all."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    _write_file(temporary, [f"{json.dumps(content, indent=1)}\n".encode()])
-    temporary.rename(path)
+    try:
+        _write_file(temporary, [f"{json.dumps(content, indent=1)}\n".encode()])
+        temporary.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     _force(path.parent)
 
 
@@ -281,6 +301,13 @@ def _safetensors(arrays: Arrays) -> Iterable[Any]:
     yield len(text).to_bytes(8, "little") + text
     for _, array in ordered:
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path.parent}: {path.name} cannot be read ({error.strerror})") from None
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +125,7 @@ def test_no_room_for_the_name_of_the_best(small_disk):
     assert "iteration 2 could not be saved (No space left on device)" in str(writer.wait())
     assert writer.wait() is None
     assert (small_disk / "best.json").read_bytes() == before
+    assert_only(small_disk, 1, 2)
     assert newest_whole(list_sets(small_disk)) == (set_path(small_disk, 2), [])
     verify(set_path(small_disk, 1))
     (small_disk / "filler").unlink()
@@ -178,7 +180,7 @@ def io_error():
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-@pytest.mark.parametrize(("name", "number"), [("mkdir", 1), *(("fsync", n) for n in range(1, 6)), ("rename", 1)])
+@pytest.mark.parametrize(("name", "number"), [("mkdir", 1), *(("fsync", n) for n in range(1, 7)), ("rename", 1)])
 def test_an_error_at_any_step(tmp_path, monkeypatch, name, number):
     write_set(tmp_path, 1, ARRAYS, {})
     with monkeypatch.context() as patches:
@@ -188,6 +190,32 @@ def test_an_error_at_any_step(tmp_path, monkeypatch, name, number):
     assert_only(tmp_path, 1)
     write_set(tmp_path, 2, ARRAYS, {})
     assert_only(tmp_path, 1, 2)
+
+
+@pytest.mark.parametrize(("name", "number"), [("fsync", 6), ("rename", 1), ("rename", 2)])
+def test_a_set_that_could_not_be_replaced(tmp_path, monkeypatch, name, number):
+    write_set(tmp_path, 1, ARRAYS, {"which": "old"})
+    with monkeypatch.context() as patches:
+        at_call(patches, name, number, io_error)
+        with pytest.raises(CheckpointError, match="Input/output error"):
+            write_set(tmp_path, 1, ARRAYS, {"which": "new"})
+    assert_only(tmp_path, 1)
+    assert verify(set_path(tmp_path, 1))["which"] == "old"
+
+
+def test_a_bug_leaves_nothing_half_written_either(tmp_path):
+    write_set(tmp_path, 1, ARRAYS, {})
+    for arrays, manifest in (({**ARRAYS, "slots": {"a": np.zeros(2, "c8")}}, {}), (ARRAYS, {"x": object()})):
+        with pytest.raises((KeyError, TypeError)):
+            write_set(tmp_path, 2, arrays, manifest)
+        assert_only(tmp_path, 1)
+
+
+def test_an_error_of_the_disk_while_a_manifest_is_read(tmp_path, monkeypatch):
+    place = write_set(tmp_path, 1, ARRAYS, {})
+    monkeypatch.setattr(Path, "read_bytes", lambda path: io_error())  # which knows no file name
+    with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read \(Input/output error\)"):
+        verify(place)
 
 
 @pytest.mark.parametrize("step", range(1, 6))

@@ -231,6 +231,9 @@ def resealed(place, change):
         (lambda m: m.pop("files") and None, "is not the manifest of a set"),
         (lambda m: m.update(format=2), "is of format 2, this version reads format 1"),
         (lambda m: m.update(iteration=2), "belongs to another iteration or lists other files"),
+        (lambda m: "[" * 200_000, "is not the manifest of a set"),
+        (lambda m: m.update(files=list(m["files"])), "is not the manifest of a set"),
+        (lambda m: m.update(files=dict.fromkeys(m["files"], 1)), "belongs to another iteration or lists other files"),
         (lambda m: m.update(files={}), "belongs to another iteration or lists other files"),
         (
             lambda m: m["files"].pop("optimizer.safetensors") and None,
@@ -284,6 +287,17 @@ def test_a_pickle_under_the_right_name_is_never_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "exploded").exists()
     pickle.loads(content)
     assert (tmp_path / "exploded").exists()  # the bomb is live
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
+def test_arrays_of_a_kind_that_numpy_does_not_know(tmp_path, dtype):
+    place = write_set(tmp_path, 1, some_arrays(), STATE)
+    nbytes = 4 if dtype == "BF16" else 2
+    header = json.dumps({"a": {"dtype": dtype, "shape": [2], "data_offsets": [0, nbytes]}}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(nbytes)
+    (place / "params.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="the arrays cannot be read"):
+        read_arrays(place)
 
 
 def test_our_files_are_what_the_library_writes_in_content(tmp_path):
@@ -373,3 +387,12 @@ def test_debris_goes_and_nothing_else(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [place.name, "mine"]
     remove_debris(tmp_path / "absent")
     assert newest_whole(list_sets(tmp_path)).newest == place
+
+
+def test_a_set_that_was_being_replaced_gets_its_name_back(tmp_path):
+    place = write_set(tmp_path, 1, some_arrays(), STATE)
+    place.rename(tmp_path / f".writing-{place.name}-77-replaced")  # killed between the two renames
+    (tmp_path / f".writing-{place.name}-77").mkdir()
+    remove_debris(tmp_path)
+    verify(place)
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]

@@ -72,7 +72,9 @@ def test_killed_between_a_set_and_the_name_of_the_best(start, tmp_path, moment, 
         verify(place)
     assert json.loads((tmp_path / "best.json").read_text())["set"] == set_path(tmp_path, best).name
 
-    remove_debris(tmp_path)  # and the next attempt goes on, with the best that the newest set knows of
+    remove_debris(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "best.json", *sets]
+    # the next attempt goes on, with the best that the newest set knows of
     writer = SetWriter(tmp_path, keep=1)
     writer.start(5, ARRAYS, {}, best={"iteration": 4, "metric": "test.loss", "value": 0.25})
     assert writer.wait() is None
