@@ -94,13 +94,14 @@ _PLAIN = "has no effect: plain learning rates are final and never scaled; write 
         ("optimizer.params.momentum=big", "optimizer.params.momentum: found 'big'; must be at least 0 and below 1"),
         (
             "lr.base=.inf",
-            "lr.base: found .inf; must be a finite number above 0, or auto (run the learning-rate finder)",
+            "lr.base: found .inf; must be a finite number above 0, auto (run the learning-rate finder), or the path of "
+            "a finder's result.json",
         ),
-        ("lr.base=.nan", "lr.base: found .nan; must be a finite number above 0, or auto"),
-        ("lr.base=1e999", "lr.base: found .inf; must be a finite number above 0, or auto"),
-        ("lr.base=" + "9" * 400, "lr.base: found " + "9" * 60 + "...; must be a finite number above 0, or auto"),
-        ("lr.base=true", "lr.base: found true; must be a finite number above 0, or auto"),
-        ("lr.base=0", "lr.base: found 0; must be a finite number above 0, or auto"),
+        ("lr.base=.nan", "lr.base: found .nan; must be a finite number above 0, auto"),
+        ("lr.base=1e999", "lr.base: found .inf; must be a finite number above 0, auto"),
+        ("lr.base=" + "9" * 400, "lr.base: found " + "9" * 60 + "...; must be a finite number above 0, auto"),
+        ("lr.base=true", "lr.base: found true; must be a finite number above 0, auto"),
+        ("lr.base=0", "lr.base: found 0; must be a finite number above 0, auto"),
         ("lr.scaling=log", "lr.scaling: found 'log'; must be linear, sqrt or none"),
         ("lr.warmup=5ep", "lr.warmup: found '5ep'; must be a mapping with the keys length, start, mode"),
         ("lr.warmup={}", "lr.warmup.length: is missing"),
@@ -361,6 +362,20 @@ def _everything():
             "momentum": {
                 "cyclical": {"schedule_class": "triangular", "cycle_length": "25it", "min_lr": 0.8, "max_lr": 0.9}
             },
+        },
+        "finder": {
+            "lr_start": 1e-5,
+            "lr_end": 1.0,
+            "lr_multiplier": 1.2,
+            "num_iterations": None,
+            "spacing": "exponential",
+            "max_iterations": 200,
+            "smoothing": 0.2,
+            "min_iter": 10,
+            "growth": 3.0,
+            "probes": 4,
+            "repeats": 2,
+            "rule": "valley",
         },
         "init": {"from": "a.params"},
         "checkpoint": {

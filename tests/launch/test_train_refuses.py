@@ -45,7 +45,7 @@ CONFIGS = [
     ({"lr": "{schedule: 1x}"}, "lr.base", ["give lr.base"]),
     ({"lr": "{schedule: 1x, base: -0.1}"}, "lr.base", ["must be a finite number above 0"]),
     ({"lr": "{schedule: 1x, base: .nan}"}, "lr.base", ["must be a finite number above 0"]),
-    ({"lr": "{schedule: 1x, base: auto}"}, "lr.base", ["give a number"]),
+    ({"lr": "{schedule: 1x, base: atuo}"}, "lr.base", ["auto (run the learning-rate finder)"]),
     ({"lr": "{schedule: plateau}"}, "lr.schedule", ["use multi_factor or warmup_stable_decay"]),
     ({"lr": "{schedule: {cosinus: {}}}"}, "lr.schedule.cosinus", ["did you mean 'cosine'?"]),
     (
