@@ -50,7 +50,7 @@ def run(script: str, config: str, settings: list[str], output: Path) -> subproce
 
 def accuracy(config: str, settings: list[str], lr: float, seed: int, folder: Path) -> float:
     """Test accuracy after three epochs of 1cycle up to `lr`; 0 for a run that diverged."""
-    name = f"{lr:.3g}-{seed}"
+    name = f"{lr!r}-{seed}"
     more = [
         ONE_CYCLE,
         "lr.warmup=null",

@@ -1,0 +1,48 @@
+"""Run by test_find_lr.py with CONFIG SETTING...: the finder untrained, at iteration 137, and with a sweep that raises.
+
+Rank 0 prints the digests of every rank before and after each of the three.
+"""
+
+import contextlib
+import json
+import sys
+
+from harness.comm import connect
+from harness.config import load_config
+from harness.finder import find_lr
+from harness.run import Run
+
+world = connect()
+run = Run(load_config(sys.argv[1], sys.argv[2:]), world, threads=1)
+
+
+@contextlib.contextmanager
+def broken_stream(repeat):
+    with run.finder_stream(repeat) as stream:
+
+        def broken(t):
+            if t == 9:
+                raise RuntimeError("in the middle")
+            return stream(t)
+
+        yield broken
+
+
+def digests(when):
+    return world.allgather_object(learner.digest(), when)
+
+
+report = {}
+with run.stream() as stream:
+    learner = run.learner(stream)
+    report["untrained"] = [digests("a"), len(run.find(learner)["sweeps"][0]["points"]), digests("b")]
+    for t in range(1, 138):
+        learner.iteration(t, 1e-3)
+    report["at 137"] = [digests("c"), len(run.find(learner)["sweeps"][0]["points"]), digests("d")]
+    with contextlib.suppress(RuntimeError):
+        find_lr(learner, run.finder_settings, broken_stream)
+        report["raising"] = "it did not"
+    report["raised"] = [report["at 137"][0], 9, digests("e")]
+if world.rank == 0:
+    print("REPORT", json.dumps(report), flush=True)
+world.close()
