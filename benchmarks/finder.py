@@ -86,7 +86,8 @@ def measure(workload: str, data: Path | None, seeds: int, folder: Path) -> dict:
                 suggestions.setdefault(rule, []).append(lr)
     rates = [low * (high / low) ** (k / (NUM_RATES - 1)) for k in range(NUM_RATES)]
     rates += [statistics.median(values) for values in suggestions.values()]
-    scores = {lr: [accuracy(config, settings, lr, seed, folder) for seed in range(seeds)] for lr in dict.fromkeys(rates)}
+    rates = list(dict.fromkeys(rates))  # two rules may have said the same
+    scores = {lr: [accuracy(config, settings, lr, seed, folder) for seed in range(seeds)] for lr in rates}
     return {"suggestions": suggestions, "refused": refused, "scores": scores, "num_grid": NUM_RATES}
 
 
