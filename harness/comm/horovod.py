@@ -42,7 +42,6 @@ class HorovodWorld(World):
             ) from error
         self._hvd = hvd
         self._mx = mx
-        self._last = "start"
         hvd.init()
         self.kind = "horovod over " + ("NCCL" if hvd.nccl_built() else "Gloo" if hvd.gloo_enabled() else "MPI")
         super().__init__(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
@@ -90,13 +89,13 @@ class HorovodWorld(World):
         """See `World`; the last collective is named, which an asynchronous one may have failed long after its call."""
         if isinstance(error, self._mx.base.MXNetError) and any(sign in str(error) for sign in _LOST):
             return LostRankError(
-                f"rank {self.rank}: another rank left while this one waited in the collective {self._last!r}; "
-                "the first error printed by another rank says why"
+                f"rank {self.rank}: another rank left while this one waited in the collective {self.last_collective!r}"
             )
         return None
 
     def _named(self, name: str, call: Callable[[], T]) -> T:
-        self._last = name
+        self.last_collective = name
+        self.num_collectives += 1
         try:
             return call()
         except self._mx.base.MXNetError as error:

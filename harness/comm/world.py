@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import HarnessError
+from harness.comm.compare import differences
+from harness.errors import DisagreementError, HarnessError
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
@@ -30,6 +31,8 @@ class World(ABC):
         local_size: number of processes on its host.
         hostname: the host's name.
         kind: what carries the collectives, in words.
+        last_collective: the name of the one that was begun last.
+        num_collectives: how many were begun; a rank that is behind the others is the one they wait for.
     """
 
     kind: str
@@ -41,6 +44,8 @@ class World(ABC):
         self.local_rank = local_rank
         self.local_size = local_size
         self.hostname = socket.gethostname()
+        self.last_collective = "start"
+        self.num_collectives = 0
 
     @abstractmethod
     def allreduce(self, array: Array, name: str) -> Array:
@@ -74,6 +79,28 @@ class World(ABC):
     def barrier(self, name: str) -> None:
         """Wait until every rank has come here."""
         self.allreduce(np.zeros(1, np.int32), name)
+
+    def must_be_equal(self, name: str, facts: dict[str, Any], what_to_do: str) -> list[Any]:
+        """Compare what ranks have to have alike, in one named collective.
+
+        Args:
+            name: of the collective.
+            facts: by what they are called in a message; JSON can hold them. What lies under `own` may differ.
+            what_to_do: ends the message.
+
+        Returns:
+            Every rank's facts.
+
+        Raises:
+            DisagreementError: on every rank, naming every difference, the ranks and their values.
+        """
+        everyone = self.allgather_object(facts, name)
+        found = differences([{key: value for key, value in one.items() if key != "own"} for one in everyone])
+        if found:
+            raise DisagreementError(
+                f"{name}: the ranks do not agree:\n  " + "\n  ".join(found) + f"\n{what_to_do}"
+            ).on_all_ranks()
+        return everyone
 
     def agreed(self, name: str, work: Callable[[], T]) -> T:
         """Do `work` on every rank, and fail on every rank if it failed on any.
