@@ -50,9 +50,19 @@ class DisagreementError(HarnessError):
 
 
 class DivergedError(HarnessError):
-    """The loss or the gradient is no longer finite."""
+    """The loss or the gradient is no longer finite.
+
+    Attributes:
+        iteration: of the update that was not finite.
+    """
 
     exit_code = 6
+    iteration: int | None = None
+
+    def at(self, iteration: int) -> Self:
+        """The same error, which every rank raises of this update."""
+        self.iteration = iteration
+        return self.on_all_ranks()
 
 
 class LostRankError(HarnessError):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
-from harness.errors import ConfigError, DataError
-from harness.gluon import Learner
+from harness.divergence import Divergence
+from harness.errors import ConfigError, DataError, DivergedError
+from harness.gluon import Learner, Requests
+from harness.guard import Ledger
 from harness.report import MetricsFile, Progress, write_finder_report, write_plan
 from harness.resume import open_folder, warnings_for
-from harness.run import Run, must_be_equal
+from harness.run import Run
 from harness.saving import Saver, environment_of
 
 
@@ -28,11 +30,11 @@ def train(run: Run) -> dict[str, float]:
     Raises:
         HarnessError: on every rank, whatever rank it began on.
     """
-    config, sizes, world = run.config, run.sizes, run.world
+    config, sizes, world, guard = run.config, run.sizes, run.world, run.guard
     folder = run.folder.path
-    own = config.optimizer.own_momentum
     begun = 0 if run.origin is None else run.origin.iteration
     every = max(1, sizes.iterations(config.log.every))
+    verify_every = max(1, sizes.iterations(config.guard.verify_every))
     evaluate_every = (
         max(1, sizes.iterations(config.evaluation.every)) if config.evaluation.every else sizes.num_iterations
     )
@@ -42,55 +44,83 @@ def train(run: Run) -> dict[str, float]:
         learner = run.learner(stream)
         said = world.on_root("folder", lambda: _open_folder(run))
         stack.callback(run.folder.close)
+        guard.settle(folder)
         if run.plan.in_units_of_base:
             said += _find_base(run, learner)
-        plan = run.plan
-        world.on_root("plan", lambda: write_plan(folder, run.config, plan))
+        world.on_root("plan", lambda: write_plan(folder, run.config, run.plan))
         metrics = stack.enter_context(MetricsFile(folder / "metrics.jsonl", begun)) if world.rank == 0 else None
         progress = stack.enter_context(Progress(sizes.num_iterations, world.rank, begun))
-        for line in [_opening(run), *run.remarks, *plan.remarks(), *said]:
+        for line in [_opening(run), *run.remarks, *run.plan.remarks(), *said]:
             progress.say(line)
-        saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, progress.say))
+        ledger = Ledger(world, learner)
+
+        def verify(t: int) -> None:
+            ledger.verify(t, run.plan.lr(t), run.plan.momentum(t), t * sizes.global_batch)
+
+        saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, progress.say, verify))
+        divergence = Divergence(run, learner, saver, progress.say)
         clock = _Clock()
         results: dict[str, float] = {}
 
-        for t in range(begun + 1, sizes.num_iterations + 1):
-            lr, momentum = plan.lr(t), plan.momentum(t)
-            loss = learner.iteration(t, lr, momentum, saver.ask())
-            clock.count(run.order.global_count(t))
-            last = t == sizes.num_iterations
-            record = {
-                "iteration": t,
-                "epoch": sizes.epoch(t),
-                "lr": lr,
-                "momentum": own if momentum is None else momentum,
-            }
+        def look(t: int) -> bool:
+            """Evaluate after update `t`; whether it was finished, and not left for the run that goes on."""
+            splits = run.held_out if t == sizes.num_iterations else run.held_out[:1]
+            found = {}
+            for split in splits:
+                values = run.evaluate(learner, split)
+                if values is None:
+                    return False
+                found[split] = values
+            for split, values in found.items():
+                results.update({f"{split}.{name}": value for name, value in values.items()})
+                progress.evaluated(t, split, values)
+                saver.record({"split": split, **_record(run, t), **values})
+                if split == run.held_out[0]:
+                    saver.evaluated(t, split, values)
+            clock.restart()
+            return True
 
-            if world.rank == 0 and (t % every == 0 or t == 1 or last):
+        def update(t: int) -> None:
+            """Update `t`, and what is due after it."""
+            plan, last = run.plan, t == sizes.num_iterations
+            stop = guard.tick(f"iteration {t}", "first" if t <= begun + 1 else "update")
+            loss = learner.iteration(t, plan.lr(t), plan.momentum(t), saver.ask(stop))
+            requests = learner.requests()
+            clock.count(run.order.global_count(t))
+            if not divergence.was_skipped(t) and world.rank == 0 and (t % every == 0 or t == 1 or last):
                 learner.finish()
                 mean_loss, rate = float(loss.asscalar()), round(clock.rate(), 1)
                 numbers = {"loss": mean_loss, "gradient_norm": learner.gradient_norm, "images_per_s": rate}
-                saver.record({"split": "train", **record, **numbers})
-                progress.update(t, sizes.epoch(t), lr, mean_loss, rate)
+                saver.record({"split": "train", **_record(run, t), **numbers})
+                progress.update(t, sizes.epoch(t), plan.lr(t), mean_loss, rate)
+            if t % verify_every == 0:
+                verify(t)
+            if last:
+                learner.check_weights(t)
+            due = t % evaluate_every == 0 or last
+            left_out = due and (requests.stop or not look(t))
+            saver.after(t, requests, evaluation_due=left_out)
+            if left_out or (requests.stop and not last):
+                saver.finish()
+                raise guard.stopped(f"saved after iteration {t}; start it again with --resume auto")
 
-            if t % evaluate_every == 0 or last:
-                for split in run.held_out if last else run.held_out[:1]:
-                    values = run.evaluate(learner, split)
-                    results.update({f"{split}.{name}": value for name, value in values.items()})
-                    progress.evaluated(t, split, values)
-                    saver.record({"split": split, **record, **values})
-                    if split == run.held_out[0]:
-                        saver.evaluated(t, split, values)
-                clock.restart()
+        t = begun
+        if run.evaluation_is_due:
+            if not look(t):
+                raise guard.stopped(f"iteration {t} is saved; start it again with --resume auto")
+            saver.after(t, Requests())
+        while t < sizes.num_iterations:
+            try:
+                update(t + 1)
+                t += 1
+            except DivergedError as error:
+                t = divergence.go_back(t + 1, error)
 
-            saver.after(t)
-
-        learner.check_weights(sizes.num_iterations)
-        digest = learner.digest()
-        must_be_equal(world, "final state", digest)
+        guard.tick("the end", "evaluation")
+        verify(t)
         saver.finish()
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
-        progress.say(f"{folder}: done after {sizes.num_iterations} iterations, digest {digest}")
+        progress.say(f"{folder}: done after {t} iterations, digest {learner.digest()}")
     return results
 
 
@@ -109,6 +139,8 @@ def evaluate_only(run: Run) -> dict[str, float]:
     results: dict[str, float] = {}
     for split in run.held_out:
         values = run.evaluate(learner, split)
+        if values is None:
+            raise run.guard.stopped("nothing was changed; start it again")
         results.update({f"{split}.{name}": value for name, value in values.items()})
         if run.world.rank == 0:
             print(f"{split}: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()), flush=True)
@@ -132,6 +164,12 @@ class _Clock:
         rate = self._images / max(time.perf_counter() - self._since_s, 1e-9)
         self.restart()
         return rate
+
+
+def _record(run: Run, t: int) -> dict[str, object]:
+    momentum = run.plan.momentum(t)
+    own = run.config.optimizer.own_momentum if momentum is None else momentum
+    return {"iteration": t, "epoch": run.sizes.epoch(t), "lr": run.plan.lr(t), "momentum": own}
 
 
 def _open_folder(run: Run) -> list[str]:

@@ -12,10 +12,8 @@ import io
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from harness.config import LRConfig, Problem, RunConfig, TrainConfig, config_error
-from harness.errors import ConfigError
+from harness.config import LRConfig, Problem, config_error
 from harness.schedules import (
     FactorSchedule,
     Frame,
@@ -28,73 +26,23 @@ from harness.schedules import (
     length_of,
 )
 from harness.schedules.base import mix
-from harness.units import Duration, round_position
+from harness.sizes import Sizes
+from harness.units import round_position
 
 MAX_CSV_ROWS = 10_000
 _LARGEST = 3.4028234663852886e38  # a float32, which is what parameters are
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The numbers that durations are measured by.
-
-    Attributes:
-        num_samples: training samples.
-        shards: S, shards in a global batch.
-        batch_size: b, samples in a shard.
-        iterations_per_epoch: updates in an epoch.
-        num_iterations: updates in the run.
-    """
-
-    num_samples: int
-    shards: int
-    batch_size: int
-    iterations_per_epoch: int
-    num_iterations: int
-
-    @property
-    def global_batch(self) -> int:
-        """Samples in a global batch."""
-        return self.shards * self.batch_size
-
-    @classmethod
-    def of(cls, train: TrainConfig, *, num_samples: int, shards: int, batch_size: int, source: str = "config") -> Sizes:
-        """Count the iterations; an epoch's remainder is dropped, or kept as one smaller batch.
-
-        Raises:
-            ConfigError: if there are fewer samples than one global batch.
-        """
-        global_batch = shards * batch_size
-        if num_samples < global_batch:
-            raise config_error(
-                source,
-                [
-                    Problem(
-                        ("batch",),
-                        f"a global batch is {shards} shards x {batch_size} = {global_batch} samples, but there are "
-                        f"only {num_samples} training samples; lower batch.size, or use fewer shards or workers",
-                    )
-                ],
-            )
-        full, rest = divmod(num_samples, global_batch)
-        per_epoch = full + (1 if rest and train.last_batch == "keep" else 0)
-        total = train.iterations if train.iterations is not None else (train.epochs or 0) * per_epoch
-        return cls(num_samples, shards, batch_size, per_epoch, total)
-
-    def epoch(self, t: int) -> int:
-        """The epoch of iteration `t`; both count from 1."""
-        return (t - 1) // self.iterations_per_epoch + 1
-
-    def iterations(self, duration: Duration) -> int:
-        """A duration of the run in whole iterations."""
-        return round_position(duration.iterations(self.iterations_per_epoch, self.num_iterations))
 
 
 class LRPlan:
     """Learning rate and momentum of every iteration of a run; a pure function of the iteration."""
 
     def __init__(
-        self, config: LRConfig, sizes: Sizes, source: str = "config", earlier: Sequence[tuple[int, LRPlan]] = ()
+        self,
+        config: LRConfig,
+        sizes: Sizes,
+        source: str = "config",
+        earlier: Sequence[tuple[int, LRPlan]] = (),
+        cuts: Sequence[tuple[int, float]] = (),
     ) -> None:
         """Build the plan.
 
@@ -103,6 +51,7 @@ class LRPlan:
             sizes: the run's sizes.
             source: the configuration's file, for messages.
             earlier: for a run whose plan was changed on the way: plans that held up to an iteration, in order.
+            cuts: for a run that was rewound: after such an iteration every learning rate is multiplied by a factor.
 
         Raises:
             ConfigError: if the schedule or the warm-up does not fit the run, or a value breaks a bound.
@@ -110,6 +59,7 @@ class LRPlan:
         self.config = config
         self.sizes = sizes
         self._earlier = tuple(earlier)
+        self._cuts = tuple(cuts)
         self.in_units_of_base = config.is_found
         self.base = config.base if isinstance(config.base, float) else 1.0
         self.scaling = (config.scaling or "linear") if config.scales else "none"
@@ -126,6 +76,13 @@ class LRPlan:
         for last, plan in self._earlier:
             if t <= last:
                 return plan.lr(t)
+        lr = self._as_written(t)
+        for last, factor in self._cuts:
+            if t > last:
+                lr *= factor
+        return lr
+
+    def _as_written(self, t: int) -> float:
         length = self._warmup_length
         if t > length or not length:
             return float(self._schedule(t - self._shift))
@@ -146,12 +103,17 @@ class LRPlan:
         if self._momentum is not None:
             points.update(breakpoints_of(self._momentum, total))
         points.add(self._warmup_length)
+        points.update(p for last, _ in self._cuts for p in (last, last + 1))
         for last, plan in reversed(self._earlier):
             points = {p for p in plan.breakpoints() if p <= last} | {last, last + 1} | {p for p in points if p > last}
         return sorted(p for p in points if 1 <= p <= total)
 
     def describe(self) -> str:
         """The plan's scaling in words, such as `0.1 at batch 64 x 8 shards (linear) = 0.8`."""
+        cuts = "".join(f", x {factor:g} after iteration {last}" for last, factor in self._cuts)
+        return self._describe_scaling() + cuts
+
+    def _describe_scaling(self) -> str:
         sizes = self.sizes
         if not self.config.uses_x:
             return "as written (nothing is scaled)"
@@ -319,19 +281,3 @@ def _end_of(schedule: ScheduleLike) -> int | None:
         return length_of(schedule)
     end = _end_of(last)
     return None if end is None else start + end
-
-
-def resolve_shards(config: RunConfig, workers: int) -> int:
-    """S for a new run: `batch.shards`, or the number of workers where it is null.
-
-    Raises:
-        ConfigError: if the workers could not share the shards evenly.
-    """
-    shards = config.batch.shards or workers
-    if shards % workers:
-        fitting = ", ".join(str(n) for n in range(1, min(shards, 1024) + 1) if shards % n == 0)
-        raise ConfigError(
-            f"{config.source}: batch.shards: {shards} shards cannot be dealt evenly to {workers} workers; start as "
-            f"many as divide {shards} ({fitting}), or make batch.shards a multiple of {workers}"
-        )
-    return shards

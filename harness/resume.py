@@ -29,8 +29,9 @@ from harness.checkpoint import (
 from harness.config import RunConfig
 from harness.errors import CheckpointError, ConfigError
 from harness.finder import with_base
-from harness.plan import LRPlan, Sizes
+from harness.plan import LRPlan
 from harness.report import RunFolder
+from harness.sizes import Sizes
 
 _OWN = {"config.yaml", "plan.csv", "plan.png", "metrics.jsonl", "checkpoints", ".lock"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -11,16 +11,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.checkpoint import read_arrays
+from harness.checkpoint import plan_of, read_arrays
 from harness.comm import World
 from harness.config import RunConfig
 from harness.data import Augmentation, BatchStream, Order, Splits, load
-from harness.errors import CheckpointError, ConfigError, DataError, DisagreementError
+from harness.errors import CheckpointError, ConfigError, DataError
 from harness.finder import find_lr, provenance_of, read_result, result_of, settings_of, take_result, with_base
-from harness.gluon import Learner, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
-from harness.plan import LRPlan, Sizes, resolve_shards
+from harness.gluon import Learner, Requests, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
+from harness.guard import Guard, Unguarded, preflight
+from harness.plan import LRPlan
 from harness.report import RunFolder
 from harness.resume import Origin, Settled, Start, find_origin, settle, settle_plan
+from harness.sizes import Sizes, resolve_shards
 
 T = TypeVar("T")
 _BUILD = ("numpy", "mxnet", "horovod")
@@ -34,8 +36,10 @@ class Run:
         config: resolved, with shards and threads as numbers.
         folder: of the run.
         start: how it begins.
+        guard: watches over this rank.
         origin: the set it goes on from; `None` for a new run.
         amendments: what was changed in its plan on the way.
+        num_skipped: updates that were left out because they were not finite.
         sizes: samples, shards, iterations.
         plan: learning rate and momentum of every iteration.
         plan_fingerprint: of that plan.
@@ -57,6 +61,7 @@ class Run:
         threads: int,
         emulate_np: int | None = None,
         start: Start | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """Read the data and build the plan, on every rank alike.
 
@@ -66,6 +71,7 @@ class Run:
             threads: threads a rank computes with.
             emulate_np: how many ranks this one process plays.
             start: whether to go on from a set; by default it begins anew.
+            guard: watches over this rank; by default nobody does.
 
         Raises:
             HarnessError: of the kind that failed, on every rank, when it failed on any.
@@ -73,10 +79,13 @@ class Run:
         self.world = world
         self.config = config
         self.start = start or Start()
+        self.guard = guard or Unguarded()
         self.folder = RunFolder(Path(config.output) / config.run_name)
         found = world.on_root("origin", lambda: find_origin(self.folder, self.start))
         self.origin = None if found is None else Origin(*found)
         self.remarks: list[str] = []
+        self.num_skipped = 0
+        self.amendments: list[dict[str, Any]] = []
         self._read_base()
         settled = self._settle(emulate_np or world.size, threads)
         self.finder_settings = self._agreed("finder", lambda: settings_of(self.config, middle=self._begins_trained))
@@ -89,9 +98,6 @@ class Run:
         self.metrics = self._agreed("metrics", lambda: build_metrics(self.config.evaluation.metrics))
         self.best_is = self._agreed("best", self._direction)
         self.plan_fingerprint = self.plan.fingerprint()
-        must_be_equal(world, "config", self.config.fingerprint())
-        must_be_equal(world, "plan", self.plan_fingerprint)
-        must_be_equal(world, "training data", self.data_fingerprint)
 
     def stream(self) -> BatchStream:
         """This rank's training batches, a function of the iteration; to be closed."""
@@ -111,7 +117,12 @@ class Run:
         Returns:
             The result, as `result.json` holds it.
         """
-        finding = find_lr(learner, self.finder_settings, self.finder_stream)
+
+        def ask() -> Requests:
+            return Requests(stop=self.guard.tick("the learning-rate finder"))
+
+        self.guard.tick("the learning-rate finder", "first")
+        finding = find_lr(learner, self.finder_settings, self.finder_stream, ask)
         origin = None if self.origin is None else self.origin.path
         more = {
             "world": {"kind": self.world.kind, "size": self.world.size},
@@ -145,6 +156,7 @@ class Run:
             samples=samples,
             classes=self.splits.num_classes,
             weights=self.config.init.from_ if self.origin is None else None,
+            agree=lambda parameters: self._preflight(parameters, stream.shards),
         )
         prediction, _ = learner.predict(*samples)
         self._agreed("metrics", lambda: try_metrics(self.metrics, prediction, samples[1]))
@@ -154,10 +166,26 @@ class Run:
             learner.take_state_of_root()
         return learner
 
-    def evaluate(self, learner: Learner, split: str) -> dict[str, float]:
-        """Mean loss and metrics of a split by name."""
+    def evaluate(self, learner: Learner, split: str) -> dict[str, float] | None:
+        """Mean loss and metrics of a split by name; `None` on every rank if any was told to stop."""
         dataset = getattr(self.splits, split)
-        return evaluate(learner, dataset, self.config.batch.size, self.augmentation, self.metrics)
+
+        def stop() -> bool:
+            return self.guard.tick(f"evaluation on {split}", "evaluation")
+
+        return evaluate(learner, dataset, self.config.batch.size, self.augmentation, self.metrics, stop)
+
+    def cut(self, iteration: int, factor: float, diverged_at: int) -> None:
+        """Multiply every learning rate after an iteration; sets record it as an amendment of the plan."""
+        amendment = {"iteration": iteration, "choice": "rewind", "lr_factor": factor, "diverged_at": diverged_at}
+        self.amendments = [*self.amendments, amendment]
+        self.plan = plan_of(self.config, self.sizes, self.amendments)
+        self.plan_fingerprint = self.plan.fingerprint()
+
+    @property
+    def evaluation_is_due(self) -> bool:
+        """Whether the run that this one goes on from was stopped before its last evaluation."""
+        return self.origin is not None and bool(self.origin.manifest["state"].get("evaluation_due"))
 
     @property
     def held_out(self) -> list[str]:
@@ -188,7 +216,6 @@ class Run:
         if origin is None:
             shards = self._agreed("shards", lambda: resolve_shards(config, workers))
             self.config = config.resolved(shards=shards, threads=threads)
-            self.amendments: list[dict[str, Any]] = []
             return None
         choice = self.start.on_conflict
         settled = self._agreed(
@@ -197,6 +224,21 @@ class Run:
         self.config = settled.config
         self.amendments = settled.amendments
         return settled
+
+    def _preflight(self, parameters: list[str], own_shards: Sequence[int]) -> None:
+        sizes, plan = self.sizes, self.plan
+        facts = {
+            "parameters": parameters,
+            "sizes": dict(vars(sizes)),
+            "plan": {
+                "learning rates": {str(t): plan.lr(t) for t in (1, (1 + sizes.num_iterations) // 2)},
+                "fingerprint": self.plan_fingerprint,
+            },
+            "training data": self.data_fingerprint,
+            "versions": versions(),
+            "begins after iteration": 0 if self.origin is None else self.origin.iteration,
+        }
+        preflight(self.world, facts, self.config, own_shards)
 
     def _restore(self, learner: Learner, origin: Origin) -> None:
         arrays = read_arrays(Path(origin.path))
@@ -271,21 +313,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # a CUDA build of MXNet has another name
     return found
-
-
-def must_be_equal(world: World, what: str, value: str) -> None:
-    """End the run on every rank if a value is not the same on all of them.
-
-    Raises:
-        DisagreementError: naming the ranks that differ from rank 0.
-    """
-    everyone = world.allgather_object(value, f"equal.{what}")
-    different = [rank for rank, other in enumerate(everyone) if other != everyone[0]]
-    if different:
-        listing: Mapping[int, str] = {rank: everyone[rank] for rank in (0, *different)}
-        raise DisagreementError(
-            f"the {what} differs between ranks: " + ", ".join(f"rank {r}: {v[:12]}" for r, v in listing.items())
-        ).on_all_ranks()
 
 
 def _load(config: RunConfig) -> Splits:

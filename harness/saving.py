@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness.checkpoint import SetWriter, mark_best
+from harness.checkpoint import SetWriter, list_sets, mark_best, newest_whole, read_manifest
 from harness.errors import CheckpointError
 from harness.gluon import Learner, Requests, State
 from harness.report import MetricsFile
+from harness.resume import Origin
 from harness.run import Run, versions
 from harness.units import ClockTime
 
@@ -28,7 +29,13 @@ class Saver:
     """Writes metrics and sets of one run: sets by iterations, by rank 0's clock, and when a metric was at its best."""
 
     def __init__(
-        self, run: Run, learner: Learner, folder: Path, metrics: MetricsFile | None, say: Callable[[str], None]
+        self,
+        run: Run,
+        learner: Learner,
+        folder: Path,
+        metrics: MetricsFile | None,
+        say: Callable[[str], None],
+        verify: Callable[[int], None],
     ) -> None:
         """Start.
 
@@ -38,9 +45,11 @@ class Saver:
             folder: of the sets.
             metrics: on rank 0, the file whose lines must be on disk before a set that is newer.
             say: shows a line to the user.
+            verify: makes sure that the ranks agree after an iteration, before it is saved.
         """
         config = run.config.checkpoint
         self._run, self._learner, self._metrics, self._say = run, learner, metrics, say
+        self._folder, self._verify = folder, verify
         self._stops = config.on_failure == "stop"
         self._metric, self._mode = config.best, run.best_is
         self._enabled = config.every is not None or config.best is not None
@@ -55,7 +64,7 @@ class Saver:
         self._best: dict[str, Any] | None = None
         self._last = 0
         if run.origin is not None:
-            self._last = run.origin.iteration
+            self._last = run.origin.iteration if run.origin.here else 0
             self._best = run.origin.manifest["state"]["best"]
             if self._best is not None and self._best["metric"].partition(".")[2] != self._metric:
                 self._best = None
@@ -63,6 +72,7 @@ class Saver:
                 self._mark_best(folder, self._best)
         self._is_best = False
         self._asked = False
+        self._evaluation_due = False
         self._since_s = time.monotonic()
 
     def _mark_best(self, folder: Path, best: Mapping[str, Any]) -> None:
@@ -71,14 +81,18 @@ class Saver:
         except OSError as error:
             self._take(CheckpointError(f"{folder}: best.json could not be written ({error.strerror}); make room"))
 
-    def ask(self) -> Requests | None:
-        """What rank 0 has to ask of all ranks with the next update."""
+    def ask(self, stop: bool = False) -> Requests:
+        """What this rank has to ask of all ranks with the next update.
+
+        Args:
+            stop: whether it was told to stop.
+        """
         if self._writer is None:
-            return None
+            return Requests(stop=stop)
         self._take(self._writer.poll())
         due = self._every_s is not None and time.monotonic() - self._since_s >= self._every_s and not self._asked
         self._asked = self._asked or due
-        return Requests(save=due, failure=self._failure is not None)
+        return Requests(save=due, failure=self._failure is not None, stop=stop)
 
     def record(self, line: Mapping[str, Any]) -> None:
         """Write a line of metrics on rank 0; a failure counts as that of a set."""
@@ -99,18 +113,24 @@ class Saver:
             self._best = {"iteration": t, "metric": f"{split}.{self._metric}", "value": value}
             self._is_best = True
 
-    def after(self, t: int) -> None:
-        """Save if it is time to.
+    def after(self, t: int, requests: Requests, evaluation_due: bool = False) -> None:
+        """Save if it is time to; in any case where the run was asked to stop.
+
+        Args:
+            t: the iteration.
+            requests: what ranks have asked with its update.
+            evaluation_due: whether its evaluation was left for the run that goes on.
 
         Raises:
             CheckpointError: on every rank, if a set could not be written and the policy is to stop.
         """
-        requests = self._learner.requests()
+        self._evaluation_due = evaluation_due
         if requests.failure:
             self._run.world.on_root("checkpoint", self._raise)
         by_count = self._every is not None and t % self._every == 0
         at_end = self._enabled and t == self._run.sizes.num_iterations
-        if (by_count or at_end or requests.save or self._is_best) and t > self._last:
+        stops = requests.stop or evaluation_due
+        if (by_count or at_end or requests.save or self._is_best or stops) and t > self._last:
             self._save(t)
 
     def finish(self) -> None:
@@ -120,6 +140,22 @@ class Saver:
             CheckpointError: on every rank, if it could not be written and the policy is to stop.
         """
         self._run.world.on_root("checkpoint.last", self._finish)
+
+    def rewind(self) -> Origin | None:
+        """On rank 0, the newest whole set of the run, once nothing is being written; later iterations are forgotten."""
+        if self._writer is None:
+            return None
+        self._take(self._writer.wait())
+        self._raise()
+        found = newest_whole(list_sets(self._folder)).newest
+        return None if found is None else Origin(str(found), read_manifest(found), True, [], [])
+
+    def go_back(self, t: int) -> None:
+        """Forget, on every rank, what was saved and asked after iteration `t`."""
+        self._last, self._asked, self._is_best = t, False, False
+        self._learner.requests()
+        if self._metrics is not None:
+            self._metrics.cut_back(t)
 
     def _finish(self) -> None:
         if self._writer is not None:
@@ -141,6 +177,7 @@ class Saver:
     def _save(self, t: int) -> None:
         self._last, self._is_best, self._asked = t, False, False
         self._since_s = time.monotonic()
+        self._verify(t)
         self._learner.check_weights(t)  # a set that nobody could go on from must not become the newest
         if self._writer is None:
             return
@@ -154,9 +191,11 @@ class Saver:
 
     def _manifest(self, t: int, numbers: Mapping[str, Any]) -> dict[str, Any]:
         run, plan = self._run, self._run.plan
+        more: dict[str, Any] = {"evaluation_due": True} if self._evaluation_due else {}
+        more |= {"skipped": run.num_skipped} if run.num_skipped else {}
         around = [i for i in (t - 1, t, t + 1) if 1 <= i <= run.sizes.num_iterations]
         return {
-            "state": {"iteration": t, **numbers, "amendments": run.amendments, "best": self._best},
+            "state": {"iteration": t, **numbers, "amendments": run.amendments, "best": self._best, **more},
             "shards": run.sizes.shards,
             "batch_size": run.sizes.batch_size,
             "sizes": {key: value for key, value in vars(run.sizes).items() if key not in ("shards", "batch_size")},

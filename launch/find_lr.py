@@ -44,7 +44,9 @@ def main() -> int:
         from harness.run import Run
 
         start = Start(resume=options.checkpoint or "never", on_conflict="config")
-        run = Run(job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start)
+        run = Run(
+            job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
+        )
         folder = options.output or run.folder.path / "finder"
         with run.stream() as stream:
             result = run.find(run.learner(stream))

@@ -12,8 +12,9 @@ from harness.data import count_samples
 from harness.errors import HarnessError
 from harness.finder import read_result, take_result
 from harness.guard import report_failure
-from harness.plan import LRPlan, Sizes, resolve_shards
+from harness.plan import LRPlan
 from harness.report import plot_plan
+from harness.sizes import Sizes, resolve_shards
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

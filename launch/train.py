@@ -59,7 +59,9 @@ def main() -> int:
         from harness.run import Run
 
         start = Start(options.resume, options.overwrite, options.on_conflict)
-        run = Run(job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start)
+        run = Run(
+            job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
+        )
         if options.evaluate_only:
             evaluate_only(run)
         else:

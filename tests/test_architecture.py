@@ -14,6 +14,7 @@ ROOMS = [
     "units",
     "schedules",
     "config",
+    "sizes",
     "plan",
     "data",
     "comm",
@@ -25,6 +26,7 @@ ROOMS = [
     "resume",
     "run",
     "saving",
+    "divergence",
     "loop",
 ]
 MXNET_MAY_BE_IN = ("harness/gluon/", "harness/comm/horovod.py")

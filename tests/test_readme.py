@@ -7,7 +7,8 @@ from pathlib import Path
 
 from harness.config import parse_config
 from harness.config.reading import parse_yaml
-from harness.plan import LRPlan, Sizes
+from harness.plan import LRPlan
+from harness.sizes import Sizes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

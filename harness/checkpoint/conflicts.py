@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from harness.config import RunConfig, parse_config
 from harness.errors import CheckpointError
-from harness.plan import LRPlan, Sizes
+from harness.plan import LRPlan
+from harness.sizes import Sizes
 
 _FREE = (
     "name",
@@ -27,6 +28,7 @@ _FREE = (
     "log",
     "checkpoint",
     "finder",
+    "guard",
     "evaluation",
     "init",
     "data.root",
@@ -137,10 +139,14 @@ def plan_of(config: RunConfig, sizes: Sizes, amendments: list[dict[str, Any]]) -
     Args:
         config: what holds now.
         sizes: of the run, by `config`.
-        amendments: as in the state; those without a plan of their own (the saved one was kept) change nothing.
+        amendments: as in the state; those without a plan of their own (the saved one was kept) change nothing, and
+            a rewind multiplies what comes after it.
     """
-    earlier = []
+    earlier: list[tuple[int, LRPlan]] = []
+    cuts: list[tuple[int, float]] = []
     for amendment in amendments:
+        if amendment["choice"] == "rewind":
+            cuts.append((int(amendment["iteration"]), float(amendment["lr_factor"])))
         if "lr" in amendment:
             old = parse_config({**config.plain(), "lr": amendment["lr"], "train": amendment["train"]}, config.source)
             old_sizes = Sizes.of(
@@ -150,8 +156,8 @@ def plan_of(config: RunConfig, sizes: Sizes, amendments: list[dict[str, Any]]) -
                 batch_size=sizes.batch_size,
                 source=config.source,
             )
-            earlier.append((int(amendment["iteration"]), LRPlan(old.lr, old_sizes, config.source)))
-    return LRPlan(config.lr, sizes, config.source, earlier=earlier)
+            earlier.append((int(amendment["iteration"]), LRPlan(old.lr, old_sizes, config.source, cuts=cuts)))
+    return LRPlan(config.lr, sizes, config.source, earlier=earlier, cuts=cuts)
 
 
 def amend(
@@ -163,7 +169,7 @@ def amend(
     if choice == "config":
         plain = saved.plain()
         record.update(lr=plain["lr"], train=plain["train"])
-    elif amendments and (amendments[-1]["choice"], amendments[-1]["changes"]) == (choice, changes):
+    elif amendments and (amendments[-1]["choice"], amendments[-1].get("changes")) == (choice, changes):
         return amendments  # the same start script once more
     return [*amendments, record]
 

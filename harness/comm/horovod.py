@@ -88,9 +88,7 @@ class HorovodWorld(World):
     def explain(self, error: Exception) -> HarnessError | None:
         """See `World`; the last collective is named, which an asynchronous one may have failed long after its call."""
         if isinstance(error, self._mx.base.MXNetError) and any(sign in str(error) for sign in _LOST):
-            return LostRankError(
-                f"rank {self.rank}: another rank left while this one waited in the collective {self.last_collective!r}"
-            )
+            return LostRankError(f"another rank left while this one waited in the collective {self.last_collective!r}")
         return None
 
     def _named(self, name: str, call: Callable[[], T]) -> T:

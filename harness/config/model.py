@@ -21,6 +21,7 @@ from harness.config.sections import (
     DataConfig,
     EvaluationConfig,
     FinderConfig,
+    GuardConfig,
     InitConfig,
     LogConfig,
     LRConfig,
@@ -52,6 +53,7 @@ class RunConfig(Section):
     init: InitConfig = InitConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+    guard: GuardConfig = GuardConfig()
     _source: str = PrivateAttr(default="config")
 
     @model_validator(mode="after")
@@ -121,7 +123,7 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """sha256 of what decides the result; paths, names and logging may differ between hosts and attempts."""
         plain = self.plain()
-        for free in ("name", "output", "checkpoint", "log", "comm", "device"):
+        for free in ("name", "output", "checkpoint", "log", "guard", "comm", "device"):
             del plain[free]
         for free in ("root", "download"):
             del plain["data"][free]

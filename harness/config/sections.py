@@ -264,3 +264,42 @@ class CheckpointConfig(Section):
         if self.best_is is not None and self.best is None:
             raise RefusedError([Problem(("best_is",), "has no effect without checkpoint.best; name the metric")])
         return self
+
+
+class DivergenceConfig(Section):
+    """What a loss or gradient that is not finite means: stop, leave the update out, or go back to the last set."""
+
+    policy: Literal["stop", "skip", "rewind"] = "stop"
+    at_most: Count | None = None
+    lr_factor: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> DivergenceConfig:
+        problems = []
+        if self.at_most is not None and self.policy == "stop":
+            problems.append(Problem(("at_most",), "has no effect with policy: stop; choose skip or rewind"))
+        if self.lr_factor is not None and self.policy != "rewind":
+            problems.append(Problem(("lr_factor",), f"has no effect with policy: {self.policy}; it is for rewind"))
+        if problems:
+            raise RefusedError(problems)
+        return self
+
+    @property
+    def limit(self) -> int:
+        """How often at most, in the whole run."""
+        return self.at_most or {"stop": 0, "skip": 10, "rewind": 2}[self.policy]
+
+    @property
+    def cut(self) -> float:
+        """What a rewind multiplies the learning rate by."""
+        return self.lr_factor or 0.5
+
+
+class GuardConfig(Section):
+    """How often ranks prove that they agree, when a silent job counts as stalled, and what divergence means."""
+
+    verify_every: Period = Duration.parse("500it")
+    stall_after_s: Positive = 300.0
+    stall_after_first_s: Positive = 1800.0
+    stall_after_evaluation_s: Positive = 1800.0
+    divergence: DivergenceConfig = DivergenceConfig()

@@ -89,7 +89,7 @@ class BatchStream:
         augmentation.check(dataset.take(np.arange(1))[0].shape[1:])
         self._dataset = dataset
         self._order = order
-        self._shards = tuple(shards)
+        self._shards = self.shards = tuple(shards)
         self._augmentation = augmentation
         self._seed = seed
         self._ahead: tuple[int, Future[GlobalBatch]] | None = None

@@ -13,6 +13,7 @@ from harness.data.order import permutation
 from harness.errors import DataError
 
 _NUM_TASTED = 64
+_LARGEST_BYTES = 1 << 30  # of arrays in memory that are read whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,9 @@ class Splits:
     sample_shape: tuple[int, ...]
 
     def fingerprint(self) -> str:
-        """sha256 of the training set's size, shape, labels and a few samples; of a sequence, of a few labels.
+        """sha256 of the training set: arrays in memory whole, of files and of larger ones all labels and a few samples.
+
+        Of a sequence, whose items may be transformed at random, a few labels are taken.
 
         It tells whether a run that goes on sees the data that it began with, wherever they lie now.
         """
@@ -42,10 +45,12 @@ class Splits:
         labels = self.train.labels()
         data, tasted = self.train.take(np.unique(np.linspace(0, count - 1, _NUM_TASTED).astype(np.int64)))
         total = hashlib.sha256(f"{count} {self.sample_shape} {self.num_classes}".encode())
-        # items of a sequence may be transformed at random, so that only their labels are the same when read again
+        train = self.train
+        if isinstance(train, ArrayDataset) and not isinstance(train.data, np.memmap):
+            data = train.data if train.data.nbytes <= _LARGEST_BYTES else data
         for array in [tasted] if labels is None else [labels, data]:
             total.update(f"{array.dtype.str} {array.shape}".encode())
-            total.update(np.ascontiguousarray(array).tobytes())
+            total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
 
 

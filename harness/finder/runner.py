@@ -17,14 +17,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import DisagreementError, DivergedError
+from harness.errors import DisagreementError, DivergedError, StoppedOnRequestError
 from harness.finder.suggestion import DEFAULT_RULE, Point, Suggestion, suggest
 from harness.finder.sweep import Stop, StopRule, Sweep
 
 if TYPE_CHECKING:
-    from harness.gluon import Learner, State
+    from harness.gluon import Learner, Requests, State
 
 Streams = Callable[[int], AbstractContextManager[Any]]
+Ask = Callable[[], "Requests | None"]
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,17 @@ class Finding:
     num_ranks: int
 
 
-def find_lr(learner: Learner, settings: FinderSettings, streams: Streams) -> Finding:
+def find_lr(learner: Learner, settings: FinderSettings, streams: Streams, ask: Ask = lambda: None) -> Finding:
     """Sweep, restore, prove, suggest; on every rank at once.
 
     Args:
         learner: in any state; it is in the same state afterwards, also after an exception.
         settings: of the sweep.
         streams: `streams(k)` opens the batches of sweep `k`, from 0, as a context; they must not be those of training.
+        ask: gives what this rank asks of all ranks with the next update.
 
     Raises:
+        StoppedOnRequestError: on every rank, if any was asked to stop; the state has been put back.
         DisagreementError: on every rank, if the state of some rank is not what it was.
     """
     before = _digests(learner, "before")
@@ -103,7 +106,7 @@ def find_lr(learner: Learner, settings: FinderSettings, streams: Streams) -> Fin
         for repeat in range(settings.repeats):
             with streams(repeat) as stream:
                 learner.stream = stream
-                sweeps.append(_play(learner, settings))
+                sweeps.append(_play(learner, settings, ask))
             learner.restore(state)
     after = _digests(learner, "after")
     disturbed = [rank for rank, digest in enumerate(after) if digest != before[0]]
@@ -128,7 +131,7 @@ def _undisturbed(learner: Learner) -> Iterator[State]:
         learner.restore(state)
 
 
-def _play(learner: Learner, settings: FinderSettings) -> Played:
+def _play(learner: Learner, settings: FinderSettings, ask: Ask) -> Played:
     sweep, rule = settings.sweep, settings.stop_rule
     probes: list[float] = []
     points: list[Point] = []
@@ -136,7 +139,7 @@ def _play(learner: Learner, settings: FinderSettings) -> Played:
     for t in range(1, settings.probes + len(sweep) + 1):
         k = t - 1 - settings.probes
         lr = sweep.lr(max(k, 0))
-        loss = _loss_of(learner, t, lr)
+        loss = _loss_of(learner, t, lr, ask())
         if loss is None:
             return Played([*points, Point(lr, math.nan)], Stop.NOT_FINITE, limit, probes)
         if k < 0:
@@ -151,14 +154,20 @@ def _play(learner: Learner, settings: FinderSettings) -> Played:
     return Played(points, sweep.bound, limit, probes)
 
 
-def _loss_of(learner: Learner, t: int, lr: float) -> float | None:
+def _loss_of(learner: Learner, t: int, lr: float, ask: Requests | None) -> float | None:
     """The loss of an update, or `None` if anything in it was not finite; the same on every rank."""
+    skipped = learner.skipped
     try:
-        learner.iteration(t, lr)
+        learner.iteration(t, lr, None, ask)
         learner.finish()
     except DivergedError:
         return None
-    return learner.loss
+    if learner.requests().stop:
+        raise StoppedOnRequestError(
+            f"stopped on request after {t} iterations of the learning-rate finder; everything is as before, start it "
+            "again"
+        ).on_all_ranks()
+    return learner.loss if learner.skipped == skipped else None
 
 
 def _digests(learner: Learner, when: str) -> list[str]:

@@ -48,6 +48,7 @@ def build_learner(
     samples: tuple[Array, Array],
     classes: int | None,
     weights: str | None = None,
+    agree: Callable[[list[str]], None] | None = None,
 ) -> Learner:
     """Build what a configuration describes.
 
@@ -59,6 +60,7 @@ def build_learner(
         samples: one or a few samples and their labels, on which everything is tried before it counts.
         classes: the data's number of classes; `None` for regression.
         weights: a file or a set that the weights come from, instead of the initializer.
+        agree: see `Learner`.
 
     Raises:
         ConfigError: for names and parameters that do not exist or do not fit the data.
@@ -79,6 +81,8 @@ def build_learner(
         hybridize=config.network.hybridize,
         momentum_correction=config.momentum_correction,
         clip_norm=config.optimizer.clip_norm,
+        skip_nonfinite=config.guard.divergence.policy == "skip",
+        agree=agree,
     )
     if weights is not None:
         world.on_root("init.from", lambda: _load(learner, weights, config.source))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import mxnet as mx
@@ -12,15 +12,22 @@ from harness.data import Augmentation, evaluation_batches
 from harness.gluon.learner import Learner
 from harness.gluon.metrics import Metric
 
+_ASK_EVERY = 32  # batches of each rank
+
 
 def evaluate(
-    learner: Learner, dataset: Any, batch_size: int, augmentation: Augmentation, metrics: Mapping[str, Metric]
-) -> dict[str, float]:
+    learner: Learner,
+    dataset: Any,
+    batch_size: int,
+    augmentation: Augmentation,
+    metrics: Mapping[str, Metric],
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, float] | None:
     """The mean loss and metrics over a data set.
 
     Rank r looks at the batches r, r + np, ...; each batch's sums have a place of their own in the table that is
-    reduced,
-    and the table is added up in the order of the batches, so the result does not depend on the number of ranks.
+    reduced, and the table is added up in the order of the batches, so the result does not depend on the number of
+    ranks.
 
     Args:
         learner: the network, its loss and the ranks.
@@ -28,15 +35,28 @@ def evaluate(
         batch_size: samples in a batch.
         augmentation: only its normalisation is applied.
         metrics: by name.
+        stop: is called with every batch; ranks ask each other now and then whether any was told to stop.
 
     Returns:
-        `loss` and each metric by name.
+        `loss` and each metric by name; `None` on every rank if any was told to stop.
     """
     world = learner.world
     num_batches = -(-len(dataset) // batch_size)
     table = np.zeros((num_batches, 1 + len(metrics)))
     mx.nd.waitall()  # running statistics may still be on their way
-    for index, data, label in evaluation_batches(dataset, batch_size, augmentation, first=world.rank, step=world.size):
+    batches = iter(evaluation_batches(dataset, batch_size, augmentation, first=world.rank, step=world.size))
+    for number in range(-(-num_batches // world.size)):
+        wanted = stop is not None and stop()
+        if (
+            number % _ASK_EVERY == _ASK_EVERY - 1
+            and world.allreduce(np.array([wanted], np.int32), "evaluation.stop")[0]
+        ):
+            _close(batches)
+            return None
+        batch = next(batches, None)
+        if batch is None:  # the last round is not everybody's
+            continue
+        index, data, label = batch
         prediction, losses = learner.predict(data, label)
         table[index, 0] = losses.astype(np.float64).sum()
         for column, metric in enumerate(metrics.values(), start=1):
@@ -46,3 +66,10 @@ def evaluate(
     means = [sum(column.tolist()) / len(dataset) for column in table.T]
     finishers = [float, *(metric.finish for metric in metrics.values())]
     return {name: finish(mean) for name, finish, mean in zip(["loss", *metrics], finishers, means, strict=True)}
+
+
+def _close(batches: Iterator[Any]) -> None:
+    """End the thread that reads ahead."""
+    closing = getattr(batches, "close", None)
+    if closing is not None:
+        closing()

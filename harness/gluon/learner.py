@@ -29,15 +29,17 @@ def shards_of_rank(shards: int, world: World) -> list[int]:
 
 
 class Requests(NamedTuple):
-    """What rank 0 asked of all ranks through the control vector.
+    """What a rank asks of all ranks through the control vector.
 
     Attributes:
-        save: to write a set.
-        failure: to end, because a set could not be written.
+        save: to write a set; rank 0's clock decides it.
+        failure: to end, because rank 0 could not write a set.
+        stop: to save and end; any rank may be told to.
     """
 
     save: bool = False
     failure: bool = False
+    stop: bool = False
 
 
 class Learner:
@@ -48,6 +50,7 @@ class Learner:
         parameters: the network's parameters by structural name.
         gradient_norm: Euclidean norm of the mean gradient, before clipping, of the last update that was checked.
         loss: the mean loss of that update's global batch, in float64.
+        skipped: how many updates were left out because they were not finite.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Learner:
         momentum_correction: bool | None = None,
         clip_norm: float | None = None,
         skip_nonfinite: bool = False,
+        agree: Callable[[list[str]], None] | None = None,
     ) -> None:
         """Settle the network, agree on its shape over ranks, and take rank 0's weights.
 
@@ -83,6 +87,8 @@ class Learner:
             momentum_correction: by default where the optimizer keeps the learning rate in its momentum.
             clip_norm: the largest Euclidean norm of the mean gradient.
             skip_nonfinite: leave out an update that is not finite, without a trace, instead of raising.
+            agree: is called with a sentence for each parameter before weights are sent; by default ranks compare
+                these, and a run compares more at the same time.
 
         Raises:
             ConfigError: for parameters that cannot be reduced, or shards that ranks cannot share evenly.
@@ -120,8 +126,13 @@ class Learner:
         self._unread: tuple[int, int, tuple[Any, Any]] | None = None
         self.gradient_norm: float | None = None
         self.loss: float | None = None
+        self.skipped = 0
         self._requests = Requests()
-        self._agree_on_shape()
+        forms = [f"{name} {np.dtype(p.dtype)} {tuple(p.shape)} {p.grad_req}" for name, p in self.parameters.items()]
+        if agree is None:
+            world.must_be_equal("parameters", {"parameters": forms}, "build the same network on every rank")
+        else:
+            agree(forms)
         self.take_weights_of_root()
 
     def iteration(self, t: int, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Any:
@@ -131,7 +142,7 @@ class Learner:
             t: the iteration.
             lr: its learning rate.
             momentum: its momentum; by default the optimizer's own.
-            ask: what rank 0 asks of all ranks; `requests` then tells it on each of them, after the same update.
+            ask: what this rank asks of all ranks; `requests` then tells it on each of them, after the same update.
 
         Returns:
             The mean loss of the global batch before the update, `(1,)`, on the device; reading it waits for it.
@@ -152,7 +163,7 @@ class Learner:
             if not len(shard.data):
                 for array in self._statistics:  # it has seen nothing: zeros, which the mean does not count
                     array[:] = 0
-            self._set_control(loss_sum, len(shard.data), ask if shard.shard == 0 and ask else Requests())
+            self._set_control(loss_sum, len(shard.data), ask if position == 0 and ask else Requests())
             self._fold.push()
         self._fold.finish()
         self.world.allreduce_device(self._reduced, "update")
@@ -190,7 +201,7 @@ class Learner:
             raise DivergedError(
                 f"iteration {t}: its update made weights or optimizer slots that are not finite, though the loss "
                 "before it was; lower the learning rate, or clip the gradient (optimizer.clip_norm)"
-            ).on_all_ranks()
+            ).at(t)
 
     def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Predictions `(n, ...)` and losses `(n,)` of samples, in predict mode."""
@@ -199,7 +210,7 @@ class Learner:
         return prediction.asnumpy(), losses.asnumpy()
 
     def requests(self) -> Requests:
-        """What rank 0 has asked since the last call: the same on every rank, one update late where none waits."""
+        """What any rank has asked since the last call: the same on every rank, one update late where none waits."""
         asked, self._requests = self._requests, Requests()
         return asked
 
@@ -224,6 +235,11 @@ class Learner:
     def digest(self) -> str:
         """sha256 of the whole state; equal on every rank."""
         return self.snapshot().digest()
+
+    def checksums(self) -> dict[str, int]:
+        """A CRC-32 of every parameter, running statistic and slot by name; equal on every rank."""
+        self.finish()
+        return self._keeper.checksums()
 
     def save_weights(self, path: Path) -> None:
         """Write weights and running statistics as a Gluon `.params` file."""
@@ -284,29 +300,18 @@ class Learner:
                 f"iteration {t}: the ranks played {control.num_samples:g} samples, but the global batch has "
                 f"{num_samples}; some rank plays other shards than the order says"
             ).on_all_ranks()
-        self._requests = Requests(
-            self._requests.save or control.save > 0, self._requests.failure or control.failure > 0
-        )
+        asked = (control.save > 0, control.failure > 0, control.stop > 0)
+        self._requests = Requests(*(old or new for old, new in zip(self._requests, asked, strict=True)))
         self.gradient_norm = measured.gradient_norm / num_samples
         self.loss = loss = control.loss_sum / num_samples
         if np.isfinite(loss) and np.isfinite(self.gradient_norm) and measured.statistics_finite:
             return True
         if self._skip_nonfinite:
+            self.skipped += 1
             return False
         statistics = "" if measured.statistics_finite else ", and running statistics are not finite or beyond 1e19"
         raise DivergedError(
             f"iteration {t}: the loss is {loss:g} and the gradient's norm {self.gradient_norm:g}{statistics}; "
             "the weights are of no use any more. Lower the learning rate, warm up longer, clip the gradient "
             "(optimizer.clip_norm), or look for NaN in the data"
-        ).on_all_ranks()
-
-    def _agree_on_shape(self) -> None:
-        own = [[name, list(p.shape), str(np.dtype(p.dtype)), p.grad_req] for name, p in self.parameters.items()]
-        everyone = self.world.allgather_object(own, "learner.parameters")
-        for rank, others in enumerate(everyone):
-            if others != everyone[0]:
-                pairs = zip(others + [None] * len(everyone[0]), everyone[0] + [None] * len(others), strict=False)
-                there, here = next(pair for pair in pairs if pair[0] != pair[1])
-                raise DisagreementError(
-                    f"the network of rank {rank} has {there} where rank 0 has {here} (name, shape, dtype, grad_req)"
-                ).on_all_ranks()
+        ).at(t)

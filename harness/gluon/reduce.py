@@ -23,6 +23,7 @@ class Control(NamedTuple):
         num_shards: shards that were not empty.
         save: whether rank 0 asks for a set to be written.
         failure: whether rank 0 could not write one.
+        stop: how many ranks were asked to stop.
     """
 
     loss_sum: float
@@ -30,6 +31,7 @@ class Control(NamedTuple):
     num_shards: float
     save: float
     failure: float
+    stop: float
 
 
 def visiting_order(count: int) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,12 @@ class StateKeeper:
         arrays = [*self._current_parameters().values(), *(slot for _, slot in self._slots())]
         squares = mx.nd.concat(*[_square(array) for array in arrays], dim=0)
         return bool(np.isfinite(squares.asnumpy()).all())
+
+    def checksums(self) -> dict[str, int]:
+        """A CRC-32 of the bits of every array; nothing is kept on the host."""
+        mx.nd.waitall()
+        arrays = {**self._current_parameters(), **dict(self._slots())}
+        return {name: zlib.crc32(_bytes(array.asnumpy())) for name, array in arrays.items()}
 
     def misfits(self, state: State) -> list[str]:
         """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
@@ -165,6 +172,10 @@ def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]
         # through an array of MXNet: one that oneDNN has laid out for itself cannot be written to directly
         mx.nd.from_numpy(np.ascontiguousarray(values[name])).copyto(target)
     mx.nd.waitall()
+
+
+def _bytes(array: npt.NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _square(array: Any) -> Any:

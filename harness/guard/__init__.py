@@ -1,6 +1,19 @@
-"""How a run ends: one message, one exit code."""
+"""How a run is watched over and how it ends: ranks that prove they agree, signals, stalls, one exit code."""
 
 from harness.guard.commands import Job, add_run_options, run_job
 from harness.guard.exits import begin_together, report_failure
+from harness.guard.ledger import Ledger
+from harness.guard.preflight import preflight
+from harness.guard.watch import Guard, Unguarded
 
-__all__ = ["Job", "add_run_options", "begin_together", "report_failure", "run_job"]
+__all__ = [
+    "Guard",
+    "Job",
+    "Ledger",
+    "Unguarded",
+    "add_run_options",
+    "begin_together",
+    "preflight",
+    "report_failure",
+    "run_job",
+]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import secrets
+import sys
+import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
 from harness.comm import Launch, World, read_launch, settle_threads
 from harness.config import RunConfig, load_config
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, HarnessError, LostRankError
 from harness.guard.exits import begin_together, report_failure
+from harness.guard.outcome import OutcomeFiles
+from harness.guard.preflight import compare_configs
+from harness.guard.watch import Guard
 
 
 class Job(NamedTuple):
@@ -19,11 +25,13 @@ class Job(NamedTuple):
         config: as read.
         world: the ranks.
         threads: threads a rank computes with.
+        guard: watches over this rank.
     """
 
     config: RunConfig
     world: World
     threads: int
+    guard: Guard
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -68,24 +76,64 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
         launch = read_launch()
         (config, threads), world = begin_together(read, launch)
     except ConfigError as error:
+        OutcomeFiles(launch.rank, "").write(error.exit_code, str(error))
         return report_failure(error, launch.rank)
+    files = OutcomeFiles(world.rank, world.broadcast_object(secrets.token_hex(8), "attempt"))
+    guard = Guard(world, config, files)
     try:
-        work(Job(config, world, threads))
+        guard.open()
+        compare_configs(world, config)
+        work(Job(config, world, threads, guard))
     except HarnessError as error:
-        code = report_failure(error, world.rank)
-        if error.everywhere:
-            world.close()
-        return code
+        if error.everywhere or world.size == 1:
+            return _end_together(error, world, guard)
+        return _leave(error, world, guard, exit_code=error.exit_code)
     except SystemExit as error:
         text = f"{config.source}: the network's or the data's own code ended the process ({error!r}); it must not"
-        return report_failure(ConfigError(text), world.rank)
+        return _leave(ConfigError(text), world, guard, exit_code=ConfigError.exit_code)
     except Exception as error:
         lost = world.explain(error)
-        if lost is None:
+        if lost is None and world.size == 1:
+            files.write(1, repr(error))
+            guard.close()
             raise
-        return report_failure(lost, world.rank)
+        if lost is None:
+            traceback.print_exc()
+            lost = HarnessError(f"{type(error).__name__}: {error}")
+        return _leave(lost, world, guard, exit_code=LostRankError.exit_code)
+    files.write(0, "done")
+    guard.close()
     world.close()
     return 0
+
+
+def _end_together(error: HarnessError, world: World, guard: Guard) -> int:
+    """Every rank ends, and knows why."""
+    guard.files.write(error.exit_code, str(error))
+    code = report_failure(error, world.rank)
+    guard.close()
+    world.close()
+    return code
+
+
+def _leave(error: HarnessError, world: World, guard: Guard, exit_code: int) -> int:
+    """This rank ends, and the others cannot go on without it; or the other way round."""
+    first = not isinstance(error, LostRankError)
+    kind = "" if type(error) is HarnessError else f"{type(error).__name__}: "
+    cause = f"{kind}{error}" if first else guard.cause_of_loss() or str(error)
+    if not first:
+        error = LostRankError(f"{error} in {guard.place()}: {cause}")
+    if world.size == 1:
+        guard.files.write(exit_code, str(error), place=guard.place())
+        code = report_failure(error, world.rank)
+        guard.close()
+        return exit_code or code
+    said = f"rank {world.rank} left in {guard.place()}: {cause}" if first else cause
+    guard.files.write(LostRankError.exit_code, said, place=guard.place(), collective=world.last_collective)
+    report_failure(error, world.rank)
+    guard.leave(exit_code, cause, first=first)
+    sys.stdout.flush()
+    return exit_code
 
 
 def _at_least_one(text: str) -> int:

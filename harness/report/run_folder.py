@@ -150,6 +150,10 @@ class MetricsFile:
                 self._file.truncate(end)
             raise CheckpointError(f"{self._path}: a line could not be written ({error.strerror}); make room") from error
 
+    def cut_back(self, after: int) -> None:
+        """Drop the lines of iterations after one that the run has gone back to."""
+        _cut_back(self._path, after)
+
     def sync(self) -> None:
         """Force every line to disk, so that no set is newer than the lines before it."""
         os.fsync(self._file.fileno())

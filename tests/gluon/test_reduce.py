@@ -74,15 +74,15 @@ def test_each_shard_is_visited_once(count):
 
 def test_a_gauge_measures_sums_without_losing_the_control_vector():
     gradients = [mx.nd.array([[3.0, 0.0]]), mx.nd.array([4.0])]
-    control = mx.nd.array([1 + 2.0**-40, 2.0**40 + 1, 3, 1, 0], dtype=np.float64)
+    control = mx.nd.array([1 + 2.0**-40, 2.0**40 + 1, 3, 1, 0, 2], dtype=np.float64)
     gauge = Gauge(gradients, [mx.nd.ones(5)], control)
-    assert gauge.read(gauge.take()) == Measured(Control(1 + 2.0**-40, 2.0**40 + 1, 3, 1, 0), 5.0, True)
+    assert gauge.read(gauge.take()) == Measured(Control(1 + 2.0**-40, 2.0**40 + 1, 3, 1, 0, 2), 5.0, True)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_gauge_sees_one_bad_element(bad):
     gradient, statistic = mx.nd.ones((50, 50)), mx.nd.ones(5)
-    gauge = Gauge([gradient], [statistic], mx.nd.zeros(5, dtype=np.float64))
+    gauge = Gauge([gradient], [statistic], mx.nd.zeros(6, dtype=np.float64))
     gradient[17, 31] = bad
     assert not np.isfinite(gauge.read(gauge.take()).gradient_norm)
     statistic[2] = bad

@@ -1,0 +1,109 @@
+"""What happens when loss or gradient are no longer finite: the run stops, leaves the update out, or goes back.
+
+All ranks read the same reduced numbers, so all of them do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.checkpoint import read_arrays
+from harness.errors import DivergedError
+from harness.gluon import Learner, State
+from harness.report import write_plan
+from harness.resume import Origin
+from harness.run import Run
+from harness.saving import Saver
+
+
+class Divergence:
+    """Acts by `guard.divergence`: `stop`, `skip` or `rewind`."""
+
+    def __init__(self, run: Run, learner: Learner, saver: Saver, say: Callable[[str], None]) -> None:
+        """Start; with `rewind` rank 0 keeps the first state, for a divergence before the first set.
+
+        Args:
+            run: what is trained; a rewind cuts its learning rates.
+            learner: whose state is put back.
+            saver: knows the sets.
+            say: shows a line to the user.
+        """
+        self._run, self._learner, self._saver, self._say = run, learner, saver, say
+        self._section = run.config.guard.divergence
+        self._skipped = learner.skipped
+        self._total = 0 if run.origin is None else int(run.origin.manifest["state"].get("skipped", 0))
+        run.num_skipped = self._total
+        self._first: State | None = None
+        if self._section.policy == "rewind" and run.world.rank == 0:
+            self._first = learner.snapshot()
+        self._begun = 0 if run.origin is None else run.origin.iteration
+
+    def was_skipped(self, t: int) -> bool:
+        """Whether update `t`, which was just made, was left out.
+
+        Raises:
+            DivergedError: on every rank, once there were too many.
+        """
+        if self._learner.skipped == self._skipped:
+            return False
+        self._skipped = self._learner.skipped
+        self._run.num_skipped += 1
+        count, most = self._run.num_skipped, self._section.limit
+        if count > most:
+            raise DivergedError(
+                f"iteration {t}: loss or gradient were not finite for the {count}th time, and guard.divergence.at_most "
+                f"leaves out {most}; lower the learning rate, or look for NaN in the data"
+            ).at(t)
+        self._say(
+            f"iteration {t}: loss or gradient were not finite; the update is left out ({count} of at most {most})"
+        )
+        self._saver.record({"split": "skipped", "iteration": t, "lr": self._run.plan.lr(t), "count": count})
+        return True
+
+    def go_back(self, t: int, error: DivergedError) -> int:
+        """Put the newest set back and lower the learning rate from there on.
+
+        Args:
+            t: the iteration that the run was at.
+            error: what was seen.
+
+        Returns:
+            The iteration to go on after.
+
+        Raises:
+            DivergedError: `error`, where that is not the policy or was done often enough.
+        """
+        run, section = self._run, self._section
+        done = sum(amendment["choice"] == "rewind" for amendment in run.amendments)
+        if section.policy != "rewind" or done >= section.limit:
+            if done:
+                raise DivergedError(f"{error}\n(after {done} rewinds, guard.divergence.at_most)").at(t) from error
+            raise error
+        back, numbers = run.world.on_root("rewind", self._put_back)
+        self._learner.take_state_of_root()
+        diverged_at = error.iteration or t
+        run.cut(back, section.cut, diverged_at)
+        self._saver.go_back(back)
+        run.num_skipped = numbers
+        run.world.on_root("rewind.plan", lambda: write_plan(run.folder.path, run.config, run.plan))
+        rates = f"learning rates x {section.cut:g} from here"
+        self._say(f"{error}\nrewound to iteration {back} ({done + 1} of at most {section.limit}), {rates}")
+        self._saver.record({"split": "rewind", "iteration": back, "diverged_at": diverged_at, "lr_factor": section.cut})
+        return int(back)
+
+    def _put_back(self) -> list[int]:
+        origin = self._saver.rewind()
+        if origin is None:
+            if self._first is None:
+                raise RuntimeError("the first state was not kept")
+            self._learner.restore(self._first)
+            return [self._begun, self._total]
+        self._learner.restore(_state_in(origin, self._learner))
+        return [origin.iteration, int(origin.manifest["state"].get("skipped", 0))]
+
+
+def _state_in(origin: Origin, learner: Learner) -> State:
+    arrays = read_arrays(Path(origin.path))
+    numbers = {key: origin.manifest["state"][key] for key in learner.numbers()}
+    return State(arrays["parameters"], arrays["slots"], numbers)

@@ -1,0 +1,91 @@
+"""How an attempt ended, in files: `horovodrun` hides exit codes, and who was killed cannot say so.
+
+`outcome.json` tells how the job ended, `failures/rank-3.json` how a rank failed and where it was. An attempt that left
+no outcome was killed. They lie in the run's folder, once this attempt owns it, and where a supervisor asked for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+JOB_FOLDER = "HARNESS_JOB"  # the folder in which a supervisor waits for outcome.json and the ranks' process ids
+
+
+class OutcomeFiles:
+    """Writes this rank's part; a disk that refuses is no reason to end otherwise.
+
+    Attributes:
+        attempt: what tells this attempt from earlier ones.
+    """
+
+    def __init__(self, rank: int, attempt: str, environ: Mapping[str, str] = os.environ) -> None:
+        """Tell a supervisor of this host, if there is one, which process plays the rank."""
+        self.attempt = attempt
+        self._rank = rank
+        self._folders: list[Path] = []
+        job = environ.get(JOB_FOLDER)
+        if job and Path(job).is_dir():
+            self._folders.append(Path(job))
+            with suppress(OSError):
+                (Path(job) / f"rank-{rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
+
+    def settle(self, folder: Path) -> None:
+        """Write into the run's folder from now on; what earlier attempts left there is removed (rank 0)."""
+        if self._rank == 0:
+            with suppress(OSError):
+                (folder / "outcome.json").unlink(missing_ok=True)
+                shutil.rmtree(folder / "failures", ignore_errors=True)
+        self._folders.append(folder)
+
+    def write(self, exit_code: int, cause: str, **more: Any) -> None:
+        """Write how this rank ended; of a good end only rank 0 tells.
+
+        Args:
+            exit_code: of the job, as far as this rank can tell.
+            cause: in words.
+            more: what else is known of a failure, such as where the rank was.
+        """
+        record = {"attempt": self.attempt, "exit_code": exit_code, "cause": cause, "ended_at": round(time.time(), 3)}
+        for folder in self._folders:
+            with suppress(OSError):
+                if exit_code not in (0, 75):
+                    failures = folder / "failures"
+                    if folder.is_dir():
+                        failures.mkdir(exist_ok=True)
+                    _write(failures / f"rank-{self._rank}.json", {"rank": self._rank, **record, **more})
+                if self._rank == 0:
+                    _write(folder / "outcome.json", record)
+                elif exit_code == 7 and folder.is_dir():  # rank 0 may be the one that is lost
+                    _write_first(folder / "outcome.json", record, self._rank)
+
+
+def read_outcome(folder: Path) -> dict[str, Any] | None:
+    """What `outcome.json` says; `None` if the last attempt left none."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError):
+        return None
+
+
+def _write(path: Path, record: Mapping[str, Any], suffix: str = ".new") -> Path:
+    """Whole or not at all."""
+    temporary = path.with_name(path.name + suffix)
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _write_first(path: Path, record: Mapping[str, Any], rank: int) -> None:
+    """Write unless another rank has; rank 0 has the last word."""
+    own = _write(path.with_name(f".outcome.{rank}"), record)
+    with suppress(FileExistsError):
+        os.link(own, path)
+    own.unlink()

@@ -1,0 +1,93 @@
+"""What must be the same on every rank before the first update, and what must not be."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.comm import World
+from harness.config import RunConfig
+from harness.errors import DisagreementError
+
+_OF_A_HOST = (("output",), ("device",), ("data", "root"), ("data", "download"))  # may differ between hosts
+_OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_ADVICE = "start every rank with the same code, packages, configuration and data"
+
+
+def compare_configs(world: World, config: RunConfig) -> None:
+    """Compare the configuration as it was read; what follows does as it says, collectives too.
+
+    Raises:
+        DisagreementError: on every rank, naming settings, ranks and values.
+    """
+    world.must_be_equal("configuration", _comparable(config), _ADVICE)
+
+
+def preflight(world: World, facts: dict[str, Any], config: RunConfig, own_shards: Sequence[int]) -> None:
+    """Compare everything, in one collective.
+
+    Args:
+        world: the ranks.
+        facts: what must be equal, by its name in words.
+        config: resolved.
+        own_shards: those that this rank plays.
+
+    Raises:
+        DisagreementError: on every rank, naming what differs, the ranks and both values.
+    """
+    equal = {**facts, "configuration": _comparable(config), "code": code_digest(config)}
+    own = {"rank": world.rank, "shards": list(own_shards)}
+    everyone = world.must_be_equal("preflight", {**equal, "own": own}, _ADVICE)
+    ranks_of: dict[int, list[int]] = {shard: [] for shard in range(config.batch.shards or 1)}
+    for one in everyone:
+        for shard in one["own"]["shards"]:
+            ranks_of.setdefault(shard, []).append(one["own"]["rank"])
+    wrong = [f"shard {shard}: played by {ranks or 'nobody'}" for shard, ranks in ranks_of.items() if len(ranks) != 1]
+    ranks = [one["own"]["rank"] for one in everyone]
+    if sorted(ranks) != list(range(world.size)):
+        wrong.append(f"the ranks call themselves {ranks}")
+    if wrong:
+        raise DisagreementError(
+            "preflight: every shard must be played by one rank:\n  " + "\n  ".join(wrong)
+        ).on_all_ranks()
+
+
+def code_digest(config: RunConfig) -> dict[str, str]:
+    """sha256 of the source of this package, of the program that was started, and of the user's own modules."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    found = {"harness": digest.hexdigest()[:16]}
+    names = {name.partition(":")[0] for name in _strings(config.plain()) if _OWN_CODE.fullmatch(name)}
+    for name in sorted(names & sys.modules.keys()):
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and Path(file).is_file():
+            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    return found
+
+
+def _comparable(config: RunConfig) -> dict[str, Any]:
+    plain = config.plain()
+    for keys in _OF_A_HOST:
+        inner = plain
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner.pop(keys[-1])
+    return plain
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _strings(key)
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)

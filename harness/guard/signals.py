@@ -1,0 +1,86 @@
+"""The wish to stop: SIGTERM, SIGINT and SIGUSR1 only set a flag, which the next update carries to all ranks.
+
+A signal is noticed by the watchdog's thread through a socket, also while the main thread waits in a collective. A
+second signal stops at once; one that comes within a second of the first is taken for the same wish, because a terminal
+and a launcher both pass on the same Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_SAME_WISH_S = 1.0
+
+
+class StopSignals:
+    """Takes the signals of this process while it is open.
+
+    Attributes:
+        received: the name of the first signal; `None` before.
+        socket: becomes readable with every signal.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is changed yet."""
+        self.received: str | None = None
+        self.socket, self._sender = socket.socketpair()
+        self._first_s = 0.0
+        self._before: dict[signal.Signals, Any] = {}
+        self._old_fd = -1
+
+    def open(self) -> None:
+        """Take the signals; only the main thread may, elsewhere nothing happens."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self.socket.setblocking(False)
+        self._sender.setblocking(False)
+        self._old_fd = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, _noted)
+
+    def close(self) -> None:
+        """Give the signals back."""
+        if self._before:
+            signal.set_wakeup_fd(self._old_fd)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+        self.socket.close()
+        self._sender.close()
+
+    def read(self) -> str | None:
+        """Take what has come; the name of a signal that means: stop at once, do not save."""
+        try:
+            numbers = self.socket.recv(64)
+        except OSError:
+            return None
+        for number in numbers:
+            if number not in {int(known) for known in SIGNALS}:
+                continue
+            name = signal.Signals(number).name
+            if self.received is None:
+                self.received, self._first_s = name, time.monotonic()
+            elif time.monotonic() - self._first_s > _SAME_WISH_S:
+                return name
+        return None
+
+    def __enter__(self) -> StopSignals:
+        """The signals, taken."""
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give them back."""
+        self.close()
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the number lies in the socket already."""
