@@ -26,15 +26,19 @@ class OutcomeFiles:
     """
 
     def __init__(self, rank: int, attempt: str, environ: Mapping[str, str] = os.environ) -> None:
-        """Tell a supervisor of this host, if there is one, which process plays the rank."""
+        """Look whether a supervisor of this host waits for what is written."""
         self.attempt = attempt
         self._rank = rank
         self._folders: list[Path] = []
         job = environ.get(JOB_FOLDER)
         if job and Path(job).is_dir():
             self._folders.append(Path(job))
+
+    def announce(self) -> None:
+        """Tell a supervisor which process plays the rank, now that it takes signals."""
+        for job in self._folders:
             with suppress(OSError):
-                (Path(job) / f"rank-{rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
+                (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
     def settle(self, folder: Path) -> None:
         """Write into the run's folder from now on; what earlier attempts left there is removed (rank 0)."""

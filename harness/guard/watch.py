@@ -94,6 +94,7 @@ class Guard:
     def open(self) -> None:
         """Take signals, connect to the other ranks, and begin to watch; a collective."""
         self._signals.open()
+        self.files.announce()
         self._peers = {rank: Peer(link) for rank, link in open_lifeline(self._world).items()}
         self._thread.start()
 
@@ -196,10 +197,8 @@ class Guard:
                 self._conclude()
         if gone and not peer.has_left:
             peer.has_left = True
-            self._lose(
-                f"rank {rank}{_process_of(peer)} was killed or lost its host; it was last heard of in {_place_of(peer)}",
-                True,
-            )
+            last = f"it was last heard of in {_place_of(peer)}"
+            self._lose(f"rank {rank}{_process_of(peer)} was killed or lost its host; {last}", True)
         return gone
 
     def _lose(self, text: str, first: bool) -> None:

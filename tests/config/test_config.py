@@ -387,6 +387,13 @@ def _everything():
             "on_failure": "continue",
         },
         "log": {"every": "5%"},
+        "guard": {
+            "verify_every": "50it",
+            "stall_after_s": 60,
+            "stall_after_first_s": 61.5,
+            "stall_after_evaluation_s": 62,
+            "divergence": {"policy": "rewind", "at_most": 3, "lr_factor": 0.25},
+        },
     }
 
 

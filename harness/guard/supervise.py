@@ -1,0 +1,179 @@
+"""Starts a job again that was killed, lost a rank or was preempted; and leaves nothing of it running.
+
+It stands above the launcher, which hides exit codes, kills ranks seconds after a signal, and may be killed itself: the
+wish to stop goes to the ranks directly, how an attempt ended is read from `outcome.json`, and orphaned ranks come to
+this process (as their subreaper) and are ended by it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from harness.errors import LostRankError, StoppedOnRequestError
+from harness.guard.outcome import JOB_FOLDER, read_outcome
+
+_SET_CHILD_SUBREAPER = 36  # of prctl(2)
+_POLL_S = 0.05
+_LONGEST_PAUSE_S = 300.0
+_LINGER_S = 5.0  # for ranks whose launcher has ended, to end as well
+_AGAIN = (LostRankError.exit_code, StoppedOnRequestError.exit_code, None)
+
+
+class Supervisor:
+    """Runs one command until it is done, cannot be, or was tried often enough."""
+
+    def __init__(self, command: Sequence[str], *, at_most: int, pause_s: float, grace_s: float) -> None:
+        """Nothing is started yet.
+
+        Args:
+            command: the launcher and what it launches; `--resume auto` is added when it is started again.
+            at_most: how often it is started again.
+            pause_s: before the first start again; twice as long before every further one, five minutes at most.
+            grace_s: how long ranks may take to save and end once they were asked to, before they are killed.
+        """
+        self._command = list(command)
+        self._at_most = at_most
+        self._pause_s = pause_s
+        self._grace_s = grace_s
+        self._asked: str | None = None
+        self._asked_s = 0.0
+        self._at_once = False
+
+    def run(self) -> int:
+        """Start, watch, start again.
+
+        Returns:
+            The exit code of the last attempt's outcome; 1 if it left none.
+        """
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, self._take)
+        for attempt in range(self._at_most + 1):
+            if attempt and not self._pause(attempt):
+                return StoppedOnRequestError.exit_code
+            code, cause = self._attempt(again=attempt > 0)
+            if self._asked or code not in _AGAIN:
+                _say(f"ended: {cause}")
+                break
+            left = self._at_most - attempt
+            _say(f"{cause}; " + (f"starting again ({left} left)" if left else "that was the last attempt"))
+        return 1 if code is None else code
+
+    def _attempt(self, again: bool) -> tuple[int | None, str]:
+        """One attempt, to its very end; the outcome's exit code and cause."""
+        with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
+            job = Path(folder)
+            process = subprocess.Popen(
+                again_command(self._command) if again else self._command,
+                env={**os.environ, JOB_FOLDER: folder},
+                start_new_session=True,  # a terminal's Ctrl-C comes to this process alone, which passes on the wish
+            )
+            self._wait(process, job)
+            self._clear(job)
+            outcome = read_outcome(job)
+            if outcome is None:
+                return None, f"the job left no outcome (its launcher ended with {process.returncode}): it was killed"
+            return int(outcome["exit_code"]), f"exit code {outcome['exit_code']}: {outcome['cause']}"
+
+    def _wait(self, process: subprocess.Popen[bytes], job: Path) -> None:
+        passed = False
+        while process.poll() is None:
+            if self._at_once or (self._asked and time.monotonic() - self._asked_s > self._grace_s):
+                _kill(_descendants())
+            elif self._asked and not passed:
+                passed = _ask(job)  # a job that has no ranks yet is asked when it has
+            time.sleep(_POLL_S)
+
+    def _clear(self, job: Path) -> None:
+        """End what the launcher has left behind: ask, if the ranks are still at work, then kill."""
+        deadline = time.monotonic() + _LINGER_S
+        while _descendants() and time.monotonic() < deadline and not self._at_once:
+            time.sleep(_POLL_S)
+        if _descendants() and read_outcome(job) is None and _ask(job):
+            deadline = time.monotonic() + self._grace_s
+            while _descendants() and time.monotonic() < deadline and not self._at_once:
+                time.sleep(_POLL_S)
+        while _descendants():
+            _kill(_descendants())
+            _reap()
+            time.sleep(_POLL_S)
+        _reap()
+
+    def _pause(self, attempt: int) -> bool:
+        """Wait before the next attempt; whether there is to be one."""
+        end = time.monotonic() + min(_LONGEST_PAUSE_S, self._pause_s * 2 ** (attempt - 1))
+        while time.monotonic() < end and not self._asked:
+            time.sleep(_POLL_S)
+        return not self._asked
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked, self._asked_s = signal.Signals(number).name, now
+            _say(f"{self._asked}: asking the ranks to save and stop; once more to kill them")
+        elif now - self._asked_s > 1.0:
+            self._at_once = True
+
+
+def again_command(command: Sequence[str]) -> list[str]:
+    """The command of a start that goes on: with `--resume auto`, unless it says how to resume, and not anew."""
+    words = [word for word in command if word != "--overwrite"]
+    resumes = any(word == "--resume" or word.startswith("--resume=") for word in words)
+    return words if resumes else [*words, "--resume", "auto"]
+
+
+def _ask(job: Path) -> bool:
+    """Ask the ranks of this host to save and stop; whether there was any. One rank's wish is everybody's."""
+    asked = False
+    alive = set(_descendants())
+    for path in job.glob("rank-*.pid"):
+        with suppress(OSError, ValueError):
+            pid = int(path.read_text(encoding="utf-8"))
+            if pid in alive:
+                os.kill(pid, signal.SIGTERM)
+                asked = True
+    return asked
+
+
+def _descendants() -> list[int]:
+    """Every living process below this one, orphans among them."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            words = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if words[0] != "Z":
+                parents[int(entry.name)] = int(words[1])
+    found: list[int] = []
+    level = {os.getpid()}
+    while level:
+        level = {pid for pid, parent in parents.items() if parent in level}
+        found += level
+    return found
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _reap() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _say(text: str) -> None:
+    print(f"supervise: {text}", file=sys.stderr, flush=True)
