@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import selectors
+import signal
 import sys
 import tempfile
 import threading
@@ -172,7 +173,7 @@ class Guard:
             self._tell({"left": cause, "first": True, "place": self._place.where})
             _print(f"error: rank {self._world.rank}: {cause}\n")
             time.sleep(_PERIOD_S)
-            os._exit(128 + 15)
+            os._exit(128 + signal.Signals[name])
 
     def _hear(self, rank: int) -> bool:
         """Take what a rank tells; whether it has gone."""

@@ -1,6 +1,7 @@
-"""`launch/train.py` (or find_lr.py, as PROGRAM) with a fault on one rank: FAULT@WHERE RANK, then its own arguments.
+"""`launch/train.py` (or another PROGRAM) with faults: FAULT@WHERE:RANK,..., then the program's own arguments.
 
-FAULT is raise, exit, kill, stop (SIGSTOP) or sleep; WHERE is an iteration, or `evaluation`, or `finder`.
+FAULT is raise, exit, kill, stop (SIGSTOP), sleep (for ever), term (SIGTERM to itself, and on), or slow (20 ms every
+iteration from there on; and every fsync takes .2 s); WHERE is an iteration, `evaluation` or `finder`.
 """
 
 from __future__ import annotations
@@ -11,21 +12,32 @@ import signal
 import sys
 import time
 
-spec, rank = sys.argv.pop(1), sys.argv.pop(1)
-fault, where = spec.split("@")
+import harness.guard.watch
+
+RANK = os.environ.get("HOROVOD_RANK", "0")
+faults = [part.split(":")[0].split("@") for part in sys.argv.pop(1).split(",") if part.split(":")[1] == RANK]
+is_slow = False
 
 
-def strike():
-    print(f"STRIKE {time.time()}", file=sys.stderr, flush=True)
+def strike(fault):
+    global is_slow
+    print(f"STRIKE {fault} {time.time()}", file=sys.stderr, flush=True)
     if fault == "raise":
         raise RuntimeError("something of the user's own")
     if fault == "exit":
         sys.exit(0)
-    if fault == "sleep":
-        while True:
-            time.sleep(3600)
-    os.kill(os.getpid(), signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
-    time.sleep(3600)
+    if fault == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)  # the guard's thread takes it
+        return
+    if fault == "slow":
+        is_slow, plain_fsync = True, os.fsync
+        os.fsync = lambda file: (time.sleep(0.2), plain_fsync(file))
+        return
+    if fault != "sleep":
+        os.kill(os.getpid(), signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
+    while True:
+        time.sleep(3600)
 
 
 def plant():
@@ -34,27 +46,31 @@ def plant():
     plain_iteration, plain_predict, seen = Learner.iteration, Learner.predict, []
 
     def iteration(self, t, *more):
-        if (where == "finder" and len(seen) == 12) or (where.isdigit() and t == int(where)):
-            strike()
+        for fault, where in faults:
+            if (where == "finder" and len(seen) == 12) or where == str(t):
+                strike(fault)
         seen.append(t)
+        if is_slow:
+            time.sleep(0.02)
         return plain_iteration(self, t, *more)
 
     def predict(self, data, label):
-        if where == "evaluation" and seen:
-            strike()
+        for fault, where in faults:
+            if where == "evaluation" and len(seen) > 1:
+                seen.clear()
+                strike(fault)
         return plain_predict(self, data, label)
 
     Learner.iteration, Learner.predict = iteration, predict
 
 
-if os.environ.get("HOROVOD_RANK", "0") == rank:
-    import harness.guard.watch
+plain_open = harness.guard.watch.Guard.open
 
-    plain_open = harness.guard.watch.Guard.open
 
-    def open_and_plant(self):
-        plain_open(self)
-        plant()
+def open_and_plant(guard):
+    plain_open(guard)
+    plant()
 
-    harness.guard.watch.Guard.open = open_and_plant
+
+harness.guard.watch.Guard.open = open_and_plant
 runpy.run_path(os.environ.get("PROGRAM", "launch/train.py"), run_name="__main__")

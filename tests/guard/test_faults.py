@@ -1,0 +1,97 @@
+"""A rank that fails, leaves, is killed, stopped or sleeps for ever ends the job in time, by name and with the cause."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+import pytest
+
+from tests.guard.conftest import still_running
+
+THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
+STALL_S = 6
+LIMITS = tuple(f"guard.stall_after{name}_s={STALL_S}" for name in ("", "_first", "_evaluation"))
+CAUSES = {
+    "raise": r"rank 1 left in {place}: RuntimeError: something of the user's own",
+    "exit": r"rank 1 left in {place}: ConfigError: .*own code ended the process \(SystemExit\(0\)\)",
+    "kill": r"rank 1 \(pid \d+ on .*\) was killed or lost its host",
+    "stop": r"stalled, .* in {place}: rank 1 \(pid \d+ on .*\) has been silent for \d+ s",
+    "sleep": r"stalled, .* in {place}: rank 1 has not come to the collective .*faulty_train.py:\d+ \(strike\)",
+}
+PLACES = {"50": "iteration 50", "evaluation": "evaluation on test", "finder": "the learning-rate finder"}
+if THOROUGH:
+    CASES = [(fault, where, np) for fault in CAUSES for where in PLACES for np in (2, 4)]
+else:
+    CASES = [
+        ("raise", "50", 4),
+        ("exit", "evaluation", 2),
+        ("kill", "finder", 2),
+        ("kill", "50", 4),
+        ("stop", "50", 2),
+        ("sleep", "evaluation", 4),
+        ("sleep", "finder", 2),
+    ]
+
+
+@pytest.mark.parametrize(("fault", "where", "np"), CASES)
+def test_the_others_end_in_time_and_say_why(attempt, tmp_path, fault, where, np):
+    settings = [*LIMITS]
+    if where == "finder":
+        settings += ["lr.base=auto"]
+    ended = attempt(*settings, faults=f"{fault}@{where}:1", np=np)
+    deadline = time.monotonic() + 12  # horovodrun itself kills what was SIGSTOPped
+    while still_running(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not still_running(tmp_path)
+    struck = float(re.search(r"STRIKE \w+ ([\d.]+)", ended.text)[1])
+    silent = {1} if fault in ("kill", "stop") else set()
+    assert set(ended.failures) == set(range(np)) - silent
+    pattern = CAUSES[fault].format(place=PLACES[where])
+    for rank, failure in ended.failures.items():
+        assert failure["exit_code"] == 7
+        assert re.search(pattern, failure["cause"]), failure["cause"]
+        assert failure["ended_at"] - struck < STALL_S + 15
+        if fault in ("raise", "exit", "kill"):
+            assert failure["ended_at"] - struck < 10
+        if rank != 1:
+            assert failure["place"] == PLACES[where]
+            assert failure["collective"] in ("update", "evaluation")
+            assert f"{failure['collective']!r} in {PLACES[where]}" in ended.text
+    assert ended.outcome["exit_code"] == 7
+    assert re.search(pattern, ended.outcome["cause"])
+
+
+def test_rank_0_may_be_the_one(attempt):
+    ended = attempt(*LIMITS, faults="kill@50:0", np=2)
+    assert ended.outcome["exit_code"] == 7
+    assert re.search(r"rank 0 \(pid \d+ on .*\) was killed", ended.outcome["cause"])
+    assert set(ended.failures) == {1}
+
+
+@pytest.mark.parametrize("fault", ["sleep", "raise"])
+def test_one_process_that_is_stuck_or_fails(attempt, fault):
+    ended = attempt(*LIMITS, faults=f"{fault}@50:0", np=None)
+    if fault == "sleep":
+        assert (ended.code, ended.outcome["exit_code"]) == (7, 7)
+        assert "without progress in iteration 50" in ended.outcome["cause"]
+        assert "strike" in ended.failures[0]["stacks"]
+    else:
+        assert (ended.code, ended.outcome["exit_code"]) == (1, 1)
+        assert "RuntimeError: something of the user's own" in ended.text
+
+
+def test_a_rank_lost_outranks_a_signal(attempt):
+    """SIGTERM on rank 0 while rank 1 dies: the wish to stop could not be agreed on."""
+    ended = attempt(faults="kill@50:1,term@50:0", np=2)
+    assert ended.outcome["exit_code"] == 7
+    assert not list(ended.folder.glob("checkpoints/iteration-*"))
+
+
+def test_the_outcome_of_a_good_end_and_of_one_refused(attempt):
+    ended = attempt("train.iterations=40", np=2, exit_code=0)
+    assert (ended.outcome["exit_code"], ended.failures) == (0, {})
+    again = attempt("train.iterations=40", np=2)
+    assert "already holds a run" in again.text
+    assert again.outcome == ended.outcome  # of another run: nothing was touched

@@ -1,0 +1,221 @@
+"""Stopped on purpose, a run saves and ends with 75; gone on with, it ends with the bits of the unbroken one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.checkpoint import list_sets, newest_whole
+from tests.guard.conftest import SETTINGS, still_running
+
+ROOT = Path(__file__).parents[2]
+THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
+NUM_KILLS = 20 if THOROUGH else 4
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def essence(folder):
+    return [
+        {key: value for key, value in line.items() if key not in ("time", "images_per_s")} for line in lines(folder)
+    ]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The unbroken run: its digest and its metrics."""
+    folder = tmp_path_factory.mktemp("straight")
+    words = [word for setting in (*SETTINGS, f"output={folder}") for word in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "launch/train.py", *words, "--emulate-np", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split("digest ")[1].strip(), essence(folder / "digits")
+
+
+@pytest.mark.parametrize(("t", "rank"), [(1, 1), (77, 0), (150, 1), (299, 1), (300, 0)])
+def test_a_signal_to_one_rank_stops_all_after_saving(attempt, straight, t, rank):
+    ended = attempt(faults=f"term@{t}:{rank}", options=("--resume", "auto"))
+    if t < 300:
+        assert ended.outcome["exit_code"] == 75
+        assert "stopped on request" in ended.text
+        stopped = newest_whole(list_sets(ended.folder / "checkpoints")).newest
+        assert stopped.name == f"iteration-{t + 1:09d}"
+        ended = attempt(options=("--resume", "auto"), exit_code=0)
+    assert ended.outcome["exit_code"] == 0  # the last update is made before a signal during it is heard of
+    digest, metrics = straight
+    assert ended.digest == digest
+    assert essence(ended.folder) == metrics
+
+
+def test_during_an_evaluation_on_one_process(attempt, straight):
+    ended = attempt(faults="term@evaluation:0", np=None, options=("--emulate-np", "2", "--resume", "auto"))
+    assert (ended.code, ended.outcome["exit_code"]) == (75, 75)
+    if not (ended.folder / "checkpoints/iteration-000000070").is_dir():
+        assert (ended.folder / "checkpoints/iteration-000000071").is_dir()
+    ended = attempt(np=None, options=("--emulate-np", "2", "--resume", "auto"), exit_code=0)
+    assert (ended.digest, essence(ended.folder)) == straight
+
+
+def test_a_long_evaluation_is_left_for_the_run_that_goes_on(attempt):
+    settings = ("evaluation={every: 20it, metrics: [accuracy]}", "batch={size: 2, shards: 2}", "train={iterations: 40}")
+    whole = attempt(*settings, exit_code=0)
+    whole.folder.rename(whole.folder.with_name("whole"))
+    ended = attempt(*settings, faults="term@evaluation:1", options=("--resume", "auto"))
+    assert ended.outcome["exit_code"] == 75
+    newest = newest_whole(list_sets(ended.folder / "checkpoints")).newest
+    assert json.loads((newest / "manifest.json").read_text())["state"]["evaluation_due"]
+    assert newest.name == "iteration-000000020"
+    again = attempt(*settings, options=("--resume", "auto"), exit_code=0)
+    assert again.digest == whole.digest
+    assert essence(again.folder) == essence(whole.folder.with_name("whole"))
+    bests = [folder / "checkpoints/best.json" for folder in (again.folder, again.folder.with_name("whole"))]
+    assert bests[0].read_text() == bests[1].read_text()
+
+
+def test_during_the_finder(attempt):
+    ended = attempt("lr.base=auto", faults="term@finder:1")
+    assert ended.outcome["exit_code"] == 75
+    assert "stopped on request after" in ended.outcome["cause"]
+    again = attempt("lr.base=auto", options=("--resume", "auto"), exit_code=0)
+    assert again.outcome["exit_code"] == 0
+
+
+def test_during_a_checkpoint_write(attempt):
+    """The write of set 60 takes longer than the iterations to the signal: it is finished, and one more is written."""
+    ended = attempt(faults="slow@59:0,term@64:0")
+    assert ended.outcome["exit_code"] == 75
+    found = newest_whole(list_sets(ended.folder / "checkpoints"))
+    assert (found.newest.name, found.rejected) == ("iteration-000000065", [])
+    assert {path.name for path in ended.folder.glob("checkpoints/*")} >= {"iteration-000000060", "iteration-000000065"}
+    assert not list(ended.folder.glob("checkpoints/.*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_every_signal_and_a_second_one(tmp_path, number):
+    """The first is heard of after the update; a second one stops at once, even in the middle of one."""
+    words = [word for setting in (*SETTINGS, f"output={tmp_path}") for word in ("--set", setting)]
+    job = subprocess.Popen(
+        [sys.executable, "tests/programs/faulty_train.py", "sleep@50:0", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in job.stdout:
+        if "STRIKE" in line:
+            break
+    job.send_signal(number)
+    time.sleep(1.5)
+    assert job.poll() is None
+    job.send_signal(number)
+    text, _ = job.communicate(timeout=10)
+    assert job.returncode == 128 + number
+    assert f"{number.name} a second time: stopped at once" in text
+
+
+class Supervised:
+    """A job under the supervisor."""
+
+    def __init__(self, tmp_path, *options, faults="slow@1:0,slow@1:1", at_most=60):
+        self.folder = tmp_path / "digits"
+        self.output = tmp_path
+        words = [word for setting in (*SETTINGS, f"output={tmp_path}") for word in ("--set", setting)]
+        ranks = [Path(sys.executable).with_name("horovodrun"), "-np", "2", sys.executable]
+        self.log = (tmp_path / "log").open("w+")
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "launch/supervise.py", "--pause", "0", "--at-most", str(at_most), *options, "--"),
+                *(*ranks, "tests/programs/faulty_train.py", faults, *words, "--set", "checkpoint.every=5it"),
+            ],
+            cwd=ROOT,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        )
+
+    def members(self):
+        """The launcher first, then the ranks."""
+        found = [pid for pid in still_running(self.output) if pid != self.process.pid]
+        return sorted(found, key=lambda pid: b"horovodrun" not in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    def end(self, timeout_s=180):
+        try:
+            self.process.wait(timeout=timeout_s)
+        finally:
+            self.process.kill()
+            for pid in still_running(self.output):
+                os.kill(pid, signal.SIGKILL)
+            self.log.seek(0)
+            self.text = self.log.read()
+            self.log.close()
+        return self.process.returncode
+
+
+def test_killed_at_random_under_the_supervisor(tmp_path, straight):
+    generator = random.Random(5)
+    job = Supervised(tmp_path)
+    kills = 0
+    while kills < NUM_KILLS and job.process.poll() is None:
+        time.sleep(generator.uniform(1.5, 4.5))
+        try:
+            members = job.members()
+            what = generator.choice(("rank", "launcher", "all"))
+            which = {"rank": members[1:], "launcher": members[:1], "all": members}[what]
+            for pid in generator.sample(which, 1) if what != "all" and which else which:
+                os.kill(pid, signal.SIGKILL)
+                kills += what != "all"
+            kills += what == "all"
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+    assert job.end(300) == 0, job.text[-3000:]
+    assert kills == NUM_KILLS
+    assert job.text.rpartition("digest ")[2].split()[0] == straight[0]
+    assert not still_running(tmp_path)
+
+
+def test_the_supervisor_passes_on_the_wish_to_stop(tmp_path):
+    job = Supervised(tmp_path)
+    while not (job.folder / "metrics.jsonl").exists():
+        time.sleep(0.1)
+    job.process.send_signal(signal.SIGTERM)
+    assert job.end() == 75, job.text[-3000:]
+    assert "asking the ranks to save and stop" in job.text
+    assert newest_whole(list_sets(job.folder / "checkpoints")).newest is not None
+    assert not still_running(tmp_path)
+
+
+def test_the_supervisor_reaps_what_was_stopped(tmp_path):
+    job = Supervised(tmp_path, at_most=0, faults="stop@20:1")
+    assert job.end() in (1, 7)
+    assert not still_running(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "code"), [(["--set", "lr.shedule=1"], 2), (["--set", "data.name=absent"], 3), (["--resume", "absent"], 4)]
+)
+def test_the_supervisor_starts_nothing_again_that_cannot_go_well(start, tmp_path, more, code):
+    command = [sys.executable, "launch/train.py", "--set", f"output={tmp_path}", *more]
+    done = start("launch/supervise.py", "--pause", "0", "--", *command, exit_code=code)
+    assert done.stderr.count("supervise:") == 1
+    assert f"ended: exit code {code}" in done.stderr
+
+
+def test_the_command_of_a_start_that_goes_on():
+    from harness.guard.supervise import again_command
+
+    assert again_command(["a", "--overwrite", "b"]) == ["a", "b", "--resume", "auto"]
+    assert again_command(["a", "--resume=auto"]) == ["a", "--resume=auto"]
