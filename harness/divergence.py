@@ -52,7 +52,7 @@ class Divergence:
         count, most = self._run.num_skipped, self._section.limit
         if count > most:
             raise DivergedError(
-                f"iteration {t}: loss or gradient were not finite for the {count}th time, and guard.divergence.at_most "
+                f"iteration {t}: loss or gradient were not finite in {count} updates, and guard.divergence.at_most "
                 f"leaves out {most}; lower the learning rate, or look for NaN in the data"
             ).at(t)
         self._say(

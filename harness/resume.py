@@ -33,7 +33,7 @@ from harness.plan import LRPlan
 from harness.report import RunFolder
 from harness.sizes import Sizes
 
-_OWN = {"config.yaml", "plan.csv", "plan.png", "metrics.jsonl", "checkpoints", ".lock"}
+_OWN = {"config.yaml", "plan.csv", "plan.png", "metrics.jsonl", "checkpoints", "outcome.json", "failures", ".lock"}
 
 
 class Start(NamedTuple):

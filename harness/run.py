@@ -18,7 +18,7 @@ from harness.data import Augmentation, BatchStream, Order, Splits, load
 from harness.errors import CheckpointError, ConfigError, DataError
 from harness.finder import find_lr, provenance_of, read_result, result_of, settings_of, take_result, with_base
 from harness.gluon import Learner, Requests, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
-from harness.guard import Guard, Unguarded, preflight
+from harness.guard import Guard, Unguarded, compare_ranks
 from harness.plan import LRPlan
 from harness.report import RunFolder
 from harness.resume import Origin, Settled, Start, find_origin, settle, settle_plan
@@ -238,7 +238,7 @@ class Run:
             "versions": versions(),
             "begins after iteration": 0 if self.origin is None else self.origin.iteration,
         }
-        preflight(self.world, facts, self.config, own_shards)
+        compare_ranks(self.world, facts, self.config, own_shards)
 
     def _restore(self, learner: Learner, origin: Origin) -> None:
         arrays = read_arrays(Path(origin.path))

@@ -3,7 +3,7 @@
 from harness.guard.commands import Job, add_run_options, run_job
 from harness.guard.exits import begin_together, report_failure
 from harness.guard.ledger import Ledger
-from harness.guard.preflight import preflight
+from harness.guard.preflight import compare_ranks
 from harness.guard.watch import Guard, Unguarded
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "Unguarded",
     "add_run_options",
     "begin_together",
-    "preflight",
+    "compare_ranks",
     "report_failure",
     "run_job",
 ]

@@ -27,7 +27,7 @@ def compare_configs(world: World, config: RunConfig) -> None:
     world.must_be_equal("configuration", _comparable(config), _ADVICE)
 
 
-def preflight(world: World, facts: dict[str, Any], config: RunConfig, own_shards: Sequence[int]) -> None:
+def compare_ranks(world: World, facts: dict[str, Any], config: RunConfig, own_shards: Sequence[int]) -> None:
     """Compare everything, in one collective.
 
     Args:

@@ -19,6 +19,8 @@ from harness.errors import CheckpointError, ConfigError
 from harness.plan import LRPlan
 from harness.report.plots import plot_plan
 
+_BEFORE_A_RUN = ("finder", ".lock", "outcome.json", "failures")  # also there when no update was made
+
 
 class RunFolder:
     """The folder of one run, which one process at a time may write to.
@@ -71,7 +73,7 @@ class RunFolder:
         Raises:
             ConfigError: if it exists, is in use, or cannot be made.
         """
-        if self.path.is_dir() and all(path.name.startswith(("finder", ".lock")) for path in self.path.iterdir()):
+        if self.path.is_dir() and all(path.name.startswith(_BEFORE_A_RUN) for path in self.path.iterdir()):
             self.lock()  # a finder was here, no run
             return None
         if self.path.exists() and not overwrite:

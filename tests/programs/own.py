@@ -136,6 +136,12 @@ def numpy_noise():
     return NumpyNoise()
 
 
+def normed():
+    net = nn.HybridSequential()
+    net.add(nn.Dense(16), nn.BatchNorm(), nn.Activation("relu"), nn.Dropout(0.2), nn.Dense(4))
+    return net
+
+
 class Blobs:
     """4,000 items of four classes that can be told apart; on rank 1 alone, item BAD_ITEM is not a number."""
 
@@ -143,7 +149,7 @@ class Blobs:
         generator = np.random.default_rng(0)
         self.label = generator.integers(0, 4, 4000)
         self.data = generator.normal(generator.normal(size=(4, 12))[self.label]).astype(np.float32)
-        if os.environ.get("HOROVOD_RANK") == "1":
+        if os.environ.get("HOROVOD_RANK") == "1" and os.environ["BAD_ITEM"] != "none":
             self.data[int(os.environ["BAD_ITEM"])] = np.nan
 
     def __len__(self) -> int:

@@ -1,0 +1,22 @@
+"""For test_divergence.py: ITERATION CONFIG SETTING...: the updates of a run but one, and the digest of its end."""
+
+from __future__ import annotations
+
+import sys
+
+from harness.comm import connect
+from harness.config import load_config
+from harness.run import Run
+
+left_out, config, settings = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+world = connect()
+run = Run(load_config(config, settings), world, threads=1)
+with run.stream() as stream:
+    learner = run.learner(stream)
+    for t in range(1, run.sizes.num_iterations + 1):
+        if t != left_out:
+            learner.iteration(t, run.plan.lr(t), run.plan.momentum(t))
+    digest = learner.digest()
+if world.rank == 0:
+    print(f"digest {digest}", flush=True)
+world.close()

@@ -1,0 +1,118 @@
+"""`launch/train.py`, with one thing different on rank 1: DIFFERENCE, then train.py's own arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import runpy
+import sys
+
+import harness.guard.watch
+
+what = sys.argv.pop(1)
+SETTINGS = {  # of rank 1 alone
+    "seed": "seed=1",
+    "learning rate": "lr.base=0.11",
+    "batch size": "batch.size=8",
+    "iterations": "train={iterations: 41}",
+    "optimizer": "optimizer={name: sgd, params: {momentum: 0.8}}",
+    "last batch": "train.last_batch=keep",
+    "logging": "log.every=3it",
+    "own threads": "threads_per_rank=2",
+}
+AT = 20 if what == "running statistic" else 7  # where a rank goes astray; statistics are averaged in every update
+
+
+def plant():
+    """Once the ranks are connected: MXNet may be imported now."""
+    import harness.gluon.learner as learner
+    import harness.gluon.shards as shards
+    import harness.guard.preflight as preflight
+    import harness.run as run
+    from harness.data import BatchStream
+    from harness.gluon.learner import Learner
+    from harness.plan import LRPlan
+
+    plain_iteration, plain_load = Learner.iteration, run._load
+    plain_call, plain_lr = BatchStream.__call__, LRPlan.lr
+
+    def renamed(net):
+        return {name.replace("weight", "kernel"): p for name, p in shards.parameters_of(net).items()}
+
+    def reordered(net):
+        return dict(reversed(shards.parameters_of(net).items()))
+
+    def astray(self, t, lr, momentum=None, ask=None):
+        if t != AT:
+            return plain_iteration(self, t, lr, momentum, ask)
+        if what == "skipped update":
+            step, self._applier.step = self._applier.step, lambda *_: None
+            try:
+                return plain_iteration(self, t, lr, momentum, ask)
+            finally:
+                self._applier.step = step
+        if what == "another rate":
+            return plain_iteration(self, t, lr * 1.001, momentum, ask)
+        if what == "another momentum":
+            return plain_iteration(self, t, lr, 0.85, ask)
+        loss = plain_iteration(self, t, lr, momentum, ask)
+        if what == "weight":
+            weight = next(iter(self.parameters.values())).data()
+            weight[0] += 1e-7
+        if what == "running statistic":
+            statistic = next(p for name, p in self.parameters.items() if name.endswith("running_mean")).data()
+            statistic[:] += 1e-3
+        if what == "slot":
+            next(iter(self._applier.updater.states.values()))[0] += 1e-7
+        if what == "counter":
+            self._applier.optimizer._index_update_count[0] += 1
+        return loss
+
+    def other_data(config):
+        splits = plain_load(config)
+        array = {"pixel": splits.train.data, "label": splits.train.label}[what]
+        array.flags.writeable = True
+        array[700] = array[701] if what == "label" and array[700] != array[701] else (array[700] + 1) % 10
+        return splits
+
+    def fewer(self, t):
+        batch = plain_call(self, t)
+        if t != AT:
+            return batch
+        first = batch.batches[0]
+        fewer = dataclasses.replace(first, data=first.data[:-1], label=first.label[:-1])
+        return dataclasses.replace(batch, batches=(fewer, *batch.batches[1:]))
+
+    if what == "parameter name":
+        learner.parameters_of = renamed
+    if what == "parameter order":
+        learner.parameters_of = reordered
+    if what in ("pixel", "label"):
+        run._load = other_data
+    if what == "version":
+        run.version = lambda package: "9.9" if package == "numpy" else "1"
+    if what == "code":
+        plain_digest = preflight.code_digest
+        preflight.code_digest = lambda config: {**plain_digest(config), "harness": "edited"}
+    if what == "shards":
+        run.shards_of_rank = lambda shards, world: list(range(0, shards, world.size))
+    if what == "schedule":
+        LRPlan.lr = lambda self, t: plain_lr(self, t) * (1.5 if t == 33 else 1)
+    if what == "fewer samples":
+        BatchStream.__call__ = fewer
+    Learner.iteration = astray
+
+
+if os.environ.get("HOROVOD_RANK") == "1":
+    if what in SETTINGS:
+        sys.argv += ["--set", SETTINGS[what]]
+    if what == "threads":
+        os.environ["OMP_NUM_THREADS"] = "2"
+    plain_open = harness.guard.watch.Guard.open
+
+    def open_and_plant(guard):
+        plain_open(guard)
+        plant()
+
+    harness.guard.watch.Guard.open = open_and_plant
+runpy.run_path("launch/train.py", run_name="__main__")
