@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NoUsableLRError
-from harness.guard import Job, add_run_options, run_job
+from harness.guard import Job, RunParser, add_run_options, run_job
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; argparse ends with exit code 2 when it cannot."""
-    parser = argparse.ArgumentParser(
+    parser = RunParser(
         prog="find_lr.py",
         description="Sweep the learning rate over all ranks, put everything back, suggest one, and report.",
         allow_abbrev=False,

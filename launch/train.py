@@ -8,12 +8,12 @@ import sys
 
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.guard import Job, add_run_options, run_job
+from harness.guard import Job, RunParser, add_run_options, run_job
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; argparse ends with exit code 2 when it cannot."""
-    parser = argparse.ArgumentParser(
+    parser = RunParser(
         prog="train.py",
         description="Train a Gluon network with a scheduled learning rate, on one or many workers.",
         allow_abbrev=False,

@@ -1,6 +1,6 @@
 """How a run is watched over and how it ends: ranks that prove they agree, signals, stalls, one exit code."""
 
-from harness.guard.commands import Job, add_run_options, run_job
+from harness.guard.commands import Job, RunParser, add_run_options, run_job
 from harness.guard.exits import begin_together, report_failure
 from harness.guard.ledger import Ledger
 from harness.guard.preflight import compare_ranks
@@ -10,6 +10,7 @@ __all__ = [
     "Guard",
     "Job",
     "Ledger",
+    "RunParser",
     "Unguarded",
     "add_run_options",
     "begin_together",

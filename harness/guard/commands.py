@@ -7,7 +7,8 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import suppress
+from typing import NamedTuple, NoReturn
 
 from harness.comm import Launch, World, read_launch, settle_threads
 from harness.config import RunConfig, load_config
@@ -32,6 +33,16 @@ class Job(NamedTuple):
     world: World
     threads: int
     guard: Guard
+
+
+class RunParser(argparse.ArgumentParser):
+    """Tells a supervisor of a command line that cannot be read, so that it is not tried again."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2."""
+        with suppress(ConfigError):
+            OutcomeFiles(read_launch().rank, "").write(ConfigError.exit_code, message)
+        super().error(message)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -94,7 +94,8 @@ def test_rewind_goes_back_and_cuts_the_rate_until_it_was_often_enough(train):
 
 def test_a_rewound_run_can_be_stopped_and_gone_on_with(train):
     """Rates so high that the run diverges; after a rewind it goes through, and its set knows the cut."""
-    wild = "lr={schedule: {multi_factor: {base_lr: 0.05, step: [25it], factor: 1e12}}}"
+    two = "schedules: [{constant: {lr: 0.05}}, {constant: {lr: 5e+10}}], boundaries: [25it]"
+    wild = f"lr={{base: null, schedule: {{sequential: {{{two}}}}}}}"
     policy = "{policy: rewind, at_most: 9, lr_factor: 1e-8}"
     text, folder, outcome, _ = train(policy, wild, bad="none")
     assert outcome["exit_code"] == 0, text

@@ -205,7 +205,13 @@ def test_the_supervisor_reaps_what_was_stopped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "code"), [(["--set", "lr.shedule=1"], 2), (["--set", "data.name=absent"], 3), (["--resume", "absent"], 4)]
+    ("more", "code"),
+    [
+        (["--set", "lr.shedule=1"], 2),
+        (["--set", "data.name=absent"], 3),
+        (["--resume", "absent"], 4),
+        (["--st", "a"], 2),
+    ],
 )
 def test_the_supervisor_starts_nothing_again_that_cannot_go_well(start, tmp_path, more, code):
     command = [sys.executable, "launch/train.py", "--set", f"output={tmp_path}", *more]
