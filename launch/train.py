@@ -17,7 +17,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="train.py",
         description="Train a Gluon network with a scheduled learning rate, on one or many workers.",
         allow_abbrev=False,
-        epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 ranks differ, 6 diverged, 7 rank lost.",
+        epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 ranks differ, 6 diverged, 7 rank lost, "
+        "8 no usable learning rate, 75 stopped on request: start it again with --resume auto.",
     )
     add_run_options(parser)
     parser.add_argument(
