@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from typing import Any
 
 from harness.divergence import Divergence
 from harness.errors import ConfigError, DataError, DivergedError
@@ -30,98 +31,128 @@ def train(run: Run) -> dict[str, float]:
     Raises:
         HarnessError: on every rank, whatever rank it began on.
     """
-    config, sizes, world, guard = run.config, run.sizes, run.world, run.guard
-    folder = run.folder.path
-    begun = 0 if run.origin is None else run.origin.iteration
-    every = max(1, sizes.iterations(config.log.every))
-    verify_every = max(1, sizes.iterations(config.guard.verify_every))
-    evaluate_every = (
-        max(1, sizes.iterations(config.evaluation.every)) if config.evaluation.every else sizes.num_iterations
-    )
-
+    world, folder = run.world, run.folder.path
     with ExitStack() as stack:
-        stream = stack.enter_context(run.stream())
-        learner = run.learner(stream)
+        learner = run.learner(stack.enter_context(run.stream()))
         said = world.on_root("folder", lambda: _open_folder(run))
         stack.callback(run.folder.close)
-        guard.settle(folder)
+        run.guard.settle(folder)
         if run.plan.in_units_of_base:
             said += _find_base(run, learner)
         world.on_root("plan", lambda: write_plan(folder, run.config, run.plan))
-        metrics = stack.enter_context(MetricsFile(folder / "metrics.jsonl", begun)) if world.rank == 0 else None
-        progress = stack.enter_context(Progress(sizes.num_iterations, world.rank, begun))
+        training = _Training(run, learner, stack)
         for line in [_opening(run), *run.remarks, *run.plan.remarks(), *said]:
-            progress.say(line)
-        ledger = Ledger(world, learner)
+            training.progress.say(line)
+        training.go()
+        world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
+        total = run.sizes.num_iterations
+        training.progress.say(f"{folder}: done after {total} iterations, digest {learner.digest()}")
+    return training.results
 
-        def verify(t: int) -> None:
-            ledger.verify(t, run.plan.lr(t), run.plan.momentum(t), t * sizes.global_batch)
 
-        saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, progress.say, verify))
-        divergence = Divergence(run, learner, saver, progress.say)
-        clock = _Clock()
-        results: dict[str, float] = {}
+class _Training:
+    """The updates of a run, and what is due between them; every rank does all of it.
 
-        def look(t: int) -> bool:
-            """Evaluate after update `t`; whether it was finished, and not left for the run that goes on."""
-            splits = run.held_out if t == sizes.num_iterations else run.held_out[:1]
-            found = {}
-            for split in splits:
-                values = run.evaluate(learner, split)
-                if values is None:
-                    return False
-                found[split] = values
-            for split, values in found.items():
-                results.update({f"{split}.{name}": value for name, value in values.items()})
-                progress.evaluated(t, split, values)
-                saver.record({"split": split, **_record(run, t), **values})
-                if split == run.held_out[0]:
-                    saver.evaluated(t, split, values)
-            clock.restart()
-            return True
+    Attributes:
+        progress: shows lines to the user.
+        results: the last evaluation, as `split.metric`.
+    """
 
-        def update(t: int) -> None:
-            """Update `t`, and what is due after it."""
-            plan, last = run.plan, t == sizes.num_iterations
-            stop = guard.tick(f"iteration {t}", "first" if t <= begun + 1 else "update")
-            loss = learner.iteration(t, plan.lr(t), plan.momentum(t), saver.ask(stop))
-            requests = learner.requests()
-            clock.count(run.order.global_count(t))
-            if not divergence.was_skipped(t) and world.rank == 0 and (t % every == 0 or t == 1 or last):
-                learner.finish()
-                mean_loss, rate = float(loss.asscalar()), round(clock.rate(), 1)
-                numbers = {"loss": mean_loss, "gradient_norm": learner.gradient_norm, "images_per_s": rate}
-                saver.record({"split": "train", **_record(run, t), **numbers})
-                progress.update(t, sizes.epoch(t), plan.lr(t), mean_loss, rate)
-            if t % verify_every == 0:
-                verify(t)
-            if last:
-                learner.check_weights(t)
-            due = t % evaluate_every == 0 or last
-            left_out = due and (requests.stop or not look(t))
-            saver.after(t, requests, evaluation_due=left_out)
-            if left_out or (requests.stop and not last):
-                saver.finish()
-                raise guard.stopped(f"saved after iteration {t}; start it again with --resume auto")
+    def __init__(self, run: Run, learner: Learner, stack: ExitStack) -> None:
+        config, sizes, folder = run.config, run.sizes, run.folder.path
+        self.run, self.learner = run, learner
+        self.total = sizes.num_iterations
+        self.begun = 0 if run.origin is None else run.origin.iteration
+        self.log_every = max(1, sizes.iterations(config.log.every))
+        self.verify_every = max(1, sizes.iterations(config.guard.verify_every))
+        self.evaluate_every = self.total
+        if config.evaluation.every is not None:
+            self.evaluate_every = max(1, sizes.iterations(config.evaluation.every))
+        is_root = run.world.rank == 0
+        metrics = stack.enter_context(MetricsFile(folder / "metrics.jsonl", self.begun)) if is_root else None
+        self.progress = stack.enter_context(Progress(self.total, run.world.rank, self.begun))
+        self.ledger = Ledger(run.world, learner)
+        say = self.progress.say
+        self.saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, say, self.verify))
+        self.divergence = Divergence(run, learner, self.saver, say)
+        self.clock = _Clock()
+        self.results: dict[str, float] = {}
 
-        t = begun
-        if run.evaluation_is_due:
-            if not look(t):
+    def go(self) -> None:
+        """Every update that is left, from the first to the last."""
+        t, guard = self.begun, self.run.guard
+        if self.run.evaluation_is_due:
+            if not self.evaluate(t):
                 raise guard.stopped(f"iteration {t} is saved; start it again with --resume auto")
-            saver.after(t, Requests())
-        while t < sizes.num_iterations:
+            self.saver.after(t, Requests())
+        while t < self.total:
             try:
-                update(t + 1)
+                self.update(t + 1)
                 t += 1
             except DivergedError as error:
-                t = divergence.go_back(t + 1, error)
-
+                t = self.divergence.go_back(t + 1, error)
         guard.tick("the end", "evaluation")
-        verify(t)
-        saver.finish()
-        world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
-        progress.say(f"{folder}: done after {t} iterations, digest {learner.digest()}")
-    return results
+        self.verify(t)
+        self.saver.finish()
+
+    def update(self, t: int) -> None:
+        """Update `t`, and what is due after it: log, compare, evaluate, save."""
+        plan, guard, last = self.run.plan, self.run.guard, t == self.total
+        stop = guard.tick(f"iteration {t}", "first" if t <= self.begun + 1 else "update")
+        loss = self.learner.iteration(t, plan.lr(t), plan.momentum(t), self.saver.ask(stop))
+        requests = self.learner.requests()
+        self.clock.count(self.run.order.global_count(t))
+        if not self.divergence.was_skipped(t) and (t % self.log_every == 0 or t == 1 or last):
+            self.log(t, loss)
+        if t % self.verify_every == 0:
+            self.verify(t)
+        if last:
+            self.learner.check_weights(t)
+        due = t % self.evaluate_every == 0 or last
+        left_out = due and (requests.stop or not self.evaluate(t))
+        self.saver.after(t, requests, evaluation_due=left_out)
+        if left_out or (requests.stop and not last):
+            self.saver.finish()
+            raise guard.stopped(f"saved after iteration {t}; start it again with --resume auto")
+
+    def log(self, t: int, loss: Any) -> None:
+        """Read the loss of update `t` from the device, on rank 0, and show and write it."""
+        if self.run.world.rank:
+            return
+        self.learner.finish()
+        mean_loss, rate = float(loss.asscalar()), round(self.clock.rate(), 1)
+        numbers = {"loss": mean_loss, "gradient_norm": self.learner.gradient_norm, "images_per_s": rate}
+        self.saver.record({"split": "train", **self.position(t), **numbers})
+        self.progress.update(t, self.run.sizes.epoch(t), self.run.plan.lr(t), mean_loss, rate)
+
+    def evaluate(self, t: int) -> bool:
+        """Evaluate after update `t`; whether that was finished, and not left for the run that goes on."""
+        held_out = self.run.held_out
+        found = {}
+        for split in held_out if t == self.total else held_out[:1]:
+            values = self.run.evaluate(self.learner, split)
+            if values is None:
+                return False
+            found[split] = values
+        for split, values in found.items():
+            self.results.update({f"{split}.{name}": value for name, value in values.items()})
+            self.progress.evaluated(t, split, values)
+            self.saver.record({"split": split, **self.position(t), **values})
+            if split == held_out[0]:
+                self.saver.evaluated(t, split, values)
+        self.clock.restart()
+        return True
+
+    def verify(self, t: int) -> None:
+        """Make sure that the ranks agree after update `t`."""
+        plan = self.run.plan
+        self.ledger.verify(t, plan.lr(t), plan.momentum(t), t * self.run.sizes.global_batch)
+
+    def position(self, t: int) -> dict[str, object]:
+        """What every line of the metrics says of update `t`."""
+        plan, momentum = self.run.plan, self.run.plan.momentum(t)
+        own = self.run.config.optimizer.own_momentum if momentum is None else momentum
+        return {"iteration": t, "epoch": self.run.sizes.epoch(t), "lr": plan.lr(t), "momentum": own}
 
 
 def evaluate_only(run: Run) -> dict[str, float]:
@@ -164,12 +195,6 @@ class _Clock:
         rate = self._images / max(time.perf_counter() - self._since_s, 1e-9)
         self.restart()
         return rate
-
-
-def _record(run: Run, t: int) -> dict[str, object]:
-    momentum = run.plan.momentum(t)
-    own = run.config.optimizer.own_momentum if momentum is None else momentum
-    return {"iteration": t, "epoch": run.sizes.epoch(t), "lr": run.plan.lr(t), "momentum": own}
 
 
 def _open_folder(run: Run) -> list[str]:

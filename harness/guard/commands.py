@@ -86,10 +86,10 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
     try:
         launch = read_launch()
         (config, threads), world = begin_together(read, launch)
-    except ConfigError as error:
+        files = OutcomeFiles(world.rank, world.broadcast_object(secrets.token_hex(8), "attempt"))
+    except HarnessError as error:
         OutcomeFiles(launch.rank, "").write(error.exit_code, str(error))
         return report_failure(error, launch.rank)
-    files = OutcomeFiles(world.rank, world.broadcast_object(secrets.token_hex(8), "attempt"))
     guard = Guard(world, config, files)
     try:
         guard.open()

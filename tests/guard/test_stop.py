@@ -130,15 +130,15 @@ def test_every_signal_and_a_second_one(tmp_path, number):
 class Supervised:
     """A job under the supervisor."""
 
-    def __init__(self, tmp_path, *options, faults="slow@1:0,slow@1:1", at_most=60):
+    def __init__(self, tmp_path, *settings, faults="slow@1:0,slow@1:1", at_most=60):
         self.folder = tmp_path / "digits"
         self.output = tmp_path
-        words = [word for setting in (*SETTINGS, f"output={tmp_path}") for word in ("--set", setting)]
+        words = [word for s in (*SETTINGS, *settings, f"output={tmp_path}") for word in ("--set", s)]
         ranks = [Path(sys.executable).with_name("horovodrun"), "-np", "2", sys.executable]
         self.log = (tmp_path / "log").open("w+")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "launch/supervise.py", "--pause", "0", "--at-most", str(at_most), *options, "--"),
+                *(sys.executable, "launch/supervise.py", "--pause", "0", "--at-most", str(at_most), "--"),
                 *(*ranks, "tests/programs/faulty_train.py", faults, *words, "--set", "checkpoint.every=5it"),
             ],
             cwd=ROOT,
@@ -199,8 +199,8 @@ def test_the_supervisor_passes_on_the_wish_to_stop(tmp_path):
 
 
 def test_the_supervisor_reaps_what_was_stopped(tmp_path):
-    job = Supervised(tmp_path, at_most=0, faults="stop@20:1")
-    assert job.end() in (1, 7)
+    job = Supervised(tmp_path, "guard.stall_after_s=5", at_most=0, faults="stop@20:1")
+    assert job.end() == 7
     assert not still_running(tmp_path)
 
 
