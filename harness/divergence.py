@@ -88,7 +88,9 @@ class Divergence:
         run.num_skipped = numbers
         run.world.on_root("rewind.plan", lambda: write_plan(run.folder.path, run.config, run.plan))
         rates = f"learning rates x {section.cut:g} from here"
-        self._say(f"{error}\nrewound to iteration {back} ({done + 1} of at most {section.limit}), {rates}")
+        self._say(
+            f"{str(error).partition(';')[0]}: rewound to iteration {back} ({done + 1} of at most {section.limit}), {rates}"
+        )
         self._saver.record({"split": "rewind", "iteration": back, "diverged_at": diverged_at, "lr_factor": section.cut})
         return int(back)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from harness.comm import Launch, World, connect
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, HarnessError, StoppedOnRequestError
 
 T = TypeVar("T")
 
@@ -16,7 +16,8 @@ def report_failure(error: HarnessError, rank: int) -> int:
     """Print an error, once if every rank has it, and return the exit code."""
     if rank == 0 or not error.everywhere:
         who = "" if rank == 0 else f"rank {rank}: "
-        print(f"error: {who}{error}", file=sys.stderr, flush=True)
+        what = "" if isinstance(error, StoppedOnRequestError) else "error: "
+        print(f"{what}{who}{error}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

@@ -82,7 +82,7 @@ class Supervisor:
             self._clear(job)
             outcome = read_outcome(job)
             if outcome is None:
-                return None, f"the job left no outcome (its launcher ended with {process.returncode}): it was killed"
+                return None, f"no outcome: killed, or never begun (its launcher ended with {process.returncode})"
             return int(outcome["exit_code"]), f"exit code {outcome['exit_code']}: {outcome['cause']}"
 
     def _wait(self, process: subprocess.Popen[bytes], job: Path) -> None:
