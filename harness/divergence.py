@@ -87,10 +87,8 @@ class Divergence:
         self._saver.go_back(back)
         run.num_skipped = numbers
         run.world.on_root("rewind.plan", lambda: write_plan(run.folder.path, run.config, run.plan))
-        rates = f"learning rates x {section.cut:g} from here"
-        self._say(
-            f"{str(error).partition(';')[0]}: rewound to iteration {back} ({done + 1} of at most {section.limit}), {rates}"
-        )
+        what, times = str(error).partition(";")[0], f"{done + 1} of at most {section.limit}"
+        self._say(f"{what}: rewound to iteration {back} ({times}), learning rates x {section.cut:g} from here")
         self._saver.record({"split": "rewind", "iteration": back, "diverged_at": diverged_at, "lr_factor": section.cut})
         return int(back)
 
