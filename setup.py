@@ -16,11 +16,21 @@ setup(
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["harness", "harness.*"]),
     package_data={"harness.data": ["files/*"], "harness.report": ["templates/*"], "harness": ["py.typed"]},
-    install_requires=["numpy", "pyyaml", "pydantic", "matplotlib", "rich", "jinja2", "pooch", "safetensors"],
+    install_requires=[
+        "numpy",
+        "mpi4py",
+        "pyyaml",
+        "pydantic",
+        "matplotlib",
+        "rich",
+        "jinja2",
+        "pooch",
+        "safetensors",
+    ],
     extras_require={
         "cpu": ["mxnet", "horovod"],
         **{cuda: [f"mxnet-{cuda}", "horovod"] for cuda in CUDA},
-        "mpi": ["mpi4py"],
+        "mpich": ["mpich"],
         "dev": ["pytest", "ruff", "mypy", "types-PyYAML"],
     },
 )

@@ -120,7 +120,7 @@ class _Training:
         if self.run.world.rank:
             return
         self.learner.finish()
-        mean_loss, rate = float(loss.asscalar()), round(self.clock.rate(), 1)
+        mean_loss, rate = float(loss), round(self.clock.rate(), 1)
         numbers = {"loss": mean_loss, "gradient_norm": self.learner.gradient_norm, "images_per_s": rate}
         self.saver.record({"split": "train", **self.position(t), **numbers})
         self.progress.update(t, self.run.sizes.epoch(t), self.run.plan.lr(t), mean_loss, rate)

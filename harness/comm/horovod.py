@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.comm.world import Array, World
+from harness.comm.world import Array, Buffer, World
 from harness.errors import ConfigError, HarnessError, LostRankError
 
 T = TypeVar("T")
@@ -52,9 +52,10 @@ class HorovodWorld(World):
             return array.copy()
         return self._on_array(array, name, lambda sent: self._hvd.allreduce(sent, name=name, op=self._hvd.Sum))
 
-    def allreduce_device(self, arrays: Sequence[Any], name: str) -> None:
+    def sum_buffers(self, buffers: Sequence[Buffer], name: str) -> None:
         """See `World`; one group of Horovod, so one negotiation."""
-        self._named(name, lambda: self._hvd.grouped_allreduce_(list(arrays), name=name, op=self._hvd.Sum))
+        arrays = [buffer.array for buffer in buffers]
+        self._named(name, lambda: self._hvd.grouped_allreduce_(arrays, name=name, op=self._hvd.Sum))
 
     def broadcast(self, array: Array, name: str) -> Array:
         """See `World`."""

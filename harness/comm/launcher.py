@@ -24,6 +24,7 @@ _LAUNCHERS = (
     ),
     ("mpirun (MPICH)", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
+_MPI = ("mpirun (Open MPI)", "mpirun (MPICH)", "srun")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Launch:
     local_rank: int = 0
     local_size: int = 1
 
+    @property
+    def is_mpi(self) -> bool:
+        """Whether the processes find each other through MPI."""
+        return self.launcher in _MPI
+
 
 def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """Read the launcher's variables; a plain `python` has none and is a world of one.
@@ -55,7 +61,7 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
         ConfigError: if they hold no numbers.
     """
     for launcher, rank, size, local_rank, local_size in _LAUNCHERS:
-        if rank in environ and size in environ:
+        if rank in environ and size in environ and (launcher != "mpirun (MPICH)" or local_size in environ):
             numbers = [environ[rank], environ[size], environ.get(local_rank, "0"), environ.get(local_size, "1")]
             if not all(number.isdigit() for number in numbers):
                 raise ConfigError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,18 @@ from harness.errors import DisagreementError, HarnessError
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
+
+
+class Buffer(Protocol):
+    """Memory of a device that is summed over ranks.
+
+    Attributes:
+        array: a one-dimensional `mx.nd.NDArray`.
+        host: the same memory for NumPy, where the device is the CPU.
+    """
+
+    array: Any
+    host: Array | None
 
 
 class World(ABC):
@@ -52,8 +64,8 @@ class World(ABC):
         """The sum of the ranks' arrays (same shape and dtype everywhere), as a new array."""
 
     @abstractmethod
-    def allreduce_device(self, arrays: Sequence[Any], name: str) -> None:
-        """Sum `mx.nd.NDArray`s over ranks where they are; several dtypes may be mixed. May return before it is done."""
+    def sum_buffers(self, buffers: Sequence[Buffer], name: str) -> None:
+        """Replace what buffers of a device hold by the sums over ranks, in place. May return before it is done."""
 
     @abstractmethod
     def broadcast(self, array: Array, name: str) -> Array:
@@ -146,7 +158,7 @@ class SingleWorld(World):
         """See `World`."""
         return array.copy()
 
-    def allreduce_device(self, arrays: Sequence[Any], name: str) -> None:
+    def sum_buffers(self, buffers: Sequence[Buffer], name: str) -> None:
         """See `World`."""
         return
 

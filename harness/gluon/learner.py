@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.comm import World
-from harness.data import GlobalBatch
+from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon.apply import Applier
-from harness.gluon.reduce import Control, Fold, Gauge, Measured, visiting_order
+from harness.gluon.reduce import Buffer, Control, Fold, Gauge, Sums, visiting_order
 from harness.gluon.shards import Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
 from harness.gluon.state import State, StateKeeper, misfits, overwrite
 from harness.gluon.weights import read_weights, write_params
@@ -40,6 +40,30 @@ class Requests(NamedTuple):
     save: bool = False
     failure: bool = False
     stop: bool = False
+
+
+class Loss:
+    """The mean loss of a global batch, perhaps not computed yet: `float()` of it waits."""
+
+    def __init__(self, loss_sum: Any, num_samples: int) -> None:
+        """Take the sum over the batch's samples, a number or `(1,)` on a device."""
+        self._loss_sum = loss_sum
+        self._num_samples = num_samples
+
+    def __float__(self) -> float:
+        """The mean, in float64."""
+        total = self._loss_sum if isinstance(self._loss_sum, float) else self._loss_sum.asscalar()
+        return float(total) / self._num_samples
+
+
+class _Update(NamedTuple):
+    """An update that is to be judged: its iteration, size and loss, and what is known of its sums."""
+
+    t: int
+    num_samples: int
+    loss: Loss
+    control: Control
+    taken: Any
 
 
 class Learner:
@@ -107,12 +131,11 @@ class Learner:
             # static_shape would let running statistics be read before they are written
             net.hybridize(static_alloc=True)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
-        self._statistics = [p.data(self._ctx) for p in self.parameters.values() if p.name in graph.statistics]
-        self._before = [array.copy() for array in self._statistics]
-        self._gradients = [p.grad(self._ctx) for p in trainable.values()]
-        self._control = mx.nd.zeros((len(Control._fields),), ctx=self._ctx, dtype=np.float64)
-        self._reduced = [*self._gradients, *self._statistics, self._control]
-        self._fold = Fold(self._reduced)
+        statistics = [p for p in self.parameters.values() if p.name in graph.statistics]
+        self._sums = Sums(trainable, statistics, self._ctx)
+        self._loss_sum = mx.nd.zeros((1,), ctx=self._ctx, dtype=np.float64)
+        self._control = Buffer(len(Control._fields), self._ctx, np.float64)
+        self._fold = Fold([self._sums.buffer.array, self._loss_sum])
         self._player = ShardPlayer(net, loss, self._ctx, trainable, seed, graph)
         if momentum_correction is None:
             momentum_correction = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
@@ -120,10 +143,12 @@ class Learner:
         self._clip_norm = clip_norm
         self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._ctx)
         self._skip_nonfinite = skip_nonfinite
-        self._shards = shards
-        self._gauge = Gauge(self._gradients, self._statistics, self._control)
+        self._before = None
+        if self._sums.statistics is not None and (shards > world.size or skip_nonfinite):
+            self._before = self._sums.statistics.copy()
+        self._gauge = Gauge(self._sums)
         self._waits = world.size > 1 or skip_nonfinite or clip_norm is not None
-        self._unread: tuple[int, int, tuple[Any, Any]] | None = None
+        self._unread: _Update | None = None
         self.gradient_norm: float | None = None
         self.loss: float | None = None
         self.skipped = 0
@@ -135,7 +160,7 @@ class Learner:
             agree(forms)
         self.take_weights_of_root()
 
-    def iteration(self, t: int, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Any:
+    def iteration(self, t: int, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Loss:
         """Do update `t`, over the samples of all ranks.
 
         Args:
@@ -145,7 +170,7 @@ class Learner:
             ask: what this rank asks of all ranks; `requests` then tells it on each of them, after the same update.
 
         Returns:
-            The mean loss of the global batch before the update, `(1,)`, on the device; reading it waits for it.
+            The mean loss of the global batch before the update; `float()` of it waits for it.
 
         Raises:
             DivergedError: if loss, gradient or running statistics are not finite, in this update or (where nothing
@@ -153,42 +178,37 @@ class Learner:
             DisagreementError: if the ranks' samples do not add up to the global batch.
         """
         batch = self.stream(t)
-        for array, before in zip(self._statistics, self._before, strict=True):
-            array.copyto(before)
+        if self._sums.statistics is not None and self._before is not None:
+            self._sums.statistics.copyto(self._before)
         for position, shard in enumerate(batch.batches):
             if position:
                 self._fold.make_room()
                 self._restore_statistics()
-            loss_sum = self._player.play(t, shard.shard, shard.data, shard.label)
-            if not len(shard.data):
-                for array in self._statistics:  # it has seen nothing: zeros, which the mean does not count
-                    array[:] = 0
-            self._set_control(loss_sum, len(shard.data), ask if position == 0 and ask else Requests())
+            self._play(t, shard)
             self._fold.push()
         self._fold.finish()
-        self.world.allreduce_device(self._reduced, "update")
-        taken = self._gauge.take()
-        loss = taken[0][0:1] / batch.num_samples
-        divisor = float(batch.num_samples)
+        control = self._sum_over_ranks(batch, ask or Requests())
+        loss, divisor = Loss(control.loss_sum, batch.num_samples), float(batch.num_samples)
+        update = _Update(t, batch.num_samples, loss, control, self._gauge.take())
         if self._waits:
-            if not self._check(t, batch.num_samples, self._gauge.read(taken)):
+            if not self._check(update):
                 self._restore_statistics()
                 return loss
             if self._clip_norm is not None and self.gradient_norm is not None:
                 divisor *= max(1.0, self.gradient_norm / self._clip_norm)
         else:
             self.finish()
-            self._unread = (t, batch.num_samples, taken)
-        self._mean_statistics(taken[0])
+            self._unread = update
+        if self._sums.statistics is not None and control.num_shards > 1:
+            self._sums.statistics /= control.num_shards
         self._applier.step(t, lr, momentum, divisor)
         return loss
 
     def finish(self) -> None:
         """Check the last update where its check was put off; call it before the weights are used for anything."""
         if self._unread is not None:
-            t, num_samples, taken = self._unread
-            self._unread = None
-            self._check(t, num_samples, self._gauge.read(taken))
+            update, self._unread = self._unread, None
+            self._check(update)
 
     def check_weights(self, t: int) -> None:
         """Refuse weights or slots that update `t` has made NaN or infinite; the next update would notice it too late.
@@ -276,25 +296,39 @@ class Learner:
         of_root = {name: self.world.broadcast(array.asnumpy(), f"learner.{name}") for name, array in arrays.items()}
         overwrite(arrays, of_root)
 
-    def _set_control(self, loss_sum: Any, num_samples: int, ask: Requests) -> None:
-        self._control[0:1] = loss_sum.astype(np.float64)
-        rest = [num_samples, num_samples > 0, *ask]
-        self._control[1:] = mx.nd.array(rest, ctx=self._ctx, dtype=np.float64)
+    def _play(self, t: int, shard: Batch) -> None:
+        """Leave a shard's gradients, running statistics and loss in the sums."""
+        if not len(shard.data):  # MXNet has no arrays without elements; zeros, which the mean does not count
+            self._sums.buffer.array[:] = 0
+            self._loss_sum[:] = 0
+            return
+        loss_sum = self._player.play(t, shard.shard, shard.data, shard.label)
+        mx.nd.cast(loss_sum, dtype="float64", out=self._loss_sum)
+
+    def _sum_over_ranks(self, batch: GlobalBatch, ask: Requests) -> Control:
+        own = [len(shard.data) for shard in batch.batches]
+        said = (sum(own), sum(map(bool, own)), *ask)
+        if self.world.size == 1:
+            return Control(self._loss_sum.copy(), *said)
+        self.world.sum_buffers([self._sums.buffer], "update")
+        self._control.write([self._loss_sum.asscalar(), *said])
+        self.world.sum_buffers([self._control], "update.control")
+        return Control(*self._control.read())
 
     def _restore_statistics(self) -> None:
-        for array, before in zip(self._statistics, self._before, strict=True):
-            before.copyto(array)
+        if self._before is not None:
+            self._before.copyto(self._sums.statistics)
 
-    def _mean_statistics(self, control: Any) -> None:
-        if self._shards == 1:
-            return
-        num_shards = control[2:3].astype(np.float32)
-        for array in self._statistics:
-            mx.nd.broadcast_div(array, num_shards.reshape((1,) * array.ndim), out=array)
-
-    def _check(self, t: int, num_samples: int, measured: Measured) -> bool:
-        """Whether update `t` may be applied; every rank reads the same numbers and decides alike."""
-        control = measured.control
+    def _check(self, update: _Update) -> bool:
+        """Whether an update may be applied; every rank reads the same numbers and decides alike."""
+        t, num_samples, mean_loss, control, taken = update
+        strangers = self._sums.strangers()
+        if strangers:
+            raise ConfigError(
+                f"network: the gradient of {', '.join(strangers)} was replaced (a change of grad_req, cast or "
+                "reset_ctx) after the learner was built; do that before"
+            )
+        norm, statistics_finite = self._gauge.read(taken)
         if control.num_samples != num_samples:
             raise DisagreementError(
                 f"iteration {t}: the ranks played {control.num_samples:g} samples, but the global batch has "
@@ -302,14 +336,14 @@ class Learner:
             ).on_all_ranks()
         asked = (control.save > 0, control.failure > 0, control.stop > 0)
         self._requests = Requests(*(old or new for old, new in zip(self._requests, asked, strict=True)))
-        self.gradient_norm = measured.gradient_norm / num_samples
-        self.loss = loss = control.loss_sum / num_samples
-        if np.isfinite(loss) and np.isfinite(self.gradient_norm) and measured.statistics_finite:
+        self.gradient_norm = norm / num_samples
+        self.loss = loss = float(mean_loss)
+        if np.isfinite(loss) and np.isfinite(self.gradient_norm) and statistics_finite:
             return True
         if self._skip_nonfinite:
             self.skipped += 1
             return False
-        statistics = "" if measured.statistics_finite else ", and running statistics are not finite or beyond 1e19"
+        statistics = "" if statistics_finite else ", and running statistics are not finite or beyond 1e19"
         raise DivergedError(
             f"iteration {t}: the loss is {loss:g} and the gradient's norm {self.gradient_norm:g}{statistics}; "
             "the weights are of no use any more. Lower the learning rate, warm up longer, clip the gradient "

@@ -1,4 +1,7 @@
-"""The fixed order in which shards are summed, and the control vector that travels with every sum.
+"""Where an update's sums lie, in which order shards are added to them, and what they are judged by.
+
+All gradients lie in one piece of memory, and so do all running statistics behind them: one addition, one message and
+one measurement instead of one for each parameter.
 
 Shards are folded in halves: shard s with s + S/2, the results with S/4, and so on. A rank of `np` holds the shards
 rank, rank + np, ...; folding its own in the same halves leaves exactly the tree that the ranks go on with between
@@ -7,18 +10,22 @@ them, so the bits of a sum depend on S alone and not on how many ranks played th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mxnet as mx
 import numpy as np
+import numpy.typing as npt
+
+_PIECE = 1 << 20  # numbers that one dot product adds up in float32 before float64 takes over
 
 
 class Control(NamedTuple):
     """What every rank says of an update, summed over shards (float64): the base of every shared decision.
 
     Attributes:
-        loss_sum: sum of the samples' losses.
+        loss_sum: sum of the samples' losses; in a world of one `(1,)` on the device, where nobody need wait for it.
         num_samples: samples in the global batch.
         num_shards: shards that were not empty.
         save: whether rank 0 asks for a set to be written.
@@ -26,12 +33,81 @@ class Control(NamedTuple):
         stop: how many ranks were asked to stop.
     """
 
-    loss_sum: float
+    loss_sum: Any
     num_samples: float
     num_shards: float
     save: float
     failure: float
     stop: float
+
+
+class Buffer:
+    """A one-dimensional array on a device, and the same memory seen from the host where the device is the CPU.
+
+    Whoever looks at `host` has waited for `array` before; MXNet is not told of what is written there.
+    """
+
+    def __init__(self, size: int, ctx: Any, dtype: type[np.generic]) -> None:
+        """Zeros."""
+        self.array = mx.nd.zeros((size,), ctx=ctx, dtype=dtype)
+        self.array.wait_to_read()
+        self.host = _seen_from_host(self.array) if ctx.device_type == "cpu" else None
+
+    def write(self, values: Sequence[float]) -> None:
+        """Fill a small buffer that nothing pending uses."""
+        if self.host is None:
+            self.array[:] = mx.nd.array(values, ctx=self.array.context, dtype=self.array.dtype)
+        else:
+            self.host[:] = values
+
+    def read(self) -> list[float]:
+        """What a small buffer holds; waits for it."""
+        if self.host is None:
+            return list(self.array.asnumpy().tolist())
+        self.array.wait_to_read()
+        return list(self.host.tolist())
+
+
+class Sums:
+    """Memory for the gradients and the running statistics of a network, of which parameters see their parts.
+
+    Attributes:
+        buffer: all of it.
+        gradients: the part with the gradients.
+        statistics: the part with the running statistics; `None` where there are none.
+    """
+
+    def __init__(self, trainable: Mapping[str, Any], statistics: Sequence[Any], ctx: Any) -> None:
+        """Move gradients and statistics into one buffer.
+
+        Args:
+            trainable: parameters with a gradient, by structural name.
+            statistics: parameters that a training forward changes.
+            ctx: their device.
+        """
+        sizes = [int(np.prod(parameter.shape)) for parameter in (*trainable.values(), *statistics)]
+        self.buffer = Buffer(sum(sizes), ctx, np.float32)
+        ends = np.cumsum(sizes).tolist()
+        parts = [self.buffer.array[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+        self._trainable = trainable
+        self._views = []
+        for parameter, part in zip(trainable.values(), parts, strict=False):
+            view = part.reshape(parameter.shape)
+            parameter._grad = [view]
+            mx.autograd.mark_variables([parameter.data(ctx)], [view], parameter.grad_req)
+            self._views.append(view)
+        for parameter, part in zip(statistics, parts[len(trainable) :], strict=True):
+            view = part.reshape(parameter.shape)
+            parameter.data(ctx).copyto(view)
+            parameter._data = [view]
+        size = sum(sizes[: len(trainable)])
+        self.gradients = self.buffer.array[:size]
+        self.statistics = self.buffer.array[size:] if statistics else None
+
+    def strangers(self) -> list[str]:
+        """The parameters whose gradient is no longer the part of the buffer that they were given."""
+        pairs = zip(self._trainable.items(), self._views, strict=True)
+        return [name for (name, parameter), view in pairs if parameter._grad[0] is not view]
 
 
 def visiting_order(count: int) -> list[int]:
@@ -115,25 +191,36 @@ class Measured(NamedTuple):
 
 
 class Gauge:
-    """Measures reduced arrays on the device, so that reading the result is the only thing that waits.
+    """Measures sums on the device, so that reading the result is the only thing that waits.
 
     A NaN does not always reach the loss (oneDNN's ReLU turns it into 0), while it stays in weights and running
     statistics for good; so the gradient and the statistics are looked at too. Their dot products with themselves are
     the cheapest pass over them: a hundredth of the time of MXNet's own `multi_all_finite`.
     """
 
-    def __init__(self, gradients: Sequence[Any], statistics: Sequence[Any], control: Any) -> None:
-        """Bind the arrays that hold the sums."""
-        self._num_gradients = len(gradients)
-        self._flat = [array.reshape(-1) for array in (*gradients, *statistics)]  # views
-        self._control = control
+    def __init__(self, sums: Sums) -> None:
+        """Bind the memory that holds the sums."""
+        pieces = [sums.gradients[i : i + _PIECE] for i in range(0, sums.gradients.size, _PIECE)]
+        self._num_gradients = len(pieces)
+        self._pieces = pieces if sums.statistics is None else [*pieces, sums.statistics]
 
-    def take(self) -> tuple[Any, Any]:
-        """Measure what the arrays hold now; returns at once, with device arrays for `read`."""
-        return self._control.copy(), mx.nd.concat(*[mx.nd.dot(array, array) for array in self._flat], dim=0)
+    def take(self) -> Any:
+        """Measure what the memory holds now; returns at once, with a device array for `read`."""
+        return mx.nd.concat(*[mx.nd.dot(piece, piece) for piece in self._pieces], dim=0)
 
-    def read(self, taken: tuple[Any, Any]) -> Measured:
-        """The numbers; waits until they are there."""
-        control, squares = taken[0].asnumpy(), taken[1].asnumpy().astype(np.float64)
-        gradient, statistics = squares[: self._num_gradients], squares[self._num_gradients :]
-        return Measured(Control(*control.tolist()), float(np.sqrt(gradient.sum())), bool(np.isfinite(statistics).all()))
+    def read(self, taken: Any) -> tuple[float, bool]:
+        """The gradient's Euclidean norm, and whether all running statistics are finite; waits until they are there."""
+        squares = taken.asnumpy().astype(np.float64)
+        gradients, statistics = squares[: self._num_gradients], squares[self._num_gradients :]
+        return float(np.sqrt(gradients.sum())), bool(np.isfinite(statistics).all())
+
+
+def _seen_from_host(array: Any) -> npt.NDArray[Any]:
+    """The memory of an array on the CPU, which must not be laid out anew: one dimension is not."""
+    address = ctypes.c_void_p()
+    mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(address)))
+    dtype = np.dtype(array.dtype)
+    if not array.size:
+        return np.empty(0, dtype)
+    memory = (ctypes.c_char * (array.size * dtype.itemsize)).from_address(address.value or 0)
+    return np.frombuffer(memory, dtype)

@@ -93,8 +93,6 @@ class ShardPlayer:
         Raises:
             ConfigError: if the loss is not one value a sample, or a parameter took no part in it.
         """
-        if data.shape[0] == 0:
-            return self._nothing()
         if self._graph.random:
             mx.random.seed(seed_of(self._seed, t, shard), ctx=self._ctx)
         if self._graph.opaque:
@@ -112,13 +110,6 @@ class ShardPlayer:
         """Prediction and losses of samples without training: `(n, ...)` and `(n,)`."""
         prediction = self._net(mx.nd.array(data, ctx=self._ctx, dtype=data.dtype))
         return prediction, self._loss(prediction, mx.nd.array(label, ctx=self._ctx, dtype=label.dtype))
-
-    def _nothing(self) -> Any:
-        # MXNet has no arrays without elements: a shard without samples skips its forward and adds zeros
-        for parameter in self._trainable.values():
-            parameter.grad(self._ctx)[:] = 0
-            parameter.data(self._ctx)._fresh_grad = True
-        return mx.nd.zeros((1,), ctx=self._ctx)
 
     def _check_all_took_part(self, shard: int) -> None:
         weights = [parameter.data(self._ctx) for parameter in self._trainable.values()]

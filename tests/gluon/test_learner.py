@@ -91,7 +91,7 @@ def test_running_statistics_are_the_mean_over_the_shards_that_are_not_empty():
 def test_the_loss_is_the_mean_over_all_samples_before_the_update():
     learner = learner_of(dealt(3, 5), 2, net=small_net(batch_norm=False))
     _, losses = learner.predict(DATA[:8], LABEL[:8])
-    assert float(learner.iteration(1, 0.1).asscalar()) == pytest.approx(losses.mean(), rel=1e-6)
+    assert float(learner.iteration(1, 0.1)) == pytest.approx(losses.mean(), rel=1e-6)
 
 
 def nan_at(poisoned, stream):

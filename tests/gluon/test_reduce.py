@@ -6,7 +6,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from harness.gluon.reduce import Control, Fold, Gauge, Measured, visiting_order
+from harness.gluon.reduce import Buffer, Fold, Gauge, Sums, visiting_order
 
 
 def tree_sum(values: list[np.ndarray]) -> np.ndarray:
@@ -72,18 +72,62 @@ def test_each_shard_is_visited_once(count):
     assert sorted(visiting_order(count)) == list(range(count))
 
 
-def test_a_gauge_measures_sums_without_losing_the_control_vector():
-    gradients = [mx.nd.array([[3.0, 0.0]]), mx.nd.array([4.0])]
-    control = mx.nd.array([1 + 2.0**-40, 2.0**40 + 1, 3, 1, 0, 2], dtype=np.float64)
-    gauge = Gauge(gradients, [mx.nd.ones(5)], control)
-    assert gauge.read(gauge.take()) == Measured(Control(1 + 2.0**-40, 2.0**40 + 1, 3, 1, 0, 2), 5.0, True)
+def sums_of(shapes, statistic=None):
+    parameters = {}
+    for index, shape in enumerate(shapes):
+        parameters[str(index)] = mx.gluon.Parameter(f"p{index}", shape=shape)
+    statistics = [] if statistic is None else [mx.gluon.Parameter("s", shape=statistic, grad_req="null", init="ones")]
+    for parameter in (*parameters.values(), *statistics):
+        parameter.initialize()
+    return parameters, statistics, Sums(parameters, statistics, mx.cpu())
+
+
+def test_parameters_see_their_parts_of_the_sums():
+    parameters, (statistic,), sums = sums_of([(2, 3), (4,)], statistic=(5,))
+    with mx.autograd.record():
+        loss = (parameters["0"].data() * mx.nd.array([[0, 1, 2], [3, 4, 5]])).sum() + (7 * parameters["1"].data()).sum()
+    loss.backward()
+    np.testing.assert_array_equal(sums.gradients.asnumpy(), [0, 1, 2, 3, 4, 5, 7, 7, 7, 7])
+    np.testing.assert_array_equal(sums.statistics.asnumpy(), np.ones(5))
+    statistic.data()[:] = 3
+    mx.nd.waitall()
+    np.testing.assert_array_equal(sums.buffer.host, [0, 1, 2, 3, 4, 5, 7, 7, 7, 7, 3, 3, 3, 3, 3])
+    sums.buffer.host[6:10] = 8
+    np.testing.assert_array_equal(parameters["1"].grad().asnumpy(), [8, 8, 8, 8])
+    assert sums.strangers() == []
+    parameters["1"].grad_req = "add"
+    assert sums.strangers() == ["1"]
+
+
+def test_a_small_buffer_is_written_and_read():
+    buffer = Buffer(3, mx.cpu(), np.float64)
+    buffer.write([1 + 2.0**-40, 2, 3])
+    assert buffer.read() == [1 + 2.0**-40, 2, 3]
+    np.testing.assert_array_equal(buffer.array.asnumpy(), [1 + 2.0**-40, 2, 3])
+
+
+def test_a_gauge_measures_sums():
+    _, _, sums = sums_of([(1, 2), (1,)], statistic=(5,))
+    sums.gradients[:] = mx.nd.array([3, 0, 4])
+    gauge = Gauge(sums)
+    assert gauge.read(gauge.take()) == (5.0, True)
+
+
+def test_the_norm_of_a_large_gradient_is_exact_to_rounding():
+    _, _, sums = sums_of([(11_000_000,)])
+    values = np.random.default_rng(0).normal(size=11_000_000).astype(np.float32)
+    sums.gradients[:] = mx.nd.array(values)
+    norm, _ = Gauge(sums).read(Gauge(sums).take())
+    assert norm == pytest.approx(np.linalg.norm(values.astype(np.float64)), rel=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_gauge_sees_one_bad_element(bad):
-    gradient, statistic = mx.nd.ones((50, 50)), mx.nd.ones(5)
-    gauge = Gauge([gradient], [statistic], mx.nd.zeros(6, dtype=np.float64))
-    gradient[17, 31] = bad
-    assert not np.isfinite(gauge.read(gauge.take()).gradient_norm)
-    statistic[2] = bad
-    assert not gauge.read(gauge.take()).statistics_finite
+    _, _, sums = sums_of([(50, 50)], statistic=(5,))
+    gauge = Gauge(sums)
+    sums.gradients[1731] = bad
+    norm, statistics_finite = gauge.read(gauge.take())
+    assert not np.isfinite(norm)
+    assert statistics_finite
+    sums.statistics[2] = bad
+    assert not gauge.read(gauge.take())[1]

@@ -1,0 +1,140 @@
+"""The world of `mpirun` and `srun`: collectives on host memory through mpi4py, sums by our own fold.
+
+MPI_Allreduce leaves the order of additions to the library, and is two to three times slower than the fold on large
+arrays in shared memory (`benchmarks/fold.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from harness.comm.fold import RankFold
+from harness.comm.launcher import Launch
+from harness.comm.world import Array, Buffer, World
+from harness.errors import ConfigError, HarnessError, LostRankError
+
+T = TypeVar("T")
+_ABI_OF = {"mpirun (Open MPI)": "openmpi", "mpirun (MPICH)": "mpich"}
+
+
+class MpiWorld(World):
+    """The ranks that `mpirun` or `srun` started."""
+
+    def __init__(self, launch: Launch) -> None:
+        """Join the job.
+
+        Raises:
+            ConfigError: if mpi4py or an MPI library is missing, or the library is not the launcher's.
+        """
+        mpi = start_mpi(launch)
+        self._mpi = mpi
+        self._comm = mpi.COMM_WORLD.Dup()
+        host = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
+        super().__init__(self._comm.Get_rank(), self._comm.Get_size(), host.Get_rank(), host.Get_size())
+        host.Free()
+        self.kind = f"mpi, {library_of(mpi)}"
+        self._fold = RankFold(self.rank, self.size, self._exchange)
+        if not self._fold.is_tree:
+            self.kind += ", bits of this number of ranks only"
+
+    def allreduce(self, array: Array, name: str) -> Array:
+        """See `World`."""
+        total = array.copy(order="C")
+        self._named(name, lambda: self._fold.fold(total.reshape(-1)))
+        return total
+
+    def sum_buffers(self, buffers: Sequence[Buffer], name: str) -> None:
+        """See `World`; returns when it is done."""
+        self._named(name, lambda: self._sum(buffers))
+
+    def broadcast(self, array: Array, name: str) -> Array:
+        """See `World`."""
+        received = array.copy(order="C")
+        self._named(name, lambda: self._comm.Bcast(_bytes(received), root=0))
+        return received
+
+    def allgather_object(self, value: object, name: str) -> list[Any]:
+        """See `World`; as JSON, so that no rank ever unpickles what another sent."""
+        return self._named(name, lambda: self._allgather(json.dumps(value).encode()))
+
+    def close(self) -> None:
+        """See `World`."""
+        self.barrier("close")
+        self._comm.Free()
+        self._mpi.Finalize()
+
+    def explain(self, error: Exception) -> HarnessError | None:
+        """See `World`."""
+        if isinstance(error, self._mpi.Exception):
+            return LostRankError(f"another rank left while this one waited in the collective {self.last_collective!r}")
+        return None
+
+    def _sum(self, buffers: Sequence[Buffer]) -> None:
+        for buffer in buffers:
+            buffer.array.wait_to_read()
+            assert buffer.host is not None  # connect gives this world to CPU arrays alone
+            self._fold.fold(buffer.host)
+
+    def _exchange(self, sent: Array, received: Array, to: int, source: int) -> None:
+        self._comm.Sendrecv(_bytes(sent), to, 0, _bytes(received), source, 0)
+
+    def _allgather(self, message: bytes) -> list[Any]:
+        lengths = np.zeros(self.size, np.int64)
+        self._comm.Allgather(np.array([len(message)], np.int64), lengths)
+        joined = np.empty(int(lengths.sum()), np.uint8)
+        self._comm.Allgatherv(np.frombuffer(message, np.uint8), [joined, lengths])
+        ends = np.cumsum(lengths)
+        text = joined.tobytes()
+        return [json.loads(text[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+
+    def _named(self, name: str, call: Callable[[], T]) -> T:
+        self.last_collective = name
+        self.num_collectives += 1
+        try:
+            return call()
+        except self._mpi.Exception as error:
+            lost = self.explain(error)
+            assert lost is not None
+            raise lost from error
+
+
+def start_mpi(launch: Launch) -> Any:
+    """Import and initialise mpi4py's MPI, with the library that belongs to the launcher.
+
+    Raises:
+        ConfigError: if there is none, or the processes do not find each other through it.
+    """
+    if launch.launcher in _ABI_OF:
+        # of the libraries that may lie around, the launcher's is the one through which ranks find each other
+        os.environ.setdefault("MPI4PY_MPIABI", _ABI_OF[launch.launcher])
+    try:
+        import mpi4py
+
+        mpi4py.rc.thread_level = "funneled"  # the main thread alone calls MPI; locks would cost time
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"started by {launch.launcher}, but mpi4py finds no MPI library for it ({error}); `make setup` installs "
+            "MPICH, or set MPI4PY_LIBMPI to the library of your mpirun"
+        ) from error
+    if MPI.COMM_WORLD.Get_size() != launch.size:
+        raise ConfigError(
+            f"{launch.launcher} started {launch.size} processes, but {library_of(MPI)} sees "
+            f"{MPI.COMM_WORLD.Get_size()}: it is not the library of this launcher. Use the mpirun that belongs to it, "
+            "or set MPI4PY_LIBMPI to the launcher's library"
+        )
+    return MPI
+
+
+def library_of(mpi: Any) -> str:
+    """The MPI library in words, such as `MPICH 5.0.2`."""
+    return " ".join([mpi.get_vendor()[0], ".".join(map(str, mpi.get_vendor()[1]))])
+
+
+def _bytes(array: Array) -> Array:
+    return array.reshape(-1).view(np.uint8)
