@@ -44,16 +44,21 @@ def shared_data():
 
 @pytest.fixture
 def start():
-    """Run a program of the project, on `np` ranks under horovodrun or (np=None) as one plain process.
+    """Run a program of the project, on `np` ranks under a launcher or (np=None) as one plain process.
 
     The whole process group is killed at the time limit, and what was printed is shown when the exit code is unexpected.
     """
 
     def run(
-        *arguments: object, np: int | None = None, timeout_s: float = 120, exit_code: int | None = 0, **environ: str
+        *arguments: object,
+        np: int | None = None,
+        launcher: str = "horovodrun",
+        timeout_s: float = 120,
+        exit_code: int | None = 0,
+        **environ: str,
     ):
-        launcher = [] if np is None else [str(Path(sys.executable).with_name("horovodrun")), "-np", str(np)]
-        command = [*launcher, sys.executable, *map(str, arguments)]
+        launch = [] if np is None else [str(Path(sys.executable).with_name(launcher)), "-np", str(np)]
+        command = [*launch, sys.executable, *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **environ}
         process = subprocess.Popen(
             command,

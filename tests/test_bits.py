@@ -23,11 +23,11 @@ CONVOLUTIONS = (
 def digest_of(start, tmp_path):
     """Train on the digits and give the digest of the whole final state, and the lines of metrics.jsonl."""
 
-    def run(*settings, np=None, options=(), timeout_s=120):
+    def run(*settings, np=None, launcher="horovodrun", options=(), timeout_s=120):
         count = sum(1 for _ in tmp_path.iterdir())
         settings = (*settings, f"output={tmp_path / str(count)}")
         arguments = [word for setting in settings for word in ("--set", setting)]
-        out = start("launch/train.py", *options, *arguments, np=np, timeout_s=timeout_s).stdout
+        out = start("launch/train.py", *options, *arguments, np=np, launcher=launcher, timeout_s=timeout_s).stdout
         lines = (tmp_path / str(count) / "digits" / "metrics.jsonl").read_text().splitlines()
         clocks = ("time", "images_per_s")
         metrics = [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
@@ -44,6 +44,20 @@ def test_two_ranks_twice_two_emulated_ranks_and_eight_shards_on_one_process_or_t
     assert digest_of(*CONVOLUTIONS, "batch.shards=8", np=2) == eight
     assert digest_of(*CONVOLUTIONS, "batch.shards=8", options=["--emulate-np", 4]) == eight
     assert eight != two
+
+
+def test_eight_shards_on_one_process_and_on_two_four_and_eight_ranks_of_mpirun(digest_of):
+    eight = digest_of(*CONVOLUTIONS, options=["--emulate-np", 8])
+    assert digest_of(*CONVOLUTIONS, "batch.shards=8") == eight
+    for ranks in (2, 4, 8):
+        assert digest_of(*CONVOLUTIONS, "batch.shards=8", np=ranks, launcher="mpirun") == eight
+    assert digest_of(*CONVOLUTIONS, "batch.shards=8", np=2) == eight
+
+
+def test_three_ranks_of_mpirun_repeat_themselves(digest_of):
+    short = (*CONVOLUTIONS, "train={iterations: 40}", "evaluation.every=null")
+    first, second = (digest_of(*short, np=3, launcher="mpirun") for _ in range(2))
+    assert first == second
 
 
 def test_the_digest_sees_the_seed_and_the_learning_rate(digest_of):

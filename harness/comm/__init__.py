@@ -8,20 +8,28 @@ from harness.errors import ConfigError
 
 __all__ = ["Launch", "SingleWorld", "World", "connect", "read_launch", "settle_threads"]
 
+KINDS = ("auto", "single", "horovod", "mpi")
 
-def connect(kind: str = "auto", launch: Launch | None = None) -> World:
+
+def connect(kind: str = "auto", launch: Launch | None = None, device: str = "auto") -> World:
     """Join the job that this process belongs to.
 
     Args:
-        kind: `"auto"` follows the launcher; `"single"` and `"horovod"` insist.
+        kind: `"auto"` follows the launcher: Horovod under horovodrun; under mpirun and srun mpi4py for arrays on the
+            CPU and Horovod for those on GPUs. `"single"`, `"horovod"` and `"mpi"` insist.
         launch: how the process was started; read from the environment when not given.
+        device: `"cpu"`, `"gpu"`, or `"auto"` for GPUs where MXNet sees any.
 
     Raises:
         ConfigError: if the launcher started several processes that could not talk to each other. Each would train
             alone, and nobody would notice.
     """
     launch = launch or read_launch()
-    if kind == "single" or (kind == "auto" and launch.size == 1 and launch.launcher != "horovodrun"):
+    if kind not in KINDS:
+        raise ConfigError(f"comm: {kind!r} is unknown; allowed: {', '.join(KINDS)}")
+    if kind == "auto":
+        kind = _kind_for(launch, device)
+    if kind == "single":
         if launch.size > 1:
             raise ConfigError(
                 f"comm: single, but {launch.launcher} started {launch.size} processes, each of which would "
@@ -29,14 +37,46 @@ def connect(kind: str = "auto", launch: Launch | None = None) -> World:
                 "set comm: auto, or start one process with plain python"
             )
         return SingleWorld()
-    if kind not in ("auto", "horovod"):
-        raise ConfigError(f"comm: {kind!r} is unknown; allowed: auto, single, horovod")
+    if kind == "mpi":
+        return _connect_mpi(launch, device)
     from harness.comm.horovod import HorovodWorld
 
-    world = HorovodWorld()
+    world = HorovodWorld(launch)
     if world.size != launch.size:
         raise ConfigError(
-            f"{launch.launcher} started {launch.size} processes, but Horovod sees {world.size}: this Horovod was built "
-            "without MPI; start the job with `horovodrun -np N python launch/train.py`"
+            f"{launch.launcher} started {launch.size} processes, but Horovod sees {world.size}; start the job with "
+            "`horovodrun -np N python launch/train.py` or `mpirun -np N python launch/train.py`"
         )
     return world
+
+
+def _kind_for(launch: Launch, device: str) -> str:
+    if launch.launcher == "horovodrun":
+        return "horovod"
+    if launch.size == 1:
+        return "single"
+    return "horovod" if _on_gpu(device) else "mpi"
+
+
+def _connect_mpi(launch: Launch, device: str) -> World:
+    if launch.launcher == "horovodrun":
+        raise ConfigError(
+            "comm: mpi, but horovodrun started the ranks, and MPI knows nothing of them; start them with `mpirun -np N "
+            "python launch/train.py`, or set comm: auto"
+        )
+    if _on_gpu(device):
+        raise ConfigError(
+            f"comm: mpi sums arrays on the CPU, but device: {device} computes on GPUs; set comm: horovod, or "
+            "device: cpu"
+        )
+    from harness.comm.mpi import MpiWorld
+
+    return MpiWorld(launch)
+
+
+def _on_gpu(device: str) -> bool:
+    if device == "auto":
+        from harness.comm.horovod import sees_gpus
+
+        return sees_gpus()
+    return device != "cpu"

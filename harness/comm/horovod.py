@@ -1,4 +1,4 @@
-"""The world of `horovodrun`: collectives through `horovod.mxnet`.
+"""The world of Horovod: collectives through `horovod.mxnet`.
 
 Why things are done the way they are here (Horovod 0.28.1): unnamed collectives are numbered per process, so one extra
 call on a rank would shift all later ones; `broadcast_object` unpickles, hangs when types differ and returns on the root
@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from harness.comm.bootstrap import Bootstrap
+from harness.comm.launcher import Launch
+from harness.comm.mpi import MpiWorld
 from harness.comm.world import Array, Buffer, World
 from harness.errors import ConfigError, HarnessError, LostRankError
 
@@ -22,14 +25,18 @@ _LOST = ("Horovod has been shut down", "onnection")  # what MXNet's error says w
 
 
 class HorovodWorld(World):
-    """The ranks that `horovodrun` started."""
+    """The ranks that `horovodrun` started, or `mpirun`."""
 
-    def __init__(self) -> None:
+    def __init__(self, launch: Launch) -> None:
         """Join the job.
+
+        Args:
+            launch: how this process was started.
 
         Raises:
             ConfigError: if Horovod for MXNet is not installed.
         """
+        self._bootstrap = Bootstrap(MpiWorld(launch)) if launch.is_mpi else None
         # a parameter-server variable would turn `import mxnet` into a server process
         for variable in [key for key in os.environ if key.startswith("DMLC_")]:
             del os.environ[variable]
@@ -38,7 +45,7 @@ class HorovodWorld(World):
             import mxnet as mx
         except ImportError as error:
             raise ConfigError(
-                f"started by horovodrun, but Horovod for MXNet cannot be imported ({error}); run `make setup`"
+                f"started by {launch.launcher}, but Horovod for MXNet cannot be imported ({error}); run `make setup`"
             ) from error
         self._hvd = hvd
         self._mx = mx
@@ -80,6 +87,8 @@ class HorovodWorld(World):
         self._mx.nd.waitall()
         self.barrier("close")
         self._hvd.shutdown()
+        if self._bootstrap is not None:
+            self._bootstrap.close()
 
     def _on_array(self, array: Array, name: str, collective: Callable[[Any], Any]) -> Array:
         sent = self._mx.nd.array(array.reshape(-1), dtype=array.dtype)
@@ -102,3 +111,10 @@ class HorovodWorld(World):
             if lost is None:
                 raise
             raise lost from error
+
+
+def sees_gpus() -> bool:
+    """Whether this MXNet sees a GPU."""
+    import mxnet as mx
+
+    return bool(mx.context.num_gpus() > 0)

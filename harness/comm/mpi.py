@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +21,7 @@ from harness.comm.world import Array, Buffer, World
 from harness.errors import ConfigError, HarnessError, LostRankError
 
 T = TypeVar("T")
-_ABI_OF = {"mpirun (Open MPI)": "openmpi", "mpirun (MPICH)": "mpich"}
+_LIBRARIES = {"mpirun (Open MPI)": "libmpi.so.40"}  # mpi4py itself looks for MPICH's first
 
 
 class MpiWorld(World):
@@ -109,9 +111,10 @@ def start_mpi(launch: Launch) -> Any:
     Raises:
         ConfigError: if there is none, or the processes do not find each other through it.
     """
-    if launch.launcher in _ABI_OF:
+    if launch.launcher in _LIBRARIES and not {"MPI4PY_LIBMPI", "MPI4PY_MPIABI"} & os.environ.keys():
         # of the libraries that may lie around, the launcher's is the one through which ranks find each other
-        os.environ.setdefault("MPI4PY_MPIABI", _ABI_OF[launch.launcher])
+        name = _LIBRARIES[launch.launcher]
+        os.environ["MPI4PY_LIBMPI"] = os.pathsep.join([str(Path(sys.prefix) / "lib" / name), name])
     try:
         import mpi4py
 

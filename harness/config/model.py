@@ -39,7 +39,7 @@ class RunConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     output: str = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    comm: Literal["auto", "single", "horovod"] = "auto"
+    comm: Literal["auto", "single", "horovod", "mpi"] = "auto"
     device: Literal["auto", "cpu", "gpu"] = "auto"
     threads_per_rank: Threads = "auto"
     data: DataConfig = DataConfig()

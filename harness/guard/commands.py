@@ -73,7 +73,7 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
     """
     launch = Launch()
 
-    def read() -> tuple[tuple[RunConfig, int], str]:
+    def read() -> tuple[tuple[RunConfig, int], str, str]:
         config = load_config(options.config, options.set)
         check(config)
         if options.emulate_np is not None and launch.size > 1:
@@ -81,7 +81,8 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
                 f"--emulate-np plays all ranks in one process, but {launch.launcher} started {launch.size}; "
                 "drop one of the two"
             )
-        return (config, settle_threads(config.threads_per_rank, launch, options.emulate_np)), config.comm
+        threads = settle_threads(config.threads_per_rank, launch, options.emulate_np)
+        return (config, threads), config.comm, config.device
 
     try:
         launch = read_launch()

@@ -21,13 +21,13 @@ def report_failure(error: HarnessError, rank: int) -> int:
     return error.exit_code
 
 
-def begin_together(read: Callable[[], tuple[T, str]], launch: Launch) -> tuple[T, World]:
+def begin_together(read: Callable[[], tuple[T, str, str]], launch: Launch) -> tuple[T, World]:
     """Join the world that the configuration asks for, or fail on every rank if any rank could not read it.
 
     A rank whose file is damaged, or missing on its host, joins the others nevertheless: they would wait for it.
 
     Args:
-        read: reads the configuration; returns what is wanted of it, and the kind of world.
+        read: reads the configuration; returns what is wanted of it, the kind of world, and the device.
         launch: how this process was started.
 
     Raises:
@@ -36,8 +36,8 @@ def begin_together(read: Callable[[], tuple[T, str]], launch: Launch) -> tuple[T
     done: list[T] = []
     failure: ConfigError | None = None
     try:
-        value, kind = read()
-        world = connect(kind, launch)
+        value, kind, device = read()
+        world = connect(kind, launch, device)
         done.append(value)
     except ConfigError as error:
         if launch.size == 1:

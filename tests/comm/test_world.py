@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.comm import SingleWorld, connect, read_launch
+from harness.comm.bootstrap import slots
 from harness.errors import ConfigError, DataError
 
+KINDS = {"horovodrun": "horovod over Gloo", "mpirun": f"mpi, MPICH {version('mpich')}"}
 
-@pytest.mark.parametrize("np_", [1, 2, 3])
-def test_every_collective_on_real_ranks(start, tmp_path, np_):
-    start("tests/programs/collectives.py", tmp_path, np=np_)
+
+@pytest.mark.parametrize(
+    ("np_", "launcher", "comm"),
+    [
+        *[(np_, "horovodrun", "auto") for np_ in (1, 2, 3)],
+        *[(np_, "mpirun", "mpi") for np_ in (1, 2, 3, 4)],
+        *[(np_, "mpirun", "horovod") for np_ in (1, 3)],
+    ],
+)
+def test_every_collective_on_real_ranks(start, tmp_path, np_, launcher, comm):
+    start("tests/programs/collectives.py", tmp_path, comm, np=np_, launcher=launcher)
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(np_)]
     for rank, report in enumerate(found):
         assert (report["rank"], report["size"], report["local"]) == (rank, np_, [rank, np_])
-        assert report["kind"] == "horovod over Gloo"
+        of_these = ", bits of this number of ranks only" if comm == "mpi" and np_ == 3 else ""
+        assert report["kind"] == KINDS["horovodrun" if comm == "horovod" else launcher] + of_these
         alone = "the file is not here" if np_ == 1 else f"rank {np_ - 1}: the file is not here"
         assert report["errors"] == [
             ["DataError", alone],
@@ -51,5 +65,44 @@ def test_processes_that_would_each_train_alone_are_refused():
 
 
 def test_an_unknown_world_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="comm: 'nccl' is unknown; allowed: auto, single, horovod"):
+    with pytest.raises(ConfigError, match="comm: 'nccl' is unknown; allowed: auto, single, horovod, mpi"):
         connect("nccl", read_launch({}))
+
+
+def test_mpi_is_refused_where_it_could_not_work():
+    launch = read_launch({"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"})
+    with pytest.raises(ConfigError, match="horovodrun started the ranks, and MPI knows nothing of them"):
+        connect("mpi", launch)
+    with pytest.raises(ConfigError, match="sums arrays on the CPU, but device: gpu computes on GPUs"):
+        connect("mpi", read_launch({}), device="gpu")
+
+
+def test_a_library_that_is_not_the_launchers_is_named(start):
+    """Open MPI's variables, and MPICH's library: each process would be a world of its own."""
+    code = "from harness.comm import connect; connect('mpi')"
+    environ = {
+        "OMPI_COMM_WORLD_RANK": "0",
+        "OMPI_COMM_WORLD_SIZE": "2",
+    }
+    environ["MPI4PY_LIBMPI"] = str(Path(sys.prefix) / "lib" / "libmpi.so.12")
+    found = start("-c", code, exit_code=1, **environ)
+    assert "started 2 processes, but MPICH" in found.stderr
+    assert "sees 1: it is not the library of this launcher" in found.stderr
+
+
+def test_a_missing_mpi_library_says_what_to_do(start):
+    environ = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2", "MPI4PY_LIBMPI": "/nowhere/libmpi.so"}
+    found = start("-c", "from harness.comm import connect; connect('mpi')", exit_code=1, **environ)
+    assert "mpi4py finds no MPI library for it" in found.stderr
+    assert "`make setup` installs MPICH, or set MPI4PY_LIBMPI" in found.stderr
+
+
+def test_the_numbers_that_horovod_gives_ranks_dealt_to_two_hosts_in_turn():
+    places = [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2)]
+    assert slots(places) == [
+        ("a", 0, 0, 0, 5, 3, 2),
+        ("b", 1, 0, 1, 5, 2, 2),
+        ("a", 2, 1, 0, 5, 3, 2),
+        ("b", 3, 1, 1, 5, 2, 2),
+        ("a", 4, 2, 0, 5, 3, 1),
+    ]

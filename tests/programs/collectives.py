@@ -9,7 +9,7 @@ import numpy as np
 from harness.comm import connect
 from harness.errors import ConfigError, DataError
 
-world = connect()
+world = connect(sys.argv[2])
 rank, size = world.rank, world.size
 found = {"rank": rank, "size": size, "local": [world.local_rank, world.local_size], "kind": world.kind}
 
