@@ -2,7 +2,8 @@
 
 from harness.gluon.build import build_learner, device_of_rank
 from harness.gluon.evaluation import evaluate
-from harness.gluon.learner import Learner, Requests, shards_of_rank
+from harness.gluon.judge import Requests
+from harness.gluon.learner import Learner, shards_of_rank
 from harness.gluon.metrics import build_metrics, try_metrics
 from harness.gluon.state import State
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -14,9 +14,10 @@ from harness.comm import World
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon.apply import Applier
-from harness.gluon.reduce import Buffer, Control, Fold, Gauge, Sums, visiting_order
+from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
 from harness.gluon.shards import Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
 from harness.gluon.state import State, StateKeeper, misfits, overwrite
+from harness.gluon.sums import Buffer, Fold, Sums, visiting_order
 from harness.gluon.weights import read_weights, write_params
 
 _CORRECTED = ("SGD", "NAG", "LARS")
@@ -26,44 +27,6 @@ def shards_of_rank(shards: int, world: World) -> list[int]:
     """The shards that a rank plays, in the order in which it plays them."""
     own = range(world.rank, shards, world.size)
     return [own[i] for i in visiting_order(len(own))]
-
-
-class Requests(NamedTuple):
-    """What a rank asks of all ranks through the control vector.
-
-    Attributes:
-        save: to write a set; rank 0's clock decides it.
-        failure: to end, because rank 0 could not write a set.
-        stop: to save and end; any rank may be told to.
-    """
-
-    save: bool = False
-    failure: bool = False
-    stop: bool = False
-
-
-class Loss:
-    """The mean loss of a global batch, perhaps not computed yet: `float()` of it waits."""
-
-    def __init__(self, loss_sum: Any, num_samples: int) -> None:
-        """Take the sum over the batch's samples, a number or `(1,)` on a device."""
-        self._loss_sum = loss_sum
-        self._num_samples = num_samples
-
-    def __float__(self) -> float:
-        """The mean, in float64."""
-        total = self._loss_sum if isinstance(self._loss_sum, float) else self._loss_sum.asscalar()
-        return float(total) / self._num_samples
-
-
-class _Update(NamedTuple):
-    """An update that is to be judged: its iteration, size and loss, and what is known of its sums."""
-
-    t: int
-    num_samples: int
-    loss: Loss
-    control: Control
-    taken: Any
 
 
 class Learner:
@@ -148,7 +111,7 @@ class Learner:
             self._before = self._sums.statistics.copy()
         self._gauge = Gauge(self._sums)
         self._waits = world.size > 1 or skip_nonfinite or clip_norm is not None
-        self._unread: _Update | None = None
+        self._unread: Update | None = None
         self.gradient_norm: float | None = None
         self.loss: float | None = None
         self.skipped = 0
@@ -189,7 +152,7 @@ class Learner:
         self._fold.finish()
         control = self._sum_over_ranks(batch, ask or Requests())
         loss, divisor = Loss(control.loss_sum, batch.num_samples), float(batch.num_samples)
-        update = _Update(t, batch.num_samples, loss, control, self._gauge.take())
+        update = Update(t, batch.num_samples, loss, control, self._gauge.take())
         if self._waits:
             if not self._check(update):
                 self._restore_statistics()
@@ -319,9 +282,9 @@ class Learner:
         if self._before is not None:
             self._before.copyto(self._sums.statistics)
 
-    def _check(self, update: _Update) -> bool:
+    def _check(self, update: Update) -> bool:
         """Whether an update may be applied; every rank reads the same numbers and decides alike."""
-        t, num_samples, mean_loss, control, taken = update
+        t, num_samples, loss, control, taken = update
         strangers = self._sums.strangers()
         if strangers:
             raise ConfigError(
@@ -336,16 +299,11 @@ class Learner:
             ).on_all_ranks()
         asked = (control.save > 0, control.failure > 0, control.stop > 0)
         self._requests = Requests(*(old or new for old, new in zip(self._requests, asked, strict=True)))
-        self.gradient_norm = norm / num_samples
-        self.loss = loss = float(mean_loss)
-        if np.isfinite(loss) and np.isfinite(self.gradient_norm) and statistics_finite:
+        verdict = Verdict(t, float(loss), norm / num_samples, statistics_finite)
+        self.loss, self.gradient_norm = verdict.loss, verdict.gradient_norm
+        if verdict.is_finite:
             return True
         if self._skip_nonfinite:
             self.skipped += 1
             return False
-        statistics = "" if statistics_finite else ", and running statistics are not finite or beyond 1e19"
-        raise DivergedError(
-            f"iteration {t}: the loss is {loss:g} and the gradient's norm {self.gradient_norm:g}{statistics}; "
-            "the weights are of no use any more. Lower the learning rate, warm up longer, clip the gradient "
-            "(optimizer.clip_norm), or look for NaN in the data"
-        ).at(t)
+        raise DivergedError(str(verdict)).at(t)

@@ -1,4 +1,4 @@
-"""Where an update's sums lie, in which order shards are added to them, and what they are judged by.
+"""Where an update's sums lie, and in which order shards are added to them.
 
 All gradients lie in one piece of memory, and so do all running statistics behind them: one addition, one message and
 one measurement instead of one for each parameter.
@@ -12,33 +12,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import mxnet as mx
 import numpy as np
 import numpy.typing as npt
-
-_PIECE = 1 << 20  # numbers that one dot product adds up in float32 before float64 takes over
-
-
-class Control(NamedTuple):
-    """What every rank says of an update, summed over shards (float64): the base of every shared decision.
-
-    Attributes:
-        loss_sum: sum of the samples' losses; in a world of one `(1,)` on the device, where nobody need wait for it.
-        num_samples: samples in the global batch.
-        num_shards: shards that were not empty.
-        save: whether rank 0 asks for a set to be written.
-        failure: whether rank 0 could not write one.
-        stop: how many ranks were asked to stop.
-    """
-
-    loss_sum: Any
-    num_samples: float
-    num_shards: float
-    save: float
-    failure: float
-    stop: float
 
 
 class Buffer:
@@ -174,45 +152,6 @@ class Fold:
             mx.nd.elemwise_add(array, term, out=array)
         self._digits[digit] = None
         self._spare.append(other)
-
-
-class Measured(NamedTuple):
-    """What an update has to be judged by, read from the device.
-
-    Attributes:
-        control: the summed control vector.
-        gradient_norm: Euclidean norm of the gradient's sum over samples.
-        statistics_finite: whether all running statistics are finite.
-    """
-
-    control: Control
-    gradient_norm: float
-    statistics_finite: bool
-
-
-class Gauge:
-    """Measures sums on the device, so that reading the result is the only thing that waits.
-
-    A NaN does not always reach the loss (oneDNN's ReLU turns it into 0), while it stays in weights and running
-    statistics for good; so the gradient and the statistics are looked at too. Their dot products with themselves are
-    the cheapest pass over them: a hundredth of the time of MXNet's own `multi_all_finite`.
-    """
-
-    def __init__(self, sums: Sums) -> None:
-        """Bind the memory that holds the sums."""
-        pieces = [sums.gradients[i : i + _PIECE] for i in range(0, sums.gradients.size, _PIECE)]
-        self._num_gradients = len(pieces)
-        self._pieces = pieces if sums.statistics is None else [*pieces, sums.statistics]
-
-    def take(self) -> Any:
-        """Measure what the memory holds now; returns at once, with a device array for `read`."""
-        return mx.nd.concat(*[mx.nd.dot(piece, piece) for piece in self._pieces], dim=0)
-
-    def read(self, taken: Any) -> tuple[float, bool]:
-        """The gradient's Euclidean norm, and whether all running statistics are finite; waits until they are there."""
-        squares = taken.asnumpy().astype(np.float64)
-        gradients, statistics = squares[: self._num_gradients], squares[self._num_gradients :]
-        return float(np.sqrt(gradients.sum())), bool(np.isfinite(statistics).all())
 
 
 def _seen_from_host(array: Any) -> npt.NDArray[Any]:

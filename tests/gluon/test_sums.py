@@ -6,7 +6,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from harness.gluon.reduce import Buffer, Fold, Gauge, Sums, visiting_order
+from harness.gluon.judge import Gauge
+from harness.gluon.sums import Buffer, Fold, Sums, visiting_order
 
 
 def tree_sum(values: list[np.ndarray]) -> np.ndarray:
