@@ -6,6 +6,7 @@ they find each other and an environment that says where it is, happens here afte
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 from contextlib import suppress
@@ -82,7 +83,7 @@ def slots(places: list[tuple[str, int]]) -> list[tuple[str, int, int, int, int, 
 
 def _check_installed() -> None:
     try:
-        import horovod.mxnet  # noqa: F401
+        importlib.import_module("horovod.mxnet")
     except ImportError as error:
         raise ConfigError(
             f"comm: horovod, but Horovod for MXNet cannot be imported ({error}); run `make setup`, or set comm: mpi"
