@@ -97,6 +97,7 @@ class Learner:
         statistics = [p for p in self.parameters.values() if p.name in graph.statistics]
         self._sums = Sums(trainable, statistics, self._ctx)
         self._loss_sum = mx.nd.zeros((1,), ctx=self._ctx, dtype=np.float64)
+        self._has_predicted = True
         self._control = Buffer(len(Control._fields), self._ctx, np.float64)
         self._fold = Fold([self._sums.buffer.array, self._loss_sum])
         self._player = ShardPlayer(net, loss, self._ctx, trainable, seed, graph)
@@ -141,6 +142,9 @@ class Learner:
             DisagreementError: if the ranks' samples do not add up to the global batch.
         """
         batch = self.stream(t)
+        if self._has_predicted:
+            self._sums.lay_out_weights()
+            self._has_predicted = False
         if self._sums.statistics is not None and self._before is not None:
             self._sums.statistics.copyto(self._before)
         for position, shard in enumerate(batch.batches):
@@ -189,6 +193,7 @@ class Learner:
     def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Predictions `(n, ...)` and losses `(n,)` of samples, in predict mode."""
         self.finish()
+        self._has_predicted = True
         prediction, losses = self._player.predict(data, label)
         return prediction.asnumpy(), losses.asnumpy()
 

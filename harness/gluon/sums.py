@@ -18,6 +18,8 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
+_ALIGNED = 16  # numbers; every part begins on a cache line, and what lies between parts stays 0
+
 
 class Buffer:
     """A one-dimensional array on a device, and the same memory seen from the host where the device is the CPU.
@@ -64,9 +66,9 @@ class Sums:
             ctx: their device.
         """
         sizes = [int(np.prod(parameter.shape)) for parameter in (*trainable.values(), *statistics)]
-        self.buffer = Buffer(sum(sizes), ctx, np.float32)
-        ends = np.cumsum(sizes).tolist()
-        parts = [self.buffer.array[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+        begins = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
+        self.buffer = Buffer(begins[-1], ctx, np.float32)
+        parts = [self.buffer.array[begin : begin + size] for begin, size in zip(begins, sizes, strict=False)]
         self._trainable = trainable
         self._views = []
         for parameter, part in zip(trainable.values(), parts, strict=False):
@@ -78,9 +80,23 @@ class Sums:
             view = part.reshape(parameter.shape)
             parameter.data(ctx).copyto(view)
             parameter._data = [view]
-        size = sum(sizes[: len(trainable)])
-        self.gradients = self.buffer.array[:size]
-        self.statistics = self.buffer.array[size:] if statistics else None
+        end = begins[len(trainable)]
+        self.gradients = self.buffer.array[:end]
+        self.statistics = self.buffer.array[end:] if statistics else None
+
+    def lay_out_weights(self) -> None:
+        """Put weights back into plain layout, which a forward in predict mode has changed for itself (oneDNN).
+
+        Training would turn them round in every forward, and update a copy of each: a tenth of the time of ResNet-18.
+        """
+        for parameter, gradient in zip(self._trainable.values(), self._views, strict=True):
+            laid_out = parameter._data[0]
+            if laid_out.context.device_type != "cpu" or laid_out.ndim < 2:
+                continue
+            plain = mx.nd.empty(laid_out.shape, ctx=laid_out.context, dtype=laid_out.dtype)
+            laid_out.copyto(plain)
+            parameter._data = [plain]
+            mx.autograd.mark_variables([plain], [gradient], parameter.grad_req)
 
     def strangers(self) -> list[str]:
         """The parameters whose gradient is no longer the part of the buffer that they were given."""
