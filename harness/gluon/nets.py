@@ -31,6 +31,21 @@ def mnist_cnn(classes: int = 10) -> nn.HybridSequential:
     return net
 
 
+def lenet(classes: int = 10) -> nn.HybridSequential:
+    """The network of MXNet's MNIST tutorial, after LeNet-5 (LeCun et al. 1998)."""
+    net = nn.HybridSequential()
+    net.add(
+        nn.Conv2D(20, kernel_size=5, activation="tanh"),
+        nn.MaxPool2D(2, 2),
+        nn.Conv2D(50, kernel_size=5, activation="tanh"),
+        nn.MaxPool2D(2, 2),
+        nn.Flatten(),
+        nn.Dense(500, activation="tanh"),
+        nn.Dense(classes),
+    )
+    return net
+
+
 def cnn(
     classes: int = 10,
     channels: Sequence[int] = (32, 64),
@@ -63,7 +78,12 @@ def mlp(classes: int = 10, hidden: Sequence[int] = (64,), dropout: float = 0.0) 
     return net
 
 
-OWN_NETWORKS: dict[str, Callable[..., nn.HybridSequential]] = {"mnist_cnn": mnist_cnn, "cnn": cnn, "mlp": mlp}
+OWN_NETWORKS: dict[str, Callable[..., nn.HybridSequential]] = {
+    "mnist_cnn": mnist_cnn,
+    "lenet": lenet,
+    "cnn": cnn,
+    "mlp": mlp,
+}
 LOSSES: dict[str, type[mx.gluon.loss.Loss]] = {
     "softmax_cross_entropy": mx.gluon.loss.SoftmaxCrossEntropyLoss,
     "sigmoid_binary_cross_entropy": mx.gluon.loss.SigmoidBinaryCrossEntropyLoss,
