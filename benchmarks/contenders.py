@@ -137,7 +137,9 @@ def torch(network: str) -> Callable[[], None]:
     pt.set_num_threads(1)
     dist.init_process_group("gloo")
     pt.manual_seed(0)
-    net = nn.parallel.DistributedDataParallel({"lenet": _torch_lenet, "mnist_cnn": _torch_cnn, "resnet18_v2": _torch_resnet}[network]())
+    net = nn.parallel.DistributedDataParallel(
+        {"lenet": _torch_lenet, "mnist_cnn": _torch_cnn, "resnet18_v2": _torch_resnet}[network]()
+    )
     optimizer = pt.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     source = batches(network)
 

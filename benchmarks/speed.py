@@ -52,7 +52,12 @@ def harness(launcher: list[str], *settings: str) -> list[str]:
         "lr={{schedule: {{constant: {{lr: 0.01}}}}}}",
         *settings,
     ]
-    return [*launcher, sys.executable, str(ROOT / "launch/train.py"), *[word for a in arguments for word in ("--set", a)]]
+    return [
+        *launcher,
+        sys.executable,
+        str(ROOT / "launch/train.py"),
+        *[word for a in arguments for word in ("--set", a)],
+    ]
 
 
 def contenders(np: str) -> dict[str, list[str]]:
@@ -105,9 +110,9 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def measure(network: str, np: str, rounds: int) -> dict[str, list[float]]:
+def measure(network: str, np: str, rounds: int, only: str) -> dict[str, list[float]]:
     """Images a second of every contender, a number a round."""
-    commands = contenders(np)
+    commands = {name: command for name, command in contenders(np).items() if only in name}
     found: dict[str, list[float]] = {name: [] for name in commands}
     data, ranks = ("pictures", 1) if np == "pipeline" else ("in_memory", int(np))
     for number in range(rounds):
@@ -138,10 +143,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=ITERATIONS, default="lenet")
     parser.add_argument("--np", default="1", choices=["1", "2", "4", "8", "pipeline"])
+    parser.add_argument("--only", default="", metavar="WORD", help="only contenders whose name has it")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    found = measure(options.network, options.np, options.rounds)
+    found = measure(options.network, options.np, options.rounds, options.only)
     title = f"{options.network}, {options.np}, {options.rounds} rounds, {platform.machine()}, {os.cpu_count()} cores"
     print("\n".join([title, "", *table(found)]))
     if options.json:
