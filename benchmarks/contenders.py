@@ -1,7 +1,7 @@
 """The loops that the harness is measured against, each as people write it; run by `speed.py`.
 
-`python contenders.py LOOP NETWORK ITERATIONS` trains on random numbers that lie in memory and prints the images a second
-of each window of iterations after the first, as JSON; under a launcher one line for every rank.
+`python contenders.py LOOP NETWORK ITERATIONS` trains on random numbers that lie in memory and prints the images a
+second of each window of iterations after the first, as JSON; under a launcher one line for every rank.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ bytes that are shuffled and normalised). The first quarter of its iterations war
 other three, summed over its processes. In every round each contender runs once, in another order; a ratio is taken
 within a round, and what counts is its lower quartile.
 
-    python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|pipeline] [--rounds 15] [--json FILE]
+    python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|pipeline] [--rounds 15]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BIN = Path(sys.executable).parent
 ITERATIONS = {"lenet": 400, "mnist_cnn": 800, "resnet18_v2": 40}
 
 
-def loop(name: str, launcher: list[str], np: int) -> list[str]:
+def loop(name: str, launcher: list[str]) -> list[str]:
     """The command of one of the usual loops."""
     return [*launcher, sys.executable, str(ROOT / "benchmarks/contenders.py"), name, "{network}", "{iterations}"]
 
@@ -64,19 +64,19 @@ def contenders(np: str) -> dict[str, list[str]]:
     """Commands by name; the first is the one that the others are compared with."""
     if np == "pipeline":
         normalised = "data.augment={{mean: [0.5], std: [0.25]}}"
-        return {"harness": harness([], normalised), "DataLoader": loop("dataloader", [], 1)}
+        return {"harness": harness([], normalised), "DataLoader": loop("dataloader", [])}
     if np == "1":
-        return {"harness": harness([]), "bare Gluon": loop("gluon", [], 1)}
+        return {"harness": harness([]), "bare Gluon": loop("gluon", [])}
     mpirun, horovodrun = [[str(BIN / name), "-np", np] for name in ("mpirun", "horovodrun")]
     found = {
         "harness, mpirun": harness(mpirun),
         "harness, horovodrun": harness(horovodrun),
-        "hvd.DistributedTrainer": loop("horovod", horovodrun, int(np)),
-        "never talking": loop("gluon", mpirun, int(np)),
+        "hvd.DistributedTrainer": loop("horovod", horovodrun),
+        "never talking": loop("gluon", mpirun),
     }
     if importlib.util.find_spec("torch") is not None:
         run = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={np}"]
-        found["PyTorch DDP"] = [*run, *loop("torch", [], int(np))[1:]]
+        found["PyTorch DDP"] = [*run, *loop("torch", [])[1:]]
     return found
 
 
