@@ -27,6 +27,8 @@ _LIBRARIES = {"mpirun (Open MPI)": "libmpi.so.40"}  # mpi4py itself looks for MP
 class MpiWorld(World):
     """The ranks that `mpirun` or `srun` started."""
 
+    fails_when_lost = False
+
     def __init__(self, launch: Launch) -> None:
         """Join the job.
 

@@ -45,9 +45,11 @@ class World(ABC):
         kind: what carries the collectives, in words.
         last_collective: the name of the one that was begun last.
         num_collectives: how many were begun; a rank that is behind the others is the one they wait for.
+        fails_when_lost: whether a collective that waits for a lost rank raises, and does not wait for ever.
     """
 
     kind: str
+    fails_when_lost = True
 
     def __init__(self, rank: int, size: int, local_rank: int, local_size: int) -> None:
         """Take the numbers; the host's name is asked for."""

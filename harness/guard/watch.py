@@ -29,6 +29,7 @@ _PERIOD_S = 0.25
 _TELL_EVERY_S = 1.0
 _SILENT_S = 5.0  # a rank that tells nothing for so long is not running
 _GRACE_S = 8.0  # from the loss of a rank to the end of those that are left, whatever their main threads do
+_GRACE_IN_VAIN_S = 1.0  # the same where main threads would never hear of it
 
 
 class Place(NamedTuple):
@@ -84,6 +85,7 @@ class Guard:
         self._peers: dict[int, Peer] = {}
         self._lost: str | None = None
         self._lost_s = 0.0
+        self._grace_s = _GRACE_S if world.fails_when_lost else _GRACE_IN_VAIN_S
         self._heard_of_loss = threading.Event()
         self._told_s = 0.0
         self._stalled_s: float | None = None
@@ -223,7 +225,7 @@ class Guard:
                 os._exit(self._exit[1])
             return
         if self._lost is not None:
-            if now - self._lost_s > _GRACE_S:
+            if now - self._lost_s > self._grace_s:
                 self._end(self._lost)
             return
         if now - self._place.since_s > self._place.limit_s and self._stalled_s is None:

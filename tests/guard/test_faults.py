@@ -57,10 +57,34 @@ def test_the_others_end_in_time_and_say_why(attempt, tmp_path, fault, where, np)
             assert failure["ended_at"] - struck < 10
         if rank != 1:
             assert failure["place"] == PLACES[where]
-            assert failure["collective"] in ("update", "evaluation")
+            assert failure["collective"] in ("update", "update.control", "evaluation")
             assert f"{failure['collective']!r} in {PLACES[where]}" in ended.text
     assert ended.outcome["exit_code"] == 7
     assert re.search(pattern, ended.outcome["cause"])
+
+
+@pytest.mark.parametrize(("fault", "where"), [("raise", "50"), ("exit", "evaluation"), ("sleep", "50")])
+def test_the_ranks_of_mpirun_say_why_too(attempt, tmp_path, fault, where):
+    ended = attempt(*LIMITS, faults=f"{fault}@{where}:1", launcher="mpirun")
+    struck = float(re.search(r"STRIKE \w+ ([\d.]+)", ended.text)[1])
+    assert not still_running(tmp_path)
+    pattern = CAUSES[fault].format(place=PLACES[where])
+    assert set(ended.failures) == {0, 1}
+    for failure in ended.failures.values():
+        assert failure["exit_code"] == 7
+        assert re.search(pattern, failure["cause"]), failure["cause"]
+        assert failure["ended_at"] - struck < (STALL_S + 15 if fault == "sleep" else 10)
+    assert ended.outcome["exit_code"] == 7
+    assert re.search(pattern, ended.outcome["cause"])
+
+
+def test_mpirun_ends_all_ranks_itself_when_one_is_killed(attempt, tmp_path):
+    """The launcher leaves the others no time to say anything: a job without an outcome, which may be started again."""
+    ended = attempt(*LIMITS, faults="kill@50:1", launcher="mpirun")
+    assert ended.code != 0
+    assert ended.took_s < 20
+    assert ended.outcome is None or ended.outcome["exit_code"] == 7
+    assert not still_running(tmp_path)
 
 
 def test_rank_0_may_be_the_one(attempt):

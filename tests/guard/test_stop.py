@@ -61,6 +61,13 @@ def test_a_signal_to_one_rank_stops_all_after_saving(attempt, straight, t, rank)
     assert essence(ended.folder) == metrics
 
 
+def test_a_signal_under_mpirun_and_going_on_under_horovodrun(attempt, straight):
+    ended = attempt(faults="term@77:1", options=("--resume", "auto"), launcher="mpirun")
+    assert ended.outcome["exit_code"] == 75
+    ended = attempt(options=("--resume", "auto"), exit_code=0)
+    assert ended.digest == straight[0]
+
+
 def test_during_an_evaluation_on_one_process(attempt, straight):
     ended = attempt(faults="term@evaluation:0", np=None, options=("--emulate-np", "2", "--resume", "auto"))
     assert (ended.code, ended.outcome["exit_code"]) == (75, 75)

@@ -14,7 +14,7 @@ import time
 
 import harness.guard.watch
 
-RANK = os.environ.get("HOROVOD_RANK", "0")
+RANK = os.environ.get("HOROVOD_RANK", os.environ.get("PMI_RANK", "0"))
 faults = [part.split(":")[0].split("@") for part in sys.argv.pop(1).split(",") if part.split(":")[1] == RANK]
 is_slow = False
 
