@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,10 +59,9 @@ class HorovodWorld(World):
             return array.copy()
         return self._on_array(array, name, lambda sent: self._hvd.allreduce(sent, name=name, op=self._hvd.Sum))
 
-    def sum_buffers(self, buffers: Sequence[Buffer], name: str) -> None:
-        """See `World`; one group of Horovod, so one negotiation."""
-        arrays = [buffer.array for buffer in buffers]
-        self._named(name, lambda: self._hvd.grouped_allreduce_(arrays, name=name, op=self._hvd.Sum))
+    def sum_buffer(self, buffer: Buffer, name: str) -> None:
+        """See `World`."""
+        self._named(name, lambda: self._hvd.allreduce_(buffer.array, name=name, op=self._hvd.Sum))
 
     def broadcast(self, array: Array, name: str) -> Array:
         """See `World`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,9 +52,12 @@ class MpiWorld(World):
         self._named(name, lambda: self._fold.fold(total.reshape(-1)))
         return total
 
-    def sum_buffers(self, buffers: Sequence[Buffer], name: str) -> None:
+    def sum_buffer(self, buffer: Buffer, name: str) -> None:
         """See `World`; returns when it is done."""
-        self._named(name, lambda: self._sum(buffers))
+        buffer.array.wait_to_read()
+        array = buffer.host
+        assert array is not None  # connect gives this world to CPU arrays alone
+        self._named(name, lambda: self._fold.fold(array))
 
     def broadcast(self, array: Array, name: str) -> Array:
         """See `World`."""
@@ -77,12 +80,6 @@ class MpiWorld(World):
         if isinstance(error, self._mpi.Exception):
             return LostRankError(f"another rank left while this one waited in the collective {self.last_collective!r}")
         return None
-
-    def _sum(self, buffers: Sequence[Buffer]) -> None:
-        for buffer in buffers:
-            buffer.array.wait_to_read()
-            assert buffer.host is not None  # connect gives this world to CPU arrays alone
-            self._fold.fold(buffer.host)
 
     def _exchange(self, sent: Array, received: Array, to: int, source: int) -> None:
         self._comm.Sendrecv(_bytes(sent), to, 0, _bytes(received), source, 0)

@@ -66,8 +66,8 @@ class World(ABC):
         """The sum of the ranks' arrays (same shape and dtype everywhere), as a new array."""
 
     @abstractmethod
-    def sum_buffers(self, buffers: Sequence[Buffer], name: str) -> None:
-        """Replace what buffers of a device hold by the sums over ranks, in place. May return before it is done."""
+    def sum_buffer(self, buffer: Buffer, name: str) -> None:
+        """Replace what a buffer of a device holds by the sum over ranks, in place. May return before it is done."""
 
     @abstractmethod
     def broadcast(self, array: Array, name: str) -> Array:
@@ -160,7 +160,7 @@ class SingleWorld(World):
         """See `World`."""
         return array.copy()
 
-    def sum_buffers(self, buffers: Sequence[Buffer], name: str) -> None:
+    def sum_buffer(self, buffer: Buffer, name: str) -> None:
         """See `World`."""
         return
 

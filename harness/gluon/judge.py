@@ -13,10 +13,10 @@ _PIECE = 1 << 20  # numbers that one dot product adds up in float32 before float
 
 
 class Control(NamedTuple):
-    """What every rank says of an update, summed over shards (float64): the base of every shared decision.
+    """What every rank says of an update, summed over shards: the base of every shared decision.
 
     Attributes:
-        loss_sum: sum of the samples' losses; in a world of one `(1,)` on the device, where nobody need wait for it.
+        loss_sum: sum of the samples' losses.
         num_samples: samples in the global batch.
         num_shards: shards that were not empty.
         save: whether rank 0 asks for a set to be written.
@@ -24,7 +24,7 @@ class Control(NamedTuple):
         stop: how many ranks were asked to stop.
     """
 
-    loss_sum: Any
+    loss_sum: float
     num_samples: float
     num_shards: float
     save: float
@@ -49,15 +49,28 @@ class Requests(NamedTuple):
 class Loss:
     """The mean loss of a global batch, perhaps not computed yet: `float()` of it waits."""
 
-    def __init__(self, loss_sum: Any, num_samples: int) -> None:
-        """Take the sum over the batch's samples, a number or `(1,)` on a device."""
-        self._loss_sum = loss_sum
+    def __init__(self, taken: Any, num_samples: int) -> None:
+        """Bind what the gauge took, whose first number is the sum over the batch's samples."""
+        self._taken = taken
         self._num_samples = num_samples
 
     def __float__(self) -> float:
-        """The mean, in float64."""
-        total = self._loss_sum if isinstance(self._loss_sum, float) else self._loss_sum.asscalar()
-        return float(total) / self._num_samples
+        """The mean."""
+        return float(self._taken.asnumpy()[0]) / self._num_samples
+
+
+class Measured(NamedTuple):
+    """What sums hold.
+
+    Attributes:
+        words: what the ranks said.
+        gradient_norm: Euclidean norm of the gradient's sum over samples.
+        statistics_finite: whether all running statistics are finite.
+    """
+
+    words: list[float]
+    gradient_norm: float
+    statistics_finite: bool
 
 
 class Gauge:
@@ -71,18 +84,18 @@ class Gauge:
     def __init__(self, sums: Sums) -> None:
         """Bind the memory that holds the sums."""
         pieces = [sums.gradients[i : i + _PIECE] for i in range(0, sums.gradients.size, _PIECE)]
-        self._num_gradients = len(pieces)
+        self._words = sums.words
+        self._ends = [sums.words.size, sums.words.size + len(pieces)]
         self._pieces = pieces if sums.statistics is None else [*pieces, sums.statistics]
 
     def take(self) -> Any:
         """Measure what the memory holds now; returns at once, with a device array for `read`."""
-        return mx.nd.concat(*[mx.nd.dot(piece, piece) for piece in self._pieces], dim=0)
+        return mx.nd.concat(self._words, *[mx.nd.dot(piece, piece) for piece in self._pieces], dim=0)
 
-    def read(self, taken: Any) -> tuple[float, bool]:
-        """The gradient's Euclidean norm, and whether all running statistics are finite; waits until they are there."""
-        squares = taken.asnumpy().astype(np.float64)
-        gradients, statistics = squares[: self._num_gradients], squares[self._num_gradients :]
-        return float(np.sqrt(gradients.sum())), bool(np.isfinite(statistics).all())
+    def read(self, taken: Any) -> Measured:
+        """The numbers; waits until they are there."""
+        words, gradients, statistics = np.split(taken.asnumpy().astype(np.float64), self._ends)
+        return Measured(words.tolist(), float(np.sqrt(gradients.sum())), bool(np.isfinite(statistics).all()))
 
 
 class Update(NamedTuple):
@@ -91,15 +104,13 @@ class Update(NamedTuple):
     Attributes:
         t: its iteration.
         num_samples: of its global batch, by the order of the data.
-        loss: of it.
-        control: what the ranks said.
+        said: what this rank said of it: all of `Control` but the loss.
         taken: what the gauge took.
     """
 
     t: int
     num_samples: int
-    loss: Loss
-    control: Control
+    said: tuple[float, ...]
     taken: Any
 
 
@@ -108,12 +119,14 @@ class Verdict(NamedTuple):
 
     Attributes:
         t: its iteration.
+        control: what the ranks said.
         loss: the mean over its global batch.
         gradient_norm: Euclidean norm of the mean gradient.
         statistics_finite: whether all running statistics are finite.
     """
 
     t: int
+    control: Control
     loss: float
     gradient_norm: float
     statistics_finite: bool

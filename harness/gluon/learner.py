@@ -17,7 +17,7 @@ from harness.gluon.apply import Applier
 from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
 from harness.gluon.shards import Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
 from harness.gluon.state import State, StateKeeper, misfits, overwrite
-from harness.gluon.sums import Buffer, Fold, Sums, visiting_order
+from harness.gluon.sums import Fold, Sums, visiting_order
 from harness.gluon.weights import read_weights, write_params
 
 _CORRECTED = ("SGD", "NAG", "LARS")
@@ -95,11 +95,9 @@ class Learner:
             net.hybridize(static_alloc=True)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
         statistics = [p for p in self.parameters.values() if p.name in graph.statistics]
-        self._sums = Sums(trainable, statistics, self._ctx)
-        self._loss_sum = mx.nd.zeros((1,), ctx=self._ctx, dtype=np.float64)
+        self._sums = Sums(trainable, statistics, self._ctx, len(Control._fields))
+        self._fold = Fold([self._sums.buffer.array])
         self._has_predicted = True
-        self._control = Buffer(len(Control._fields), self._ctx, np.float64)
-        self._fold = Fold([self._sums.buffer.array, self._loss_sum])
         self._player = ShardPlayer(net, loss, self._ctx, trainable, seed, graph)
         if momentum_correction is None:
             momentum_correction = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
@@ -147,27 +145,32 @@ class Learner:
             self._has_predicted = False
         if self._sums.statistics is not None and self._before is not None:
             self._sums.statistics.copyto(self._before)
+        said = self._say(batch, ask or Requests())
         for position, shard in enumerate(batch.batches):
             if position:
                 self._fold.make_room()
                 self._restore_statistics()
+                self._sums.words[:] = 0
             self._play(t, shard)
             self._fold.push()
         self._fold.finish()
-        control = self._sum_over_ranks(batch, ask or Requests())
-        loss, divisor = Loss(control.loss_sum, batch.num_samples), float(batch.num_samples)
-        update = Update(t, batch.num_samples, loss, control, self._gauge.take())
+        if self.world.size > 1:
+            self.world.sum_buffer(self._sums.buffer, "update")
+        update = Update(t, batch.num_samples, said, self._gauge.take())
+        loss, divisor, num_shards = Loss(update.taken, batch.num_samples), float(batch.num_samples), said[1]
         if self._waits:
-            if not self._check(update):
+            verdict = self._judge(update)
+            if not verdict.is_finite:
                 self._restore_statistics()
                 return loss
-            if self._clip_norm is not None and self.gradient_norm is not None:
-                divisor *= max(1.0, self.gradient_norm / self._clip_norm)
+            num_shards = verdict.control.num_shards
+            if self._clip_norm is not None:
+                divisor *= max(1.0, verdict.gradient_norm / self._clip_norm)
         else:
             self.finish()
             self._unread = update
-        if self._sums.statistics is not None and control.num_shards > 1:
-            self._sums.statistics /= control.num_shards
+        if self._sums.statistics is not None and num_shards > 1:
+            self._sums.statistics /= num_shards
         self._applier.step(t, lr, momentum, divisor)
         return loss
 
@@ -175,7 +178,7 @@ class Learner:
         """Check the last update where its check was put off; call it before the weights are used for anything."""
         if self._unread is not None:
             update, self._unread = self._unread, None
-            self._check(update)
+            self._judge(update)
 
     def check_weights(self, t: int) -> None:
         """Refuse weights or slots that update `t` has made NaN or infinite; the next update would notice it too late.
@@ -264,39 +267,37 @@ class Learner:
         of_root = {name: self.world.broadcast(array.asnumpy(), f"learner.{name}") for name, array in arrays.items()}
         overwrite(arrays, of_root)
 
-    def _play(self, t: int, shard: Batch) -> None:
-        """Leave a shard's gradients, running statistics and loss in the sums."""
-        if not len(shard.data):  # MXNet has no arrays without elements; zeros, which the mean does not count
-            self._sums.buffer.array[:] = 0
-            self._loss_sum[:] = 0
-            return
-        loss_sum = self._player.play(t, shard.shard, shard.data, shard.label)
-        mx.nd.cast(loss_sum, dtype="float64", out=self._loss_sum)
-
-    def _sum_over_ranks(self, batch: GlobalBatch, ask: Requests) -> Control:
+    def _say(self, batch: GlobalBatch, ask: Requests) -> tuple[float, ...]:
+        """Put this rank's words beside its first shard's sums; in a world of one there is nobody to tell."""
         own = [len(shard.data) for shard in batch.batches]
         said = (sum(own), sum(map(bool, own)), *ask)
-        if self.world.size == 1:
-            return Control(self._loss_sum.copy(), *said)
-        self.world.sum_buffers([self._sums.buffer], "update")
-        self._control.write([self._loss_sum.asscalar(), *said])
-        self.world.sum_buffers([self._control], "update.control")
-        return Control(*self._control.read())
+        if self.world.size > 1:
+            self._sums.write_words([0, *said])
+        return said
+
+    def _play(self, t: int, shard: Batch) -> None:
+        """Leave a shard's gradients, running statistics and loss in the sums."""
+        if len(shard.data):
+            loss_sum = self._player.play(t, shard.shard, shard.data, shard.label)
+            loss_sum.copyto(self._sums.words[0:1])
+        else:  # MXNet has no arrays without elements; zeros, which the mean does not count
+            self._sums.clear()
 
     def _restore_statistics(self) -> None:
         if self._before is not None:
             self._before.copyto(self._sums.statistics)
 
-    def _check(self, update: Update) -> bool:
+    def _judge(self, update: Update) -> Verdict:
         """Whether an update may be applied; every rank reads the same numbers and decides alike."""
-        t, num_samples, loss, control, taken = update
+        t, num_samples, said, taken = update
         strangers = self._sums.strangers()
         if strangers:
             raise ConfigError(
                 f"network: the gradient of {', '.join(strangers)} was replaced (a change of grad_req, cast or "
                 "reset_ctx) after the learner was built; do that before"
             )
-        norm, statistics_finite = self._gauge.read(taken)
+        measured = self._gauge.read(taken)
+        control = Control(*measured.words) if self.world.size > 1 else Control(measured.words[0], *said)
         if control.num_samples != num_samples:
             raise DisagreementError(
                 f"iteration {t}: the ranks played {control.num_samples:g} samples, but the global batch has "
@@ -304,11 +305,11 @@ class Learner:
             ).on_all_ranks()
         asked = (control.save > 0, control.failure > 0, control.stop > 0)
         self._requests = Requests(*(old or new for old, new in zip(self._requests, asked, strict=True)))
-        verdict = Verdict(t, float(loss), norm / num_samples, statistics_finite)
-        self.loss, self.gradient_norm = verdict.loss, verdict.gradient_norm
-        if verdict.is_finite:
-            return True
-        if self._skip_nonfinite:
+        self.loss = control.loss_sum / num_samples
+        self.gradient_norm = measured.gradient_norm / num_samples
+        verdict = Verdict(t, control, self.loss, self.gradient_norm, measured.statistics_finite)
+        if not verdict.is_finite:
+            if not self._skip_nonfinite:
+                raise DivergedError(str(verdict)).at(t)
             self.skipped += 1
-            return False
-        raise DivergedError(str(verdict)).at(t)
+        return verdict

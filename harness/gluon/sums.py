@@ -27,47 +27,37 @@ class Buffer:
     Whoever looks at `host` has waited for `array` before; MXNet is not told of what is written there.
     """
 
-    def __init__(self, size: int, ctx: Any, dtype: type[np.generic]) -> None:
-        """Zeros."""
-        self.array = mx.nd.zeros((size,), ctx=ctx, dtype=dtype)
+    def __init__(self, size: int, ctx: Any) -> None:
+        """Zeros, float32."""
+        self.array = mx.nd.zeros((size,), ctx=ctx)
         self.array.wait_to_read()
         self.host = _seen_from_host(self.array) if ctx.device_type == "cpu" else None
-
-    def write(self, values: Sequence[float]) -> None:
-        """Fill a small buffer that nothing pending uses."""
-        if self.host is None:
-            self.array[:] = mx.nd.array(values, ctx=self.array.context, dtype=self.array.dtype)
-        else:
-            self.host[:] = values
-
-    def read(self) -> list[float]:
-        """What a small buffer holds; waits for it."""
-        if self.host is None:
-            return list(self.array.asnumpy().tolist())
-        self.array.wait_to_read()
-        return list(self.host.tolist())
 
 
 class Sums:
     """Memory for the gradients and the running statistics of a network, of which parameters see their parts.
 
+    Behind them lie a few words that ranks say of an update; as float32, which counts exactly to 16 million samples.
+
     Attributes:
         buffer: all of it.
         gradients: the part with the gradients.
         statistics: the part with the running statistics; `None` where there are none.
+        words: the part with the words.
     """
 
-    def __init__(self, trainable: Mapping[str, Any], statistics: Sequence[Any], ctx: Any) -> None:
+    def __init__(self, trainable: Mapping[str, Any], statistics: Sequence[Any], ctx: Any, num_words: int = 1) -> None:
         """Move gradients and statistics into one buffer.
 
         Args:
             trainable: parameters with a gradient, by structural name.
             statistics: parameters that a training forward changes.
             ctx: their device.
+            num_words: how many words there are.
         """
         sizes = [int(np.prod(parameter.shape)) for parameter in (*trainable.values(), *statistics)]
         begins = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
-        self.buffer = Buffer(begins[-1], ctx, np.float32)
+        self.buffer = Buffer(begins[-1] + num_words, ctx)
         parts = [self.buffer.array[begin : begin + size] for begin, size in zip(begins, sizes, strict=False)]
         self._trainable = trainable
         self._views = []
@@ -82,7 +72,19 @@ class Sums:
             parameter._data = [view]
         end = begins[len(trainable)]
         self.gradients = self.buffer.array[:end]
-        self.statistics = self.buffer.array[end:] if statistics else None
+        self.statistics = self.buffer.array[end : begins[-1]] if statistics else None
+        self.words = self.buffer.array[begins[-1] :]
+
+    def write_words(self, values: Sequence[float]) -> None:
+        """Say words of an update; nothing pending may use them, or write to the buffer other than a shard's forward."""
+        if self.buffer.host is None:
+            self.words[:] = mx.nd.array(values, ctx=self.words.context)
+        else:
+            self.buffer.host[-len(values) :] = values
+
+    def clear(self) -> None:
+        """Zero everything but the words after the first, which is the loss."""
+        self.buffer.array[: self.buffer.array.size - self.words.size + 1] = 0
 
     def lay_out_weights(self) -> None:
         """Put weights back into plain layout, which a forward in predict mode has changed for itself (oneDNN).

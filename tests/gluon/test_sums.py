@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.gluon.judge import Gauge
-from harness.gluon.sums import Buffer, Fold, Sums, visiting_order
+from harness.gluon.sums import Fold, Sums, visiting_order
 
 
 def tree_sum(values: list[np.ndarray]) -> np.ndarray:
@@ -80,7 +80,7 @@ def sums_of(shapes, statistic=None):
     statistics = [] if statistic is None else [mx.gluon.Parameter("s", shape=statistic, grad_req="null", init="ones")]
     for parameter in (*parameters.values(), *statistics):
         parameter.initialize()
-    return parameters, statistics, Sums(parameters, statistics, mx.cpu())
+    return parameters, statistics, Sums(parameters, statistics, mx.cpu(), 3)
 
 
 def test_parameters_see_their_parts_of_the_sums():
@@ -94,7 +94,7 @@ def test_parameters_see_their_parts_of_the_sums():
     np.testing.assert_array_equal(sums.statistics.asnumpy()[:5], np.ones(5))
     statistic.data()[:] = 3
     mx.nd.waitall()
-    np.testing.assert_array_equal(sums.buffer.host, [*found, 3, 3, 3, 3, 3, *[0] * 11])
+    np.testing.assert_array_equal(sums.buffer.host, [*found, 3, 3, 3, 3, 3, *[0] * 14])
     sums.buffer.host[16:20] = 8
     np.testing.assert_array_equal(parameters["1"].grad().asnumpy(), [8, 8, 8, 8])
     assert sums.strangers() == []
@@ -102,11 +102,16 @@ def test_parameters_see_their_parts_of_the_sums():
     assert sums.strangers() == ["1"]
 
 
-def test_a_small_buffer_is_written_and_read():
-    buffer = Buffer(3, mx.cpu(), np.float64)
-    buffer.write([1 + 2.0**-40, 2, 3])
-    assert buffer.read() == [1 + 2.0**-40, 2, 3]
-    np.testing.assert_array_equal(buffer.array.asnumpy(), [1 + 2.0**-40, 2, 3])
+def test_words_lie_behind_everything_and_are_kept_when_the_rest_is_cleared():
+    parameters, _, sums = sums_of([(2, 3)])
+    sums.gradients[:] = 7
+    mx.nd.waitall()
+    sums.write_words([1.5, 2, 3])
+    assert sums.words.asnumpy().tolist() == [1.5, 2, 3]
+    np.testing.assert_array_equal(parameters["0"].grad().asnumpy(), np.full((2, 3), 7))
+    sums.clear()
+    assert sums.words.asnumpy().tolist() == [0, 2, 3]
+    assert not sums.gradients.asnumpy().any()
 
 
 def test_a_gauge_measures_sums():
@@ -114,14 +119,15 @@ def test_a_gauge_measures_sums():
     sums.gradients[:] = 0
     sums.gradients[1], sums.gradients[16] = 3, 4
     gauge = Gauge(sums)
-    assert gauge.read(gauge.take()) == (5.0, True)
+    sums.write_words([0.5, 2, 1])
+    assert gauge.read(gauge.take()) == ([0.5, 2, 1], 5.0, True)
 
 
 def test_the_norm_of_a_large_gradient_is_exact_to_rounding():
     _, _, sums = sums_of([(11_000_000,)])
     values = np.random.default_rng(0).normal(size=11_000_000).astype(np.float32)
     sums.gradients[:] = mx.nd.array(values)
-    norm, _ = Gauge(sums).read(Gauge(sums).take())
+    norm = Gauge(sums).read(Gauge(sums).take()).gradient_norm
     assert norm == pytest.approx(np.linalg.norm(values.astype(np.float64)), rel=1e-5)
 
 
@@ -130,8 +136,8 @@ def test_a_gauge_sees_one_bad_element(bad):
     _, _, sums = sums_of([(50, 50)], statistic=(5,))
     gauge = Gauge(sums)
     sums.gradients[1731] = bad
-    norm, statistics_finite = gauge.read(gauge.take())
+    _, norm, statistics_finite = gauge.read(gauge.take())
     assert not np.isfinite(norm)
     assert statistics_finite
     sums.statistics[2] = bad
-    assert not gauge.read(gauge.take())[1]
+    assert not gauge.read(gauge.take()).statistics_finite

@@ -57,7 +57,7 @@ def test_the_others_end_in_time_and_say_why(attempt, tmp_path, fault, where, np)
             assert failure["ended_at"] - struck < 10
         if rank != 1:
             assert failure["place"] == PLACES[where]
-            assert failure["collective"] in ("update", "update.control", "evaluation")
+            assert failure["collective"] in ("update", "evaluation")
             assert f"{failure['collective']!r} in {PLACES[where]}" in ended.text
     assert ended.outcome["exit_code"] == 7
     assert re.search(pattern, ended.outcome["cause"])
