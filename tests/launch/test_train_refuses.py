@@ -32,7 +32,7 @@ CONFIGS = [
     ({"batch": "32"}, "batch", ["must be a mapping with the keys size, shards"]),
     ({"seed": "1:30"}, "seed", ["found '1:30'; must be a whole number"]),
     ({"name": "a/b"}, "name", ["must be letters, digits"]),
-    ({"comm": "mpich"}, "comm", ["must be auto, single or horovod"]),
+    ({"comm": "mpich"}, "comm", ["must be auto, single, horovod or mpi"]),
     ({"device": "tpu"}, "device", ["must be auto, cpu or gpu"]),
     ({"threads_per_rank": "0"}, "threads_per_rank", ["must be auto, or a whole number of at least 1"]),
     ({"amp": "true"}, "amp", ["mixed precision is not supported", "remove it"]),
