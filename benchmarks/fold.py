@@ -1,0 +1,106 @@
+#!/usr/bin/env python
+"""How long ranks take to sum an array: the fold of the harness against MPI_Allreduce of the same library.
+
+Both sum the same memory in place, in turns, within one job. A time is that of the slowest rank, from a common start; a
+ratio is taken within a turn, and what counts is its lower quartile.
+
+    python benchmarks/fold.py [--np 2 4] [--megabytes 44 0.7] [--rounds 30] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+
+
+def measure(megabytes: float, rounds: int) -> dict[str, Any]:
+    """Seconds of both in every round, the same on every rank; runs under mpirun."""
+    import mxnet as mx
+
+    from harness.comm import connect
+    from harness.gluon.sums import Buffer
+
+    world = connect("mpi", device="cpu")
+    from mpi4py import MPI  # once the world has chosen its library
+
+    comm = MPI.COMM_WORLD
+    buffer = Buffer(int(megabytes * 1e6 / 4), mx.cpu())
+    array = buffer.host
+    assert array is not None
+    repeats = max(1, int(20 / megabytes))
+
+    def fold() -> None:
+        world.sum_buffer(buffer, "fold")
+
+    def allreduce() -> None:
+        comm.Allreduce(MPI.IN_PLACE, array, op=MPI.SUM)
+
+    def seconds(call: Callable[[], None]) -> float:
+        array.fill(1)
+        comm.Barrier()
+        began = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        return float(comm.allreduce(time.perf_counter() - began, op=MPI.MAX)) / repeats
+
+    calls = {"fold": fold, "allreduce": allreduce}
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 2):  # the first two warm up
+        for name in list(calls)[:: 1 if number % 2 else -1]:
+            taken = seconds(calls[name])
+            if number >= 2:
+                found[name].append(taken)
+    return {"kind": world.kind, "np": world.size, "megabytes": megabytes, "seconds": found}
+
+
+def main() -> None:
+    """Start the jobs, and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--np", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--megabytes", type=float, nargs="+", default=[44, 0.7])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--rank-of", type=float, metavar="MEGABYTES", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rank_of:
+        result = measure(options.rank_of, options.rounds)
+        if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "0":
+            print(json.dumps(result), flush=True)
+        return
+    found = []
+    print("| ranks | MB | fold, ms | MPI_Allreduce, ms | ratio (quartiles) |\n|---|---|---|---|---|")
+    for np_ in options.np:
+        for megabytes in options.megabytes:
+            own = [sys.executable, __file__, "--rank-of", str(megabytes), "--rounds", str(options.rounds)]
+            environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+            command = [str(BIN / "mpirun"), "-np", str(np_), *own]
+            done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=900)
+            if done.returncode:
+                raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}")
+            result = json.loads(done.stdout.strip().splitlines()[-1])
+            found.append(result)
+            ours, theirs = result["seconds"]["fold"], result["seconds"]["allreduce"]
+            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+            milliseconds = [1000 * statistics.median(values) for values in (ours, theirs)]
+            print(
+                f"| {np_} | {megabytes:g} | {milliseconds[0]:.2f} | {milliseconds[1]:.2f} | {middle:.2f} "
+                f"({low:.2f} to {high:.2f}) |",
+                flush=True,
+            )
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
