@@ -13,6 +13,9 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from harness.config import LRConfig, Problem, config_error
 from harness.schedules import (
     FactorSchedule,
@@ -25,11 +28,12 @@ from harness.schedules import (
     breakpoints_of,
     length_of,
 )
-from harness.schedules.base import mix
+from harness.schedules.base import mix, mix_many, piecewise, values_of
 from harness.sizes import Sizes
 from harness.units import round_position
 
 MAX_CSV_ROWS = 10_000
+_PIECE = 1 << 15  # iterations that are evaluated at a time, so that they stay in the cache
 _LARGEST = 3.4028234663852886e38  # a float32, which is what parameters are
 
 
@@ -88,6 +92,30 @@ class LRPlan:
             return float(self._schedule(t - self._shift))
         goal = float(self._schedule(length - self._shift))
         return mix(self._warmup_start, goal, t / length)
+
+    def lrs(self, t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """`lr(t)` of many iterations at once, `(n,)`, with the very same bits."""
+        values = np.empty(t.shape)
+        for begin in range(0, t.size, _PIECE):
+            values[begin : begin + _PIECE] = self._lrs(t[begin : begin + _PIECE])
+        return values
+
+    def _lrs(self, t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        length = self._warmup_length
+
+        def warmup(t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            goal = float(self._schedule(length - self._shift))
+            return mix_many(self._warmup_start, goal, t / length)
+
+        def after(t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            return values_of(self._schedule, t - self._shift)
+
+        values = piecewise(t, [length + 1], [warmup, after]) if length else after(t)
+        for last, factor in self._cuts:
+            values = np.where(t > last, values * factor, values)
+        for last, plan in reversed(self._earlier):
+            values[t <= last] = plan._lrs(t[t <= last])
+        return values
 
     def momentum(self, t: int) -> float | None:
         """The momentum of update `t`, or `None` where the optimizer's own number holds throughout."""

@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 Exchange = Callable[[Array, Array, int, int], None]
 
 _WHOLE_BYTES = 1 << 14  # up to here sending everything at each step is faster than halving
+_BLOCK_BYTES = 1 << 21  # what is folded at a time, so that it is added and sent on while it is in the cache
 
 
 class RankFold:
@@ -55,7 +56,9 @@ class RankFold:
         elif array.nbytes <= _WHOLE_BYTES or array.size < self._size:
             self._fold_whole(array)
         else:
-            self._fold_halves(array)
+            block = _BLOCK_BYTES // array.itemsize
+            for begin in range(0, array.size, block):
+                self._fold_halves(array[begin : begin + block])
 
     def _fold_whole(self, array: Array) -> None:
         received = self._room(array, array.size)

@@ -10,7 +10,6 @@ them, so the bits of a sum depend on S alone and not on how many ranks played th
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,9 +28,12 @@ class Buffer:
 
     def __init__(self, size: int, ctx: Any) -> None:
         """Zeros, float32."""
-        self.array = mx.nd.zeros((size,), ctx=ctx)
-        self.array.wait_to_read()
-        self.host = _seen_from_host(self.array) if ctx.device_type == "cpu" else None
+        self.host: npt.NDArray[Any] | None = None
+        if ctx.device_type == "cpu":
+            self.host = _aligned_zeros(size)
+            self.array = mx.nd.from_numpy(self.host[:], zero_copy=True)  # which makes what it is given read-only
+        else:
+            self.array = mx.nd.zeros((size,), ctx=ctx)
 
 
 class Sums:
@@ -172,12 +174,10 @@ class Fold:
         self._spare.append(other)
 
 
-def _seen_from_host(array: Any) -> npt.NDArray[Any]:
-    """The memory of an array on the CPU, which must not be laid out anew: one dimension is not."""
-    address = ctypes.c_void_p()
-    mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(address)))
-    dtype = np.dtype(array.dtype)
-    if not array.size:
-        return np.empty(0, dtype)
-    memory = (ctypes.c_char * (array.size * dtype.itemsize)).from_address(address.value or 0)
-    return np.frombuffer(memory, dtype)
+def _aligned_zeros(size: int) -> npt.NDArray[Any]:
+    """Memory from NumPy, which asks Linux for huge pages: ranks send it to each other in half the time of MXNet's."""
+    memory = np.empty(size + _ALIGNED, np.float32)
+    begin = -memory.ctypes.data % (_ALIGNED * memory.itemsize) // memory.itemsize
+    aligned = memory[begin : begin + size]
+    aligned.fill(0)
+    return aligned

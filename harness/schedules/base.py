@@ -6,8 +6,15 @@ Knows no particular schedule.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Iterations = npt.NDArray[np.int64]
+Rates = npt.NDArray[np.float64]
 
 ScheduleLike = Callable[[int], float]
 """Anything that maps an iteration to a learning rate and gives the same answer whenever it is asked."""
@@ -25,6 +32,14 @@ class Schedule(ABC):
     def __call__(self, t: int) -> float:
         """The learning rate of iteration `t >= 0`."""
 
+    def values(self, t: Iterations) -> Rates:
+        """`schedule(t)` of many iterations at once, `(n,)`, with the very same bits.
+
+        So it adds, multiplies, divides and takes roots as the call does, and uses no other function of NumPy, whose
+        results differ from one processor to the next.
+        """
+        return np.fromiter(map(self, t.tolist()), np.float64, t.size)
+
     @property
     def total_length(self) -> int | None:
         """The first iteration from which on the value stays the same for ever; None if there is none, or none known.
@@ -40,6 +55,13 @@ class Schedule(ABC):
         with the new one and b - 1 the last with the old. A peak between two iterations counts as the later one.
         """
         return ()
+
+
+def values_of(schedule: ScheduleLike, t: Iterations) -> Rates:
+    """The `values` of a schedule, or of any callable, which is asked one by one."""
+    if isinstance(schedule, Schedule):
+        return schedule.values(t)
+    return np.fromiter(map(schedule, t.tolist()), np.float64, t.size)
 
 
 def length_of(schedule: ScheduleLike) -> int | None:
@@ -68,3 +90,34 @@ def mix(start: float, finish: float, fraction: float) -> float:
     if fraction <= 0.5:
         return start + (finish - start) * fraction
     return finish - (finish - start) * (1.0 - fraction)
+
+
+def mix_many(start: float, finish: float, fraction: Rates) -> Rates:
+    """`mix` of many fractions."""
+    near_start = start + (finish - start) * fraction
+    near_finish = finish - (finish - start) * (1.0 - fraction)
+    return np.where(fraction <= 0.5, near_start, near_finish)
+
+
+def constant(value: float) -> Callable[[Iterations], Rates]:
+    """A piece of `piecewise` that is the same everywhere."""
+    return lambda t: np.full(t.shape, value)
+
+
+def piecewise(t: Iterations, starts: Sequence[int], pieces: Sequence[Callable[[Iterations], Rates]]) -> Rates:
+    """Values of a formula in pieces.
+
+    Args:
+        t: the iterations.
+        starts: where each piece but the first begins, in order.
+        pieces: map iterations to values.
+    """
+    first, last = (bisect_right(starts, int(end)) for end in (t.min(), t.max())) if t.size else (0, 0)
+    if first == last:
+        return pieces[first](t)
+    values = np.empty(t.shape)
+    piece_of = np.searchsorted(starts, t, side="right")
+    for index in range(first, last + 1):
+        inside_piece = piece_of == index
+        values[inside_piece] = pieces[index](t[inside_piece])
+    return values

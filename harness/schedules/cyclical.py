@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness.schedules.adapters import as_schedule
-from harness.schedules.base import Schedule, ScheduleLike, breakpoints_of, inside
+from harness.schedules.base import Iterations, Rates, Schedule, ScheduleLike, breakpoints_of, inside, values_of
 from harness.schedules.bounds import POSITIVE, SHRINK, BoundError, check_counts, keep_numbers
 
 if TYPE_CHECKING:
@@ -55,6 +57,20 @@ class CycleTable:
             return len(starts) - 1 + cycles, offset, self._equal_length
         cycle = bisect_right(starts, t) - 1
         return cycle, t - starts[cycle], starts[cycle + 1] - starts[cycle]
+
+    def find_many(self, t: Iterations) -> tuple[Iterations, Iterations, Iterations]:
+        """`find` of many iterations."""
+        last = int(t.max(initial=0))
+        self.find(last)
+        starts, equal_length = np.array(self._starts), self._equal_length
+        cycle = np.searchsorted(starts, t, side="right") - 1
+        offset = t - starts[cycle]
+        lengths = np.append(np.diff(starts), equal_length or 0)
+        if equal_length is not None:
+            more = np.where(cycle == len(starts) - 1, offset // equal_length, 0)
+            offset -= more * equal_length
+            return cycle + more, offset, lengths[cycle]
+        return cycle, offset, lengths[cycle]
 
     def _reach(self, t: int) -> None:
         while self._equal_length is None and self._starts[-1] <= t:
@@ -139,6 +155,21 @@ class CyclicalSchedule(Schedule):
         cycle, offset, length = self._table.find(t)
         inner = self._built.get(length) or self._inner(length)
         return inner(offset) * self.cycle_magnitude_decay**cycle
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        if not t.size:
+            return np.empty(0)
+        cycle, offset, length = self._table.find_many(t)
+        first = int(cycle.min())
+        heights = np.array([self.cycle_magnitude_decay**number for number in range(first, int(cycle.max()) + 1)])
+        values = np.empty(t.shape)
+        for found in np.unique(length).tolist():
+            inner = self._built.get(found) or self._inner(found)
+            alike = length == found
+            values[alike] = values_of(inner, offset[alike])
+        values *= heights.take(cycle - first)
+        return values
 
     def _inner(self, length: int) -> ScheduleLike:
         inner = as_schedule(self.schedule_class(cycle_length=length, **dict(self.kwargs)))

@@ -6,11 +6,26 @@ Every inner schedule is built or asked once, at construction. Any callable will 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from harness.schedules.adapters import as_schedule, keep_schedule
-from harness.schedules.base import Schedule, ScheduleLike, breakpoints_of, inside, length_of, mix
+from harness.schedules.base import (
+    Iterations,
+    Rates,
+    Schedule,
+    ScheduleLike,
+    breakpoints_of,
+    constant,
+    inside,
+    length_of,
+    mix,
+    mix_many,
+    piecewise,
+    values_of,
+)
 from harness.schedules.bounds import POSITIVE, RATE, BoundError, check_counts, keep_numbers, keep_positions
 
 
@@ -51,6 +66,14 @@ class LinearWarmUp(Schedule):
         if t <= self.length:
             return mix(self.start_lr, self._target, t / self.length)
         return self.schedule(t - self.length)
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+
+        def line(t: Iterations) -> Rates:
+            return mix_many(self.start_lr, self._target, t / self.length)
+
+        return piecewise(t, [self.length + 1], [line, lambda t: values_of(self.schedule, t - self.length)])
 
     @property
     def total_length(self) -> int | None:
@@ -104,6 +127,15 @@ class LinearCoolDown(Schedule):
         if into_line >= self.length:
             return self.finish_lr
         return mix(self._top, self.finish_lr, into_line / self.length)
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+
+        def line(t: Iterations) -> Rates:
+            return mix_many(self._top, self.finish_lr, (t - self.start_idx) / self.length)
+
+        starts = [self.start_idx + 1, self.start_idx + self.length]
+        return piecewise(t, starts, [lambda t: values_of(self.schedule, t), line, constant(self.finish_lr)])
 
     @property
     def total_length(self) -> int:
@@ -169,6 +201,20 @@ class OneCycleSchedule(Schedule):
             return self.finish_lr
         return mix(self.start_lr, self.finish_lr, into_cooldown / self.cooldown_length)
 
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        length, finish_lr = self.cycle_length, self.finish_lr
+
+        def cycle(t: Iterations) -> Rates:
+            return mix_many(self.start_lr, self.max_lr, 2 * np.minimum(t, length - t) / length)
+
+        def cooldown(t: Iterations) -> Rates:
+            return mix_many(self.start_lr, finish_lr or 0.0, (t - length) / self.cooldown_length)
+
+        if finish_lr is None:
+            return piecewise(t, [length], [cycle, constant(self.start_lr)])
+        return piecewise(t, [length, self.total_length], [cycle, cooldown, constant(finish_lr)])
+
     @property
     def total_length(self) -> int:
         """`cycle_length + cooldown_length`."""
@@ -219,6 +265,14 @@ class SequentialSchedule(Schedule):
         index = bisect_right(self.boundaries, t)
         return self.schedules[index](t - self._starts[index])
 
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+
+        def part(index: int) -> Callable[[Iterations], Rates]:
+            return lambda t: values_of(self.schedules[index], t - self._starts[index])
+
+        return piecewise(t, self.boundaries, [part(index) for index in range(len(self.schedules))])
+
     @property
     def total_length(self) -> int | None:
         """The last boundary and the last schedule's own; None if that has none."""
@@ -256,6 +310,10 @@ class ScaledSchedule(Schedule):
     def __call__(self, t: int) -> float:
         """The learning rate of iteration `t >= 0`."""
         return self.factor * self.schedule(t)
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        return self.factor * values_of(self.schedule, t)
 
     @property
     def total_length(self) -> int | None:

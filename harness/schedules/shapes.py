@@ -1,15 +1,20 @@
 """The elementary curves: one formula each, nothing inside them.
 
-They know nothing of each other, of epochs or of YAML.
+They know nothing of each other, of epochs or of YAML. The cosine, and powers that are whole numbers, are made of
+additions and multiplications alone, so that any processor and any C library give the same bits; `math.cos` and NumPy's
+cosine differ in the last ones. Other powers are the C library's.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import repeat
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from harness.schedules.base import Schedule, inside, mix
+import numpy as np
+
+from harness.schedules.base import Iterations, Rates, Schedule, constant, inside, mix, mix_many, piecewise
 from harness.schedules.bounds import (
     FRACTION,
     POSITIVE,
@@ -22,6 +27,53 @@ from harness.schedules.bounds import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+Numbers = TypeVar("Numbers", float, Rates)
+# of sin(pi u / 2)^2 = (1 - cos(pi u)) / 2 as a series in u^2, largest power first; 1e-19 is left out at u = 1/2
+_SINE_SQUARED = [(-1) ** (k + 1) * math.pi ** (2 * k) / (2 * math.factorial(2 * k)) for k in range(12, 0, -1)]
+_MOST_FACTORS = 8  # up to here a power is multiplied out
+
+
+def _sine_squared(u: Numbers) -> Numbers:
+    """`sin(pi u / 2)^2` for `0 <= u <= 1/2`."""
+    square = u * u
+    total: Numbers = square * _SINE_SQUARED[0]
+    for coefficient in _SINE_SQUARED[1:]:
+        total = square * (total + coefficient)
+    return total
+
+
+def _half_wave(part: float) -> float:
+    """`(1 + cos(pi part)) / 2` for `0 <= part <= 1`."""
+    return 1.0 - _sine_squared(part) if part <= 0.5 else _sine_squared(1.0 - part)
+
+
+def _half_waves(part: Rates) -> Rates:
+    early = part <= 0.5
+    height = _sine_squared(np.where(early, part, 1.0 - part))
+    return np.where(early, 1.0 - height, height)
+
+
+def _power(base: float, exponent: float) -> float:
+    """`base^exponent` for `0 <= base <= 1`."""
+    return _multiplied(base, int(exponent)) if _is_count(exponent) else math.pow(base, exponent)
+
+
+def _powers(base: Rates, exponent: float) -> Rates:
+    if _is_count(exponent):
+        return _multiplied(base, int(exponent))
+    return np.fromiter(map(math.pow, base.tolist(), repeat(exponent)), np.float64, base.size)
+
+
+def _is_count(exponent: float) -> bool:
+    return exponent <= _MOST_FACTORS and float(exponent).is_integer()
+
+
+def _multiplied(base: Numbers, times: int) -> Numbers:
+    product = base
+    for _ in range(times - 1):
+        product = product * base
+    return product
 
 
 @dataclass(frozen=True)
@@ -56,7 +108,15 @@ class PolySchedule(Schedule):
         """The learning rate of iteration `t >= 0`."""
         if t >= self.max_update:
             return self.final_lr
-        return mix(self.final_lr, self.base_lr, math.pow((self.max_update - t) / self.max_update, self.pwr))
+        return mix(self.final_lr, self.base_lr, _power((self.max_update - t) / self.max_update, self.pwr))
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+
+        def falling(t: Iterations) -> Rates:
+            return mix_many(self.final_lr, self.base_lr, _powers((self.max_update - t) / self.max_update, self.pwr))
+
+        return piecewise(t, [self.max_update], [falling, constant(self.final_lr)])
 
     @property
     def total_length(self) -> int:
@@ -102,6 +162,14 @@ class CosineAnnealingSchedule(Schedule):
         if t >= self.cycle_length:
             return self.min_lr
         return mix(self.min_lr, self.max_lr, _half_wave(t / self.cycle_length))
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+
+        def wave(t: Iterations) -> Rates:
+            return mix_many(self.min_lr, self.max_lr, _half_waves(t / self.cycle_length))
+
+        return piecewise(t, [self.cycle_length], [wave, constant(self.min_lr)])
 
     @property
     def total_length(self) -> int:
@@ -162,6 +230,15 @@ class TriangularSchedule(Schedule):
         height = t / peak if t <= peak else (self.cycle_length - t) / (self.cycle_length - peak)
         return mix(self.min_lr, self.max_lr, height)
 
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        peak, length = self._peak, self.cycle_length
+
+        def triangle(t: Iterations) -> Rates:
+            return mix_many(self.min_lr, self.max_lr, np.where(t <= peak, t / peak, (length - t) / (length - peak)))
+
+        return piecewise(t, [length], [triangle, constant(self.min_lr)])
+
     @property
     def total_length(self) -> int:
         """`cycle_length`."""
@@ -204,6 +281,16 @@ class ExponentialSchedule(Schedule):
             return self.finish_lr
         return self.start_lr * math.pow(self.finish_lr / self.start_lr, t / self.length)
 
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        ratio = self.finish_lr / self.start_lr
+
+        def line(t: Iterations) -> Rates:
+            powers = map(math.pow, repeat(ratio), (t / self.length).tolist())
+            return self.start_lr * np.fromiter(powers, np.float64, t.size)
+
+        return piecewise(t, [self.length], [line, constant(self.finish_lr)])
+
     @property
     def total_length(self) -> int:
         """`length`."""
@@ -244,21 +331,25 @@ class InverseSqrtSchedule(Schedule):
         """The learning rate of iteration `t >= 0`."""
         return self.base_lr if t <= self.timescale else self.base_lr * math.sqrt(self.timescale / t)
 
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+
+        def decay(t: Iterations) -> Rates:
+            return cast(Rates, self.base_lr * np.sqrt(self.timescale / t))
+
+        return piecewise(t, [self.timescale + 1], [constant(self.base_lr), decay])
+
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The beginning of the decay."""
         return inside(until, self.timescale)
 
 
-def _half_wave(part: float) -> float:
-    return (1.0 + math.cos(math.pi * part)) / 2.0
-
-
-DECAYS: dict[str, Callable[[float], float]] = {
-    "linear": lambda part: 1.0 - part,
-    "cosine": _half_wave,
-    "one_minus_sqrt": lambda part: 1.0 - math.sqrt(part),
+DECAYS: dict[str, tuple[Callable[[float], float], Callable[[Rates], Rates]]] = {
+    "linear": (lambda part: 1.0 - part, lambda part: 1.0 - part),
+    "cosine": (_half_wave, _half_waves),
+    "one_minus_sqrt": (lambda part: 1.0 - math.sqrt(part), lambda part: 1.0 - np.sqrt(part)),
 }
-"""The height that is left after a part of the decay, by name: from 1 at 0 to 0 at 1."""
+"""The height that is left after a part of the decay, by name: from 1 at 0 to 0 at 1; and of many parts."""
 
 
 @dataclass(frozen=True)
@@ -312,7 +403,20 @@ class WarmupStableDecaySchedule(Schedule):
             return self.peak_lr
         if into_decay >= self.decay_length:
             return self.final_lr
-        return mix(self.final_lr, self.peak_lr, DECAYS[self.decay](into_decay / self.decay_length))
+        return mix(self.final_lr, self.peak_lr, DECAYS[self.decay][0](into_decay / self.decay_length))
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+
+        def warmup(t: Iterations) -> Rates:
+            return mix_many(0.0, self.peak_lr, t / self.warmup_length)
+
+        def decay(t: Iterations) -> Rates:
+            height = DECAYS[self.decay][1]((t - self._decay_start) / self.decay_length)
+            return mix_many(self.final_lr, self.peak_lr, height)
+
+        starts = [self.warmup_length, self._decay_start + 1, self._decay_start + self.decay_length]
+        return piecewise(t, starts, [warmup, constant(self.peak_lr), decay, constant(self.final_lr)])
 
     @property
     def total_length(self) -> int:

@@ -10,7 +10,9 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.schedules.base import Schedule, inside
+import numpy as np
+
+from harness.schedules.base import Iterations, Rates, Schedule, inside
 from harness.schedules.bounds import RATE, SHRINK, check_counts, check_order, keep_numbers, keep_positions
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ class ConstantSchedule(Schedule):
     def __call__(self, t: int) -> float:
         """The learning rate of iteration `t >= 0`."""
         return self.lr
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        return np.full(t.shape, self.lr)
 
     @property
     def total_length(self) -> int:
@@ -80,7 +86,18 @@ class FactorSchedule(Schedule):
 
     def __call__(self, t: int) -> float:
         """The learning rate of iteration `t >= 0`."""
-        drops = (t - 1) // self.step if t else 0
+        return self._after((t - 1) // self.step if t else 0)
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        drops = np.maximum(t - 1, 0) // self.step
+        if not t.size or drops.max() - drops.min() > t.size:
+            return super().values(t)
+        fewest = int(drops.min())
+        levels = np.array([self._after(number) for number in range(fewest, int(drops.max()) + 1)])
+        return levels.take(drops - fewest)
+
+    def _after(self, drops: int) -> float:
         return max(self.stop_factor_lr, self.base_lr * self.factor**drops)
 
     def _first_at_floor(self) -> int | None:
@@ -138,6 +155,11 @@ class MultiFactorSchedule(Schedule):
     def __call__(self, t: int) -> float:
         """The learning rate of iteration `t >= 0`."""
         return self.base_lr * self.factor ** bisect_left(self.step, t)
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        levels = np.array([self.base_lr * self.factor**drops for drops in range(len(self.step) + 1)])
+        return levels.take(np.searchsorted(self.step, t))
 
     @property
     def total_length(self) -> int:

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from harness.schedules import (
@@ -31,6 +32,14 @@ def test_cosine_by_hand():
     root = math.sqrt(3) / 2
     expected = [2, 1 + root, 1.5, 1, 0.5, 1 - root, 0, 0]
     assert [schedule(t) for t in range(8)] == pytest.approx(expected, abs=1e-15)
+
+
+def test_the_cosine_is_as_exact_as_the_library_s():
+    schedule, length = CosineAnnealingSchedule(0, 1, 9973), 9973
+    half_pi = np.longdouble("1.570796326794896619231321691639751442")
+    exact = np.cos(half_pi * np.arange(length, dtype=np.longdouble) / length) ** 2
+    found = np.array([schedule(t) for t in range(length)])
+    assert np.abs(found - exact).max() < 2.3e-16
 
 
 def test_cosine_is_the_square_of_the_half_angle():
