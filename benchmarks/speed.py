@@ -2,11 +2,11 @@
 """How fast the harness trains, against the loops that people write: interleaved runs, medians, quartiles, ratios.
 
 Every contender is a job of its own, started by its own launcher, on float32 arrays that lie in memory (`pipeline`: on
-bytes that are shuffled and normalised). The first quarter of its iterations warms up; its speed is the median of the
+bytes that are shuffled and normalised; `crowd`: more and more ranks on the same cores). The first quarter of its iterations warms up; its speed is the median of the
 other three, summed over its processes. In every round each contender runs once, in another order; a ratio is taken
 within a round, and what counts is its lower quartile.
 
-    python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|pipeline] [--rounds 15]
+    python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|pipeline|crowd] [--rounds 15]
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def contenders(np: str) -> dict[str, list[str]]:
     if np == "pipeline":
         normalised = "data.augment={{mean: [0.5], std: [0.25]}}"
         return {"harness": harness([], normalised), "DataLoader": loop("dataloader", [])}
+    if np == "crowd":
+        return {f"harness, {ranks} ranks": harness([str(BIN / "mpirun"), "-np", ranks]) for ranks in ("8", "4", "2")}
     if np == "1":
         return {"harness": harness([]), "bare Gluon": loop("gluon", [])}
     mpirun, horovodrun = [[str(BIN / name), "-np", np] for name in ("mpirun", "horovodrun")]
@@ -114,7 +116,7 @@ def measure(network: str, np: str, rounds: int, only: str) -> dict[str, list[flo
     """Images a second of every contender, a number a round."""
     commands = {name: command for name, command in contenders(np).items() if only in name}
     found: dict[str, list[float]] = {name: [] for name in commands}
-    data, ranks = ("pictures", 1) if np == "pipeline" else ("in_memory", int(np))
+    data, ranks = "pictures" if np == "pipeline" else "in_memory", int(np) if np.isdigit() else 1
     for number in range(rounds):
         names = list(commands)
         random.Random(number).shuffle(names)
@@ -142,7 +144,7 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=ITERATIONS, default="lenet")
-    parser.add_argument("--np", default="1", choices=["1", "2", "4", "8", "pipeline"])
+    parser.add_argument("--np", default="1", choices=["1", "2", "4", "8", "pipeline", "crowd"])
     parser.add_argument("--only", default="", metavar="WORD", help="only contenders whose name has it")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE")
