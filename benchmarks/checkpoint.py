@@ -59,7 +59,9 @@ class Gluon:
 
     def __init__(self, learner: Learner, net: mx.gluon.Block, folder: Path) -> None:
         """Bind what is saved."""
-        self.net, self.trainer, self.folder = net, learner._applier._trainer, folder
+        self.net, self.folder = net, folder
+        self.trainer = mx.gluon.Trainer(net.collect_params(), mx.optimizer.SGD(momentum=0.9), kvstore=None)
+        self.trainer._updaters = learner._applier.updaters
 
     def save(self, t: int) -> None:
         """Write and wait."""

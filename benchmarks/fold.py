@@ -29,8 +29,6 @@ BIN = Path(sys.executable).parent
 
 def measure(megabytes: float, rounds: int) -> dict[str, Any]:
     """Seconds of both in every round, the same on every rank; runs under mpirun."""
-    import mxnet as mx
-
     from harness.comm import connect
     from harness.gluon.sums import Buffer
 
@@ -38,7 +36,7 @@ def measure(megabytes: float, rounds: int) -> dict[str, Any]:
     from mpi4py import MPI  # once the world has chosen its library
 
     comm = MPI.COMM_WORLD
-    buffer = Buffer(int(megabytes * 1e6 / 4), mx.cpu())
+    buffer = Buffer(int(megabytes * 1e6 / 4))
     array = buffer.host
     assert array is not None
     repeats = max(1, int(20 / megabytes))
@@ -100,8 +98,8 @@ def main() -> None:
             low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
             milliseconds = [1000 * statistics.median(values) for values in (ours, theirs)]
             print(
-                f"| {np_} | {megabytes:g} | {'may spin' if spins else ''} | {milliseconds[0]:.2f} | {milliseconds[1]:.2f} | {middle:.2f} "
-                f"({low:.2f} to {high:.2f}) |",
+                f"| {np_} | {megabytes:g} | {'may spin' if spins else ''} | {milliseconds[0]:.2f} | "
+                f"{milliseconds[1]:.2f} | {middle:.2f} ({low:.2f} to {high:.2f}) |",
                 flush=True,
             )
     if options.json:

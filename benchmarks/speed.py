@@ -2,9 +2,9 @@
 """How fast the harness trains, against the loops that people write: interleaved runs, medians, quartiles, ratios.
 
 Every contender is a job of its own, started by its own launcher, on float32 arrays that lie in memory (`pipeline`: on
-bytes that are shuffled and normalised; `crowd`: more and more ranks on the same cores). The first quarter of its iterations warms up; its speed is the median of the
-other three, summed over its processes. In every round each contender runs once, in another order; a ratio is taken
-within a round, and what counts is its lower quartile.
+bytes that are shuffled and normalised; `crowd`: more and more ranks on the same cores). The first quarter of its
+iterations warms up; its speed is the median of the other three, summed over its processes. In every round each
+contender runs once, in another order; a ratio is taken within a round, and what counts is its lower quartile.
 
     python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|pipeline|crowd] [--rounds 15]
 """

@@ -215,7 +215,8 @@ def _find_base(run: Run, learner: Learner) -> list[str]:
 
 def _opening(run: Run) -> str:
     sizes, world = run.sizes, run.world
-    ranks = f"{_count(world.size, 'rank')} ({world.kind})"
+    devices = f" on {', '.join(run.config.devices)}" if run.config.devices else ""
+    ranks = f"{_count(world.size, 'rank')} ({world.kind}){devices}"
     threads = _count(run.config.threads_per_rank, "thread")
     return (
         f"{run.config.run_name}: {sizes.num_samples} samples, {_count(sizes.num_iterations, 'iteration')} of "

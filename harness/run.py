@@ -87,7 +87,8 @@ class Run:
         self.num_skipped = 0
         self.amendments: list[dict[str, Any]] = []
         self._read_base()
-        settled = self._settle(emulate_np or world.size, threads)
+        self._refuse_devices()
+        settled = self._settle(emulate_np or world.size * config.num_devices, threads)
         self.finder_settings = self._agreed("finder", lambda: settings_of(self.config, middle=self._begins_trained))
         self.splits: Splits = self._agreed("data", lambda: _load(self.config))
         self.data_fingerprint = self.splits.fingerprint()
@@ -101,7 +102,7 @@ class Run:
 
     def stream(self) -> BatchStream:
         """This rank's training batches, a function of the iteration; to be closed."""
-        own = shards_of_rank(self.sizes.shards, self.world)
+        own = shards_of_rank(self.sizes.shards, self.world, self.config.num_devices)
         return BatchStream(self.splits.train, self.order, own, self.augmentation, self.config.seed)
 
     def finder_stream(self, repeat: int) -> BatchStream:
@@ -109,7 +110,13 @@ class Run:
         name, sizes = f"finder/{repeat}", self.sizes
         order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, self.config.seed, stream=name)
         seed = zlib.crc32(f"{name}/{self.config.seed}".encode()) >> 1
-        return BatchStream(self.splits.train, order, shards_of_rank(sizes.shards, self.world), self.augmentation, seed)
+        return BatchStream(
+            self.splits.train,
+            order,
+            shards_of_rank(sizes.shards, self.world, self.config.num_devices),
+            self.augmentation,
+            seed,
+        )
 
     def find(self, learner: Learner) -> dict[str, Any]:
         """Run the learning-rate finder; the learner is left as it was.
@@ -195,6 +202,14 @@ class Run:
     @property
     def _begins_trained(self) -> bool:
         return self.origin is not None or self.config.init.from_ is not None
+
+    def _refuse_devices(self) -> None:
+        devices, ranks = self.config.devices, self.world.size
+        if devices is not None and ranks > 1:
+            raise ConfigError(
+                f"{self.config.source}: devices: [{', '.join(devices)}] is for one process, but there are {ranks} "
+                "ranks, each of which takes the device of its number on its host; remove devices, or start one process"
+            ).on_all_ranks()
 
     def _read_base(self) -> None:
         """Replace the path of a finder's result by its number; rank 0 reads it."""

@@ -30,7 +30,9 @@ from harness.config.sections import (
     Section,
     TrainConfig,
 )
-from harness.config.values import Problem, RefusedError, Threads
+from harness.config.values import Devices, Problem, RefusedError, Threads
+
+_WHERE = ("device", "devices", "kvstore", "update_on_kvstore")  # where it is computed, which bits do not depend on
 
 
 class RunConfig(Section):
@@ -41,6 +43,9 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     comm: Literal["auto", "single", "horovod", "mpi"] = "auto"
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Devices | None = None
+    kvstore: Literal["local", "device"] | None = None
+    update_on_kvstore: bool = False
     threads_per_rank: Threads = "auto"
     data: DataConfig = DataConfig()
     batch: BatchConfig = BatchConfig()
@@ -58,7 +63,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> RunConfig:
-        name, problems = self.optimizer.name, []
+        name = self.optimizer.name
+        problems: list[Problem] = []
         if self.lr.momentum_correction is not None and not self.corrects_by_nature:
             problems.append(
                 Problem(
@@ -75,6 +81,12 @@ class RunConfig(Section):
                     "optimizer.params.momentum above 0",
                 )
             )
+        if self.devices is not None and self.device != "auto":
+            problems.append(Problem(("device",), f"{self.device} has no effect beside devices; remove one of them"))
+        for name, found in (("kvstore", self.kvstore), ("update_on_kvstore", self.update_on_kvstore)):
+            if found and self.num_devices < 2:
+                shown = str(found).lower()
+                problems.append(Problem((name,), f"{shown} has no effect without several devices; list them (devices)"))
         best, evaluation = self.checkpoint.best, self.evaluation
         if best is not None and best not in ("loss", *evaluation.metrics):
             known = ", ".join(("loss", *evaluation.metrics))
@@ -86,6 +98,11 @@ class RunConfig(Section):
         if problems:
             raise RefusedError(problems)
         return self
+
+    @property
+    def num_devices(self) -> int:
+        """The devices of each process."""
+        return len(self.devices or [self.device])
 
     @property
     def corrects_by_nature(self) -> bool:
@@ -123,7 +140,7 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """sha256 of what decides the result; paths, names and logging may differ between hosts and attempts."""
         plain = self.plain()
-        for free in ("name", "output", "checkpoint", "log", "guard", "comm", "device"):
+        for free in ("name", "output", "checkpoint", "log", "guard", "comm", *_WHERE):
             del plain[free]
         for free in ("root", "download"):
             del plain["data"][free]

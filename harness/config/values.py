@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 from harness.schedules import ScheduleSpec, parse_spec
 from harness.units import ClockTime, Duration
 
+_DEVICE = re.compile(r"(cpu|gpu)\((?:0|[1-9][0-9]{0,2})\)")
 _MULTIPLE = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*")
 
 
@@ -59,6 +60,19 @@ def _read_threads(value: object) -> int | str:
     if isinstance(value, int) and _is_whole(value, 1):
         return value
     raise ValueError("must be auto, or a whole number of at least 1")
+
+
+def _read_devices(value: object) -> list[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
+        raise ValueError("must be a list of devices, such as [gpu(0), gpu(1)]")
+    found = [_DEVICE.fullmatch(name) for name in value]
+    if None in found:
+        raise ValueError("each must be gpu(N), or cpu(N) to try it without GPUs")
+    if len({match[1] for match in found if match}) > 1:
+        raise ValueError("all devices must be of one kind")
+    if len(set(value)) < len(value):
+        raise ValueError("each device may appear once")
+    return value
 
 
 def _read_name(value: str) -> str:
@@ -178,6 +192,7 @@ Factor = Annotated[float, Field(ge=0)]
 Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
 Name = Annotated[str, AfterValidator(_read_name)]
 Threads = Annotated[int | str, PlainValidator(_read_threads)]
+Devices = Annotated[list[str], PlainValidator(_read_devices)]
 Base = Annotated[float | str | None, PlainValidator(_read_base)]
 WarmupStart = Annotated[float | str, PlainValidator(_read_start)]
 Validation = Annotated[int | float, PlainValidator(_read_validation)]

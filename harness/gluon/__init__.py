@@ -1,6 +1,6 @@
 """Gluon training on shards: networks, optimizers, one update, its state."""
 
-from harness.gluon.build import build_learner, device_of_rank
+from harness.gluon.build import build_learner, devices_of_rank
 from harness.gluon.evaluation import evaluate
 from harness.gluon.judge import Requests
 from harness.gluon.learner import Learner, shards_of_rank
@@ -13,7 +13,7 @@ __all__ = [
     "State",
     "build_learner",
     "build_metrics",
-    "device_of_rank",
+    "devices_of_rank",
     "evaluate",
     "shards_of_rank",
     "try_metrics",

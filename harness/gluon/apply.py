@@ -15,12 +15,15 @@ import mxnet as mx
 
 from harness.gluon.optimizers import NOISY
 from harness.gluon.shards import seed_of
+from harness.gluon.steppers import OnKVStore, OnWorkers
 
 
 class Applier:
-    """Steps an optimizer through a plain `gluon.Trainer` that reduces nothing by itself.
+    """Steps an optimizer that reduces nothing by itself.
 
     Attributes:
+        optimizer: of the first device, or the kvstore.
+        updaters: hold the slots: one for each device, or the kvstore's.
         applied_lr: the learning rate that the momentum buffers hold; `None` before the first update.
     """
 
@@ -31,14 +34,16 @@ class Applier:
         *,
         momentum_correction: bool = False,
         seed: int = 0,
+        kvstore: str | None = None,
     ) -> None:
-        """Create the optimizer's slots at once, so that a state has the same shape before and after the first update.
+        """Create the optimizer's slots.
 
         Args:
             optimizer: an `mx.optimizer.Optimizer`.
             trainable: parameters with a gradient, by structural name; their order is the optimizer's index.
             momentum_correction: whether momentum buffers follow the learning rate.
             seed: the run's seed, for optimizers that add noise.
+            kvstore: the kind of the store that the optimizer lives on; by default it lives on the devices.
         """
         self.optimizer = optimizer
         self.applied_lr: float | None = None
@@ -47,6 +52,7 @@ class Applier:
         self._seed = seed
         self._momentum: float | None = getattr(optimizer, "momentum", None)
         self._noisy = type(optimizer).__name__.lower() in NOISY
+        self._noise_seed: int | None = None
         self._decay, self._clip = 0.0, None
         if type(optimizer).__name__ == "NAG" and optimizer.wd > 0:
             self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
@@ -54,11 +60,11 @@ class Applier:
         if type(optimizer).__name__ == "SGD":
             # one kernel for four parameters runs through all of their arrays at once, and takes half as long again
             optimizer.aggregate_num = 0
-        self._trainer = mx.gluon.Trainer(self._parameters, optimizer, kvstore=None)
-        self.updater = self._trainer._updaters[0]
-        for index, parameter in enumerate(self._parameters):
-            self.updater.states[index] = optimizer.create_state_multi_precision(index, parameter.data())
-            self.updater.states_synced[index] = True
+        if kvstore is None:
+            self._stepper: OnWorkers | OnKVStore = OnWorkers(optimizer, self._parameters)
+        else:
+            self._stepper = OnKVStore(kvstore, optimizer, self._parameters)
+        self.updaters = self._stepper.updaters
 
     def step(self, t: int, lr: float, momentum: float | None, divisor: float) -> None:
         """Apply the gradients.
@@ -69,10 +75,10 @@ class Applier:
             momentum: its momentum, or `None` for the optimizer's own.
             divisor: what the gradients are divided by: the number of samples, and what clipping adds.
         """
-        if self._momentum is not None:  # set each time, so that no update depends on the one before it
-            self.optimizer.momentum = self._momentum if momentum is None else momentum
-        if self._noisy:
-            mx.random.seed(seed_of(self._seed, t, -1))
+        for updater in self.updaters:
+            if self._momentum is not None:  # set each time, so that no update depends on the one before it
+                updater.optimizer.momentum = self._momentum if momentum is None else momentum
+        self._noise_seed = seed_of(self._seed, t, -1) if self._noisy else None
         if self._correct and lr == 0:
             self._gather_history(divisor)
             return
@@ -81,13 +87,17 @@ class Applier:
         self._update(lr, divisor)
         self.applied_lr = lr
 
+    def take_weights(self) -> None:
+        """To be called when weights have been written to other than by a step."""
+        self._stepper.take_weights()
+
     def _update(self, lr: float, divisor: float) -> None:
-        self._trainer.set_learning_rate(lr)
-        for parameter in self._parameters:
-            parameter.data()._fresh_grad = True
+        for updater in self.updaters:
+            updater.optimizer.set_learning_rate(lr)
+            updater.optimizer.rescale_grad = 1.0 / divisor
         if self._decay:
             self._add_decay(divisor)
-        self._trainer.update(divisor)
+        self._stepper.step(self._noise_seed)
 
     def _add_decay(self, divisor: float) -> None:
         """Take weight decay into the gradient, for NAG.
@@ -97,20 +107,24 @@ class Applier:
         ran before.
         """
         for parameter in self._parameters:
-            gradient, factor = parameter.grad(), self._decay * parameter.wd_mult * divisor
-            if self._clip is not None:
-                mx.nd.clip(gradient, -self._clip * divisor, self._clip * divisor, out=gradient)
-            if factor:
-                gradient += factor * parameter.data()
+            factor = self._decay * parameter.wd_mult * divisor
+            for gradient, weight in zip(parameter.list_grad(), parameter.list_data(), strict=True):
+                if self._clip is not None:
+                    mx.nd.clip(gradient, -self._clip * divisor, self._clip * divisor, out=gradient)
+                if factor:
+                    gradient += factor * weight
 
     def _gather_history(self, divisor: float) -> None:
         """Do an update at learning rate 0: the buffer takes the gradient at the last rate, the weights stay."""
-        weights = [parameter.data().copy() for parameter in self._parameters]
+        weights = [weight for parameter in self._parameters for weight in parameter.list_data()]
+        before = [weight.copy() for weight in weights]
         self.applied_lr = self.applied_lr or 1.0
         self._update(self.applied_lr, divisor)
-        for parameter, weight in zip(self._parameters, weights, strict=True):
-            weight.copyto(parameter.data())
+        for weight, value in zip(weights, before, strict=True):
+            value.copyto(weight)
+        self.take_weights()
 
     def _scale_buffers(self, factor: float) -> None:
-        for buffer in self.updater.states.values():
-            buffer *= factor
+        for updater in self.updaters:
+            for buffer in updater.states.values():
+                buffer *= factor

@@ -21,22 +21,30 @@ from harness.gluon.shards import check_losses, parameters_of, refuse_unreducible
 Array = npt.NDArray[Any]
 
 
-def device_of_rank(device: str, local_rank: int) -> Any:
-    """The one place that decides where a rank computes: its own GPU of the host, or the CPU.
+def devices_of_rank(config: RunConfig, local_rank: int) -> list[Any]:
+    """The one place that decides where a rank computes: on the devices listed, its own GPU of the host, or the CPU.
 
     Raises:
         ConfigError: if a GPU is asked for that this MXNet does not see.
     """
     num_gpus = mx.context.num_gpus()
-    if device == "cpu" or (device == "auto" and num_gpus == 0):
-        return mx.cpu()
-    if local_rank >= num_gpus:
+    if config.devices is not None:
+        wanted = [name.rstrip(")").split("(") for name in config.devices]
+    elif config.device == "cpu" or (config.device == "auto" and num_gpus == 0):
+        wanted = [["cpu", "0"]]
+    else:
+        wanted = [["gpu", str(local_rank)]]
+    contexts = [mx.Context(kind, int(number)) for kind, number in wanted]
+    missing = [ctx for ctx in contexts if ctx.device_type == "gpu" and ctx.device_id >= num_gpus]
+    if missing:
+        asked = f"devices: {', '.join(map(str, missing))}"
+        if config.devices is None:
+            asked = f"device: local rank {local_rank} needs {missing[0]}"
         raise ConfigError(
-            f"device: local rank {local_rank} needs gpu({local_rank}), but this MXNet sees {num_gpus} GPUs; "
-            "start fewer ranks a "
-            "host, set device: cpu, or install a CUDA build (WITH_CUDA=cu117 make setup)"
+            f"{asked}, but this MXNet sees {num_gpus} GPUs; start fewer ranks a host, choose other devices, or install "
+            "a CUDA build (WITH_CUDA=cu117 make setup)"
         )
-    return mx.gpu(local_rank)
+    return contexts
 
 
 def build_learner(
@@ -77,7 +85,9 @@ def build_learner(
         shards=shards,
         sample=samples[0],
         seed=config.seed,
-        ctx=parts.ctx,
+        contexts=parts.contexts,
+        kvstore=config.kvstore or ("local" if parts.contexts[0].device_type == "cpu" else "device"),
+        update_on_kvstore=config.update_on_kvstore,
         hybridize=config.network.hybridize,
         momentum_correction=config.momentum_correction,
         clip_norm=config.optimizer.clip_norm,
@@ -101,15 +111,15 @@ class _Parts(NamedTuple):
     net: Any
     loss: Any
     optimizer: Any
-    ctx: Any
+    contexts: list[Any]
 
 
 def _build_parts(config: RunConfig, world: World, samples: tuple[Array, Array], classes: int | None) -> _Parts:
     try:
-        ctx = device_of_rank(config.device, world.local_rank)
-        net, loss = _build_network(config, samples, classes, ctx)
+        contexts = devices_of_rank(config, world.local_rank)
+        net, loss = _build_network(config, samples, classes, contexts)
         parameters = parameters_of(net)
-        refuse_unreducible(parameters)
+        refuse_unreducible(parameters, len(contexts))
         trainable = {name: p for name, p in parameters.items() if p.grad_req != "null"}
         section = config.optimizer
         optimizer = build_optimizer(
@@ -123,10 +133,12 @@ def _build_parts(config: RunConfig, world: World, samples: tuple[Array, Array], 
         )
     except ConfigError as error:
         raise ConfigError(f"{config.source}: {error}") from error
-    return _Parts(net, loss, optimizer, ctx)
+    return _Parts(net, loss, optimizer, contexts)
 
 
-def _build_network(config: RunConfig, samples: tuple[Array, Array], classes: int | None, ctx: Any) -> tuple[Any, Any]:
+def _build_network(
+    config: RunConfig, samples: tuple[Array, Array], classes: int | None, contexts: list[Any]
+) -> tuple[Any, Any]:
     section = config.network
     net = build_network(section.name, section.params, classes)
     initializer = build_initializer(section.initializer)
@@ -136,8 +148,8 @@ def _build_network(config: RunConfig, samples: tuple[Array, Array], classes: int
     with _explained(
         f"network: {section.name!r} with initializer {section.initializer!r} does not take samples of shape {shape}"
     ):
-        net.initialize(initializer, ctx=ctx)
-        prediction = settle(net, samples[0], ctx)
+        net.initialize(initializer, ctx=contexts)
+        prediction = settle(net, samples[0], contexts[0])
     if not isinstance(prediction, mx.nd.NDArray):
         found = (
             f"{type(prediction).__name__} of {len(prediction)}" if isinstance(prediction, list | tuple) else prediction
@@ -154,7 +166,7 @@ def _build_network(config: RunConfig, samples: tuple[Array, Array], classes: int
             f"set network.params.classes: {classes}, or leave it out"
         )
     with _explained(f"network.loss: {section.loss!r} does not fit predictions {prediction.shape} and these labels"):
-        losses = loss(prediction, mx.nd.array(samples[1], ctx=ctx, dtype=samples[1].dtype))
+        losses = loss(prediction, mx.nd.array(samples[1], ctx=contexts[0], dtype=samples[1].dtype))
         check_losses(losses, len(samples[0]))
         losses.wait_to_read()
     return net, loss

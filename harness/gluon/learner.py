@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,28 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.comm import World
-from harness.data import Batch, GlobalBatch
+from harness.data import GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon.apply import Applier
 from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
+from harness.gluon.seat import Seat, SeatSum
 from harness.gluon.shards import Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
-from harness.gluon.state import State, StateKeeper, misfits, overwrite
-from harness.gluon.sums import Fold, Sums, visiting_order
+from harness.gluon.state import State, StateKeeper, misfits
+from harness.gluon.sums import visiting_order
 from harness.gluon.weights import read_weights, write_params
 
 _CORRECTED = ("SGD", "NAG", "LARS")
 
 
-def shards_of_rank(shards: int, world: World) -> list[int]:
-    """The shards that a rank plays, in the order in which it plays them."""
-    own = range(world.rank, shards, world.size)
-    return [own[i] for i in visiting_order(len(own))]
+def shards_of_rank(shards: int, world: World, num_devices: int = 1) -> list[int]:
+    """The shards that a rank plays, in the order in which it plays them: its devices take turns.
+
+    >>> from harness.comm import SingleWorld
+    >>> shards_of_rank(8, SingleWorld(), num_devices=2)
+    [0, 1, 4, 5, 2, 3, 6, 7]
+    """
+    seats = [range(world.rank + world.size * seat, shards, world.size * num_devices) for seat in range(num_devices)]
+    return [own[i] for i in visiting_order(len(seats[0])) for own in seats]
 
 
 class Learner:
@@ -51,7 +57,9 @@ class Learner:
         shards: int,
         sample: npt.NDArray[Any],
         seed: int = 0,
-        ctx: Any = None,
+        contexts: Sequence[Any] | None = None,
+        kvstore: str = "local",
+        update_on_kvstore: bool = False,
         hybridize: bool = True,
         momentum_correction: bool | None = None,
         clip_norm: float | None = None,
@@ -69,7 +77,9 @@ class Learner:
             shards: S, a multiple of the number of ranks.
             sample: a batch of samples, `(n, ...)`, from which deferred shapes are settled.
             seed: of everything random in an update.
-            ctx: the device; the CPU by default.
+            contexts: the devices; the CPU by default. Several are for a world of one rank.
+            kvstore: the kind of the kvstore through which several devices add up: `"local"` or `"device"`.
+            update_on_kvstore: whether the optimizer lives on a kvstore, too.
             hybridize: whether a `HybridBlock` is compiled.
             momentum_correction: by default where the optimizer keeps the learning rate in its momentum.
             clip_norm: the largest Euclidean norm of the mean gradient.
@@ -81,33 +91,50 @@ class Learner:
             ConfigError: for parameters that cannot be reduced, or shards that ranks cannot share evenly.
             DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
         """
-        if shards % world.size:
-            raise ConfigError(f"batch.shards: {shards} shards cannot be dealt evenly to {world.size} ranks")
+        self._contexts = list(contexts or [mx.cpu()])
+        if world.size > 1 and len(self._contexts) > 1:
+            raise ConfigError("devices: several are for one process; each of several ranks computes on one")
+        workers = world.size * len(self._contexts)
+        if shards % workers:
+            raise ConfigError(f"batch.shards: {shards} shards cannot be dealt evenly to {workers} workers")
         self.world = world
         self.stream = stream
-        self._ctx = ctx or mx.cpu()
-        settle(net, sample, self._ctx)
+        for ctx in self._contexts:
+            settle(net, sample, ctx)
         self.parameters = parameters_of(net)
-        refuse_unreducible(self.parameters)
+        refuse_unreducible(self.parameters, len(self._contexts))
         graph = Graph(net, self.parameters, loss)
         if hybridize and isinstance(net, mx.gluon.HybridBlock):
             # static_shape would let running statistics be read before they are written
             net.hybridize(static_alloc=True)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
         statistics = [p for p in self.parameters.values() if p.name in graph.statistics]
-        self._sums = Sums(trainable, statistics, self._ctx, len(Control._fields))
-        self._fold = Fold([self._sums.buffer.array])
+        self._seats = [
+            Seat(
+                ShardPlayer(net, loss, ctx, trainable, seed, graph),
+                trainable,
+                statistics,
+                ctx,
+                num_words=len(Control._fields),
+                keep_statistics=shards > workers or skip_nonfinite,
+            )
+            for ctx in self._contexts
+        ]
+        self._sums = self._seats[0].sums
+        self._sum_seats = SeatSum(kvstore, self._seats) if len(self._seats) > 1 else None
         self._has_predicted = True
-        self._player = ShardPlayer(net, loss, self._ctx, trainable, seed, graph)
         if momentum_correction is None:
             momentum_correction = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
-        self._applier = Applier(optimizer, trainable, momentum_correction=momentum_correction, seed=seed)
+        self._applier = Applier(
+            optimizer,
+            trainable,
+            momentum_correction=momentum_correction,
+            seed=seed,
+            kvstore=kvstore if update_on_kvstore else None,
+        )
         self._clip_norm = clip_norm
-        self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._ctx)
+        self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._contexts)
         self._skip_nonfinite = skip_nonfinite
-        self._before = None
-        if self._sums.statistics is not None and (shards > world.size or skip_nonfinite):
-            self._before = self._sums.statistics.copy()
         self._gauge = Gauge(self._sums)
         self._waits = world.size > 1 or skip_nonfinite or clip_norm is not None
         self._unread: Update | None = None
@@ -141,19 +168,18 @@ class Learner:
         """
         batch = self.stream(t)
         if self._has_predicted:
-            self._sums.lay_out_weights()
+            for seat in self._seats:
+                seat.sums.lay_out_weights()
             self._has_predicted = False
-        if self._sums.statistics is not None and self._before is not None:
-            self._sums.statistics.copyto(self._before)
         said = self._say(batch, ask or Requests())
+        for seat in self._seats:
+            seat.begin()
         for position, shard in enumerate(batch.batches):
-            if position:
-                self._fold.make_room()
-                self._restore_statistics()
-                self._sums.words[:] = 0
-            self._play(t, shard)
-            self._fold.push()
-        self._fold.finish()
+            self._seats[position % len(self._seats)].play(t, shard)
+        for seat in self._seats:
+            seat.finish()
+        if self._sum_seats is not None:
+            self._sum_seats()
         if self.world.size > 1:
             self.world.sum_buffer(self._sums.buffer, "update")
         update = Update(t, batch.num_samples, said, self._gauge.take())
@@ -161,7 +187,8 @@ class Learner:
         if self._waits:
             verdict = self._judge(update)
             if not verdict.is_finite:
-                self._restore_statistics()
+                for seat in self._seats:
+                    seat.restore_statistics()
                 return loss
             num_shards = verdict.control.num_shards
             if self._clip_norm is not None:
@@ -169,8 +196,8 @@ class Learner:
         else:
             self.finish()
             self._unread = update
-        if self._sums.statistics is not None and num_shards > 1:
-            self._sums.statistics /= num_shards
+        for seat in self._seats:
+            seat.average_statistics(num_shards)
         self._applier.step(t, lr, momentum, divisor)
         return loss
 
@@ -197,8 +224,13 @@ class Learner:
         """Predictions `(n, ...)` and losses `(n,)` of samples, in predict mode."""
         self.finish()
         self._has_predicted = True
-        prediction, losses = self._player.predict(data, label)
+        prediction, losses = self._seats[0].player.predict(data, label)
         return prediction.asnumpy(), losses.asnumpy()
+
+    @property
+    def reduced_bytes(self) -> int:
+        """What ranks sum in an update: gradients, running statistics and the control vector."""
+        return int(self._sums.buffer.array.size) * 4
 
     def requests(self) -> Requests:
         """What any rank has asked since the last call: the same on every rank, one update late where none waits."""
@@ -246,26 +278,25 @@ class Learner:
             loaded = read_weights(path)
         except CheckpointError as error:
             raise CheckpointError(f"init.from: {error}") from None
-        targets = {name: parameter.data(self._ctx) for name, parameter in self.parameters.items()}
+        targets = {name: parameter.data(self._contexts[0]) for name, parameter in self.parameters.items()}
         problems = misfits(targets, loaded)
         if problems:
             raise CheckpointError(f"init.from: {path} does not fit the network:\n  " + "\n  ".join(problems))
-        overwrite(targets, loaded)
+        self._keeper.write_parameters(loaded)
 
     def take_weights_of_root(self) -> None:
         """Give every rank the weights and running statistics of rank 0."""
-        self._broadcast({name: p.data(self._ctx) for name, p in self.parameters.items()})
+        if self.world.size > 1:
+            of_root = {name: self._broadcast(name, value) for name, value in self.snapshot().parameters.items()}
+            self._keeper.write_parameters(of_root)
 
     def take_state_of_root(self) -> None:
         """Give every rank the whole state of rank 0."""
-        self._keeper.share(self._broadcast, self.world.broadcast_object)
+        if self.world.size > 1:
+            self._keeper.share(self._broadcast, self.world.broadcast_object)
 
-    def _broadcast(self, arrays: Mapping[str, Any]) -> None:
-        if self.world.size == 1:
-            return
-        mx.nd.waitall()
-        of_root = {name: self.world.broadcast(array.asnumpy(), f"learner.{name}") for name, array in arrays.items()}
-        overwrite(arrays, of_root)
+    def _broadcast(self, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return self.world.broadcast(value, f"learner.{name}")
 
     def _say(self, batch: GlobalBatch, ask: Requests) -> tuple[float, ...]:
         """Put this rank's words beside its first shard's sums; in a world of one there is nobody to tell."""
@@ -275,22 +306,10 @@ class Learner:
             self._sums.write_words([0, *said])
         return said
 
-    def _play(self, t: int, shard: Batch) -> None:
-        """Leave a shard's gradients, running statistics and loss in the sums."""
-        if len(shard.data):
-            loss_sum = self._player.play(t, shard.shard, shard.data, shard.label)
-            loss_sum.copyto(self._sums.words[0:1])
-        else:  # MXNet has no arrays without elements; zeros, which the mean does not count
-            self._sums.clear()
-
-    def _restore_statistics(self) -> None:
-        if self._before is not None:
-            self._before.copyto(self._sums.statistics)
-
     def _judge(self, update: Update) -> Verdict:
         """Whether an update may be applied; every rank reads the same numbers and decides alike."""
         t, num_samples, said, taken = update
-        strangers = self._sums.strangers()
+        strangers = [name for seat in self._seats for name in seat.sums.strangers()]
         if strangers:
             raise ConfigError(
                 f"network: the gradient of {', '.join(strangers)} was replaced (a change of grad_req, cast or "

@@ -156,7 +156,7 @@ def check_losses(losses: Any, num_samples: int) -> None:
         )
 
 
-def refuse_unreducible(parameters: Mapping[str, Any]) -> None:
+def refuse_unreducible(parameters: Mapping[str, Any], num_devices: int = 1) -> None:
     """Refuse what reducing over ranks would corrupt or silently change.
 
     Raises:
@@ -170,10 +170,10 @@ def refuse_unreducible(parameters: Mapping[str, Any]) -> None:
                 f"{name} is sparse, and Horovod 0.28.1 corrupts memory when it reduces sparse gradients; use a "
                 "dense one"
             )
-        if len(parameter.list_ctx()) > 1:
+        if len(parameter.list_ctx()) != num_devices:
             problems.append(
-                f"{name} lives on {len(parameter.list_ctx())} devices, of which one would be reduced; use one "
-                "device a process"
+                f"{name} lives on {len(parameter.list_ctx())} devices, but {num_devices} would be reduced; initialise "
+                "it on the devices of this process alone (devices)"
             )
         if parameter.grad_req == "add":
             problems.append(f"{name} has grad_req 'add'; set 'write', accumulation is what batch.shards does")

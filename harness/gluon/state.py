@@ -11,7 +11,7 @@ import ctypes
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, DisagreementError
 from harness.gluon.apply import Applier
 
 _SCALARS = {"nadam": ("m_schedule",)}  # numbers that some optimizers keep outside their slots
@@ -53,19 +53,21 @@ class State:
 class StateKeeper:
     """Takes and restores the state of a network and its optimizer."""
 
-    def __init__(self, parameters: Mapping[str, Any], trainable: Mapping[str, Any], applier: Applier, ctx: Any) -> None:
-        """Bind what is kept.
+    def __init__(
+        self, parameters: Mapping[str, Any], trainable: Mapping[str, Any], applier: Applier, contexts: Sequence[Any]
+    ) -> None:
+        """Bind what is kept; of several devices, which hold the same, the first is read and all are written.
 
         Args:
             parameters: all parameters by structural name, running statistics among them.
             trainable: those with a gradient; their order is the optimizer's index.
             applier: holds the optimizer's slots.
-            ctx: the device.
+            contexts: the devices.
         """
         self._parameters = parameters
         self._trainable = trainable
         self._applier = applier
-        self._ctx = ctx
+        self._contexts = contexts
 
     def snapshot(self, reuse: State | None = None) -> State:
         """Copy everything to the host, once all pending work is done.
@@ -87,10 +89,23 @@ class StateKeeper:
         return bool(np.isfinite(squares.asnumpy()).all())
 
     def checksums(self) -> dict[str, int]:
-        """A CRC-32 of the bits of every array; nothing is kept on the host."""
+        """A CRC-32 of the bits of every array; nothing is kept on the host.
+
+        Raises:
+            DisagreementError: if the devices of this process hold different bits.
+        """
         mx.nd.waitall()
-        arrays = {**self._current_parameters(), **dict(self._slots())}
-        return {name: zlib.crc32(_bytes(array.asnumpy())) for name, array in arrays.items()}
+        found = [
+            {name: zlib.crc32(_bytes(array.asnumpy())) for name, array in arrays.items()} for arrays in self._copies()
+        ]
+        for ctx, sums in zip(self._contexts[1:], found[1:], strict=False):
+            different = [name for name, value in sums.items() if value != found[0][name]]
+            if different:
+                raise DisagreementError(
+                    f"{ctx} holds other bits than {self._contexts[0]} of {', '.join(different)}; they began alike and "
+                    "took the same sums: a device of another kind, or a fault in its memory"
+                )
+        return found[0]
 
     def misfits(self, state: State) -> list[str]:
         """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
@@ -106,49 +121,72 @@ class StateKeeper:
         problems = self.misfits(state)
         if problems:
             raise CheckpointError("the state does not fit this network and optimizer:\n  " + "\n  ".join(problems))
-        overwrite(self._current_parameters(), state.parameters)
-        overwrite(dict(self._slots()), state.slots)
+        self._write({**state.parameters, **state.slots})
         self._set_numbers(state.numbers)
 
-    def share(self, broadcast: Callable[[Mapping[str, Any]], None], send: Callable[[Any, str], Any]) -> None:
+    def write_parameters(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Fill weights and running statistics of every device."""
+        self._write(values)
+
+    def share(self, broadcast: Callable[[str, Any], Any], send: Callable[[Any, str], Any]) -> None:
         """Make the state of rank 0 that of every rank.
 
         Args:
-            broadcast: overwrites named device arrays with rank 0's.
+            broadcast: gives every rank rank 0's array under a name.
             send: gives every rank rank 0's value, which JSON can hold, under a name.
         """
-        broadcast(self._current_parameters())
-        broadcast(dict(self._slots()))
+        mx.nd.waitall()
+        arrays = {**self._current_parameters(), **dict(self._slots())}
+        self._write({name: broadcast(name, array.asnumpy()) for name, array in arrays.items()})
         self._set_numbers(send(self.numbers(), "learner.numbers"))
 
-    def _current_parameters(self) -> dict[str, Any]:
-        return {name: parameter.data(self._ctx) for name, parameter in self._parameters.items()}
+    def _write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        for arrays in self._copies():
+            overwrite({name: array for name, array in arrays.items() if name in values}, values)
+        self._applier.take_weights()
 
-    def _slots(self) -> Iterator[tuple[str, Any]]:
+    def _copies(self) -> list[dict[str, Any]]:
+        """Every array by name, once for each device; a kvstore's slots appear but once."""
+        slots = [dict(self._slots(updater)) for updater in self._applier.updaters]
+        more = slots[1:] + [{}] * (len(self._contexts) - len(slots))
+        return [
+            {**self._current_parameters(ctx), **own} for ctx, own in zip(self._contexts, [slots[0], *more], strict=True)
+        ]
+
+    def _current_parameters(self, ctx: Any = None) -> dict[str, Any]:
+        return {name: parameter.data(ctx or self._contexts[0]) for name, parameter in self._parameters.items()}
+
+    def _slots(self, updater: Any = None) -> Iterator[tuple[str, Any]]:
         for index, name in enumerate(self._trainable):
-            yield from _flatten(name, self._applier.updater.states[index])
+            yield from _flatten(name, (updater or self._applier.updaters[0]).states[index])
 
     def numbers(self) -> dict[str, Any]:
         """What is no array."""
         optimizer = self._applier.optimizer
-        counts = optimizer._index_update_count
+        begin = optimizer.begin_num_update
+        tables = optimizer._all_index_update_counts.values()  # one for each device that it has met
         return {
             "applied_lr": self._applier.applied_lr,
             "num_update": optimizer.num_update,
-            "update_counts": [counts.get(index, optimizer.begin_num_update) for index in range(len(self._trainable))],
+            "update_counts": [
+                max(table.get(index, begin) for table in tables) for index in range(len(self._trainable))
+            ],
             "scalars": {name: getattr(optimizer, name) for name in self._scalar_names()},
         }
 
     def _set_numbers(self, numbers: Mapping[str, Any]) -> None:
-        optimizer = self._applier.optimizer
         self._applier.applied_lr = numbers["applied_lr"]
-        optimizer.num_update = numbers["num_update"]
-        counts = optimizer._index_update_count
-        counts.clear()  # in place: it stands in a table by device as well
-        started = {i: count for i, count in enumerate(numbers["update_counts"]) if count != optimizer.begin_num_update}
-        counts.update(started)
-        for name in self._scalar_names():
-            setattr(optimizer, name, numbers["scalars"][name])
+        for updater in self._applier.updaters:
+            optimizer = updater.optimizer
+            optimizer.num_update = numbers["num_update"]
+            counts = {i: n for i, n in enumerate(numbers["update_counts"]) if n != optimizer.begin_num_update}
+            for ctx in self._contexts:
+                optimizer._set_current_context(ctx.device_id)
+            for table in optimizer._all_index_update_counts.values():
+                table.clear()  # in place: the current one stands beside them as well
+                table.update(counts)
+            for name in self._scalar_names():
+                setattr(optimizer, name, numbers["scalars"][name])
 
     def _scalar_names(self) -> tuple[str, ...]:
         return _SCALARS.get(type(self._applier.optimizer).__name__.lower(), ())

@@ -216,7 +216,7 @@ def test_sparse_gradients_are_refused_at_start():
 def test_several_devices_are_refused_at_start():
     net = nn.Dense(3, in_units=4)
     net.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
-    with pytest.raises(ConfigError, match="lives on 2 devices"):
+    with pytest.raises(ConfigError, match="lives on 2 devices, but 1 would be reduced"):
         refuse_unreducible(net._collect_params_with_prefix())
 
 

@@ -63,7 +63,7 @@ def plant():
             statistic = next(p for name, p in self.parameters.items() if name.endswith("running_mean")).data()
             statistic[:] += 1e-3
         if what == "slot":
-            next(iter(self._applier.updater.states.values()))[0] += 1e-7
+            next(iter(self._applier.updaters[0].states.values()))[0] += 1e-7
         if what == "counter":
             self._applier.optimizer._index_update_count[0] += 1
         return loss

@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+"""The peak memory of a rank of the harness, against the bare Gluon loop's, in MB of resident pages.
+
+python benchmarks/memory.py [--networks lenet resnet18_v2] [--rounds 3] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from contenders import SHAPES
+from speed import BIN, ITERATIONS, ROOT, harness, loop
+
+PEAK = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+if done.returncode:
+    raise SystemExit(done.stdout[-2000:] + done.stderr[-3000:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def peak_mb(command: list[str], network: str) -> float:
+    """The largest process of a job."""
+    iterations = ITERATIONS[network] // 4
+    with tempfile.TemporaryDirectory() as folder:
+        values = {"network": network, "iterations": iterations, "folder": folder, "data": "in_memory"}
+        values |= {"size": SHAPES[network][1], "window": iterations}
+        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"
+        words = [word.format(**values) for word in command]
+        done = subprocess.run([sys.executable, "-c", PEAK, *words], env=environ, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return int(done.stdout) * 1024 / 1e6
+
+
+def gradients_mb(network: str) -> float:
+    """What the gradients take."""
+    import mxnet as mx
+
+    from harness.gluon.nets import build_network
+
+    net = build_network(network, {}, 10)
+    net.initialize()
+    net(mx.nd.zeros((1, *SHAPES[network][0])))
+    return (
+        sum(parameter.data().size * 4 for parameter in net.collect_params().values() if parameter.grad_req != "null")
+        / 1e6
+    )
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["lenet", "resnet18_v2"], choices=ITERATIONS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    commands = {
+        "bare Gluon": loop("gluon", []),
+        "harness": harness([]),
+        "harness, 2 ranks": harness([str(BIN / "mpirun"), "-np", "2"]),
+    }
+    found = {}
+    print("| | " + " | ".join(commands) + " | allowed |\n|---|" + "---|" * (len(commands) + 1))
+    for network in options.networks:
+        peaks = {
+            name: statistics.median(peak_mb(command, network) for _ in range(options.rounds))
+            for name, command in commands.items()
+        }
+        allowed = peaks["bare Gluon"] + 80 + 2 * gradients_mb(network)
+        found[network] = {**peaks, "allowed": allowed}
+        print(f"| {network} | " + " | ".join(f"{peak:.0f}" for peak in found[network].values()) + " |", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

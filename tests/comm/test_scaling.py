@@ -1,0 +1,55 @@
+"""The model of a reduction's cost, and the command that fits it."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+
+from harness.comm.scaling import Reduction, fit
+
+SIZES = [2**power for power in range(16, 27, 2)]
+
+
+@pytest.mark.parametrize("algorithm", ["fold", "ring"])
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_a_fit_finds_what_made_the_times(algorithm, ranks):
+    true = Reduction(algorithm, latency_s=3e-5, seconds_per_byte=2e-10)
+    found = fit(algorithm, ranks, SIZES, [true.seconds(ranks, size) for size in SIZES])
+    assert found.latency_s == pytest.approx(3e-5)
+    assert found.seconds_per_byte == pytest.approx(2e-10)
+    assert found.error < 1e-9
+    for more in (16, 1024):
+        assert found.seconds(more, 44e6) == pytest.approx(true.seconds(more, 44e6))
+
+
+def test_messages_by_hand():
+    latency = {algorithm: Reduction(algorithm, 1.0, 0.0) for algorithm in ("fold", "ring")}
+    assert [latency["fold"].seconds(ranks, 1e6) for ranks in (2, 8, 1024)] == [2, 6, 20]
+    assert [latency["ring"].seconds(ranks, 1e6) for ranks in (2, 8, 1024)] == [2, 14, 2046]
+    assert Reduction("fold", 0.0, 1e-9).seconds(4, 1e9) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(("seconds", "zero"), [(lambda size: 1e-3 - 1e-12 * size, "byte"), (lambda size: size**2, "s")])
+def test_no_cost_is_below_zero(seconds, zero):
+    found = fit("fold", 2, SIZES, [seconds(size) for size in SIZES])
+    assert min(found.latency_s, found.seconds_per_byte) == 0
+    assert (found.seconds_per_byte == 0) == (zero == "byte")
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
+def test_the_doctor_predicts_from_what_it_measures(start, launcher):
+    out = start("launch/doctor.py", "--scaling", np=2, launcher=launcher).stdout
+    rows = [[float(cell.rstrip("%")) for cell in line.split()[-4:]] for line in out.splitlines() if line.endswith("%")]
+    rows = [row for row in rows if len(row) == 4]
+    assert [row[0] for row in rows] == [2, 8, 16, 32, 64, 128, 256, 512, 1024]
+    assert all(later[2] >= row[2] for row, later in pairwise(rows))
+    messages = {"mpirun": "2 log2(p)", "horovodrun": "2 (p - 1)"}[launcher]
+    assert re.search(rf"update\(p\) = [0-9.]+ ms \+ {re.escape(messages)} latency", out)
+    assert "All ranks were on one host" in out
+
+
+def test_the_doctor_needs_two_ranks(start):
+    done = start("launch/doctor.py", "--scaling", exit_code=2)
+    assert "start at least two: mpirun -np 2" in done.stderr + done.stdout

@@ -1,0 +1,210 @@
+"""Several devices in one process, which play shards as ranks do; `cpu(0)` and `cpu(1)` stand for GPUs."""
+
+from __future__ import annotations
+
+import re
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from harness.comm import SingleWorld
+from harness.config import parse_config
+from harness.errors import ConfigError, DisagreementError
+from harness.gluon import devices_of_rank
+from harness.run import Run
+
+BOTH = ["cpu(0)", "cpu(1)"]
+SETTINGS = {
+    "seed": 3,
+    "threads_per_rank": 1,
+    "data": {"name": "digits", "augment": {"pad_crop": 1, "flip": True}},
+    "batch": {"size": 8, "shards": 4},
+    "train": {"iterations": 40},
+    "network": {"name": "cnn", "params": {"channels": [6], "dropout": 0.2}},
+    "optimizer": {"name": "sgd", "params": {"momentum": 0.9, "wd": 1e-3}},
+    "lr": {"base": 0.05, "schedule": {"one_cycle": {"start_lr": "0.1x", "max_lr": "1x", "cycle_length": "100%"}}},
+}
+MODES = {
+    f"{kvstore}, optimizer on the {'kvstore' if on_kvstore else 'workers'}": {
+        "devices": BOTH,
+        "kvstore": kvstore,
+        "update_on_kvstore": on_kvstore,
+    }
+    for kvstore in ("local", "device")
+    for on_kvstore in (False, True)
+}
+every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
+
+
+@pytest.fixture
+def learner_and_plan(request):
+    """Build the learner of a configuration; its stream is closed at the end."""
+
+    def build(**settings):
+        config = parse_config({**SETTINGS, **settings})
+        run = Run(config, SingleWorld(), threads=1)
+        stream = run.stream()
+        request.addfinalizer(stream.close)
+        return run.learner(stream), run.plan
+
+    return build
+
+
+def assert_equal(found, expected):
+    assert found.numbers == expected.numbers
+    for kind in ("parameters", "slots"):
+        for name, array in getattr(expected, kind).items():
+            np.testing.assert_array_equal(getattr(found, kind)[name], array, err_msg=name)
+
+
+@every_mode
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"name": "sgd", "params": {"momentum": 0.9, "wd": 1e-3}, "clip_norm": 1.0},
+        {"name": "nag", "params": {"momentum": 0.9, "wd": 1e-3}},
+        {"name": "adam"},
+        {"name": "nadam"},
+        {"name": "sgld"},
+    ],
+    ids=lambda optimizer: optimizer["name"],
+)
+def test_an_update_from_each_of_twenty_states_has_the_bits_of_one_device(learner_and_plan, mode, optimizer):
+    one, plan = learner_and_plan(optimizer=optimizer)
+    two, _ = learner_and_plan(optimizer=optimizer, **mode)
+    for t in range(1, 21):
+        two.restore(one.snapshot())
+        losses = [float(learner.iteration(t, plan.lr(t))) for learner in (one, two)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+        assert_equal(two.snapshot(), one.snapshot())
+    two.checksums()
+
+
+@every_mode
+def test_a_run_has_the_bits_of_one_device(learner_and_plan, mode):
+    batch = {"batch": {"size": 8, "shards": 2}}
+    one, plan = learner_and_plan(**batch)
+    two, _ = learner_and_plan(**batch, **mode)
+    for t in range(1, 21):
+        for learner in (one, two):
+            learner.iteration(t, 0.0 if t == 7 else plan.lr(t))  # an update at 0 keeps its history
+    assert_equal(two.snapshot(), one.snapshot())
+    assert two.checksums() == one.checksums()
+
+
+def test_four_devices_agree_with_one_to_rounding(learner_and_plan):
+    """The kvstore adds four arrays in an order of its own."""
+    one, plan = learner_and_plan()
+    four, _ = learner_and_plan(devices=[f"cpu({i})" for i in range(4)])
+    for t in range(1, 6):
+        four.restore(one.snapshot())
+        for learner in (one, four):
+            learner.iteration(t, plan.lr(t))
+        expected, found = one.snapshot(), four.snapshot()
+        for name, array in {**expected.parameters, **expected.slots}.items():
+            other = {**found.parameters, **found.slots}[name]
+            assert np.linalg.norm(other - array) <= 1e-6 * max(np.linalg.norm(array), 1e-6)
+
+
+@every_mode
+def test_weights_written_to_from_outside_reach_every_device_and_the_store(learner_and_plan, mode, tmp_path):
+    one, _ = learner_and_plan()
+    two, _ = learner_and_plan(seed=4, **mode)
+    one.save_weights(tmp_path / "w.params")
+    two.load_weights(str(tmp_path / "w.params"))
+    two.checksums()
+    expected = one.snapshot().parameters
+    two.iteration(1, 0.0)
+    two.iteration(2, 1e-30)  # what comes out of the store is what was put in
+    for name, array in two.snapshot().parameters.items():
+        if "running" not in name:
+            np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-25)
+    two.checksums()
+
+
+@every_mode
+def test_a_skipped_update_leaves_no_trace(learner_and_plan, mode):
+    two, plan = learner_and_plan(guard={"divergence": {"policy": "skip"}}, **mode)
+    two.iteration(1, plan.lr(1))
+    before = two.snapshot()
+    stream = two.stream
+
+    def poisoned(t):
+        batch = stream(t)
+        for shard in batch.batches[1:2]:
+            shard.data[:] = np.nan
+        return batch
+
+    two.stream = poisoned
+    two.iteration(2, plan.lr(2))
+    assert two.skipped == 1
+    assert_equal(two.snapshot(), before)
+    two.checksums()
+
+
+@every_mode
+def test_the_finder_leaves_devices_and_store_bit_for_bit_as_they_were(learner_and_plan, mode):
+    settings = {**mode, "finder": {"num_iterations": 30, "lr_end": 100.0}}
+    run = Run(parse_config({**SETTINGS, **settings}), SingleWorld(), threads=1)
+    twin, plan = learner_and_plan(**settings)
+    with run.stream() as stream:
+        learner = run.learner(stream)
+        for t in range(1, 4):
+            for one in (learner, twin):
+                one.iteration(t, plan.lr(t))
+        before = learner.snapshot()
+        run.find(learner)
+        assert_equal(learner.snapshot(), before)
+        for t in range(4, 8):  # what the store holds and no snapshot shows would come to light here
+            for one in (learner, twin):
+                one.iteration(t, plan.lr(t))
+        assert_equal(learner.snapshot(), twin.snapshot())
+        learner.checksums()
+
+
+def test_devices_that_drift_apart_are_found(learner_and_plan):
+    two, plan = learner_and_plan(devices=BOTH)
+    two.iteration(1, plan.lr(1))
+    two.checksums()
+    name, parameter = next(iter(two.parameters.items()))
+    parameter.data(mx.cpu(1))[:] += 1e-6
+    with pytest.raises(DisagreementError, match=re.escape(f"cpu(1) holds other bits than cpu(0) of {name}")):
+        two.checksums()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"devices": ["cpu(0)", "gpu"]}, r"devices: found ['cpu(0)', 'gpu']; each must be gpu(N), or cpu(N)"),
+        ({"devices": "cpu(0)"}, "devices: found 'cpu(0)'; must be a list of devices, such as [gpu(0), gpu(1)]"),
+        ({"devices": []}, "devices: found []; must be a list of devices"),
+        ({"devices": ["cpu(0)", "gpu(1)"]}, "devices: found ['cpu(0)', 'gpu(1)']; all devices must be of one kind"),
+        ({"devices": ["cpu(0)", "cpu(0)"]}, "devices: found ['cpu(0)', 'cpu(0)']; each device may appear once"),
+        ({"devices": BOTH, "device": "cpu"}, "device: cpu has no effect beside devices; remove one of them"),
+        ({"kvstore": "local"}, "kvstore: local has no effect without several devices"),
+        ({"devices": ["cpu(0)"], "update_on_kvstore": True}, "update_on_kvstore: true has no effect without several"),
+        ({"devices": BOTH, "kvstore": "dist_sync"}, "kvstore: "),
+    ],
+)
+def test_devices_are_checked(settings, message):
+    with pytest.raises(ConfigError) as error:
+        parse_config({**SETTINGS, **settings})
+    assert message in str(error.value)
+
+
+def test_shards_that_devices_cannot_share_are_refused(learner_and_plan):
+    with pytest.raises(ConfigError, match="4 shards cannot be dealt evenly to 3 workers"):
+        learner_and_plan(devices=["cpu(0)", "cpu(1)", "cpu(2)"])
+
+
+def test_unset_shards_are_one_for_each_device(learner_and_plan):
+    two, _ = learner_and_plan(devices=BOTH, batch={"size": 8})
+    assert two.stream(1).num_samples == 16
+
+
+@pytest.mark.skipif(mx.context.num_gpus() > 0, reason="this machine has GPUs")
+def test_gpus_that_are_not_there_are_named():
+    config = parse_config({**SETTINGS, "devices": ["gpu(0)", "gpu(3)"]})
+    with pytest.raises(ConfigError, match=re.escape("devices: gpu(0), gpu(3), but this MXNet sees 0 GPUs")):
+        devices_of_rank(config, 0)
