@@ -257,7 +257,8 @@ class Learner:
 
     def digest(self) -> str:
         """sha256 of the whole state; equal on every rank."""
-        return self.snapshot().digest()
+        self.finish()
+        return self._keeper.digest()
 
     def checksums(self) -> dict[str, int]:
         """A CRC-32 of every parameter, running statistic and slot by name; equal on every rank."""
@@ -266,7 +267,8 @@ class Learner:
 
     def save_weights(self, path: Path) -> None:
         """Write weights and running statistics as a Gluon `.params` file."""
-        write_params(path, self.snapshot().parameters)
+        self.finish()
+        write_params(path, {name: parameter.data(self._contexts[0]) for name, parameter in self.parameters.items()})
 
     def load_weights(self, path: str) -> None:
         """Take weights and running statistics from a `.params` file or a set; slots are left alone.
@@ -287,8 +289,7 @@ class Learner:
     def take_weights_of_root(self) -> None:
         """Give every rank the weights and running statistics of rank 0."""
         if self.world.size > 1:
-            of_root = {name: self._broadcast(name, value) for name, value in self.snapshot().parameters.items()}
-            self._keeper.write_parameters(of_root)
+            self._keeper.share_parameters(self._broadcast)
 
     def take_state_of_root(self) -> None:
         """Give every rank the whole state of rank 0."""

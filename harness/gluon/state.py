@@ -11,7 +11,7 @@ import ctypes
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,7 @@ class State:
 
     def digest(self) -> str:
         """sha256 over every name, dtype, shape and bit, in the order of the network."""
-        total = hashlib.sha256()
-        for kind in (self.parameters, self.slots):
-            for name, array in kind.items():
-                total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-                total.update(np.ascontiguousarray(array).data)
-        total.update(json.dumps(self.numbers, sort_keys=True).encode())
-        return total.hexdigest()
+        return _digest((self.parameters.items(), self.slots.items()), self.numbers)
 
 
 class StateKeeper:
@@ -81,6 +75,13 @@ class StateKeeper:
             _to_host(dict(self._slots()), {} if reuse is None else reuse.slots),
             self.numbers(),
         )
+
+    def digest(self) -> str:
+        """The digest of a snapshot, without keeping one."""
+        mx.nd.waitall()
+        kinds = (self._current_parameters().items(), self._slots())
+        on_host = (((name, array.asnumpy()) for name, array in kind) for kind in kinds)
+        return _digest(on_host, self.numbers())
 
     def is_finite(self) -> bool:
         """Whether every weight, statistic and slot is finite, and not so large that its square is none."""
@@ -128,17 +129,30 @@ class StateKeeper:
         """Fill weights and running statistics of every device."""
         self._write(values)
 
-    def share(self, broadcast: Callable[[str, Any], Any], send: Callable[[Any, str], Any]) -> None:
+    def share_parameters(self, broadcast: Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
+        """Make weights and running statistics of rank 0 those of every rank.
+
+        Args:
+            broadcast: gives every rank rank 0's array under a name.
+        """
+        self._share(self._current_parameters(), broadcast)
+
+    def share(
+        self, broadcast: Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]], send: Callable[[Any, str], Any]
+    ) -> None:
         """Make the state of rank 0 that of every rank.
 
         Args:
             broadcast: gives every rank rank 0's array under a name.
             send: gives every rank rank 0's value, which JSON can hold, under a name.
         """
-        mx.nd.waitall()
-        arrays = {**self._current_parameters(), **dict(self._slots())}
-        self._write({name: broadcast(name, array.asnumpy()) for name, array in arrays.items()})
+        self._share({**self._current_parameters(), **dict(self._slots())}, broadcast)
         self._set_numbers(send(self.numbers(), "learner.numbers"))
+
+    def _share(self, arrays: Mapping[str, Any], broadcast: Callable[..., npt.NDArray[Any]]) -> None:
+        mx.nd.waitall()
+        for name, array in arrays.items():  # one by one, so that but one lies on the host at a time
+            self._write({name: broadcast(name, array.asnumpy())})
 
     def _write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
         for arrays in self._copies():
@@ -210,6 +224,16 @@ def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]
         # through an array of MXNet: one that oneDNN has laid out for itself cannot be written to directly
         mx.nd.from_numpy(np.ascontiguousarray(values[name])).copyto(target)
     mx.nd.waitall()
+
+
+def _digest(kinds: Iterable[Iterable[tuple[str, npt.NDArray[Any]]]], numbers: Mapping[str, Any]) -> str:
+    total = hashlib.sha256()
+    for kind in kinds:
+        for name, array in kind:
+            total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            total.update(np.ascontiguousarray(array).data)
+    total.update(json.dumps(numbers, sort_keys=True).encode())
+    return total.hexdigest()
 
 
 def _bytes(array: npt.NDArray[Any]) -> memoryview:

@@ -13,18 +13,18 @@ import numpy.typing as npt
 from harness.checkpoint import locate, newest_whole, read_arrays
 from harness.errors import CheckpointError
 
-Arrays = Mapping[str, npt.NDArray[Any]]
 
+def write_params(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays of NumPy or MXNet as a Gluon `.params` file, whole or not at all.
 
-def write_params(path: Path, arrays: Arrays) -> None:
-    """Write a Gluon `.params` file, whole or not at all; `net.load_parameters` reads it.
+    `net.load_parameters` reads it.
 
     Raises:
         CheckpointError: if it cannot be written.
     """
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        mx.nd.save(str(temporary), {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()})
+        mx.nd.save(str(temporary), {name: _of_mxnet(array) for name, array in arrays.items()})
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.rename(path)
@@ -62,6 +62,10 @@ def read_weights(path: str) -> dict[str, npt.NDArray[Any]]:
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path}: holds arrays without names; write it with net.save_parameters")
     return {name: array.asnumpy() for name, array in loaded.items()}
+
+
+def _of_mxnet(array: Any) -> Any:
+    return array if isinstance(array, mx.nd.NDArray) else mx.nd.array(array, dtype=array.dtype)
 
 
 def _last_line(error: Exception) -> str:

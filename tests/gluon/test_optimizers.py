@@ -95,7 +95,7 @@ def test_the_master_copies_of_half_precision_are_part_of_the_state(name, tmp_pat
         parameter.initialize()
         optimizer = mx.optimizer.create(name, multi_precision=True, **MOMENTUM.get(name, {}))
         applier = Applier(optimizer, {"w": parameter})
-        return parameter, applier, StateKeeper({"w": parameter}, {"w": parameter}, applier, mx.cpu())
+        return parameter, applier, StateKeeper({"w": parameter}, {"w": parameter}, applier, [mx.cpu()])
 
     def play_half(parameter, applier, first, last):
         for t in range(first, last + 1):
