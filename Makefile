@@ -1,9 +1,10 @@
 # make train   set up and train the digits on two ranks        make test     set up and run every test
 # make setup   .venv and everything in it (see install.sh)     make check    ruff and mypy
 # make format  rewrite the code in its one style               make clean    remove .venv, runs/ and plans/
+# make benchmarks  measure everything in docs/performance.md (an hour)
 RUN := . .venv/bin/activate &&
 
-.PHONY: setup train test check format format-check clean
+.PHONY: setup train test check format format-check benchmarks clean
 
 setup:
 	@./install.sh
@@ -24,6 +25,10 @@ format: setup
 
 format-check: setup
 	@$(RUN) ruff format --check
+
+benchmarks: setup
+	@$(RUN) pip install --quiet --constraint constraints.txt --editable '.[cpu,benchmarks]' --no-build-isolation
+	@$(RUN) python benchmarks/everything.py
 
 clean:
 	rm -rf .venv runs plans

@@ -31,6 +31,7 @@ setup(
         "cpu": ["mxnet", "horovod"],
         **{cuda: [f"mxnet-{cuda}", "horovod"] for cuda in CUDA},
         "mpich": ["mpich"],
+        "benchmarks": ["torch"],
         "dev": ["pytest", "ruff", "mypy", "types-PyYAML"],
     },
 )

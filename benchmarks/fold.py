@@ -24,7 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-BIN = Path(sys.executable).parent
+from speed import BIN, shown
 
 
 def measure(megabytes: float, rounds: int) -> dict[str, Any]:
@@ -65,6 +65,18 @@ def measure(megabytes: float, rounds: int) -> dict[str, Any]:
     return {"kind": world.kind, "np": world.size, "megabytes": megabytes, "seconds": found}
 
 
+def table(found: list[dict[str, Any]]) -> list[str]:
+    """Rows of Markdown."""
+    rows = ["| ranks | MB | MPICH | fold, ms | MPI_Allreduce, ms | ratio (quartiles) |", "|---|---|---|---|---|---|"]
+    for one in found:
+        ours, theirs = one["seconds"]["fold"], one["seconds"]["allreduce"]
+        medians = [f"{1000 * statistics.median(values):.2f}" for values in (ours, theirs)]
+        ratios = shown([b / a for a, b in zip(ours, theirs, strict=True)])
+        mode = "may spin" if one["spins"] else "may not"
+        rows.append(f"| {one['np']} | {one['megabytes']:g} | {mode} | {medians[0]} | {medians[1]} | {ratios} |")
+    return rows
+
+
 def main() -> None:
     """Start the jobs, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,7 +92,6 @@ def main() -> None:
             print(json.dumps(result), flush=True)
         return
     found = []
-    print("| ranks | MB | MPICH | fold, ms | MPI_Allreduce, ms | ratio (quartiles) |\n|---|---|---|---|---|---|")
     for np_, megabytes, spins in product(options.np, options.megabytes, (True, False)):
         if not spins or np_ <= (os.cpu_count() or 1):
             own = [sys.executable, __file__, "--rank-of", str(megabytes), "--rounds", str(options.rounds)]
@@ -91,17 +102,8 @@ def main() -> None:
             done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=900)
             if done.returncode:
                 raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}")
-            result = json.loads(done.stdout.strip().splitlines()[-1])
-            found.append({**result, "spins": spins})
-            ours, theirs = result["seconds"]["fold"], result["seconds"]["allreduce"]
-            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-            low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-            milliseconds = [1000 * statistics.median(values) for values in (ours, theirs)]
-            print(
-                f"| {np_} | {megabytes:g} | {'may spin' if spins else ''} | {milliseconds[0]:.2f} | "
-                f"{milliseconds[1]:.2f} | {middle:.2f} ({low:.2f} to {high:.2f}) |",
-                flush=True,
-            )
+            found.append({**json.loads(done.stdout.strip().splitlines()[-1]), "spins": spins})
+            print("\n".join(table(found)[-1:] if len(found) > 1 else table(found)), flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

@@ -57,6 +57,15 @@ def gradients_mb(network: str) -> float:
     )
 
 
+def table(found: dict[str, dict[str, float]]) -> list[str]:
+    """Rows of Markdown."""
+    names = list(next(iter(found.values())))
+    rows = ["| peak, MB | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    return rows + [
+        f"| {name} | " + " | ".join(f"{peaks[one]:.0f}" for one in names) + " |" for name, peaks in found.items()
+    ]
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,15 +79,13 @@ def main() -> None:
         "harness, 2 ranks": harness([str(BIN / "mpirun"), "-np", "2"]),
     }
     found = {}
-    print("| | " + " | ".join(commands) + " | allowed |\n|---|" + "---|" * (len(commands) + 1))
     for network in options.networks:
         peaks = {
             name: statistics.median(peak_mb(command, network) for _ in range(options.rounds))
             for name, command in commands.items()
         }
-        allowed = peaks["bare Gluon"] + 80 + 2 * gradients_mb(network)
-        found[network] = {**peaks, "allowed": allowed}
-        print(f"| {network} | " + " | ".join(f"{peak:.0f}" for peak in found[network].values()) + " |", flush=True)
+        found[network] = {**peaks, "allowed": peaks["bare Gluon"] + 80 + 2 * gradients_mb(network)}
+    print("\n".join(table(found)))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

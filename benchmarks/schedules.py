@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from speed import shown
 
 from harness.config import load_config
 from harness.plan import LRPlan
@@ -20,6 +21,14 @@ from harness.sizes import Sizes
 
 ROOT = Path(__file__).parents[1]
 MANY, CALLS = 10_000_000, 100_000
+
+
+def table(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Rows of Markdown."""
+    rows = ["| configuration | a call, us (quartiles) | 10 million at once, s | same bits |", "|---|---|---|---|"]
+    for name, one in found.items():
+        rows.append(f"| {name} | {shown(one['call_us'])} | {shown(one['many_s'])} | {'yes' if one['same'] else 'NO'} |")
+    return rows
 
 
 def main() -> None:
@@ -31,9 +40,6 @@ def main() -> None:
     found = {}
     iterations = np.arange(1, MANY + 1)
     some = np.random.default_rng(0).integers(1, MANY + 1, CALLS)
-    print(
-        "| configuration | a call, us (quartiles) | 10 million at once, s (quartiles) | same bits |\n|---|---|---|---|"
-    )
     for path in sorted(ROOT.glob("configs/*.yaml")):
         config = load_config(str(path), [f"train={{iterations: {MANY}}}"])
         plan = LRPlan(config.lr, Sizes.of(config.train, num_samples=MANY // 10, shards=1, batch_size=1))
@@ -48,11 +54,7 @@ def main() -> None:
             many.append(time.perf_counter() - began)
         same = [plan.lr(t) for t in some.tolist()] == values[some - 1].tolist()
         found[path.stem] = {"call_us": calls, "many_s": many, "same": same}
-        cells = []
-        for numbers, digits in ((calls, 2), (many, 2)):
-            low, middle, high = statistics.quantiles(numbers, n=4, method="inclusive")
-            cells.append(f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
-        print(f"| {path.stem} | {' | '.join(cells)} | {'yes' if same else 'NO'} |", flush=True)
+    print("\n".join(table(found)))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import random
 import re
 import statistics
@@ -106,10 +105,10 @@ def speed(command: list[str], network: str, data: str, np: int) -> float:
     return sum(found)
 
 
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """Lower quartile, median, upper quartile."""
+def shown(values: list[float]) -> str:
+    """Median and quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def measure(network: str, np: str, rounds: int, only: str) -> dict[str, list[float]]:
@@ -134,8 +133,7 @@ def table(found: dict[str, list[float]]) -> list[str]:
     for name, values in found.items():
         cells = []
         for own in ours:
-            low, middle, high = quartiles([a / b for a, b in zip(found[own], values, strict=True)])
-            cells.append("" if own == name else f"{middle:.2f} ({low:.2f} to {high:.2f})")
+            cells.append("" if own == name else shown([a / b for a, b in zip(found[own], values, strict=True)]))
         rows.append(f"| {name} | {statistics.median(values):.0f} | " + " | ".join(cells) + " |")
     return rows
 
@@ -146,14 +144,16 @@ def main() -> None:
     parser.add_argument("--network", choices=ITERATIONS, default="lenet")
     parser.add_argument("--np", default="1", choices=["1", "2", "4", "8", "pipeline", "crowd"])
     parser.add_argument("--only", default="", metavar="WORD", help="only contenders whose name has it")
+    parser.add_argument("--cores", type=int, metavar="N", help="let every contender have but N cores")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    if options.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     found = measure(options.network, options.np, options.rounds, options.only)
-    title = f"{options.network}, {options.np}, {options.rounds} rounds, {platform.machine()}, {os.cpu_count()} cores"
-    print("\n".join([title, "", *table(found)]))
+    print("\n".join(table(found)))
     if options.json:
-        options.json.write_text(json.dumps({"title": title, "images_per_s": found}, indent=1))
+        options.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

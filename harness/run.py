@@ -22,7 +22,7 @@ from harness.guard import Guard, Unguarded, compare_ranks
 from harness.plan import LRPlan
 from harness.report import RunFolder
 from harness.resume import Origin, Settled, Start, find_origin, settle, settle_plan
-from harness.sizes import Sizes, resolve_shards
+from harness.sizes import Sizes, count_workers, resolve_shards
 
 T = TypeVar("T")
 _BUILD = ("numpy", "mxnet", "horovod")
@@ -87,8 +87,7 @@ class Run:
         self.num_skipped = 0
         self.amendments: list[dict[str, Any]] = []
         self._read_base()
-        self._refuse_devices()
-        settled = self._settle(emulate_np or world.size * config.num_devices, threads)
+        settled = self._settle(emulate_np or count_workers(config, world.size), threads)
         self.finder_settings = self._agreed("finder", lambda: settings_of(self.config, middle=self._begins_trained))
         self.splits: Splits = self._agreed("data", lambda: _load(self.config))
         self.data_fingerprint = self.splits.fingerprint()
@@ -202,14 +201,6 @@ class Run:
     @property
     def _begins_trained(self) -> bool:
         return self.origin is not None or self.config.init.from_ is not None
-
-    def _refuse_devices(self) -> None:
-        devices, ranks = self.config.devices, self.world.size
-        if devices is not None and ranks > 1:
-            raise ConfigError(
-                f"{self.config.source}: devices: [{', '.join(devices)}] is for one process, but there are {ranks} "
-                "ranks, each of which takes the device of its number on its host; remove devices, or start one process"
-            ).on_all_ranks()
 
     def _read_base(self) -> None:
         """Replace the path of a finder's result by its number; rank 0 reads it."""

@@ -65,6 +65,22 @@ class Sizes:
         return round_position(duration.iterations(self.iterations_per_epoch, self.num_iterations))
 
 
+def count_workers(config: RunConfig, ranks: int) -> int:
+    """How many play shards: the ranks, or the devices of one process.
+
+    Raises:
+        ConfigError: if several ranks were given the same devices.
+    """
+    if config.devices is None:
+        return ranks
+    if ranks > 1:
+        raise ConfigError(
+            f"{config.source}: devices: [{', '.join(config.devices)}] is for one process, but there are {ranks} ranks, "
+            "each of which takes the device of its number on its host; remove devices, or start one process"
+        ).on_all_ranks()
+    return len(config.devices)
+
+
 def resolve_shards(config: RunConfig, workers: int) -> int:
     """S for a new run: `batch.shards`, or the number of workers where it is null.
 

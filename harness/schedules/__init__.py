@@ -26,9 +26,9 @@ from harness.schedules.shapes import (
     InverseSqrtSchedule,
     PolySchedule,
     TriangularSchedule,
-    WarmupStableDecaySchedule,
 )
 from harness.schedules.spec import Frame, ScheduleSpec, SpecError, parse_spec
+from harness.schedules.stable import WarmupStableDecaySchedule
 from harness.schedules.steps import ConstantSchedule, FactorSchedule, MultiFactorSchedule
 
 __all__ = [

@@ -20,14 +20,13 @@ from harness.schedules.modifiers import (
     SequentialSchedule,
 )
 from harness.schedules.shapes import (
-    DECAYS,
     CosineAnnealingSchedule,
     ExponentialSchedule,
     InverseSqrtSchedule,
     PolySchedule,
     TriangularSchedule,
-    WarmupStableDecaySchedule,
 )
+from harness.schedules.stable import DECAYS, WarmupStableDecaySchedule
 from harness.schedules.steps import ConstantSchedule, FactorSchedule, MultiFactorSchedule
 
 if TYPE_CHECKING:

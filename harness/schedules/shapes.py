@@ -1,8 +1,6 @@
 """The elementary curves: one formula each, nothing inside them.
 
-They know nothing of each other, of epochs or of YAML. The cosine, and powers that are whole numbers, are made of
-additions and multiplications alone, so that any processor and any C library give the same bits; `math.cos` and NumPy's
-cosine differ in the last ones. Other powers are the C library's.
+They know nothing of each other, of epochs or of YAML.
 """
 
 from __future__ import annotations
@@ -10,70 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import cast
 
 import numpy as np
 
 from harness.schedules.base import Iterations, Rates, Schedule, constant, inside, mix, mix_many, piecewise
-from harness.schedules.bounds import (
-    FRACTION,
-    POSITIVE,
-    RATE,
-    BoundError,
-    check_counts,
-    check_order,
-    keep_numbers,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Numbers = TypeVar("Numbers", float, Rates)
-# of sin(pi u / 2)^2 = (1 - cos(pi u)) / 2 as a series in u^2, largest power first; 1e-19 is left out at u = 1/2
-_SINE_SQUARED = [(-1) ** (k + 1) * math.pi ** (2 * k) / (2 * math.factorial(2 * k)) for k in range(12, 0, -1)]
-_MOST_FACTORS = 8  # up to here a power is multiplied out
-
-
-def _sine_squared(u: Numbers) -> Numbers:
-    """`sin(pi u / 2)^2` for `0 <= u <= 1/2`."""
-    square = u * u
-    total: Numbers = square * _SINE_SQUARED[0]
-    for coefficient in _SINE_SQUARED[1:]:
-        total = square * (total + coefficient)
-    return total
-
-
-def _half_wave(part: float) -> float:
-    """`(1 + cos(pi part)) / 2` for `0 <= part <= 1`."""
-    return 1.0 - _sine_squared(part) if part <= 0.5 else _sine_squared(1.0 - part)
-
-
-def _half_waves(part: Rates) -> Rates:
-    early = part <= 0.5
-    height = _sine_squared(np.where(early, part, 1.0 - part))
-    return np.where(early, 1.0 - height, height)
-
-
-def _power(base: float, exponent: float) -> float:
-    """`base^exponent` for `0 <= base <= 1`."""
-    return _multiplied(base, int(exponent)) if _is_count(exponent) else math.pow(base, exponent)
-
-
-def _powers(base: Rates, exponent: float) -> Rates:
-    if _is_count(exponent):
-        return _multiplied(base, int(exponent))
-    return np.fromiter(map(math.pow, base.tolist(), repeat(exponent)), np.float64, base.size)
-
-
-def _is_count(exponent: float) -> bool:
-    return exponent <= _MOST_FACTORS and float(exponent).is_integer()
-
-
-def _multiplied(base: Numbers, times: int) -> Numbers:
-    product = base
-    for _ in range(times - 1):
-        product = product * base
-    return product
+from harness.schedules.bounds import FRACTION, POSITIVE, RATE, check_counts, check_order, keep_numbers
+from harness.schedules.curves import half_wave, half_waves, power, powers
 
 
 @dataclass(frozen=True)
@@ -108,13 +49,13 @@ class PolySchedule(Schedule):
         """The learning rate of iteration `t >= 0`."""
         if t >= self.max_update:
             return self.final_lr
-        return mix(self.final_lr, self.base_lr, _power((self.max_update - t) / self.max_update, self.pwr))
+        return mix(self.final_lr, self.base_lr, power((self.max_update - t) / self.max_update, self.pwr))
 
     def values(self, t: Iterations) -> Rates:
         """See `Schedule`."""
 
         def falling(t: Iterations) -> Rates:
-            return mix_many(self.final_lr, self.base_lr, _powers((self.max_update - t) / self.max_update, self.pwr))
+            return mix_many(self.final_lr, self.base_lr, powers((self.max_update - t) / self.max_update, self.pwr))
 
         return piecewise(t, [self.max_update], [falling, constant(self.final_lr)])
 
@@ -161,13 +102,13 @@ class CosineAnnealingSchedule(Schedule):
         """The learning rate of iteration `t >= 0`."""
         if t >= self.cycle_length:
             return self.min_lr
-        return mix(self.min_lr, self.max_lr, _half_wave(t / self.cycle_length))
+        return mix(self.min_lr, self.max_lr, half_wave(t / self.cycle_length))
 
     def values(self, t: Iterations) -> Rates:
         """See `Schedule`."""
 
         def wave(t: Iterations) -> Rates:
-            return mix_many(self.min_lr, self.max_lr, _half_waves(t / self.cycle_length))
+            return mix_many(self.min_lr, self.max_lr, half_waves(t / self.cycle_length))
 
         return piecewise(t, [self.cycle_length], [wave, constant(self.min_lr)])
 
@@ -342,87 +283,3 @@ class InverseSqrtSchedule(Schedule):
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The beginning of the decay."""
         return inside(until, self.timescale)
-
-
-DECAYS: dict[str, tuple[Callable[[float], float], Callable[[Rates], Rates]]] = {
-    "linear": (lambda part: 1.0 - part, lambda part: 1.0 - part),
-    "cosine": (_half_wave, _half_waves),
-    "one_minus_sqrt": (lambda part: 1.0 - math.sqrt(part), lambda part: 1.0 - np.sqrt(part)),
-}
-"""The height that is left after a part of the decay, by name: from 1 at 0 to 0 at 1; and of many parts."""
-
-
-@dataclass(frozen=True)
-class WarmupStableDecaySchedule(Schedule):
-    """A line from 0 to `peak_lr`, then `peak_lr`, then a decay to `final_lr`, then `final_lr` for ever.
-
-    With u the part of the decay that is over, the decay is `final_lr + (peak_lr - final_lr) h(u)`, where h is `1 - u`
-    (linear), `(1 + cos(pi u)) / 2` (cosine) or `1 - sqrt(u)` (one_minus_sqrt: Hägele et al., "Scaling Laws and
-    Compute-Optimal Training Beyond Fixed Training Durations", 2024, arXiv 2405.18392).
-
-    >>> schedule = WarmupStableDecaySchedule(1, warmup_length=2, stable_length=3, decay_length=4)
-    >>> [schedule(t) for t in range(11)]
-    [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
-
-    Args:
-        peak_lr: the learning rate of the stable phase.
-        warmup_length: iterations of the warm-up, at least 0.
-        stable_length: iterations of the stable phase, at least 0.
-        decay_length: iterations of the decay, at least 1.
-        final_lr: the learning rate at the end, from 0 to `peak_lr`.
-        decay: `"linear"`, `"cosine"` or `"one_minus_sqrt"`.
-
-    Raises:
-        BoundError: if an argument is outside these bounds.
-    """
-
-    peak_lr: float
-    warmup_length: int
-    stable_length: int
-    decay_length: int
-    final_lr: float = 0
-    decay: str = "linear"
-    _decay_start: int = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Check the bounds and place the decay."""
-        keep_numbers(self, RATE, "peak_lr", "final_lr")
-        check_order(self, "final_lr", "peak_lr")
-        check_counts(self, 0, "warmup_length", "stable_length")
-        check_counts(self, 1, "decay_length")
-        if not isinstance(self.decay, str) or self.decay not in DECAYS:
-            raise BoundError(type(self).__name__, "decay", self.decay, f"one of {', '.join(DECAYS)}")
-        object.__setattr__(self, "_decay_start", self.warmup_length + self.stable_length)
-
-    def __call__(self, t: int) -> float:
-        """The learning rate of iteration `t >= 0`."""
-        if t < self.warmup_length:
-            return mix(0.0, self.peak_lr, t / self.warmup_length)
-        into_decay = t - self._decay_start
-        if into_decay <= 0:
-            return self.peak_lr
-        if into_decay >= self.decay_length:
-            return self.final_lr
-        return mix(self.final_lr, self.peak_lr, DECAYS[self.decay][0](into_decay / self.decay_length))
-
-    def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
-
-        def warmup(t: Iterations) -> Rates:
-            return mix_many(0.0, self.peak_lr, t / self.warmup_length)
-
-        def decay(t: Iterations) -> Rates:
-            height = DECAYS[self.decay][1]((t - self._decay_start) / self.decay_length)
-            return mix_many(self.final_lr, self.peak_lr, height)
-
-        starts = [self.warmup_length, self._decay_start + 1, self._decay_start + self.decay_length]
-        return piecewise(t, starts, [warmup, constant(self.peak_lr), decay, constant(self.final_lr)])
-
-    @property
-    def total_length(self) -> int:
-        """The sum of the three lengths."""
-        return self._decay_start + self.decay_length
-
-    def breakpoints(self, until: int) -> tuple[int, ...]:
-        """The ends of the three phases."""
-        return inside(until, self.warmup_length, self._decay_start, self.total_length)

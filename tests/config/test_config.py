@@ -331,7 +331,10 @@ def _everything():
         "output": "off",
         "seed": 7,
         "comm": "single",
-        "device": "cpu",
+        "device": "auto",
+        "devices": ["cpu(0)", "cpu(1)"],
+        "kvstore": "device",
+        "update_on_kvstore": True,
         "threads_per_rank": 2,
         "data": {
             "name": "npy",

@@ -64,9 +64,9 @@ def test_the_block_is_real():
     ("module", "absent"),
     [
         ("harness", (*_HEAVY, "numpy", "pydantic", "yaml", "matplotlib")),
-        ("harness.schedules", (*_HEAVY, "numpy", "pydantic", "yaml", "matplotlib")),
-        ("harness.config", (*_HEAVY, "numpy", "matplotlib")),
-        ("harness.plan", (*_HEAVY, "numpy", "matplotlib")),
+        ("harness.schedules", (*_HEAVY, "pydantic", "yaml", "matplotlib")),
+        ("harness.config", (*_HEAVY, "matplotlib")),
+        ("harness.plan", (*_HEAVY, "matplotlib")),
         ("harness.data", (*_HEAVY, "matplotlib")),
         ("harness.comm", _HEAVY),
         ("harness.guard", _HEAVY),

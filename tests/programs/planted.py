@@ -95,7 +95,7 @@ def plant():
         plain_digest = preflight.code_digest
         preflight.code_digest = lambda config: {**plain_digest(config), "harness": "edited"}
     if what == "shards":
-        run.shards_of_rank = lambda shards, world: list(range(0, shards, world.size))
+        run.shards_of_rank = lambda shards, world, _: list(range(0, shards, world.size))
     if what == "schedule":
         LRPlan.lr = lambda self, t: plain_lr(self, t) * (1.5 if t == 33 else 1)
     if what == "fewer samples":
