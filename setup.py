@@ -32,6 +32,6 @@ setup(
         **{cuda: [f"mxnet-{cuda}", "horovod"] for cuda in CUDA},
         "mpich": ["mpich"],
         "benchmarks": ["torch"],
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML"],
+        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "jsonschema"],
     },
 )

@@ -12,6 +12,8 @@ from fractions import Fraction
 
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ep|it|%)\s*")
 _CLOCK = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(s|min|h)\s*")
+LENGTH_PATTERN = f"^{_PATTERN.pattern}$"
+CLOCK_PATTERN = f"^{_CLOCK.pattern}$"
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _ALLOWED = "a length is written '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
 _NUMBER = re.compile(r"\s*(-?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z%]*)\s*", re.IGNORECASE)

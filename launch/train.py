@@ -11,6 +11,16 @@ from harness.errors import ConfigError
 from harness.guard import Job, RunParser, add_run_options, run_job
 
 
+class _PrintSchema(argparse.Action):
+    """Print the JSON Schema of a configuration, as `--help` prints its text."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from harness.config.schema import json_schema
+
+        sys.stdout.write(json_schema())
+        parser.exit()
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; argparse ends with exit code 2 when it cannot."""
     parser = RunParser(
@@ -34,6 +44,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="where set and configuration differ in the plan: stop, or go on by one of them (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="move an existing run of this name aside")
+    parser.add_argument("--print-schema", action=_PrintSchema, nargs=0, help="print a config's JSON Schema and stop")
     parser.add_argument("--evaluate-only", action="store_true", help="evaluate the weights in init.from and stop")
     options = parser.parse_args(arguments)
     if options.overwrite and options.resume == "auto":

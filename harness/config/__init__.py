@@ -1,9 +1,10 @@
 """The run's configuration: YAML and `--set` in, one frozen and checked `RunConfig` out."""
 
 from harness.config.loading import dump_config, load_config, parse_config
+from harness.config.lr import LRConfig
 from harness.config.messages import config_error
 from harness.config.model import RunConfig
-from harness.config.sections import DataConfig, LRConfig, TrainConfig
+from harness.config.sections import DataConfig, TrainConfig
 from harness.config.values import Problem
 
 __all__ = [

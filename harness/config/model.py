@@ -13,18 +13,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from harness.config.lr import FinderConfig, LRConfig
+from harness.config.running import CheckpointConfig, GuardConfig, LogConfig
 from harness.config.sections import (
     HAVE_MOMENTUM,
     MOMENTUM_CORRECTED,
     BatchConfig,
-    CheckpointConfig,
     DataConfig,
     EvaluationConfig,
-    FinderConfig,
-    GuardConfig,
     InitConfig,
-    LogConfig,
-    LRConfig,
     NetworkConfig,
     OptimizerConfig,
     Section,
@@ -39,26 +36,47 @@ class RunConfig(Section):
     """Everything that decides a run, as written."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    """The run's name, which is that of its folder; null means the stem of this file."""
     output: str = "runs"
+    """The folder of runs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of everything random."""
     comm: Literal["auto", "single", "horovod", "mpi"] = "auto"
+    """What carries collectives; auto follows the launcher."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where each rank computes: on the GPU of its number on its host, where there are any, or on the CPU."""
     devices: Devices | None = None
+    """The devices of a job of one process, such as `[gpu(0), gpu(1)]`; they play shards as ranks do."""
     kvstore: Literal["local", "device"] | None = None
+    """How several devices add up: on the CPU (`local`) or on the devices; null means where they are."""
     update_on_kvstore: bool = False
+    """Whether the optimizer lives in the kvstore instead of on every device."""
     threads_per_rank: Threads = "auto"
+    """Threads that each rank computes with, which the bits depend on; auto shares a host's cores."""
     data: DataConfig = DataConfig()
+    """Where samples come from."""
     batch: BatchConfig = BatchConfig()
+    """What a global batch is."""
     train: TrainConfig
+    """How long."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """When held-out samples are looked at."""
     network: NetworkConfig
+    """The network, its first weights and its loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """The optimizer."""
     lr: LRConfig
+    """The learning rate of every iteration."""
     finder: FinderConfig = FinderConfig()
+    """The learning-rate finder."""
     init: InitConfig = InitConfig()
+    """Where weights come from."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """When the state is saved."""
     log: LogConfig = LogConfig()
+    """How often something is logged."""
     guard: GuardConfig = GuardConfig()
+    """What is compared, waited for and forgiven."""
     _source: str = PrivateAttr(default="config")
 
     @model_validator(mode="after")

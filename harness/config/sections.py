@@ -1,4 +1,4 @@
-"""The sections of a configuration: frozen, strict about types, no keys but their own, no setting without an effect."""
+"""The sections of a configuration that say what is trained: data, batches, network, optimizer."""
 
 from __future__ import annotations
 
@@ -8,22 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.config.messages import show
 from harness.config.values import (
-    Base,
     Count,
     Factor,
     Initializer,
-    Interval,
-    MomentumSpec,
     Name,
     Parameters,
     Period,
     Positive,
     Problem,
     RefusedError,
-    Spec,
     Validation,
-    WarmupLength,
-    WarmupStart,
 )
 from harness.units import Duration
 
@@ -46,42 +40,59 @@ _OWNED = {
 class Section(BaseModel):
     """A mapping of the configuration: frozen, strict about types, no keys but its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class AugmentConfig(Section):
     """What is done to training images; each sample's randomness is a function of (seed, epoch, sample)."""
 
     pad_crop: Annotated[int, Field(ge=0)] = 0
+    """Pixels added on every side before a random crop of the old size."""
     flip: bool = False
+    """Whether half of the pictures are mirrored left to right."""
     mean: list[float] | None = None
+    """Subtracted from each channel, in units of a full pixel (0 to 1); one number for all, or one for each."""
     std: list[Positive] | None = None
+    """What each channel is divided by after that."""
 
 
 class DataConfig(Section):
     """Where samples come from: a named data set, or `module:function`."""
 
     name: str = "digits"
+    """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `npy`, or your own `module:function`."""
     root: str | None = None
+    """The folder with the files; null means where downloads go."""
     download: bool = False
+    """Whether missing files are fetched."""
     validation: Validation = 0
+    """Training samples held out: a number of them, or a fraction below 1."""
     augment: AugmentConfig = AugmentConfig()
+    """What is done to training pictures."""
     params: Parameters = {}
+    """Arguments of your own function."""
 
 
 class BatchConfig(Section):
     """A global batch is `shards` shards of `size` samples; null shards = the number of workers at the first start."""
 
     size: Count = 32
+    """Samples a shard."""
     shards: Count | None = None
+    """Shards a global batch, fixed for the life of a run; null means one for each worker at the first start."""
 
 
 class TrainConfig(Section):
     """How long: either epochs or iterations."""
 
     epochs: Count | None = None
+    """The run's length in epochs."""
     iterations: Count | None = None
+    """The run's length in updates."""
     last_batch: Literal["drop", "keep"] = "drop"
+    """What becomes of an epoch's remainder: dropped, or kept as a smaller batch."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
@@ -99,30 +110,45 @@ class EvaluationConfig(Section):
     """When the held-out samples are looked at (always at the end as well), and by which metrics."""
 
     every: Period | None = Duration.parse("1ep")
+    """How often the first held-out split is looked at; null means at the end alone."""
     metrics: list[Name] = ["accuracy"]
+    """Names of `mx.metric`, or your own `module:function`; the loss is always there."""
 
 
 class NetworkConfig(Section):
     """The network by name or `module:function`, how its weights start, and its loss."""
 
     name: Name
+    """`mlp`, `cnn`, `lenet`, `mnist_cnn`, a name of `gluon.model_zoo.vision`, or your own `module:function`."""
     params: Parameters = {}
+    """Its arguments; `classes` is filled in."""
     initializer: Initializer = "xavier"
+    """A name of `mx.init`, or one name with its parameters."""
     loss: Name = "softmax_cross_entropy"
+    """A loss of Gluon by its name in snake case, or your own `module:function`; one value a sample."""
     loss_params: Parameters = {}
+    """Its arguments."""
     hybridize: bool = True
+    """Whether the network is compiled."""
 
 
 class OptimizerConfig(Section):
     """An optimizer of `mx.optimizer`, its parameters, and what differs between parameters of the network."""
 
     name: str = "sgd"
+    """A name of `mx.optimizer`."""
     params: Parameters = {}
+    """Its arguments, other than the learning rate."""
     lr_mult: dict[str, Factor] = {}
+    """Factors on the learning rate by patterns of parameters' names, such as `features.*`."""
     wd_mult: dict[str, Factor] = {}
+    """Factors on weight decay by patterns of parameters' names."""
     decay_bias_and_norm: bool = False
+    """Whether weight decay also pulls biases and the gamma and beta of norms to zero."""
     clip_norm: Positive | None = None
+    """The largest Euclidean norm of the mean gradient."""
     clip_value: Positive | None = None
+    """The largest absolute value of an element of the mean gradient."""
 
     @model_validator(mode="after")
     def _parameters_are_free(self) -> OptimizerConfig:
@@ -152,154 +178,8 @@ class OptimizerConfig(Section):
         return self.name.lower() in HAVE_MOMENTUM and bool(self.params.get("momentum", self.name.lower() == "signum"))
 
 
-class WarmupConfig(Section):
-    """A straight line up to the schedule (Goyal et al. 2017, arXiv 1706.02677)."""
-
-    length: WarmupLength
-    start: WarmupStart = 0.0
-    mode: Literal["prefix", "overlap"] = "prefix"
-
-
-class LRConfig(Section):
-    """The learning rate's plan: base, scaling, warm-up, schedule; and the momentum's."""
-
-    base: Base = None
-    reference_batch: Count | None = None
-    scaling: Literal["linear", "sqrt", "none"] | None = None
-    warmup: WarmupConfig | None = None
-    momentum_correction: bool | None = None
-    schedule: Spec
-    momentum: MomentumSpec | None = None
-
-    @property
-    def is_found(self) -> bool:
-        """Whether the base comes from a finder: `auto`, or the path of its result."""
-        return isinstance(self.base, str)
-
-    @property
-    def uses_x(self) -> bool:
-        """Whether anything in the plan is a multiple of the scaled base."""
-        start = self.warmup.start if self.warmup else 0.0
-        return self.schedule.uses_x or isinstance(start, str)
-
-    @property
-    def scales(self) -> bool:
-        """Whether anything in the plan follows the factor: a multiple does, `unscaled` does not."""
-        return self.schedule.uses_x or (self.uses_x and self.warmup is not None and self.warmup.start != "unscaled")
-
-    @model_validator(mode="after")
-    def _x_and_base_go_together(self) -> LRConfig:
-        problems: list[Problem] = []
-        if self.uses_x and self.base is None:
-            written = "multiples of the base (Nx)" if self.scales else "the base (warmup.start: unscaled)"
-            problems.append(Problem(("base",), f"is missing, and the plan is written in {written}; give lr.base"))
-        for name in ("base", "reference_batch", "scaling"):
-            found = getattr(self, name)
-            has_effect = self.uses_x if name == "base" else self.scales
-            if found not in (None, "none") and not has_effect:
-                problems.append(
-                    Problem(
-                        (name,),
-                        f"{found} has no effect: plain learning rates are final and never scaled; write them as "
-                        "multiples of the base (max_lr: 1x), or remove it",
-                    )
-                )
-        if self.scales and self.reference_batch is not None and self.scaling == "none":
-            problems.append(
-                Problem(("reference_batch",), f"{self.reference_batch} has no effect with scaling: none; remove one")
-            )
-        if self.scales and self.reference_batch is not None and self.is_found:
-            problems.append(
-                Problem(
-                    ("reference_batch",),
-                    f"{self.reference_batch} has no effect with base: {self.base}, the finder's own global batch is "
-                    "the reference; remove it",
-                )
-            )
-        if problems:
-            raise RefusedError(problems)
-        return self
-
-
 class InitConfig(Section):
     """Where a new run's weights come from."""
 
     from_: Annotated[str | None, Field(alias="from")] = None
-
-
-class FinderConfig(Section):
-    """The learning-rate finder: its sweep, when it stops, and the rule that it answers by."""
-
-    lr_start: Positive = 1e-6
-    lr_end: Positive = 10.0
-    lr_multiplier: Positive | None = None
-    num_iterations: Count | None = None
-    spacing: Literal["exponential", "linear"] = "exponential"
-    max_iterations: Count = 1000
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    min_iter: Annotated[int, Field(ge=0)] = 20
-    growth: Annotated[float, Field(gt=1)] = 2.0
-    probes: Annotated[int, Field(ge=0)] | None = None
-    repeats: Count = 1
-    rule: Literal["steepest", "valley", "minimum_tenth", "edge"] | None = None
-
-
-class LogConfig(Section):
-    """How often a line is written to metrics.jsonl."""
-
-    every: Period = Duration.parse("10it")
-
-
-class CheckpointConfig(Section):
-    """When a set is written (always at the end as well), how many stay, and what a failed write means."""
-
-    every: Interval | None = Duration.parse("1ep")
-    keep: Count = 3
-    best: Name | None = None
-    best_is: Literal["highest", "lowest"] | None = None
-    on_failure: Literal["stop", "continue"] = "stop"
-
-    @model_validator(mode="after")
-    def _nothing_is_idle(self) -> CheckpointConfig:
-        if self.best_is is not None and self.best is None:
-            raise RefusedError([Problem(("best_is",), "has no effect without checkpoint.best; name the metric")])
-        return self
-
-
-class DivergenceConfig(Section):
-    """What a loss or gradient that is not finite means: stop, leave the update out, or go back to the last set."""
-
-    policy: Literal["stop", "skip", "rewind"] = "stop"
-    at_most: Count | None = None
-    lr_factor: Annotated[float, Field(gt=0, lt=1)] | None = None
-
-    @model_validator(mode="after")
-    def _nothing_is_idle(self) -> DivergenceConfig:
-        problems = []
-        if self.at_most is not None and self.policy == "stop":
-            problems.append(Problem(("at_most",), "has no effect with policy: stop; choose skip or rewind"))
-        if self.lr_factor is not None and self.policy != "rewind":
-            problems.append(Problem(("lr_factor",), f"has no effect with policy: {self.policy}; it is for rewind"))
-        if problems:
-            raise RefusedError(problems)
-        return self
-
-    @property
-    def limit(self) -> int:
-        """How often at most, in the whole run."""
-        return self.at_most or {"stop": 0, "skip": 10, "rewind": 2}[self.policy]
-
-    @property
-    def cut(self) -> float:
-        """What a rewind multiplies the learning rate by."""
-        return self.lr_factor or 0.5
-
-
-class GuardConfig(Section):
-    """How often ranks prove that they agree, when a silent job counts as stalled, and what divergence means."""
-
-    verify_every: Period = Duration.parse("500it")
-    stall_after_s: Positive = 300.0
-    stall_after_first_s: Positive = 1800.0
-    stall_after_evaluation_s: Positive = 1800.0
-    divergence: DivergenceConfig = DivergenceConfig()
+    """A `.params` file, or a set of another run, whose weights a new run begins with."""

@@ -10,10 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from harness.schedules import ScheduleSpec, parse_spec
-from harness.units import ClockTime, Duration
+from harness.units import CLOCK_PATTERN, LENGTH_PATTERN, ClockTime, Duration
 
 _DEVICE = re.compile(r"(cpu|gpu)\((?:0|[1-9][0-9]{0,2})\)")
 _MULTIPLE = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*")
@@ -181,19 +181,58 @@ def _unwritable(value: object, path: tuple[str | int, ...]) -> list[Problem]:
 
 MOST = 10**9  # of anything that is counted; beyond it lies a slip of the keyboard
 
-WarmupLength = Annotated[Duration, PlainValidator(_read_warmup_length), PlainSerializer(str)]
-Period = Annotated[Duration, PlainValidator(_read_period), PlainSerializer(str)]
-Interval = Annotated[Duration | ClockTime, PlainValidator(_read_interval), PlainSerializer(str)]
-Spec = Annotated[ScheduleSpec, PlainValidator(parse_spec), PlainSerializer(lambda spec: spec.raw)]
-MomentumSpec = Annotated[ScheduleSpec, PlainValidator(_read_momentum), PlainSerializer(lambda spec: spec.raw)]
+
+def _any(*options: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": list(options)})
+
+
+def _text(pattern: re.Pattern[str]) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^{pattern.pattern}$"}
+
+
+# what editors are told, which check while a person types; the readers above are stricter
+_LENGTH = WithJsonSchema({"type": "string", "pattern": LENGTH_PATTERN})
+_INTERVAL = WithJsonSchema({"type": "string", "pattern": f"{LENGTH_PATTERN}|{CLOCK_PATTERN}"})
+_SCHEDULE = WithJsonSchema({"$comment": "schedule"})
+
+WarmupLength = Annotated[Duration, PlainValidator(_read_warmup_length), PlainSerializer(str), _LENGTH]
+Period = Annotated[Duration, PlainValidator(_read_period), PlainSerializer(str), _LENGTH]
+Interval = Annotated[Duration | ClockTime, PlainValidator(_read_interval), PlainSerializer(str), _INTERVAL]
+Spec = Annotated[ScheduleSpec, PlainValidator(parse_spec), PlainSerializer(lambda spec: spec.raw), _SCHEDULE]
+MomentumSpec = Annotated[
+    ScheduleSpec, PlainValidator(_read_momentum), PlainSerializer(lambda spec: spec.raw), _SCHEDULE
+]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Positive = Annotated[float, Field(gt=0)]
 Factor = Annotated[float, Field(ge=0)]
 Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
 Name = Annotated[str, AfterValidator(_read_name)]
-Threads = Annotated[int | str, PlainValidator(_read_threads)]
-Devices = Annotated[list[str], PlainValidator(_read_devices)]
-Base = Annotated[float | str | None, PlainValidator(_read_base)]
-WarmupStart = Annotated[float | str, PlainValidator(_read_start)]
-Validation = Annotated[int | float, PlainValidator(_read_validation)]
-Initializer = Annotated[str | dict[str, dict[str, Any]], PlainValidator(_read_initializer)]
+Threads = Annotated[
+    int | str, PlainValidator(_read_threads), _any({"const": "auto"}, {"type": "integer", "minimum": 1})
+]
+Devices = Annotated[
+    list[str],
+    PlainValidator(_read_devices),
+    WithJsonSchema({"type": "array", "minItems": 1, "items": _text(_DEVICE)}),
+]
+Base = Annotated[
+    float | str | None,
+    PlainValidator(_read_base),
+    _any(
+        {"type": "number", "exclusiveMinimum": 0},
+        {"const": "auto"},
+        {"type": "string", "pattern": r"\.json$"},
+        {"type": "null"},
+    ),
+]
+WarmupStart = Annotated[
+    float | str,
+    PlainValidator(_read_start),
+    _any({"type": "number", "minimum": 0}, {"const": "unscaled"}, _text(_MULTIPLE)),
+]
+Validation = Annotated[int | float, PlainValidator(_read_validation), WithJsonSchema({"type": "number", "minimum": 0})]
+Initializer = Annotated[
+    str | dict[str, dict[str, Any]],
+    PlainValidator(_read_initializer),
+    _any({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
+]

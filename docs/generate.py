@@ -1,0 +1,40 @@
+#!/usr/bin/env python
+"""Write what in `docs/` and `configs/` is made of the code: `python docs/generate.py`. A test keeps it fresh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.config.schema import json_schema, reference
+
+ROOT = Path(__file__).parents[1]
+CONFIGURATION = """# Configuration
+
+A run is described by one YAML file, and `--set key.path=value` overrides any part of it. This page lists every key; what
+they mean together is in the [README](../README.md). All mistakes in a file are told at once, each with its key and what
+to do.
+
+Editors that know JSON Schema complete and check the files as you type: those in `configs/` begin with
+`# yaml-language-server: $schema=schema.json`, and `python launch/train.py --print-schema` prints the schema for files
+elsewhere.
+
+- A *length* is `5ep` (epochs), `500it` (iterations) or `10%` (of the run; inside a schedule, of the schedule's own
+  span).
+- A *learning rate* is a plain number, which is final, or `Nx`: N times the scaled base.
+- `null` leaves a setting to what its description says.
+
+"""
+
+
+def files() -> dict[Path, str]:
+    """Every file that is made, and what belongs into it."""
+    return {
+        ROOT / "configs/schema.json": json_schema(),
+        ROOT / "docs/configuration.md": CONFIGURATION + reference(),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(ROOT))

@@ -1,0 +1,89 @@
+"""What a schedule in YAML looks like, as JSON Schema, for editors that complete and check while a person types."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+from harness.schedules.bounds import Interval
+from harness.schedules.catalogue import (
+    CATALOGUE,
+    REPEATABLE,
+    Choice,
+    Inner,
+    Inners,
+    Kind,
+    Length,
+    Number,
+    Positions,
+    Rate,
+    parameters_of,
+)
+from harness.units import LENGTH_PATTERN
+
+_X = r"^\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*$"
+_OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+_LENGTH = {"anyOf": [{"type": "string", "pattern": LENGTH_PATTERN}, {"const": 0}]}
+_REFERENCE = {"$ref": "#/$defs/Schedule"}
+
+
+def schedule_schema() -> dict[str, Any]:
+    """The definition `Schedule`: a number, a multiple of the base, or one schedule's name with its parameters."""
+    return {
+        "description": "A constant, or one schedule by its name with its parameters.",
+        "anyOf": [
+            {"type": "number", "minimum": 0},
+            {"type": "string", "pattern": _X},
+            {
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": 1,
+                "properties": {name: _entry(name) for name in CATALOGUE},
+                "patternProperties": {_OWN: {"description": "Your own function.", "type": ["object", "null"]}},
+                "additionalProperties": False,
+            },
+        ],
+    }
+
+
+def _entry(name: str) -> dict[str, Any]:
+    parameters = parameters_of(name, None)
+    if name == "cyclical":  # it takes the parameters of the schedule that it repeats, whichever that is
+        for inner in REPEATABLE:
+            for parameter, (kind, _) in parameters_of(name, inner).items():
+                parameters.setdefault(parameter, (kind, None))
+    required = [parameter for parameter, (_, default) in parameters.items() if default is inspect.Parameter.empty]
+    summary = inspect.getdoc(CATALOGUE[name].make) or ""
+    return {
+        "description": summary.splitlines()[0],
+        "type": "object",
+        "properties": {parameter: _of_kind(kind) for parameter, (kind, _) in parameters.items()},
+        "required": [parameter for parameter in required if name != "cyclical" or parameter == "cycle_length"],
+        "additionalProperties": False,
+    }
+
+
+def _of_kind(kind: Kind) -> dict[str, Any]:
+    if isinstance(kind, Rate):
+        return {"anyOf": [_number(kind.allowed), {"type": "string", "pattern": _X}]}
+    if isinstance(kind, Number):
+        return _number(kind.allowed)
+    if isinstance(kind, Length):
+        return _LENGTH
+    if isinstance(kind, Positions):
+        return {"type": "array", "items": _LENGTH}
+    if isinstance(kind, Inner):
+        return _REFERENCE
+    if isinstance(kind, Inners):
+        return {"type": "array", "items": _REFERENCE, "minItems": 1}
+    assert isinstance(kind, Choice)
+    return {"enum": list(kind.words)}
+
+
+def _number(allowed: Interval) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "number"}
+    schema["exclusiveMinimum" if allowed.open_low else "minimum"] = allowed.low
+    if math.isfinite(allowed.high):
+        schema["exclusiveMaximum" if allowed.open_high else "maximum"] = allowed.high
+    return schema
