@@ -10,8 +10,8 @@ from harness.config.schema import json_schema, reference
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = """# Configuration
 
-A run is described by one YAML file, and `--set key.path=value` overrides any part of it. This page lists every key; what
-they mean together is in the [README](../README.md). All mistakes in a file are told at once, each with its key and what
+A run is described by one YAML file, and `--set key.path=value` overrides any part of it. This page lists every key;
+what they mean together is in the [README](../README.md). All mistakes in a file are told at once, each with its key and what
 to do.
 
 Editors that know JSON Schema complete and check the files as you type: those in `configs/` begin with
