@@ -26,12 +26,13 @@ setup(
         "jinja2",
         "pooch",
         "safetensors",
+        "tensorboardX",
     ],
     extras_require={
         "cpu": ["mxnet", "horovod"],
         **{cuda: [f"mxnet-{cuda}", "horovod"] for cuda in CUDA},
         "mpich": ["mpich"],
         "benchmarks": ["torch"],
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "jsonschema"],
+        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "jsonschema", "tensorboard"],
     },
 )

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 CONFIGURATION = """# Configuration
 
 A run is described by one YAML file, and `--set key.path=value` overrides any part of it. This page lists every key;
-what they mean together is in the [README](../README.md). All mistakes in a file are told at once, each with its key and what
-to do.
+what they mean together is in the [README](../README.md). All mistakes in a file are told at once, each with its key and
+what to do.
 
 Editors that know JSON Schema complete and check the files as you type: those in `configs/` begin with
 `# yaml-language-server: $schema=schema.json`, and `python launch/train.py --print-schema` prints the schema for files

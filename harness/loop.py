@@ -6,11 +6,12 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
+from harness.config import dump_config
 from harness.divergence import Divergence
 from harness.errors import ConfigError, DataError, DivergedError
 from harness.gluon import Learner, Requests
 from harness.guard import Ledger
-from harness.report import MetricsFile, Progress, write_finder_report, write_plan
+from harness.report import EventFile, MetricsFile, Progress, write_finder_report, write_plan
 from harness.resume import open_folder, warnings_for
 from harness.run import Run
 from harness.saving import Saver, environment_of
@@ -70,6 +71,10 @@ class _Training:
             self.evaluate_every = max(1, sizes.iterations(config.evaluation.every))
         is_root = run.world.rank == 0
         metrics = stack.enter_context(MetricsFile(folder / "metrics.jsonl", self.begun)) if is_root else None
+        if metrics is not None and run.config.log.tensorboard:
+            texts = {"config": f"```yaml\n{dump_config(run.config)}```", "plan": run.plan.describe()}
+            pictures = {"plan": folder / "plan.png", "finder": folder / "finder" / "curve.png"}
+            metrics.show_in(EventFile(folder / "tensorboard", texts, pictures))
         self.progress = stack.enter_context(Progress(self.total, run.world.rank, self.begun))
         self.ledger = Ledger(run.world, learner)
         say = self.progress.say

@@ -33,7 +33,10 @@ from harness.plan import LRPlan
 from harness.report import RunFolder
 from harness.sizes import Sizes
 
-_OWN = {"config.yaml", "plan.csv", "plan.png", "metrics.jsonl", "checkpoints", "outcome.json", "failures", ".lock"}
+_OWN = {
+    *("config.yaml", "plan.csv", "plan.png", "metrics.jsonl", "tensorboard", "checkpoints"),
+    *("outcome.json", "failures", ".lock"),
+}
 
 
 class Start(NamedTuple):

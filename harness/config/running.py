@@ -16,6 +16,8 @@ class LogConfig(Section):
 
     every: Period = Duration.parse("10it")
     """How often a line is written to `metrics.jsonl`."""
+    tensorboard: bool = True
+    """Whether the same numbers are written as event files for TensorBoard."""
 
 
 class CheckpointConfig(Section):
