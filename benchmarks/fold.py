@@ -27,8 +27,8 @@ from typing import Any
 from speed import BIN, shown
 
 
-def measure(megabytes: float, rounds: int) -> dict[str, Any]:
-    """Seconds of both in every round, the same on every rank; runs under mpirun."""
+def measure(megabytes: float, rounds: int) -> None:
+    """Print the seconds of both in every round, on rank 0; runs under mpirun."""
     from harness.comm import connect
     from harness.gluon.sums import Buffer
 
@@ -62,7 +62,8 @@ def measure(megabytes: float, rounds: int) -> dict[str, Any]:
             taken = seconds(calls[name])
             if number >= 2:
                 found[name].append(taken)
-    return {"kind": world.kind, "np": world.size, "megabytes": megabytes, "seconds": found}
+    if world.rank == 0:
+        print(json.dumps({"kind": world.kind, "np": world.size, "megabytes": megabytes, "seconds": found}), flush=True)
 
 
 def table(found: list[dict[str, Any]]) -> list[str]:
@@ -87,9 +88,7 @@ def main() -> None:
     parser.add_argument("--rank-of", type=float, metavar="MEGABYTES", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rank_of:
-        result = measure(options.rank_of, options.rounds)
-        if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "0":
-            print(json.dumps(result), flush=True)
+        measure(options.rank_of, options.rounds)
         return
     found = []
     for np_, megabytes, spins in product(options.np, options.megabytes, (True, False)):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from contenders import SHAPES
-from speed import BIN, ITERATIONS, ROOT, harness, loop
+from speed import BIN, ITERATIONS, harness, loop, prepared
 
 PEAK = """
 import resource, subprocess, sys
@@ -31,12 +30,9 @@ def peak_mb(command: list[str], network: str) -> float:
     """The largest process of a job."""
     iterations = ITERATIONS[network] // 4
     with tempfile.TemporaryDirectory() as folder:
-        values = {"network": network, "iterations": iterations, "folder": folder, "data": "in_memory"}
-        values |= {"size": SHAPES[network][1], "window": iterations}
-        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"
-        words = [word.format(**values) for word in command]
-        done = subprocess.run([sys.executable, "-c", PEAK, *words], env=environ, capture_output=True, text=True)
+        job = prepared(command, network, "in_memory", folder, iterations)
+        job["args"] = [sys.executable, "-c", PEAK, *job["args"]]
+        done = subprocess.run(**job)
     if done.returncode:
         raise SystemExit(done.stderr)
     return int(done.stdout) * 1024 / 1e6

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from contenders import SHAPES, WINDOWS
 
@@ -81,17 +82,21 @@ def contenders(np: str) -> dict[str, list[str]]:
     return found
 
 
+def prepared(command: list[str], network: str, data: str, folder: str, iterations: int) -> dict[str, Any]:
+    """Command and environment of a job, as `subprocess.run` takes them."""
+    values = {"network": network, "iterations": iterations, "folder": folder, "data": data}
+    values |= {"size": SHAPES[network][1], "window": iterations // WINDOWS}
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "MASTER_PORT": "0"}
+    environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"
+    words = [word.format(**values) for word in command]
+    return {"args": words, "env": environ, "capture_output": True, "text": True, "timeout": 900}
+
+
 def speed(command: list[str], network: str, data: str, np: int) -> float:
     """Images a second of one job, all of its processes together."""
     iterations = ITERATIONS[network]
     with tempfile.TemporaryDirectory() as folder:
-        values = {"network": network, "iterations": iterations, "folder": folder, "data": data}
-        values |= {"size": SHAPES[network][1], "window": iterations // WINDOWS}
-        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "MASTER_PORT": "0"}
-        environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"
-        done = subprocess.run(
-            [word.format(**values) for word in command], env=environ, capture_output=True, text=True, timeout=900
-        )
+        done = subprocess.run(**prepared(command, network, data, folder, iterations))
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         metrics = Path(folder, "run", "metrics.jsonl")

@@ -13,10 +13,11 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from harness.schedules import ScheduleSpec, parse_spec
+from harness.schedules.scalars import MULTIPLE
 from harness.units import CLOCK_PATTERN, LENGTH_PATTERN, ClockTime, Duration
 
 _DEVICE = re.compile(r"(cpu|gpu)\((?:0|[1-9][0-9]{0,2})\)")
-_MULTIPLE = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*")
+_MULTIPLE = re.compile(MULTIPLE)
 
 
 class Problem(NamedTuple):

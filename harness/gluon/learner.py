@@ -284,7 +284,7 @@ class Learner:
         problems = misfits(targets, loaded)
         if problems:
             raise CheckpointError(f"init.from: {path} does not fit the network:\n  " + "\n  ".join(problems))
-        self._keeper.write_parameters(loaded)
+        self._keeper.write(loaded)
 
     def take_weights_of_root(self) -> None:
         """Give every rank the weights and running statistics of rank 0."""

@@ -122,12 +122,8 @@ class StateKeeper:
         problems = self.misfits(state)
         if problems:
             raise CheckpointError("the state does not fit this network and optimizer:\n  " + "\n  ".join(problems))
-        self._write({**state.parameters, **state.slots})
+        self.write({**state.parameters, **state.slots})
         self._set_numbers(state.numbers)
-
-    def write_parameters(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Fill weights and running statistics of every device."""
-        self._write(values)
 
     def share_parameters(self, broadcast: Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
         """Make weights and running statistics of rank 0 those of every rank.
@@ -152,9 +148,10 @@ class StateKeeper:
     def _share(self, arrays: Mapping[str, Any], broadcast: Callable[..., npt.NDArray[Any]]) -> None:
         mx.nd.waitall()
         for name, array in arrays.items():  # one by one, so that but one lies on the host at a time
-            self._write({name: broadcast(name, array.asnumpy())})
+            self.write({name: broadcast(name, array.asnumpy())})
 
-    def _write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+    def write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Fill the arrays that are named, on every device; a kvstore takes over what they then hold."""
         for arrays in self._copies():
             overwrite({name: array for name, array in arrays.items() if name in values}, values)
         self._applier.take_weights()

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from harness.schedules.bounds import Interval, as_number
 
+MULTIPLE = r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*"
+"""How `Nx` is written, at least 0."""
+
 _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*(x?)\s*")
 
 

@@ -20,9 +20,10 @@ from harness.schedules.catalogue import (
     Rate,
     parameters_of,
 )
+from harness.schedules.scalars import MULTIPLE
 from harness.units import LENGTH_PATTERN
 
-_X = r"^\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*$"
+_X = f"^{MULTIPLE}$"
 _OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 _LENGTH = {"anyOf": [{"type": "string", "pattern": LENGTH_PATTERN}, {"const": 0}]}
 _REFERENCE = {"$ref": "#/$defs/Schedule"}

@@ -389,7 +389,7 @@ def _everything():
             "best_is": "highest",
             "on_failure": "continue",
         },
-        "log": {"every": "5%"},
+        "log": {"every": "5%", "tensorboard": True},
         "guard": {
             "verify_every": "50it",
             "stall_after_s": 60,
