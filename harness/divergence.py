@@ -20,16 +20,16 @@ from harness.saving import Saver
 class Divergence:
     """Acts by `guard.divergence`: `stop`, `skip` or `rewind`."""
 
-    def __init__(self, run: Run, learner: Learner, saver: Saver, say: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, learner: Learner, saver: Saver, warn: Callable[[str], None]) -> None:
         """Start; with `rewind` rank 0 keeps the first state, for a divergence before the first set.
 
         Args:
             run: what is trained; a rewind cuts its learning rates.
             learner: whose state is put back.
             saver: knows the sets.
-            say: shows a line to the user.
+            warn: shows a line to the user.
         """
-        self._run, self._learner, self._saver, self._say = run, learner, saver, say
+        self._run, self._learner, self._saver, self._warn = run, learner, saver, warn
         self._section = run.config.guard.divergence
         self._skipped = learner.skipped
         self._total = 0 if run.origin is None else int(run.origin.manifest["state"].get("skipped", 0))
@@ -55,7 +55,7 @@ class Divergence:
                 f"iteration {t}: loss or gradient were not finite in {count} updates, and guard.divergence.at_most "
                 f"leaves out {most}; lower the learning rate, or look for NaN in the data"
             ).at(t)
-        self._say(
+        self._warn(
             f"iteration {t}: loss or gradient were not finite; the update is left out ({count} of at most {most})"
         )
         self._saver.record({"split": "skipped", "iteration": t, "lr": self._run.plan.lr(t), "count": count})
@@ -88,7 +88,7 @@ class Divergence:
         run.num_skipped = numbers
         run.world.on_root("rewind.plan", lambda: write_plan(run.folder.path, run.config, run.plan))
         what, times = str(error).partition(";")[0], f"{done + 1} of at most {section.limit}"
-        self._say(f"{what}: rewound to iteration {back} ({times}), learning rates x {section.cut:g} from here")
+        self._warn(f"{what}: rewound to iteration {back} ({times}), learning rates x {section.cut:g} from here")
         self._saver.record({"split": "rewind", "iteration": back, "diverged_at": diverged_at, "lr_factor": section.cut})
         return int(back)
 

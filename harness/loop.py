@@ -17,7 +17,7 @@ from harness.run import Run
 from harness.saving import Saver, environment_of
 
 
-def train(run: Run) -> dict[str, float]:
+def train(run: Run, log_level: str = "info") -> dict[str, float]:
     """Train from the first iteration, or the one after the set that the run goes on from, to the last.
 
     Writes the run's folder (rank 0): `config.yaml`, `plan.csv`, `plan.png`, `metrics.jsonl`, `checkpoints/`,
@@ -25,6 +25,7 @@ def train(run: Run) -> dict[str, float]:
 
     Args:
         run: what to train.
+        log_level: what rank 0 shows: `error`, `warning`, `info` or `debug`; each shows what those before it do.
 
     Returns:
         The last evaluation, as `split.metric`; empty for a run that was done already.
@@ -41,9 +42,10 @@ def train(run: Run) -> dict[str, float]:
         if run.plan.in_units_of_base:
             said += _find_base(run, learner)
         world.on_root("plan", lambda: write_plan(folder, run.config, run.plan))
-        training = _Training(run, learner, stack)
-        for line in [_opening(run), *run.remarks, *run.plan.remarks(), *said]:
-            training.progress.say(line)
+        training = _Training(run, learner, stack, log_level)
+        training.progress.say(_opening(run))
+        for line in [*run.remarks, *run.plan.remarks(), *said]:
+            training.progress.warn(line)
         training.go()
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
         total = run.sizes.num_iterations
@@ -59,7 +61,7 @@ class _Training:
         results: the last evaluation, as `split.metric`.
     """
 
-    def __init__(self, run: Run, learner: Learner, stack: ExitStack) -> None:
+    def __init__(self, run: Run, learner: Learner, stack: ExitStack, log_level: str) -> None:
         config, sizes, folder = run.config, run.sizes, run.folder.path
         self.run, self.learner = run, learner
         self.total = sizes.num_iterations
@@ -75,11 +77,11 @@ class _Training:
             texts = {"config": f"```yaml\n{dump_config(run.config)}```", "plan": run.plan.describe()}
             pictures = {"plan": folder / "plan.png", "finder": folder / "finder" / "curve.png"}
             metrics.show_in(EventFile(folder / "tensorboard", texts, pictures))
-        self.progress = stack.enter_context(Progress(self.total, run.world.rank, self.begun))
+        self.progress = stack.enter_context(Progress(self.total, run.world.rank, self.begun, log_level))
         self.ledger = Ledger(run.world, learner)
-        say = self.progress.say
-        self.saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, say, self.verify))
-        self.divergence = Divergence(run, learner, self.saver, say)
+        warn = self.progress.warn
+        self.saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, warn, self.verify))
+        self.divergence = Divergence(run, learner, self.saver, warn)
         self.clock = _Clock()
         self.results: dict[str, float] = {}
 

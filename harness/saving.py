@@ -34,7 +34,7 @@ class Saver:
         learner: Learner,
         folder: Path,
         metrics: MetricsFile | None,
-        say: Callable[[str], None],
+        warn: Callable[[str], None],
         verify: Callable[[int], None],
     ) -> None:
         """Start.
@@ -44,11 +44,11 @@ class Saver:
             learner: whose state is saved.
             folder: of the sets.
             metrics: on rank 0, the file whose lines must be on disk before a set that is newer.
-            say: shows a line to the user.
+            warn: shows a line to the user.
             verify: makes sure that the ranks agree after an iteration, before it is saved.
         """
         config = run.config.checkpoint
-        self._run, self._learner, self._metrics, self._say = run, learner, metrics, say
+        self._run, self._learner, self._metrics, self._warn = run, learner, metrics, warn
         self._folder, self._verify = folder, verify
         self._stops = config.on_failure == "stop"
         self._metric, self._mode = config.best, run.best_is
@@ -172,7 +172,7 @@ class Saver:
         if self._stops:
             self._failure = error
         else:
-            self._say(f"warning: {error} (going on, as checkpoint.on_failure says)")
+            self._warn(f"warning: {error} (going on, as checkpoint.on_failure says)")
 
     def _save(self, t: int) -> None:
         self._last, self._is_best, self._asked = t, False, False

@@ -44,6 +44,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="where set and configuration differ in the plan: stop, or go on by one of them (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="move an existing run of this name aside")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--log-level",
+        choices=("error", "warning", "info", "debug"),
+        default="info",
+        help="what rank 0 shows; debug shows every iteration of metrics.jsonl as it comes (default: %(default)s)",
+    )
+    shown.add_argument(
+        "--quiet", action="store_const", const="warning", dest="log_level", help="short for --log-level warning"
+    )
     parser.add_argument("--print-schema", action=_PrintSchema, nargs=0, help="print a config's JSON Schema and stop")
     parser.add_argument("--evaluate-only", action="store_true", help="evaluate the weights in init.from and stop")
     options = parser.parse_args(arguments)
@@ -77,7 +87,7 @@ def main() -> int:
         if options.evaluate_only:
             evaluate_only(run)
         else:
-            train(run)
+            train(run, options.log_level)
 
     return run_job(options, check, work)
 

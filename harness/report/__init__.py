@@ -4,7 +4,16 @@ from harness.report.events import EventFile
 from harness.report.finder import write_finder_report
 from harness.report.metrics import MetricsFile
 from harness.report.plots import plot_plan
-from harness.report.progress import Progress
+from harness.report.progress import LOG_LEVELS, Progress
 from harness.report.run_folder import RunFolder, write_plan
 
-__all__ = ["EventFile", "MetricsFile", "Progress", "RunFolder", "plot_plan", "write_finder_report", "write_plan"]
+__all__ = [
+    "LOG_LEVELS",
+    "EventFile",
+    "MetricsFile",
+    "Progress",
+    "RunFolder",
+    "plot_plan",
+    "write_finder_report",
+    "write_plan",
+]

@@ -1,0 +1,92 @@
+"""What rank 0 shows, on a terminal and elsewhere, at each level."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import sys
+
+import pytest
+
+from harness.report import LOG_LEVELS, Progress
+
+TOTAL = 123_456
+
+
+def show(log_level="info", rank=0, begun=0):
+    with Progress(TOTAL, rank, begun, log_level) as progress:
+        progress.say("opening")
+        progress.warn("remark")
+        for t in (1, 2, 3):
+            progress.update(t, 1, 0.1, 2.5, 640.0)
+        progress.evaluated(3, "test", {"loss": 0.5, "accuracy": 0.75})
+
+
+def test_numbers_come_as_plain_lines_and_not_faster_than_can_be_read(capsys):
+    show()
+    assert capsys.readouterr().out.splitlines() == [
+        "opening",
+        "remark",
+        "[     1/123456] epoch 1  lr 0.1  loss 2.5000  640 images/s",
+        "[     3/123456] test: loss 0.5000  accuracy 0.7500",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("log_level", "lines"), [("error", []), ("warning", ["remark"]), ("debug", ["opening", "remark", 1, 2, 3, 3])]
+)
+def test_a_level_shows_what_is_at_least_as_urgent(capsys, log_level, lines):
+    show(log_level)
+    found = capsys.readouterr().out.splitlines()
+    assert [int(line[1:7]) if line.startswith("[") else line for line in found] == lines
+
+
+def test_the_command_knows_the_same_levels(start):
+    out = start("launch/train.py", "--log-level", "loud", exit_code=2).stderr
+    assert re.findall(r"'?(\w+)'?", out.split("choose from")[1])[:4] == list(LOG_LEVELS)
+
+
+def test_a_quiet_run_says_nothing_and_the_numbers_are_written(start, tmp_path):
+    settings = [word for setting in (f"output={tmp_path}", "train.epochs=1") for word in ("--set", setting)]
+    done = start("launch/train.py", "--quiet", *settings)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert (tmp_path / "digits/metrics.jsonl").read_text()
+
+
+def test_other_ranks_are_silent(capsys):
+    show(rank=1)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_gets_one_line_of_progress(monkeypatch):
+    reader, writer = pty.openpty()
+    with os.fdopen(writer, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("TERM", "xterm")
+        show(begun=1)
+        monkeypatch.undo()
+        terminal.flush()
+        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(reader, 1 << 16).decode())
+    os.close(reader)
+    assert "opening" in text
+    assert "remark" in text
+    assert "3/123456" in text
+    last = [line for line in re.split(r"[\r\n]+", text) if "3/123456" in line][-1]
+    assert re.search(r"epoch 1 +lr 0.1 +loss 2.5000", last)
+    assert len(last) <= 80
+
+
+def test_whoever_stops_listening_does_not_stop_the_run():
+    reader, writer = os.pipe()
+    os.close(reader)
+    kept = os.dup(1)
+    try:
+        os.dup2(writer, 1)
+        with os.fdopen(writer, "w") as pipe, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", pipe)
+            show("debug")
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
