@@ -107,6 +107,24 @@ def dataloader(network: str) -> Callable[[], None]:
     return step
 
 
+def computing(network: str) -> Callable[[], None]:
+    """The arithmetic alone: one batch that lies on the device, over and over, and nothing is read."""
+    mx, net, loss = _gluon(network)
+    trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01, "momentum": 0.9})
+    data, label = (mx.nd.array(array) for array in next(batches(network)))
+    last = [label]
+
+    def step() -> None:
+        with mx.autograd.record():
+            losses = loss(net(data), label)
+        losses.backward()
+        trainer.step(len(data))
+        last.append(losses)
+        last.pop(0).wait_to_read()  # so that no more than one iteration is under way
+
+    return step
+
+
 def horovod(network: str) -> Callable[[], None]:
     """Horovod's own example, without its metric: DistributedTrainer, and nothing is ever read."""
     import horovod.mxnet as hvd
@@ -202,13 +220,14 @@ def _torch_resnet():
 def main() -> None:
     """Run one loop, and say how fast it was."""
     name, network, iterations = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    step = {"gluon": gluon, "dataloader": dataloader, "horovod": horovod, "torch": torch}[name](network)
+    loops = {"gluon": gluon, "dataloader": dataloader, "computing": computing, "horovod": horovod, "torch": torch}
+    step = loops[name](network)
     rates, each = [], iterations // WINDOWS
     for window in range(WINDOWS):
         started = time.perf_counter()
         for _ in range(each):
             step()
-        if name in ("dataloader", "horovod"):
+        if name in ("dataloader", "computing", "horovod"):
             import mxnet as mx
 
             mx.nd.waitall()

@@ -28,7 +28,7 @@ from contenders import SHAPES, WINDOWS
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-ITERATIONS = {"lenet": 400, "mnist_cnn": 800, "resnet18_v2": 40}
+ITERATIONS = {"lenet": 240, "mnist_cnn": 480, "resnet18_v2": 40}
 
 
 def loop(name: str, launcher: list[str]) -> list[str]:
@@ -64,9 +64,13 @@ def contenders(np: str) -> dict[str, list[str]]:
     """Commands by name; the first is the one that the others are compared with."""
     if np == "pipeline":
         normalised = "data.augment={{mean: [0.5], std: [0.25]}}"
-        return {"harness": harness([], normalised), "DataLoader": loop("dataloader", [])}
+        return {
+            "harness": harness([], normalised),
+            "DataLoader": loop("dataloader", []),
+            "arithmetic alone": loop("computing", []),
+        }
     if np == "crowd":
-        return {f"harness, {ranks} ranks": harness([str(BIN / "mpirun"), "-np", ranks]) for ranks in ("8", "4", "2")}
+        return {f"harness, {ranks} ranks": harness([str(BIN / "mpirun"), "-np", ranks]) for ranks in ("8", "2")}
     if np == "1":
         return {"harness": harness([]), "bare Gluon": loop("gluon", [])}
     mpirun, horovodrun = [[str(BIN / name), "-np", np] for name in ("mpirun", "horovodrun")]

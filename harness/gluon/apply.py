@@ -15,7 +15,7 @@ import mxnet as mx
 
 from harness.gluon.optimizers import NOISY
 from harness.gluon.shards import seed_of
-from harness.gluon.steppers import OnKVStore, OnWorkers
+from harness.gluon.steppers import SGD_TOGETHER, OnKVStore, OnWorkers
 
 
 class Applier:
@@ -58,8 +58,7 @@ class Applier:
             self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
             optimizer.wd, optimizer.clip_gradient = 0.0, None
         if type(optimizer).__name__ == "SGD":
-            # one kernel for four parameters runs through all of their arrays at once, and takes half as long again
-            optimizer.aggregate_num = 0
+            optimizer.aggregate_num = SGD_TOGETHER
         if kvstore is None:
             self._stepper: OnWorkers | OnKVStore = OnWorkers(optimizer, self._parameters)
         else:

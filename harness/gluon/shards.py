@@ -97,8 +97,7 @@ class ShardPlayer:
             mx.random.seed(seed_of(self._seed, t, shard), ctx=self._ctx)
         if self._graph.opaque:
             np.random.seed(seed_of(self._seed, t, shard))
-        inputs = mx.nd.array(data, ctx=self._ctx, dtype=data.dtype)
-        labels = mx.nd.array(label, ctx=self._ctx, dtype=label.dtype)
+        inputs, labels = on_device(data, self._ctx), on_device(label, self._ctx)
         with mx.autograd.record():
             losses = self._loss(self._net(inputs), labels)
         check_losses(losses, data.shape[0])
@@ -108,8 +107,8 @@ class ShardPlayer:
 
     def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[Any, Any]:
         """Prediction and losses of samples without training: `(n, ...)` and `(n,)`."""
-        prediction = self._net(mx.nd.array(data, ctx=self._ctx, dtype=data.dtype))
-        return prediction, self._loss(prediction, mx.nd.array(label, ctx=self._ctx, dtype=label.dtype))
+        prediction = self._net(on_device(data, self._ctx))
+        return prediction, self._loss(prediction, on_device(label, self._ctx))
 
     def _check_all_took_part(self, shard: int) -> None:
         weights = [parameter.data(self._ctx) for parameter in self._trainable.values()]
@@ -135,10 +134,18 @@ def parameters_of(net: Any) -> dict[str, Any]:
     return unique
 
 
+def on_device(array: npt.NDArray[Any], ctx: Any) -> Any:
+    """An array that nobody writes to again, on a device; on `cpu(0)` it is the same memory, and read-only from now on.
+
+    `mx.nd.array` would wait until everything is computed that was asked for before: a tenth of the time of a small net.
+    """
+    return mx.nd.from_numpy(np.ascontiguousarray(array)).as_in_context(ctx)
+
+
 def settle(net: Any, samples: npt.NDArray[Any], ctx: Any) -> Any:
     """End deferred initialisation by a forward in predict mode, which changes nothing else; returns its prediction."""
     with mx.autograd.pause(train_mode=False):
-        prediction = net(mx.nd.array(samples, ctx=ctx, dtype=samples.dtype))
+        prediction = net(on_device(samples, ctx))
     mx.nd.waitall()
     return prediction
 
