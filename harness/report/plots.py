@@ -77,8 +77,7 @@ def plot_plans(plans: Sequence[NamedPlan], path: Path, title: str, size: tuple[f
         axes[1].set_ylabel("momentum")
     axes[-1].set_xlabel("epoch")
     for part in axes:
-        part.set_xlim(left=0)
-        part.margins(x=0)
+        part.set_xlim(0, max(named.num_iterations / named.plan.sizes.iterations_per_epoch for named in plans))
         part.grid(axis="y", linewidth=0.4, alpha=0.5)
     if len(plans) > 1:
         axes[0].legend(fontsize=9)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from harness.config import LRConfig
@@ -70,8 +73,24 @@ def test_a_run_of_one_iteration_is_one_phase():
     assert table_of_plans([named(0.1, 1)], "plan")[1].split()[-1] == "1"
 
 
+def test_a_picture_names_every_plan_and_draws_momenta_where_one_is_scheduled(tmp_path):
+    def words(*plans: NamedPlan) -> list[str]:
+        plot_plans(plans, tmp_path / "plans.svg", "the title")
+        return re.findall("<!-- (.*) -->", (tmp_path / "plans.svg").read_text())
+
+    one = replace(named(0.1), name="first")
+    two = replace(named(steps(50)), name="second")
+    scheduled = replace(named(0.1, momentum=0.9), name="third")
+    assert {"first", "second", "the title", "epoch", "learning rate"} <= set(words(one, two))
+    assert "momentum" not in words(one, two)
+    assert {"first", "third", "momentum"} <= set(words(one, scheduled))
+    assert "first" not in words(one)  # one plan needs no legend
+    auto = named("1x", base="auto")
+    assert "learning rate (in units of the base)" in words(auto)
+
+
 @pytest.mark.parametrize("kind", ["png", "svg"])
-def test_pictures_of_several_plans_name_each(tmp_path, kind):
+def test_a_picture_says_nothing_of_when_and_by_what_it_was_made(tmp_path, kind):
     path = tmp_path / f"plans.{kind}"
     plot_plans([named(0.1), named(steps(50))], path, "title")
     content = path.read_bytes()
