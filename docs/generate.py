@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gallery
+from matplotlib import rc_context
+
+from harness.config import load_config
 from harness.config.schema import json_schema, reference
+from harness.plan import LRPlan
+from harness.report import NamedPlan, plot_plans
+from harness.sizes import Sizes
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = """# Configuration
@@ -31,10 +38,37 @@ def files() -> dict[Path, str]:
     return {
         ROOT / "configs/schema.json": json_schema(),
         ROOT / "docs/configuration.md": CONFIGURATION + reference(),
+        ROOT / "docs/schedules.md": gallery.page(),
     }
+
+
+def scaling_plans() -> list[NamedPlan]:
+    """The worked example of `scaling.md`: one configuration on 1, 2, 4 and 8 workers."""
+    config = load_config(ROOT / "configs/cifar10_resnet18.yaml")
+    plans = []
+    for workers in (1, 2, 4, 8):
+        sizes = Sizes.of(config.train, num_samples=50_000, shards=workers, batch_size=config.batch.size)
+        plan = LRPlan(config.lr, sizes)
+        plans.append(NamedPlan(f"np {workers}, peak {plan.peak:g}", plan))
+    return plans
+
+
+def draw(folder: Path) -> list[str]:
+    """Draw every picture into a folder like `docs/`, and return their paths in it.
+
+    A picture comes out the same every time, and its text stays text.
+    """
+    pictures = gallery.pictures() | {"scaling.svg": scaling_plans()}
+    with rc_context({"svg.hashsalt": "harness", "svg.fonttype": "none"}):
+        for path, plans in pictures.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            plot_plans(plans, folder / path, "", size=(6.4, 2.2))
+    return list(pictures)
 
 
 if __name__ == "__main__":
     for path, text in files().items():
         path.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT))
+    for path in draw(ROOT / "docs"):
+        print(f"docs/{path}")

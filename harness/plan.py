@@ -124,6 +124,13 @@ class LRPlan:
                 return plan.momentum(t)
         return None if self._momentum is None else float(self._momentum(t))
 
+    def momenta(self, t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """`momentum(t)` of many iterations at once, `(n,)`, with NaN for `None`."""
+        values = np.full(t.shape, np.nan) if self._momentum is None else values_of(self._momentum, t)
+        for last, plan in reversed(self._earlier):
+            values[t <= last] = plan.momenta(t[t <= last])
+        return values
+
     def breakpoints(self) -> list[int]:
         """The iterations at which a formula changes, with the run's first and last, in order."""
         total = self.sizes.num_iterations

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.config import RunConfig, load_config
 from harness.data import count_samples
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.finder import read_result, take_result
 from harness.guard import report_failure
 from harness.plan import LRPlan
-from harness.report import plot_plan
+from harness.report import NamedPlan, first_difference, plot_plan, plot_plans, table_of_plans
 from harness.sizes import Sizes, resolve_shards
 
 
@@ -26,19 +30,68 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--config", default="configs/digits.yaml", metavar="FILE", help="default: %(default)s")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (repeatable)"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting of --config (repeatable); --against is taken as it is written",
     )
-    parser.add_argument("--np", type=int, default=1, metavar="N", help="number of workers (default: %(default)s)")
+    parser.add_argument(
+        "--np",
+        type=int,
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="number of workers (default: 1); several numbers are drawn in one picture",
+    )
+    parser.add_argument(
+        "--against", metavar="FILE", help="another configuration: draw both, and say where they begin to differ"
+    )
     parser.add_argument("--samples", type=int, metavar="N", help="number of training samples, instead of the data's")
     parser.add_argument(
         "--output", default="plans", metavar="DIR", help="folder for table and picture (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
-    for name in ("np", "samples"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name}: {value} is not possible; allowed: 1 or more")
+    for name, values in (("np", options.np), ("samples", [options.samples])):
+        for value in values:
+            if value is not None and value < 1:
+                parser.error(f"--{name}: {value} is not possible; allowed: 1 or more")
+    if len(set(options.np)) < len(options.np):
+        parser.error("--np: a number stands there twice; give each once")
+    if options.against and len(options.np) > 1:
+        parser.error("--against compares two plans at one number of workers; give --np one number")
     return options
+
+
+class Setup(NamedTuple):
+    """A configuration with what a plan of it needs to know.
+
+    Attributes:
+        config: the configuration, with a number for its base unless that is still to be found.
+        samples: the number of training samples.
+        origin: where that number comes from.
+        notes: what reading a finder's result remarked on.
+    """
+
+    config: RunConfig
+    samples: int
+    origin: str
+    notes: list[str]
+
+    @classmethod
+    def read(cls, path: str, overrides: list[str], samples: int | None) -> Setup:
+        """Read a configuration, and count its samples unless their number is given."""
+        config, notes = take_found_base(load_config(path, overrides))
+        return cls(config, *((samples, "as given") if samples else count_training_samples(config)), notes)
+
+    def plan(self, workers: int) -> LRPlan:
+        """The plan of so many workers."""
+        config = self.config
+        shards = resolve_shards(config, workers)
+        sizes = Sizes.of(
+            config.train, num_samples=self.samples, shards=shards, batch_size=config.batch.size, source=config.source
+        )
+        return LRPlan(config.lr, sizes, config.source)
 
 
 def count_training_samples(config: RunConfig) -> tuple[int, str]:
@@ -58,25 +111,31 @@ def take_found_base(config: RunConfig) -> tuple[RunConfig, list[str]]:
     return take_result(config, read_result(Path(base)), base)
 
 
-def main() -> int:
-    """Build the plan, print its breakpoints, write the table and the picture."""
-    options = parse_arguments()
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Make a folder, and turn what keeps files from being written there into an error with advice.
+
+    Raises:
+        ConfigError: if the folder cannot be made, or a file not be written.
+    """
     try:
-        config = load_config(options.config, options.set)
-        config, notes = take_found_base(config)
-        samples, origin = (options.samples, "as given") if options.samples else count_training_samples(config)
-        shards = resolve_shards(config, options.np)
-        sizes = Sizes.of(
-            config.train, num_samples=samples, shards=shards, batch_size=config.batch.size, source=config.source
-        )
-        plan = LRPlan(config.lr, sizes, config.source)
-    except HarnessError as error:
-        return report_failure(error, rank=0)
-    print(f"{config.run_name} on {options.np} worker{'s' if options.np > 1 else ''}: {samples} samples ({origin})")
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or folder}: cannot be written ({error.strerror}); give another --output"
+        ) from None
+
+
+def show_plan(setup: Setup, workers: int, folder: Path) -> str:
+    """Print the breakpoints of one plan; write its table and its picture, and return their names."""
+    plan, name = setup.plan(workers), setup.config.run_name
+    sizes = plan.sizes
+    print(f"{name} on {workers} worker{'s' if workers > 1 else ''}: {setup.samples} samples ({setup.origin})")
     per_epoch = sizes.iterations_per_epoch
     print(
-        f"iterations: {sizes.num_iterations}, {per_epoch} an epoch, {shards} shard{'s' if shards > 1 else ''} of "
-        f"{sizes.batch_size}"
+        f"iterations: {sizes.num_iterations}, {per_epoch} an epoch, {sizes.shards} shard"
+        f"{'s' if sizes.shards > 1 else ''} of {sizes.batch_size}"
     )
     print(f"learning rate: {plan.describe()}")
     print(f"{'iteration':>10} {'epoch':>8} {'lr':>12} {'momentum':>10}")
@@ -84,21 +143,80 @@ def main() -> int:
         momentum = plan.momentum(t)
         shown = "" if momentum is None else f"{momentum:.4g}"
         print(f"{t:>10} {t / per_epoch:>8.2f} {plan.lr(t):>12.6g} {shown:>10}".rstrip())
-    for remark in [*notes, *plan.remarks()]:
+    for remark in [*setup.notes, *plan.remarks()]:
         print(f"note: {remark}")
+    table, picture = folder / f"{name}.csv", folder / f"{name}.png"
+    with writing_into(folder):
+        table.write_text(plan.to_csv(setup.config.optimizer.own_momentum), encoding="utf-8")
+        plot_plan(plan, picture, name)
+    return f"{table} and {picture}"
+
+
+def show_world_sizes(setup: Setup, world_sizes: list[int], folder: Path) -> str:
+    """Print a table of the plans of several numbers of workers; write their picture, and return its name."""
+    name, own_momentum = setup.config.run_name, setup.config.optimizer.own_momentum
+    plans = [NamedPlan(str(workers), setup.plan(workers), own_momentum) for workers in world_sizes]
+    print(f"{name}: {setup.samples} samples ({setup.origin}), {setup.config.batch.size} a shard")
+    print("\n".join(table_of_plans(plans, "np")))
+    remarks = [f"np {named.name}: {remark}" for named in plans for remark in named.plan.remarks()]
+    for remark in [*setup.notes, *remarks]:
+        print(f"note: {remark}")
+    picture = folder / f"{name}-np-{'-'.join(map(str, world_sizes))}.png"
+    legend = [replace(named, name=f"np {named.name}, peak {named.peak}") for named in plans]
+    with writing_into(folder):
+        plot_plans(legend, picture, name)
+    return str(picture)
+
+
+def show_against(setup: Setup, other: Setup, workers: int, folder: Path) -> str:
+    """Print a table of two plans and where they begin to differ; write their picture, and return its name.
+
+    Raises:
+        ConfigError: if one plan is in units of a base that is still to be found, and the other is not.
+    """
+    sides = {"config": setup, "against": other}
+    plans = [NamedPlan(side, one.plan(workers), one.config.optimizer.own_momentum) for side, one in sides.items()]
+    if plans[0].plan.in_units_of_base != plans[1].plan.in_units_of_base:
+        raise ConfigError(
+            f"{other.config.source}: lr.base: one of the two plans is in units of a base that is still to be found "
+            f"(lr.base: auto), the other is not; give both a number, or both auto"
+        )
+    for side, one in sides.items():
+        print(f"{side}: {one.config.source}, {one.samples} samples ({one.origin})")
+    print("\n".join(table_of_plans(plans, "plan")))
+    first = first_difference(*plans)
+    if first is None:
+        print(f"equal over the whole run, {plans[0].num_iterations} iterations")
+    else:
+        print(f"first difference: iteration {first}")
+        for named in plans:
+            print(f"{named.name:<7}  {named.describe(first)}")
+    for side, one, named in zip(sides, sides.values(), plans, strict=True):
+        for remark in [*one.notes, *named.plan.remarks()]:
+            print(f"note: {side}: {remark}")
+    names = setup.config.run_name, f"against {other.config.run_name}"
+    picture = folder / f"{'-'.join(names).replace(' ', '-')}.png"
+    legend = [replace(named, name=f"{name}, peak {named.peak}") for name, named in zip(names, plans, strict=True)]
+    with writing_into(folder):
+        plot_plans(legend, picture, " ".join(names))
+    return str(picture)
+
+
+def main() -> int:
+    """Build the plan or the plans, print what matters, write the table and the picture."""
+    options = parse_arguments()
     folder = Path(options.output)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        table, picture = folder / f"{config.run_name}.csv", folder / f"{config.run_name}.png"
-        table.write_text(plan.to_csv(config.optimizer.own_momentum), encoding="utf-8")
-        plot_plan(plan, picture, config.run_name)
-    except OSError as error:
-        print(
-            f"error: {error.filename or folder}: cannot be written ({error.strerror}); give another --output",
-            file=sys.stderr,
-        )
-        return 2
-    print(f"wrote {table} and {picture}")
+        setup = Setup.read(options.config, options.set, options.samples)
+        if options.against:
+            written = show_against(setup, Setup.read(options.against, [], options.samples), options.np[0], folder)
+        elif len(options.np) > 1:
+            written = show_world_sizes(setup, options.np, folder)
+        else:
+            written = show_plan(setup, options.np[0], folder)
+    except HarnessError as error:
+        return report_failure(error, rank=0)
+    print(f"wrote {written}")
     return 0
 
 

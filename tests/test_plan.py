@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 
 from harness.config import LRConfig, TrainConfig, parse_config
@@ -376,6 +377,17 @@ def test_momentum_outside_its_bounds_is_found_wherever_it_is():
     assert found == f"c.yaml: lr.momentum: is 1 at iteration 399999{ending}"
     for fine in (0.0, 0.9999999, {"one_cycle": {"start_lr": 0.95, "max_lr": 0.85, "cycle_length": "100%"}}):
         plan_of(0.1, momentum=fine)
+
+
+def test_many_momenta_are_those_of_single_calls():
+    cycle = {"one_cycle": {"start_lr": 0.95, "max_lr": 0.85, "cycle_length": "100%"}}
+    t = np.arange(1, 101)
+    with_schedule, without = plan_of(momentum=cycle), plan_of()
+    assert with_schedule.momenta(t).tolist() == [with_schedule.momentum(i) for i in range(1, 101)]
+    assert np.isnan(without.momenta(t)).all()
+    changed = LRPlan(with_schedule.config, with_schedule.sizes, earlier=[(30, without)])
+    assert np.isnan(changed.momenta(t)[:30]).all()
+    assert changed.momenta(t)[30:].tolist() == with_schedule.momenta(t)[30:].tolist()
 
 
 def test_momentum_has_a_schedule_of_its_own_and_is_never_scaled():

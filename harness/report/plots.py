@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.plan import LRPlan
+from harness.report.comparison import NamedPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LINE = "#1f5fa8"
 _MARK = "#8a8a8a"
+_COLOURS = (_LINE, "#c1541c", "#2b7a3d", "#7a3fa0", "#a3762b", "#4a4a4a")
+_DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.2, 2)))  # lines that coincide all stay visible
 
 
 def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
@@ -40,6 +44,46 @@ def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
     epochs.set_xlabel("epoch")
     figure.suptitle(f"{title}: {plan.describe()}", fontsize=10, parse_math=False)
     figure.savefig(path, metadata={"Software": None})
+
+
+def plot_plans(plans: Sequence[NamedPlan], path: Path, title: str, size: tuple[float, float] = (8, 3.8)) -> None:
+    """Draw several plans over epochs, so that runs of different numbers of iterations can be compared.
+
+    The momenta are drawn below, if any of them has a schedule.
+
+    Args:
+        plans: their names stand in the legend, if there is more than one.
+        path: `.png` or `.svg`.
+        title: above the picture; may be empty.
+        size: of the learning rates' part in inches, (width, height).
+    """
+    from matplotlib.figure import Figure
+
+    width, height = size
+    has_momentum = any(named.has_momentum_schedule for named in plans)
+    figure = Figure(figsize=(width, 1.5 * height if has_momentum else height), layout="constrained", dpi=110)
+    heights = [1.6, 1] if has_momentum else [1]
+    axes = [row[0] for row in figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)]
+    for index, named in enumerate(plans):
+        iterations = np.fromiter(named.plan.rows(), np.int64)
+        epochs = iterations / named.plan.sizes.iterations_per_epoch
+        style = {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _DASHES[index % len(_DASHES)]}
+        for part, values in zip(axes, (named.plan.lrs(iterations), named.momenta(iterations)), strict=False):
+            part.plot(epochs, values, linewidth=1.6, label=named.name, **style)
+    unit = " (in units of the base)" if plans[0].plan.in_units_of_base else ""
+    axes[0].set_ylabel(f"learning rate{unit}")
+    axes[0].set_ylim(bottom=0)
+    if has_momentum:
+        axes[1].set_ylabel("momentum")
+    axes[-1].set_xlabel("epoch")
+    for part in axes:
+        part.set_xlim(0, max(named.num_iterations / named.plan.sizes.iterations_per_epoch for named in plans))
+        part.grid(axis="y", linewidth=0.4, alpha=0.5)
+    if len(plans) > 1:
+        axes[0].legend(fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=10, parse_math=False)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
 
 
 def _draw(axes: Axes, plan: LRPlan, iterations: list[int], values: list[float], label: str) -> None:

@@ -1,6 +1,7 @@
 """`launch/plan.py`: what it prints for numbers known beforehand, what it writes, what it refuses."""
 
 import csv
+import struct
 
 import pytest
 
@@ -68,6 +69,78 @@ def test_published_counts_are_used_where_files_are_absent_and_it_says_so(plan, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plans"], "nothing was fetched"
 
 
+def test_several_numbers_of_workers_share_a_table_and_a_picture(plan, tmp_path):
+    ended = plan("--np", "1", "2", "4", "8", "--samples", "1280", "--set", "train.epochs=10")
+    picture = tmp_path / "plans" / "digits-np-1-2-4-8.png"
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [
+        "digits: 1280 samples (as given), 32 a shard",
+        "np       shards  iterations  an epoch        peak  phases begin at iteration",
+        "1             1         400        40         0.1  1, 160, 320",
+        "2             2         200        20         0.2  1, 80, 160",
+        "4             4         100        10         0.4  1, 40, 80",
+        "8             8          50         5         0.8  1, 20, 40",
+        f"wrote {picture}",
+    ]
+    assert list((tmp_path / "plans").iterdir()) == [picture]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_fixed_shards_are_one_plan_for_all(plan):
+    out = plan("--np", "1", "8", "--set", "batch.shards=8").out.splitlines()
+    assert [line.split()[1:] for line in out[2:4]] == [["8", "75", "5", "0.8", "1,", "30,", "60"]] * 2
+
+
+def test_momentum_is_drawn_below_where_it_is_scheduled(plan, tmp_path):
+    for config in ("digits", "one_cycle"):
+        plan("--config", f"configs/{config}.yaml", "--np", "1", "2")
+    heights = {path.stem: struct.unpack(">I", path.read_bytes()[20:24])[0] for path in (tmp_path / "plans").iterdir()}
+    assert heights["one_cycle-np-1-2"] > 1.4 * heights["digits-np-1-2"]
+
+
+def test_remarks_name_the_number_of_workers(plan):
+    saw = "{cyclical: {schedule_class: cosine, cycle_length: 5it, min_lr: 0, max_lr: 1x}}"
+    out = plan("--np", "1", "2", "--samples", "320", "--set", "train.epochs=1", "--set", f"lr.schedule={saw}").out
+    assert [line.split(":")[:2] for line in out.splitlines() if line.startswith("note")] == [
+        ["note", " np 1"],
+        ["note", " np 2"],
+    ]
+
+
+def test_against_another_configuration(plan, tmp_path):
+    ended = plan("--np", "2", "--against", "configs/one_cycle.yaml", "--samples", "640", "--set", "train.epochs=10")
+    picture = tmp_path / "plans" / "digits-against-one_cycle.png"
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [
+        "config: configs/digits.yaml, 640 samples (as given)",
+        "against: configs/one_cycle.yaml, 640 samples (as given)",
+        "plan     shards  iterations  an epoch        peak  phases begin at iteration",
+        "config        2         100        10         0.2  1, 40, 80",
+        "against       2         150        10         0.2  1, 60, 120",
+        "first difference: iteration 1",
+        "config   lr 0.024500000000000004  momentum 0.9",
+        "against  lr 0.023000000000000003  momentum 0.9483333333333333",
+        f"wrote {picture}",
+    ]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_set_holds_for_config_alone(plan):
+    own = ("--config", "configs/digits.yaml", "--against", "configs/digits.yaml")
+    assert "equal over the whole run, 660 iterations\n" in plan(*own).out
+    shorter = ("--set", "lr.schedule={constant: {lr: 1x}}", "--set", "lr.base=0.1")
+    assert "first difference: iteration 1\nconfig   lr 0.1  momentum 0.9\n" in plan(*own, *shorter).out
+
+
+def test_where_one_run_ends(plan, tmp_path):
+    steps = "{multi_factor: {base_lr: 1x, step: [1ep], factor: 0.5}}"
+    for name, epochs in (("short", 2), ("long", 3)):
+        text = f"network: {{name: mlp}}\ntrain: {{epochs: {epochs}}}\nlr: {{base: 0.1, schedule: {steps}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    out = plan("--config", tmp_path / "short.yaml", "--against", tmp_path / "long.yaml").out
+    assert "first difference: iteration 89\nconfig   ended at iteration 88\nagainst  lr 0.05\n" in out
+
+
 def test_auto_is_drawn_in_units_of_the_base(plan):
     ended = plan("--set", "lr.base=auto", "--np", "4", "--samples", "1280", "--set", "train.epochs=10")
     assert "learning rate: in units of the base that the finder will find at the global batch of 128" in ended.out
@@ -125,6 +198,23 @@ def test_the_same_plan_makes_the_same_files(plan, tmp_path):
             2,
             "error: configs/digits.yaml: lr.schedule.one_cycle: takes",
         ),
+        (
+            ["--set", "batch.shards=4", "--np", "1", "3"],
+            2,
+            "error: configs/digits.yaml: batch.shards: 4 shards cannot be dealt evenly to 3 workers",
+        ),
+        (["--np", "2", "4", "2"], 2, "plan.py: error: --np: a number stands there twice; give each once"),
+        (
+            ["--np", "1", "2", "--against", "configs/one_cycle.yaml"],
+            2,
+            "plan.py: error: --against compares two plans at one number of workers; give --np one number",
+        ),
+        (
+            ["--set", "lr.base=auto", "--against", "configs/one_cycle.yaml"],
+            2,
+            "error: configs/one_cycle.yaml: lr.base: one of the two plans is in units of a base that is still to be",
+        ),
+        (["--against", "no.yaml"], 2, "error: no.yaml: cannot be read (No such file or directory)"),
         (["--np", "0"], 2, "plan.py: error: --np: 0 is not possible; allowed: 1 or more"),
         (["--samples", "-5"], 2, "plan.py: error: --samples: -5 is not possible; allowed: 1 or more"),
         (["--np", "two"], 2, "plan.py: error: argument --np: invalid int value: 'two'"),
