@@ -1,149 +1,75 @@
 #!/usr/bin/env python
-"""How a run would scale: `mpirun -np 2 python launch/doctor.py --scaling --config configs/digits.yaml`."""
+"""Check this machine up: `python launch/doctor.py`. How a run would scale: `mpirun -np 2 python ... --scaling`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
-from harness.config import RunConfig
-from harness.errors import ConfigError
-from harness.guard import Job, RunParser, add_run_options, run_job
-
-if TYPE_CHECKING:
-    from harness.comm import World
-    from harness.comm.scaling import Reduction
-
-RANKS = (8, 16, 32, 64, 128, 256, 512, 1024)
-KILOBYTES = (64, 256, 1024, 4096, 16384, 65536)
-REPEATS, WARM_UP, UPDATES = 15, 5, 30
+from harness.comm import read_launch
+from harness.config import RunConfig, load_config
+from harness.doctor import as_json, as_text, check_up, exit_code, summary
+from harness.errors import ConfigError, HarnessError
+from harness.guard import RunParser, add_run_options, report_failure, run_job
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; argparse ends with exit code 2 when it cannot."""
     parser = RunParser(
         prog="doctor.py",
-        description="Measure what ranks cost each other here, and predict the time of an update on more of them.",
+        description="Check this machine up, as a run of the configuration would meet it: versions, what Horovod was "
+        "built with, MPI, GPUs, threads, sums over two ranks, the disk. Or measure what ranks cost each other, and "
+        "predict the time of an update on more of them.",
+        epilog="Ends with 1 if something is to be fixed. What each line means: docs/doctor.md.",
         allow_abbrev=False,
     )
     add_run_options(parser)
+    parser.add_argument("--np", type=int, metavar="N", help="ranks on this host (default: one for each core)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
-        "--scaling", action="store_true", required=True, help="fit latency and bandwidth, and predict 8 to 1024 ranks"
+        "--scaling", action="store_true", help="fit latency and bandwidth, and predict 8 to 1024 ranks; on real ranks"
     )
     options = parser.parse_args(arguments)
     if options.emulate_np:
         parser.error("--emulate-np sends nothing that could be measured; start real ranks: mpirun -np 2")
+    if options.scaling and (options.np is not None or options.json):
+        parser.error("--np and --json belong to the check-up; with --scaling they have no effect")
+    if options.np is not None and options.np < 1:
+        parser.error(f"--np: {options.np} is not possible; allowed: 1 or more")
+    if not options.scaling and read_launch().size > 1:
+        parser.error("the check-up starts ranks itself; start it without a launcher: python launch/doctor.py")
     return options
 
 
-def measure_reductions(world: World) -> list[tuple[int, float]]:
-    """Bytes and seconds: the median of the slowest rank's times, for arrays of several sizes."""
-    import statistics
-    import time
-
-    from harness.gluon.sums import Buffer
-
-    measured = []
-    for kilobytes in KILOBYTES:
-        buffer, times = Buffer(kilobytes * 256), []
-        for number in range(REPEATS + 2):
-            world.barrier("doctor.start")
-            began = time.perf_counter()
-            world.sum_buffer(buffer, "doctor.sum")
-            buffer.array.wait_to_read()
-            taken = max(world.allgather_object(time.perf_counter() - began, "doctor.time"))
-            if number >= 2:  # the first touch memory for the first time
-                times.append(taken)
-        measured.append((kilobytes * 1024, statistics.median(times)))
-    return measured
+def check(config: RunConfig) -> None:
+    """Refuse what cannot be measured."""
+    if config.lr.is_found:
+        raise ConfigError(f"lr.base: {config.lr.base} is not needed to measure; give a number: --set lr.base=0.1")
 
 
-def measure_update(job: Job) -> tuple[float, int]:
-    """Seconds of an update of the configuration, the slowest rank's, and the bytes that ranks sum in it."""
-    import statistics
-    import time
+def predict_scaling(options: argparse.Namespace) -> int:
+    """Measure on all ranks, predict on rank 0."""
+    from harness.doctor.scaling import predict
 
-    from harness.run import Run
-
-    run = Run(job.config, job.world, threads=job.threads, guard=job.guard)
-    with run.stream() as stream:
-        learner = run.learner(stream)
-        times = []
-        for t in range(1, min(WARM_UP + UPDATES, run.sizes.num_iterations) + 1):
-            began = time.perf_counter()
-            learner.iteration(t, 0.0)
-            learner.finish()
-            times.append(time.perf_counter() - began)
-    slowest = max(job.world.allgather_object(statistics.median(times[WARM_UP:] or times), "doctor.update"))
-    return slowest, learner.reduced_bytes
-
-
-def explain(world: World, cores: int, reduction: Reduction, update_s: float, num_bytes: int) -> list[str]:
-    """The prediction, with its formula and what it assumes."""
-    ranks = world.size
-    own_s = reduction.seconds(ranks, num_bytes)
-    alone_s = max(update_s - own_s, 0.0)
-    messages = {"fold": "2 log2(p)", "ring": "2 (p - 1)"}[reduction.algorithm]
-    lines = [
-        f"measured on {ranks} ranks ({world.kind}), {world.local_size} of them on {world.hostname}, {cores} cores",
-        f"latency {1e6 * reduction.latency_s:.1f} us a message, bandwidth {1e-9 / reduction.seconds_per_byte:.2f} GB/s"
-        if reduction.seconds_per_byte
-        else f"latency {1e6 * reduction.latency_s:.1f} us a message, bandwidth too high to be seen",
-        f"the model is off by {reduction.error:.0%} in the median of {len(KILOBYTES)} sizes",
-        f"an update takes {1e3 * update_s:.2f} ms here, of which the sum of {num_bytes / 1e6:.2f} MB is "
-        f"{1e3 * own_s:.2f} ms by the model",
-        "",
-        f"update(p) = {1e3 * alone_s:.2f} ms + {messages} latency + (p - 1)/p bytes / bandwidth",
-        "",
-        " ranks   sum, ms   update, ms   efficiency",
-    ]
-    for p in (ranks, *(p for p in RANKS if p > ranks)):
-        sum_s = reduction.seconds(p, num_bytes)
-        total_s = alone_s + sum_s
-        lines.append(f"{p:6d}  {1e3 * sum_s:8.2f}  {1e3 * total_s:11.2f}  {alone_s / total_s:10.0%}")
-    lines += [
-        "",
-        "It assumes that every rank plays one shard on cores of its own, that any two ranks are as far apart as those",
-        "measured, that links are not shared, that all ranks are equally fast, and that nothing overlaps.",
-    ]
-    if world.local_size == ranks:
-        lines.append(
-            "All ranks were on one host: it holds for more ranks on such a host. For a cluster, measure on two."
-        )
-    if world.local_size > cores:
-        lines.append(f"warning: {world.local_size} ranks share {cores} cores; measure with at most {cores}")
-    return lines
+    return run_job(options, check, predict)
 
 
 def main() -> int:
-    """Measure on all ranks, predict on rank 0."""
+    """Print each finding as soon as it is known."""
     options = parse_arguments()
-
-    def check(config: RunConfig) -> None:
-        if config.lr.is_found:
-            raise ConfigError(f"lr.base: {config.lr.base} is not needed to measure; give a number: --set lr.base=0.1")
-
-    def work(job: Job) -> None:
-        import os
-
-        from harness.comm.scaling import fit
-
-        world = job.world
-        if world.size == 1:
-            raise ConfigError(
-                "--scaling measures what ranks send each other; start at least two: mpirun -np 2 python "
-                "launch/doctor.py --scaling"
-            )
-        measured = measure_reductions(world)
-        algorithm = "fold" if world.kind.startswith("mpi") else "ring"
-        reduction = fit(algorithm, world.size, *zip(*measured, strict=True))
-        update_s, num_bytes = measure_update(job)
-        if world.rank == 0:
-            cores = len(os.sched_getaffinity(0))
-            print("\n".join(explain(world, cores, reduction, update_s, num_bytes)), flush=True)
-
-    return run_job(options, check, work)
+    if options.scaling:
+        return predict_scaling(options)
+    try:
+        config = load_config(options.config, options.set)
+    except HarnessError as error:
+        return report_failure(error, rank=0)
+    findings = []
+    for finding in check_up(config, options.np):
+        findings.append(finding)
+        if not options.json:
+            print(as_text(finding), flush=True)
+    print(as_json(findings) if options.json else summary(findings))
+    return exit_code(findings)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ ROOMS = [
     "saving",
     "divergence",
     "loop",
+    "doctor",
 ]
 MXNET_MAY_BE_IN = ("harness/gluon/", "harness/comm/horovod.py")
 RANKS_MAY_BE_IN = ("harness/comm/",)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness.comm.launcher import Launch, read_launch, settle_threads
+from harness.comm.launcher import Launch, count_threads, read_launch, settle_threads
 from harness.comm.world import SingleWorld, World
 from harness.errors import ConfigError
 
-__all__ = ["Launch", "SingleWorld", "World", "connect", "read_launch", "settle_threads"]
+__all__ = ["Launch", "SingleWorld", "World", "connect", "count_threads", "read_launch", "settle_threads"]
 
 KINDS = ("auto", "single", "horovod", "mpi")
 
@@ -76,7 +76,7 @@ def _connect_mpi(launch: Launch, device: str) -> World:
 
 def _on_gpu(device: str) -> bool:
     if device == "auto":
-        from harness.comm.horovod import sees_gpus
+        from harness.comm.horovod import num_gpus
 
-        return sees_gpus()
+        return num_gpus() > 0
     return device != "cpu"

@@ -112,8 +112,16 @@ class HorovodWorld(World):
             raise lost from error
 
 
-def sees_gpus() -> bool:
-    """Whether this MXNet sees a GPU."""
+def num_gpus() -> int:
+    """How many GPUs this MXNet sees."""
     import mxnet as mx
 
-    return bool(mx.context.num_gpus() > 0)
+    return int(mx.context.num_gpus())
+
+
+def built_with() -> list[str]:
+    """What this Horovod was built with, of Gloo, MPI and NCCL."""
+    import horovod.mxnet as hvd
+
+    answers = {"Gloo": hvd.gloo_built(), "MPI": hvd.mpi_built(), "NCCL": hvd.nccl_built()}
+    return [name for name, answer in answers.items() if answer]

@@ -80,24 +80,29 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     return Launch()
 
 
-def settle_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:
-    """Decide how many threads this rank computes with and tell OpenMP, before MXNet is imported.
+def count_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:
+    """How many threads a rank computes with.
 
     `"auto"` is `OMP_NUM_THREADS` where somebody set it, else this rank's share of the host's cores: cores // local
     ranks. A rank bound to fewer cores than the host has was given its share by the launcher. Emulated ranks get what
     the real ones would, because the number of threads changes the bits of a result.
+    """
+    if setting != "auto":
+        return int(setting)
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
+    cores, own = os.cpu_count() or 1, len(os.sched_getaffinity(0))
+    bound = launch.size > 1 and own < cores
+    return own if bound else max(1, own // (emulate_np or launch.local_size))
+
+
+def settle_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:
+    """Decide how many threads this rank computes with and tell OpenMP, before MXNet is imported.
 
     Raises:
         ConfigError: if MXNet is already imported and started with another number.
     """
-    if setting != "auto":
-        threads = int(setting)
-    elif os.environ.get("OMP_NUM_THREADS", "").isdigit():
-        threads = max(1, int(os.environ["OMP_NUM_THREADS"]))
-    else:
-        cores, own = os.cpu_count() or 1, len(os.sched_getaffinity(0))
-        bound = launch.size > 1 and own < cores
-        threads = own if bound else max(1, own // (emulate_np or launch.local_size))
+    threads = count_threads(setting, launch, emulate_np)
     if "mxnet" in sys.modules and os.environ.get("OMP_NUM_THREADS") != str(threads):
         raise ConfigError(
             f"threads_per_rank: {threads} comes too late, mxnet is already imported with "

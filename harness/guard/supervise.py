@@ -21,6 +21,7 @@ from types import FrameType
 
 from harness.errors import LostRankError, StoppedOnRequestError
 from harness.guard.outcome import JOB_FOLDER, read_outcome
+from harness.guard.processes import descendants, kill
 
 _SET_CHILD_SUBREAPER = 36  # of prctl(2)
 _POLL_S = 0.05
@@ -89,7 +90,7 @@ class Supervisor:
         passed = False
         while process.poll() is None:
             if self._at_once or (self._asked and time.monotonic() - self._asked_s > self._grace_s):
-                _kill(_descendants())
+                kill(descendants(os.getpid()))
             elif self._asked and not passed:
                 passed = _ask(job)  # a job that has no ranks yet is asked when it has
             time.sleep(_POLL_S)
@@ -97,14 +98,14 @@ class Supervisor:
     def _clear(self, job: Path) -> None:
         """End what the launcher has left behind: ask, if the ranks are still at work, then kill."""
         deadline = time.monotonic() + _LINGER_S
-        while _descendants() and time.monotonic() < deadline and not self._at_once:
+        while descendants(os.getpid()) and time.monotonic() < deadline and not self._at_once:
             time.sleep(_POLL_S)
-        if _descendants() and read_outcome(job) is None and _ask(job):
+        if descendants(os.getpid()) and read_outcome(job) is None and _ask(job):
             deadline = time.monotonic() + self._grace_s
-            while _descendants() and time.monotonic() < deadline and not self._at_once:
+            while descendants(os.getpid()) and time.monotonic() < deadline and not self._at_once:
                 time.sleep(_POLL_S)
-        while _descendants():
-            _kill(_descendants())
+        while descendants(os.getpid()):
+            kill(descendants(os.getpid()))
             _reap()
             time.sleep(_POLL_S)
         _reap()
@@ -135,7 +136,7 @@ def again_command(command: Sequence[str]) -> list[str]:
 def _ask(job: Path) -> bool:
     """Ask the ranks of this host to save and stop; whether there was any. One rank's wish is everybody's."""
     asked = False
-    alive = set(_descendants())
+    alive = set(descendants(os.getpid()))
     for path in job.glob("rank-*.pid"):
         with suppress(OSError, ValueError):
             pid = int(path.read_text(encoding="utf-8"))
@@ -143,30 +144,6 @@ def _ask(job: Path) -> bool:
                 os.kill(pid, signal.SIGTERM)
                 asked = True
     return asked
-
-
-def _descendants() -> list[int]:
-    """Every living process below this one, orphans among them."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with suppress(OSError):
-            words = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if words[0] != "Z":
-                parents[int(entry.name)] = int(words[1])
-    found: list[int] = []
-    level = {os.getpid()}
-    while level:
-        level = {pid for pid, parent in parents.items() if parent in level}
-        found += level
-    return found
-
-
-def _kill(pids: Sequence[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def _reap() -> None:

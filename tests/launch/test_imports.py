@@ -29,7 +29,7 @@ def python(code, *arguments):
     )
 
 
-@pytest.mark.parametrize("script", ["train", "plan"])
+@pytest.mark.parametrize("script", ["train", "plan", "doctor"])
 def test_help_without_mxnet(script):
     ended = python(_RUN, f"launch/{script}.py", "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -37,7 +37,7 @@ def test_help_without_mxnet(script):
     assert "--set KEY=VALUE" in ended.stdout
 
 
-@pytest.mark.parametrize("script", ["train", "plan"])
+@pytest.mark.parametrize("script", ["train", "plan", "doctor"])
 def test_config_errors_without_mxnet(script):
     ended = python(_RUN, f"launch/{script}.py", "--set", "trian=1", "--set", "lr.base=x")
     assert (ended.returncode, ended.stdout) == (2, "")
@@ -71,6 +71,7 @@ def test_the_block_is_real():
         ("harness.comm", _HEAVY),
         ("harness.guard", _HEAVY),
         ("harness.report", (*_HEAVY, "matplotlib")),
+        ("harness.doctor", (*_HEAVY, "matplotlib")),
     ],
 )
 def test_importing_is_cheap_and_silent(module, absent):

@@ -1,0 +1,59 @@
+"""The check-up: what is gathered and judged, in which order."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.config import RunConfig
+from harness.doctor.findings import Finding
+from harness.doctor.gather import (
+    count_cores,
+    gather_disk,
+    gather_gpus,
+    gather_mpi,
+    gather_stack,
+    gather_sum,
+    gather_threads,
+    package_version,
+)
+from harness.doctor.judge import (
+    judge_disk,
+    judge_gpus,
+    judge_horovod,
+    judge_mpi,
+    judge_mpi4py,
+    judge_mxnet,
+    judge_numpy,
+    judge_python,
+    judge_sum,
+    judge_threads,
+    judge_untried,
+)
+
+
+def check_up(config: RunConfig, ranks: int | None = None) -> Iterator[Finding]:
+    """Look at this machine as a run of a configuration would meet it; each finding as soon as it is known.
+
+    Args:
+        config: says where a run would write, on which device, and with how many threads.
+        ranks: that would be started on this host; `None` means one for each core.
+    """
+    yield judge_python(platform.python_version())
+    numpy = package_version("numpy")
+    yield judge_numpy(numpy)
+    mxnet, horovod = gather_stack()
+    yield judge_mxnet(mxnet, numpy)
+    yield judge_horovod(horovod, mxnet)
+    yield judge_mpi4py(package_version("mpi4py"))
+    yield judge_mpi(*gather_mpi())
+    wanted = "gpu" if any(name.startswith("gpu") for name in config.devices or ()) else config.device
+    yield judge_gpus(gather_gpus(), mxnet, wanted)
+    yield judge_threads(gather_threads(config.threads_per_rank, ranks or count_cores()))
+    for launcher, works in (("horovodrun", horovod.works), ("mpirun", True)):
+        if works and mxnet.works:
+            yield judge_sum(gather_sum(launcher))
+        else:
+            yield judge_untried(launcher, "horovod" if mxnet.works else "mxnet")
+    yield judge_disk(gather_disk(Path(config.output) / config.run_name))

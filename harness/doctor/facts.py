@@ -1,0 +1,153 @@
+"""What can be known of a machine; plain values, which `gather` fills and `judge` reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# compute capabilities that each wheel of MXNet 1.9.1 holds machine code for; none holds PTX, so nothing newer can run
+# (config/distribution/linux_cu*.cmake in apache/mxnet)
+_NEWEST = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
+MACHINE_CODE = {
+    "mxnet-cu102": ((3, 0), (5, 0), (6, 0), (7, 0), (7, 5)),
+    "mxnet-cu110": ((5, 0), (6, 0), (7, 0), (8, 0)),
+    **{f"mxnet-cu{version}": _NEWEST for version in (112, 113, 114, 115, 116, 117)},
+}
+MXNET_PACKAGES = (*MACHINE_CODE, "mxnet")
+
+
+def has_code(package: str, capability: tuple[int, int]) -> bool:
+    """Whether a wheel can run on a GPU: machine code runs on the same major version from its own minor version on.
+
+    >>> has_code("mxnet-cu117", (8, 9)), has_code("mxnet-cu117", (9, 0))
+    (True, False)
+    """
+    return any(major == capability[0] and minor <= capability[1] for major, minor in MACHINE_CODE.get(package, ()))
+
+
+@dataclass(frozen=True)
+class Mxnet:
+    """The MXNet that is installed.
+
+    Attributes:
+        package: the distribution, such as `mxnet` or `mxnet-cu117`; `None` if there is none.
+        version: of it.
+        num_gpus: that it sees.
+        failure: why it cannot be imported; empty if it can.
+    """
+
+    package: str | None
+    version: str = ""
+    num_gpus: int = 0
+    failure: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether it is there and can be imported."""
+        return self.package is not None and not self.failure
+
+
+@dataclass(frozen=True)
+class Horovod:
+    """The Horovod that is installed.
+
+    Attributes:
+        version: `None` if there is none.
+        has_extension: whether its part for MXNet was built.
+        built_with: of Gloo, MPI and NCCL; empty where it was not asked.
+        failure: why it cannot be imported; empty if it can, or was not asked.
+    """
+
+    version: str | None
+    has_extension: bool = False
+    built_with: tuple[str, ...] = ()
+    failure: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether it is there, for MXNet, and can be imported."""
+        return self.version is not None and self.has_extension and not self.failure
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU.
+
+    Attributes:
+        name: such as `NVIDIA A100-SXM4-40GB`.
+        capability: its compute capability, such as `(8, 0)`; `None` if the driver does not say.
+    """
+
+    name: str
+    capability: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """What nvidia-smi says.
+
+    Attributes:
+        found: the GPUs.
+        failure: why nvidia-smi cannot say.
+    """
+
+    found: tuple[Gpu, ...] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """What computes at the same time.
+
+    Attributes:
+        ranks: on this host.
+        threads: a rank.
+        cores: that this process may use.
+        setting: where the number of threads comes from, in words.
+    """
+
+    ranks: int
+    threads: int
+    cores: int
+    setting: str
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A sum over two ranks.
+
+    Attributes:
+        launcher: `horovodrun` or `mpirun`.
+        is_there: whether the launcher is on PATH.
+        kind: what carried it, in words.
+        small_s: seconds that the small array took.
+        bytes_per_s: of the large array.
+        failure: why there is none; empty if there is.
+    """
+
+    launcher: str
+    is_there: bool = True
+    kind: str = ""
+    small_s: float = 0.0
+    bytes_per_s: float = 0.0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The disk that a run writes to.
+
+    Attributes:
+        folder: of the run.
+        place: the folder that was written to: the run's, or the nearest above it that exists.
+        free_bytes: on that disk.
+        bytes_per_s: written, until they were on the disk.
+        failure: why it cannot be written; empty if it can.
+        is_full: whether it could be, if there were room.
+    """
+
+    folder: str
+    place: str
+    free_bytes: int = 0
+    bytes_per_s: float = 0.0
+    failure: str = ""
+    is_full: bool = False

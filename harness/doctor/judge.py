@@ -1,0 +1,203 @@
+"""From facts to findings: what is well, what is not, and what mends it. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from harness.doctor.facts import MACHINE_CODE, Disk, Gpu, Gpus, Horovod, Mxnet, Sum, Threads, has_code
+from harness.doctor.findings import Finding
+
+_INSTALL_AGAIN = "install again: rm -f .venv/installed && make setup"
+_ACTIVATE = "activate the environment (. .venv/bin/activate), or install it"
+_SLOW_SUM_S = 0.010
+_LITTLE_BYTES = 1_000_000_000
+_SLOW_DISK = 10e6  # bytes a second
+
+
+def judge_python(version: str) -> Finding:
+    """The one version that the packages are tested with."""
+    if version.startswith("3.11."):
+        return Finding("python", "ok", version)
+    return Finding("python", "fix", f"{version}; what is installed here wants 3.11", "PYTHON=python3.11 make setup")
+
+
+def judge_numpy(version: str | None) -> Finding:
+    """MXNet's limit (apache/mxnet#21165)."""
+    if version is None:
+        return Finding("numpy", "fix", "not installed", _INSTALL_AGAIN)
+    if _is_too_new(version):
+        return Finding(
+            "numpy",
+            "fix",
+            f"{version} is too new: MXNet 1.9.1 uses names that NumPy 1.24 removed",
+            "pip install -c constraints.txt numpy",
+        )
+    return Finding("numpy", "ok", version)
+
+
+def _is_too_new(numpy: str) -> bool:
+    numbers = re.match(r"(\d+)\.(\d+)", numpy)
+    return numbers is None or (int(numbers[1]), int(numbers[2])) >= (1, 24)
+
+
+def judge_mxnet(mxnet: Mxnet, numpy: str | None) -> Finding:
+    """Whether it can be imported, with the version of NumPy that is there."""
+    if mxnet.package is None:
+        return Finding("mxnet", "fix", "not installed", _INSTALL_AGAIN)
+    if not mxnet.failure:
+        named = "" if mxnet.package == "mxnet" else f" ({mxnet.package})"
+        return Finding("mxnet", "ok", mxnet.version + named)
+    if numpy is None or _is_too_new(numpy):
+        to_do = "mend numpy first"
+    elif "shared object" in mxnet.failure:
+        to_do = "install the library it names, or put its folder on LD_LIBRARY_PATH"
+    else:
+        to_do = _INSTALL_AGAIN
+    return Finding("mxnet", "fix", f"{mxnet.version} cannot be imported: {mxnet.failure}", to_do)
+
+
+def judge_horovod(horovod: Horovod, mxnet: Mxnet) -> Finding:
+    """Whether it was built for MXNet, and with what."""
+    if horovod.version is None:
+        return Finding("horovod", "fix", "not installed", _INSTALL_AGAIN)
+    if not horovod.has_extension:
+        return Finding(
+            "horovod", "fix", f"{horovod.version} was built without MXNet", f"{_INSTALL_AGAIN} (it builds for MXNet)"
+        )
+    if horovod.failure:
+        return Finding("horovod", "fix", f"{horovod.version} cannot be imported: {horovod.failure}", _INSTALL_AGAIN)
+    if not mxnet.works:
+        return Finding("horovod", "ok", f"{horovod.version} for MXNet; more can be asked when MXNet can be imported")
+    found = f"{horovod.version} for MXNet, with {', '.join(horovod.built_with)}"
+    missing = [name for name in ("Gloo", "MPI", "NCCL") if name not in horovod.built_with]
+    if missing:
+        found += f"; without {', '.join(missing)}"
+    if mxnet.package in MACHINE_CODE and "NCCL" in missing:
+        cuda = mxnet.package.removeprefix("mxnet-")
+        to_do = f"WITH_CUDA={cuda} make setup, or gradients go from GPU to GPU through the host"
+        return Finding("horovod", "warning", found, to_do)
+    return Finding("horovod", "ok", found)
+
+
+def judge_mpi4py(version: str | None) -> Finding:
+    """Whether it is there."""
+    if version is None:
+        return Finding("mpi4py", "fix", "not installed, and mpirun needs it", _INSTALL_AGAIN)
+    return Finding("mpi4py", "ok", version)
+
+
+def judge_mpi(path: str | None, version: str) -> Finding:
+    """Whether there is a launcher of MPI, and whose."""
+    if path is None:
+        return Finding("mpi", "warning", "no mpirun on PATH; horovodrun alone can start ranks", _ACTIVATE)
+    return Finding("mpi", "ok", f"{version or 'an unknown MPI'}: {path}")
+
+
+def judge_gpus(gpus: Gpus, mxnet: Mxnet, wanted: str) -> Finding:
+    """Whether MXNet can compute on the GPUs that there are.
+
+    Args:
+        gpus: that nvidia-smi knows.
+        mxnet: that is installed.
+        wanted: `device` of the configuration: `auto`, `cpu` or `gpu`.
+    """
+    package = mxnet.package or "mxnet"
+    if gpus.failure:
+        return Finding("gpu", "warning", f"nvidia-smi fails: {gpus.failure}", "mend the driver, or set device: cpu")
+    if not gpus.found:
+        if wanted == "gpu":
+            return Finding("gpu", "fix", "none, but the configuration wants device: gpu", "set device: auto")
+        if package in MACHINE_CODE:
+            return Finding("gpu", "warning", f"none for {package}", "install NVIDIA's driver, or the package mxnet")
+        return Finding("gpu", "ok", "none; MXNet computes on the CPU")
+    if wanted == "cpu":
+        return Finding("gpu", "ok", f"{_names(gpus.found)}; not used, because of device: cpu")
+    without = tuple(gpu for gpu in gpus.found if gpu.capability is not None and not has_code(package, gpu.capability))
+    if without:
+        return _judge_without_code(without, package, wanted)
+    if package not in MACHINE_CODE and mxnet.num_gpus == 0:
+        return Finding(
+            "gpu", "warning", f"{_names(gpus.found)}; {package} computes on the CPU", "WITH_CUDA=cu117 make setup"
+        )
+    if mxnet.works and mxnet.num_gpus < len(gpus.found):
+        found = f"{_names(gpus.found)}, of which MXNet sees {mxnet.num_gpus}"
+        return Finding("gpu", "warning", found, "look at CUDA_VISIBLE_DEVICES, and whether the driver is new enough")
+    return Finding("gpu", "ok", _names(gpus.found))
+
+
+def _judge_without_code(gpus: tuple[Gpu, ...], package: str, wanted: str) -> Finding:
+    """GPUs that this MXNet cannot compute on."""
+    fitting = [name for name in MACHINE_CODE if all(gpu.capability and has_code(name, gpu.capability) for gpu in gpus)]
+    if fitting:
+        to_do = f"WITH_CUDA={fitting[-1].removeprefix('mxnet-')} make setup"
+    else:
+        to_do = "no build of MXNet 1.9.1 has code for it: use GPUs of 5.0 to 8.9 (CUDA_VISIBLE_DEVICES), or device: cpu"
+    if package not in MACHINE_CODE:
+        found = f"{_names(gpus)}: {package} has no code for GPUs and computes on the CPU"
+        return Finding("gpu", "fix" if wanted == "gpu" else "warning", found, to_do)
+    return Finding("gpu", "fix", f"{_names(gpus)}: {package} has no machine code for it", to_do)
+
+
+def _names(gpus: tuple[Gpu, ...]) -> str:
+    counted: dict[Gpu, int] = {}
+    for gpu in gpus:
+        counted[gpu] = counted.get(gpu, 0) + 1
+    words = []
+    for gpu, count in counted.items():
+        capability = "unknown" if gpu.capability is None else "{}.{}".format(*gpu.capability)
+        words.append(f"{f'{count} x ' if count > 1 else ''}{gpu.name} (compute capability {capability})")
+    return ", ".join(words)
+
+
+def judge_threads(threads: Threads) -> Finding:
+    """Whether each thread has a core."""
+    ranks, each = threads.ranks, threads.threads
+    found = f"{_count(ranks, 'rank')} x {_count(each, 'thread')} on {_count(threads.cores, 'core')} ({threads.setting})"
+    if ranks * each <= threads.cores:
+        return Finding("threads", "ok", found)
+    if each == 1:
+        to_do = f"start {_count(threads.cores, 'rank')} here at most; more are for trying things out"
+        return Finding("threads", "warning", f"{found}: ranks will wait for each other", to_do)
+    share = max(1, threads.cores // ranks)
+    fewer = max(1, threads.cores // each)
+    to_do = f"set threads_per_rank: {share}, or start {_count(fewer, 'rank')} here at most"
+    return Finding("threads", "fix", f"{found}: several times slower than {share} each", to_do)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def judge_sum(found: Sum) -> Finding:
+    """Whether two ranks can be started and add up, and how fast."""
+    if not found.is_there:
+        return Finding(found.launcher, "warning", "not on PATH", _ACTIVATE)
+    if found.failure:
+        to_do = f"see all of it: {found.launcher} -np 2 python -m harness.doctor.two_ranks"
+        return Finding(found.launcher, "fix", f"two ranks: {found.failure}", to_do)
+    took = f"{found.kind}: 1 KB in {1e3 * found.small_s:.3f} ms, 16 MB at {found.bytes_per_s / 1e9:.1f} GB/s"
+    if found.small_s > _SLOW_SUM_S:
+        return Finding(found.launcher, "warning", took, "slow: see what else computes here (top), and try again")
+    return Finding(found.launcher, "ok", took)
+
+
+def judge_untried(launcher: str, first: str) -> Finding:
+    """What could not be tried before something else is mended."""
+    return Finding(launcher, "warning", f"not tried, because of {first}", f"mend {first} first")
+
+
+def judge_disk(disk: Disk) -> Finding:
+    """Whether a run can write its folder."""
+    free = f"{disk.free_bytes / 1e9:.1f} GB free"
+    if disk.is_full:
+        to_do = "make room (disk, quota, ulimit -f), or set output to a folder on another disk"
+        return Finding("disk", "fix", f"{disk.folder}: {disk.failure}, {free}", to_do)
+    if disk.failure:
+        to_do = f"make {disk.place} writable, or set output to a folder that is"
+        return Finding("disk", "fix", f"{disk.folder} cannot be written: {disk.failure} ({disk.place})", to_do)
+    found = f"{disk.folder}: {free}, written at {disk.bytes_per_s / 1e6:.0f} MB/s"
+    if disk.free_bytes < _LITTLE_BYTES:
+        return Finding("disk", "warning", found, "see that checkpoint.keep sets of the state fit, and one more")
+    if disk.bytes_per_s < _SLOW_DISK:
+        return Finding("disk", "warning", found, "save less often (checkpoint.every), or set output to a faster disk")
+    return Finding("disk", "ok", found)
