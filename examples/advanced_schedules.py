@@ -22,21 +22,21 @@ from harness.schedules import (
     TriangularSchedule,
 )
 
-UPDATES = 308  # seven epochs of 44
-PEAK = 0.2
+UPDATES = 154  # seven epochs of 22
+PEAK = 0.3
 SCHEDULES: dict[str, ScheduleLike] = {
     "constant": ConstantSchedule(PEAK),
     "triangular": TriangularSchedule(0.0, PEAK, cycle_length=UPDATES, inc_fraction=0.2),
-    "warm-up": LinearWarmUp(CosineAnnealingSchedule(0.0, PEAK, UPDATES - 44), start_lr=0.0, length=44),
-    "cool-down": LinearCoolDown(ConstantSchedule(PEAK), finish_lr=0.0, start_idx=132, length=176),
-    "1cycle": OneCycleSchedule(0.02, PEAK, cycle_length=264, cooldown_length=44, finish_lr=0.0002),
+    "warm-up": LinearWarmUp(CosineAnnealingSchedule(0.0, PEAK, UPDATES - 22), start_lr=0.0, length=22),
+    "cool-down": LinearCoolDown(ConstantSchedule(PEAK), finish_lr=0.0, start_idx=66, length=88),
+    "1cycle": OneCycleSchedule(0.03, PEAK, cycle_length=132, cooldown_length=22, finish_lr=0.0003),
     "cyclical": CyclicalSchedule(
-        TriangularSchedule, cycle_length=77, cycle_magnitude_decay=0.5, min_lr=0.0, max_lr=PEAK
+        TriangularSchedule, cycle_length=38, cycle_magnitude_decay=0.5, min_lr=0.0, max_lr=PEAK
     ),
     # cycles of 1, 2 and 4 epochs; the last update would begin a fourth, so it is given 0 instead
     "SGDR": SequentialSchedule(
         [
-            CyclicalSchedule(CosineAnnealingSchedule, cycle_length=44, cycle_length_decay=2, min_lr=0.0, max_lr=PEAK),
+            CyclicalSchedule(CosineAnnealingSchedule, cycle_length=22, cycle_length_decay=2, min_lr=0.0, max_lr=PEAK),
             ConstantSchedule(0.0),
         ],
         boundaries=[UPDATES],
@@ -53,7 +53,7 @@ def drawn(schedule: ScheduleLike, width: int = 44) -> str:
 def main() -> None:
     """Draw and train each."""
     digits = load("digits")
-    order = Order(len(digits.train), shards=1, batch_size=32, seed=0)
+    order = Order(len(digits.train), shards=1, batch_size=64, seed=0)
     with BatchStream(digits.train, order, [0], Augmentation(), seed=0) as stream:
         for name, schedule in SCHEDULES.items():
             mx.random.seed(1)

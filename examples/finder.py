@@ -17,7 +17,7 @@ from harness.finder import FinderSettings, find_lr, result_of
 from harness.gluon import Learner, build_metrics, evaluate, shards_of_rank
 from harness.report import write_finder_report
 
-EPOCHS, BATCH = 3, 32
+EPOCHS, BATCH = 2, 32
 REPORT = Path("runs/example-finder")
 
 
