@@ -44,7 +44,9 @@ def test_a_saved_state_goes_on_as_the_unbroken_loop(tmp_path):
 
 
 def test_a_loaded_state_is_the_saved_one(tmp_path):
-    state = learner(seed=1).snapshot()
+    trained = learner(seed=1)
+    trained.iteration(1, 0.1)
+    state = trained.snapshot()
     assert State.load(state.save(tmp_path, 7)).digest() == state.digest()
 
 
