@@ -2,7 +2,8 @@
 
 What a block is says what is done with it: `python` is executed, one namespace a page; `yaml` is a configuration or a
 part of one; the commands of `console` and `sh`, and those inside a line, must exist with their options. The commands
-of a walk are run from top to bottom in one folder, so its later ones need its earlier ones. `text` is not looked at.
+of a walk are run from top to bottom in one folder, so its later ones need its earlier ones; then, in the same folder,
+commands that are shown to fail, whose message must be the one that is shown. `text` is not looked at.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from harness.sizes import Sizes
 
 ROOT = Path(__file__).parents[1]
 README = "README.md"
+CHEAP = "python launch/plan.py"  # commands that are run wherever they are shown
 WALKS = ("docs/quickstart.md", "examples/README.md")
 PAGES = [README, "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/*.md"))), WALKS[1]]
 LANGUAGES = {"python", "yaml", "console", "sh", "diff", "text", ""}
@@ -56,7 +58,7 @@ def mentioned_commands(page: str) -> list[str]:
     """The commands to type and those inside a line, as far as they are written out."""
     typed = [line for block in blocks(page, "sh") for line in block.replace("\\\n", "").splitlines() if line]
     inline = re.findall(r"(?<!`)`((?:python|horovodrun|mpirun|srun|make) [^`]+)`", FENCED.sub("", TEXTS[page]))
-    return typed + [re.sub(r"(\\\|\w+)+|\s*\.\.\.$", "", command) for command in inline]
+    return typed + [re.sub(r"(\\\|\w+)+|(?<!-config)(?<!-set) \.\.\.$", "", command) for command in inline]
 
 
 def anchors(text: str) -> set[str]:
@@ -122,7 +124,8 @@ def _is_schedule(part: dict) -> bool:
 @pytest.mark.parametrize(
     ("page", "block"), [(page, block) for page in PAGES for block in blocks(page, "yaml")], ids=lambda text: text[:20]
 )
-def test_yaml_blocks_are_configurations_with_plans(page, block):
+def test_yaml_blocks_are_configurations_with_plans(page, block, monkeypatch):
+    monkeypatch.syspath_prepend((ROOT / page).parent)  # modules that a page brings lie beside it
     config = parse_config(as_configuration(block, page), page)
     LRPlan(config.lr, Sizes.of(config.train, num_samples=60_000, shards=4, batch_size=config.batch.size))
 
@@ -190,6 +193,7 @@ def paired(shown: str, printed: str) -> list[tuple[str, str]]:
 
 
 WALK = [(page, *shown) for page in WALKS for shown in shown_commands(page)]
+WALK += [(page, *shown) for page in PAGES for shown in shown_commands(page) if shown[0].startswith(CHEAP)]
 MISTAKES = [(page, *shown) for page in PAGES for shown in shown_commands(page) if shown[1].startswith("error:")]
 
 
@@ -199,7 +203,9 @@ def same_hash():
     return {}
 
 
-@pytest.mark.parametrize(("page", "command", "shown"), WALK + MISTAKES, ids=lambda text: text[:60])
+@pytest.mark.parametrize(
+    ("page", "command", "shown"), WALK + MISTAKES, ids=[f"{page}: {command}" for page, command, _ in WALK + MISTAKES]
+)
 def test_what_commands_print_is_what_is_shown(page, command, shown, checkout, same_hash, start):
     words, launched = shlex.split(command), {}
     if words[0] in ("horovodrun", "mpirun"):
