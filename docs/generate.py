@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
 
 import gallery
@@ -38,6 +40,7 @@ def files() -> dict[Path, str]:
     return {
         ROOT / "configs/schema.json": json_schema(),
         ROOT / "docs/configuration.md": CONFIGURATION + reference(),
+        ROOT / "docs/migrating.md": migrating(),
         ROOT / "docs/schedules.md": gallery.page(),
     }
 
@@ -64,6 +67,16 @@ def draw(folder: Path) -> list[str]:
             (folder / path).parent.mkdir(exist_ok=True)
             plot_plans(plans, folder / path, "", size=(6.4, 2.2))
     return list(pictures)
+
+
+def migrating() -> str:
+    """The page on migrating, with the difference between the two scripts as they are now."""
+    page = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
+    scripts = [ROOT / f"examples/migrate/{name}.py" for name in ("before", "after")]
+    lines = [script.read_text(encoding="utf-8").splitlines() for script in scripts]
+    names = [script.name for script in scripts]
+    difference = "\n".join(difflib.unified_diff(*lines, *names, lineterm="", n=2))
+    return re.sub(r"(?s)(?<=```diff\n).*?(?=```)", lambda _: f"{difference}\n", page)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.checkpoint import read_arrays
 from harness.errors import DivergedError
 from harness.gluon import Learner, State
 from harness.report import write_plan
-from harness.resume import Origin
 from harness.run import Run
 from harness.saving import Saver
 
@@ -99,11 +97,5 @@ class Divergence:
                 raise RuntimeError("the first state was not kept")
             self._learner.restore(self._first)
             return [self._begun, self._total]
-        self._learner.restore(_state_in(origin, self._learner))
+        self._learner.restore(State.load(Path(origin.path)))
         return [origin.iteration, int(origin.manifest["state"].get("skipped", 0))]
-
-
-def _state_in(origin: Origin, learner: Learner) -> State:
-    arrays = read_arrays(Path(origin.path))
-    numbers = {key: origin.manifest["state"][key] for key in learner.numbers()}
-    return State(arrays["parameters"], arrays["slots"], numbers)

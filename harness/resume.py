@@ -109,9 +109,9 @@ def find_origin(folder: RunFolder, start: Start) -> Origin | None:
     here = found.newest.parent.resolve() == own.resolve()
     later = sets_after(list_sets(own), found.newest) if here else []
     manifest = read_manifest(found.newest)
-    if "state" not in manifest:
+    if "config" not in manifest:
         raise CheckpointError(
-            f"{found.newest}: holds weights alone, nothing to go on from; begin a run with them: "
+            f"{found.newest}: was not written by a run, so there is no plan to go on by; begin a run with its weights: "
             f"--set init.from={found.newest}"
         )
     return Origin(str(found.newest), manifest, here, [str(path) for path in later], reasons)

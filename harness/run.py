@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.checkpoint import plan_of, read_arrays
+from harness.checkpoint import plan_of
 from harness.comm import World
 from harness.config import RunConfig
 from harness.data import Augmentation, BatchStream, Order, Splits, load
@@ -247,9 +247,7 @@ class Run:
         compare_ranks(self.world, facts, self.config, own_shards)
 
     def _restore(self, learner: Learner, origin: Origin) -> None:
-        arrays = read_arrays(Path(origin.path))
-        numbers = {key: origin.manifest["state"][key] for key in learner.numbers()}
-        state = State(arrays["parameters"], arrays["slots"], numbers)
+        state = State.load(Path(origin.path))
         problems = learner.misfits(state)
         if problems:
             raise CheckpointError(

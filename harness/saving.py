@@ -185,9 +185,8 @@ class Saver:
         if self._failure is not None:
             return
         self._buffer = self._learner.snapshot(self._buffer)
-        arrays = {"parameters": self._buffer.parameters, "slots": self._buffer.slots}
         sync = None if self._metrics is None else self._metrics.sync
-        self._writer.start(t, arrays, self._manifest(t, self._buffer.numbers), best=self._best, first=sync)
+        self._writer.start(t, self._buffer.arrays, self._manifest(t, self._buffer.numbers), best=self._best, first=sync)
 
     def _manifest(self, t: int, numbers: Mapping[str, Any]) -> dict[str, Any]:
         run, plan = self._run, self._run.plan

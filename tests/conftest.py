@@ -55,6 +55,7 @@ def start():
         launcher: str = "horovodrun",
         timeout_s: float = 120,
         exit_code: int | None = 0,
+        cwd: Path = ROOT,
         **environ: str,
     ):
         launch = [] if np is None else [str(Path(sys.executable).with_name(launcher)), "-np", str(np)]
@@ -62,7 +63,7 @@ def start():
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **environ}
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=cwd,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -8,6 +8,8 @@ import shutil
 
 import pytest
 
+from harness.checkpoint import write_set
+
 SMALL = (
     "network={name: cnn, params: {channels: [8], hidden: 16, dropout: 0.3, batch_norm: true}}",
     "data.augment={pad_crop: 1, flip: true}",
@@ -298,3 +300,11 @@ def test_by_the_clock_and_the_best(start, tmp_path):
     assert best["iteration"] == min(t for t, value in evaluated.items() if value == best["value"])
     assert (folder / best["set"]).is_dir()
     assert len(list(folder.glob("iteration-*"))) in (2, 3)
+
+
+def test_a_set_of_a_loop_of_ones_own_has_no_plan_to_go_on_by(start, tmp_path):
+    state = {"iteration": 3, "applied_lr": None, "num_update": 3, "update_counts": [], "scalars": {}}
+    place = write_set(tmp_path, 3, {"parameters": {}, "slots": {}}, {"state": state})
+    done = start("launch/train.py", "--resume", place, *words(*SMALL, f"output={tmp_path}"), exit_code=4)
+    assert f"error: {place}: was not written by a run" in done.stderr
+    assert f"--set init.from={place}" in done.stderr

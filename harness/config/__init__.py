@@ -1,6 +1,6 @@
 """The run's configuration: YAML and `--set` in, one frozen and checked `RunConfig` out."""
 
-from harness.config.loading import dump_config, load_config, parse_config
+from harness.config.loading import dump_config, load_config, parse_config, parse_lr
 from harness.config.lr import LRConfig
 from harness.config.messages import config_error
 from harness.config.model import RunConfig
@@ -17,4 +17,5 @@ __all__ = [
     "dump_config",
     "load_config",
     "parse_config",
+    "parse_lr",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from harness.config.lr import LRConfig
 from harness.config.messages import config_error, explain, show
 from harness.config.model import RunConfig
 from harness.config.reading import dump_yaml, path_of, read_yaml, set_path
@@ -23,6 +24,22 @@ def parse_config(raw: object, source: str = "config") -> RunConfig:
         ConfigError: with every problem, a line each: `source: key.path: what was found; what is allowed`.
     """
     return _parse(raw, source, ())
+
+
+def parse_lr(raw: object, source: str = "config") -> LRConfig:
+    """Check the section `lr` alone, for a loop of one's own.
+
+    >>> parse_lr({"base": 0.1, "schedule": {"poly": {"base_lr": "1x", "max_update": "100%"}}}).base
+    0.1
+
+    Raises:
+        ConfigError: with every problem, as `parse_config` tells it.
+    """
+    try:
+        return LRConfig.model_validate(raw)
+    except ValidationError as error:
+        problems = [Problem(("lr", *path), message) for path, message in explain(error, LRConfig)]
+        raise config_error(source, problems) from None
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -55,7 +55,7 @@ class Learner:
         stream: Callable[[int], GlobalBatch],
         *,
         shards: int,
-        sample: npt.NDArray[Any],
+        sample: npt.NDArray[Any] | None = None,
         seed: int = 0,
         contexts: Sequence[Any] | None = None,
         kvstore: str = "local",
@@ -75,7 +75,8 @@ class Learner:
             world: the ranks.
             stream: `stream(t)` gives this rank's shards of iteration `t`, in the order of `shards_of_rank`.
             shards: S, a multiple of the number of ranks.
-            sample: a batch of samples, `(n, ...)`, from which deferred shapes are settled.
+            sample: a batch of samples, `(n, ...)`, from which deferred shapes are settled; by default one of the
+                first iteration's.
             seed: of everything random in an update.
             contexts: the devices; the CPU by default. Several are for a world of one rank.
             kvstore: the kind of the kvstore through which several devices add up: `"local"` or `"device"`.
@@ -99,6 +100,8 @@ class Learner:
             raise ConfigError(f"batch.shards: {shards} shards cannot be dealt evenly to {workers} workers")
         self.world = world
         self.stream = stream
+        if sample is None:
+            sample = stream(1).batches[0].data[:1]
         for ctx in self._contexts:
             settle(net, sample, ctx)
         self.parameters = parameters_of(net)

@@ -13,15 +13,18 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
+from harness.checkpoint import read_arrays, read_manifest, write_set
 from harness.errors import CheckpointError, DisagreementError
 from harness.gluon.apply import Applier
 
+_NUMBERS = ("applied_lr", "num_update", "update_counts", "scalars")
 _SCALARS = {"nadam": ("m_schedule",)}  # numbers that some optimizers keep outside their slots
 
 
@@ -42,6 +45,38 @@ class State:
     def digest(self) -> str:
         """sha256 over every name, dtype, shape and bit, in the order of the network."""
         return _digest((self.parameters.items(), self.slots.items()), self.numbers)
+
+    @property
+    def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        """The arrays by kind, as a set holds them."""
+        return {"parameters": self.parameters, "slots": self.slots}
+
+    def save(self, folder: Path, iteration: int) -> Path:
+        """Write a set of a loop of one's own: the state after an iteration, whole or not at all.
+
+        Args:
+            folder: of the sets; it must be there.
+            iteration: the last update that the state contains.
+
+        Returns:
+            The set's folder.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        return write_set(folder, iteration, self.arrays, {"state": {"iteration": iteration, **self.numbers}})
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """The state in a set; `newest_whole` finds one whose every byte is what was written.
+
+        Raises:
+            CheckpointError: if the set cannot be read, or holds weights alone.
+        """
+        manifest = read_manifest(path)
+        if "state" not in manifest:
+            raise CheckpointError(f"{path}: holds weights alone and no state; learner.load_weights takes them")
+        return cls(**read_arrays(path), numbers={key: manifest["state"][key] for key in _NUMBERS})
 
 
 class StateKeeper:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import dump_config, load_config, parse_config
+from harness.config import dump_config, load_config, parse_config, parse_lr
 from harness.errors import ConfigError
 from harness.plan import LRPlan
 from harness.sizes import Sizes, resolve_shards
@@ -528,3 +528,19 @@ def test_run_name_is_the_name_else_the_stem(load):
 def test_a_configuration_cannot_be_changed(load):
     with pytest.raises(ValueError, match="frozen"):
         load().seed = 3
+
+
+def test_the_section_lr_alone_is_read_as_in_a_file(load):
+    raw = {"base": 0.2, "warmup": {"length": "1ep"}, "schedule": {"constant": {"lr": "1x"}}}
+    assert parse_lr(raw) == load(f"lr={json.dumps(raw)}").lr
+
+
+def test_the_mistakes_of_a_section_alone_are_all_told_with_their_keys():
+    with pytest.raises(ConfigError) as caught:
+        parse_lr({"scaling": "lin", "shedule": 3}, "own.py")
+    assert str(caught.value) == (
+        "own.py: lr.scaling: found 'lin'; must be linear, sqrt or none; did you mean 'linear'?\n"
+        "own.py: lr.schedule: is missing\n"
+        "own.py: lr.shedule: unknown key; did you mean 'schedule'? known here: base, reference_batch, scaling, warmup, "
+        "momentum_correction, schedule, momentum"
+    )

@@ -1,0 +1,60 @@
+"""States of a loop of one's own, to disk and back."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet.gluon import nn
+
+from harness.checkpoint import iteration_of, list_sets, newest_whole, write_set
+from harness.comm import SingleWorld
+from harness.data import Batch, GlobalBatch
+from harness.errors import CheckpointError
+from harness.gluon import Learner, State
+
+
+def samples(t):
+    random = np.random.default_rng(t)
+    data, label = random.normal(size=(6, 5)).astype(np.float32), random.integers(0, 3, 6).astype(np.float32)
+    return GlobalBatch(t, (Batch(0, data, label),), 6)
+
+
+def learner(seed):
+    net = nn.HybridSequential()
+    net.add(nn.Dense(4), nn.BatchNorm(), nn.Dense(3))
+    mx.random.seed(seed)
+    net.initialize(mx.init.Xavier())
+    loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    return Learner(net, loss, mx.optimizer.Adam(), SingleWorld(), samples, shards=1)
+
+
+def test_a_saved_state_goes_on_as_the_unbroken_loop(tmp_path):
+    unbroken = learner(seed=1)
+    for t in range(1, 5):
+        unbroken.iteration(t, 0.1 / t)
+        if t == 2:
+            unbroken.snapshot().save(tmp_path, t)
+    newest = newest_whole(list_sets(tmp_path)).newest
+    again = learner(seed=2)
+    again.restore(State.load(newest))
+    for t in range(iteration_of(newest) + 1, 5):
+        again.iteration(t, 0.1 / t)
+    assert again.digest() == unbroken.digest()
+
+
+def test_a_loaded_state_is_the_saved_one(tmp_path):
+    trained = learner(seed=1)
+    trained.iteration(1, 0.1)
+    state = trained.snapshot()
+    assert State.load(state.save(tmp_path, 7)).digest() == state.digest()
+
+
+def test_a_set_of_weights_alone_is_no_state(tmp_path):
+    place = write_set(tmp_path, 0, {"parameters": {"w": np.ones(2, np.float32)}, "slots": {}}, {})
+    with pytest.raises(CheckpointError, match=r"iteration-000000000: holds weights alone and no state; .*load_weights"):
+        State.load(place)
+
+
+def test_shapes_are_settled_on_the_first_batch():
+    assert learner(seed=1).parameters["0.weight"].shape == (4, 5)

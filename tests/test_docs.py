@@ -1,0 +1,242 @@
+"""Every page is true: links lead somewhere, blocks run, commands parse, and what is shown is what is printed.
+
+What a block is says what is done with it: `python` is executed, one namespace a page; `yaml` is a configuration or a
+part of one; the commands of `console` and `sh`, and those inside a line, must exist with their options. The commands
+of a walk are run from top to bottom in one folder, so its later ones need its earlier ones; then, in the same folder,
+commands that are shown to fail, whose message must be the one that is shown. `text` is not looked at.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.config import load_config, parse_config
+from harness.config.reading import parse_yaml
+from harness.plan import LRPlan
+from harness.schedules import parse_spec
+from harness.sizes import Sizes
+
+ROOT = Path(__file__).parents[1]
+README = "README.md"
+CHEAP = "python launch/plan.py"  # commands that are run wherever they are shown
+WALKS = ("docs/quickstart.md", "examples/README.md")
+PAGES = [README, "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/*.md"))), WALKS[1]]
+LANGUAGES = {"python", "yaml", "console", "sh", "diff", "text", ""}
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+HASH = re.compile(r"\b[0-9a-f]{12,64}\b")
+REST = {
+    "train": {"epochs": 10},
+    "network": {"name": "mlp"},
+    "optimizer": {"params": {"momentum": 0.9}},
+    "lr": {"schedule": 0.1},
+}
+
+
+def blocks(page: str, *languages: str) -> list[str]:
+    return [body for language, body in FENCED.findall(TEXTS[page]) if language in languages]
+
+
+def shown_commands(page: str) -> list[tuple[str, str]]:
+    """The commands of a page's console blocks, each with what it prints."""
+    found = []
+    for block in blocks(page, "console"):
+        for part in re.split(r"^\$ ", block.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+def mentioned_commands(page: str) -> list[str]:
+    """The commands to type and those inside a line, as far as they are written out."""
+    typed = [line for block in blocks(page, "sh") for line in block.replace("\\\n", "").splitlines() if line]
+    inline = re.findall(r"(?<!`)`((?:python|horovodrun|mpirun|srun|make) [^`]+)`", FENCED.sub("", TEXTS[page]))
+    return typed + [re.sub(r"(\\\|\w+)+|(?<!-config)(?<!-set) \.\.\.$", "", command) for command in inline]
+
+
+def anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A folder that looks like the project's, and takes what commands write."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for path in ROOT.iterdir():
+        if not path.name.startswith(".") and path.name not in ("runs", "plans"):
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    assert {language for language, _ in FENCED.findall(TEXTS[page])} <= LANGUAGES
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", FENCED.sub("", TEXTS[page])):
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), f"{page} links to {target}, which is not there"
+        if anchor:
+            assert anchor in anchors(path.read_text(encoding="utf-8")), f"{page} links to {target}: no such heading"
+
+
+def test_the_index_has_every_page():
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", TEXTS["docs/README.md"]))
+    assert {Path(page).name for page in PAGES if page.startswith("docs/")} - {"README.md"} <= linked
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_python_blocks_run(page, checkout, start, tmp_path):
+    program = tmp_path / "blocks.py"
+    program.write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    start(program, cwd=checkout)
+
+
+def as_configuration(block: str, page: str) -> dict:
+    """A block with what it leaves out: a whole configuration, some sections, a part of `lr`, or one schedule."""
+    part = parse_yaml(block, page)
+    if len(part) == 1 and _is_schedule(part):
+        part = {"lr": {"schedule": part}}
+    elif part.keys() <= {"base", "reference_batch", "scaling", "warmup", "schedule", "momentum", "momentum_correction"}:
+        part = {"lr": part}
+    raw = {**REST, **part}
+    raw["lr"] = {**REST["lr"], **raw["lr"]}
+    if re.search(r"\dx\b", block):
+        raw["lr"].setdefault("base", 0.1)
+    return raw
+
+
+def _is_schedule(part: dict) -> bool:
+    try:
+        parse_spec(part)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("page", "block"), [(page, block) for page in PAGES for block in blocks(page, "yaml")], ids=lambda text: text[:20]
+)
+def test_yaml_blocks_are_configurations_with_plans(page, block, monkeypatch):
+    monkeypatch.syspath_prepend((ROOT / page).parent)  # modules that a page brings lie beside it
+    config = parse_config(as_configuration(block, page), page)
+    LRPlan(config.lr, Sizes.of(config.train, num_samples=60_000, shards=4, batch_size=config.batch.size))
+
+
+def check(words: list[str]) -> None:
+    """Refuse a command whose program or options do not exist; of other people's programs nothing is asked."""
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    program, *arguments = words or ["true"]
+    if program in ("horovodrun", "mpirun", "srun"):
+        assert re.fullmatch(r"-np? \d+|", " ".join(arguments[:2])), f"options of {program}: {arguments}"
+        check(arguments[2:])
+    elif program == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(arguments) <= set(targets), f"the Makefile has {targets}"
+    elif program == "python" and not arguments[0].startswith("-"):
+        script = ROOT / arguments[0]
+        assert script.is_file(), f"there is no {script}"
+        if script.parent.name == "launch":
+            check_arguments(script, arguments[1:])
+
+
+def check_arguments(script: Path, arguments: list[str]) -> None:
+    spec = importlib.util.spec_from_file_location(f"launch_{script.stem}", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if arguments in (["--help"], ["--print-schema"]):
+        with pytest.raises(SystemExit, match=r"^0?$"):
+            module.parse_arguments(arguments)
+        return
+    options = vars(module.parse_arguments(arguments))
+    if script.stem == "supervise":
+        check(options["command"])
+    elif "config" in options and (ROOT / options["config"]).is_file():
+        load_config(ROOT / options["config"], options["set"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist_with_their_options(page, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    for command in mentioned_commands(page):
+        check(shlex.split(command, comments=True))
+    for command, output in shown_commands(page):
+        if not output.startswith("error:"):
+            check(shlex.split(command))
+
+
+def masked(line: str) -> str:
+    """A line without what another processor or a slower machine changes."""
+    line = re.sub(r"-?\d+(\.\d+)?(e[-+]\d+)?", "N", HASH.sub("HASH", line))
+    return re.sub(r"\s+", " ", re.sub(r"#+", "#", line)).strip()
+
+
+def paired(shown: str, printed: str) -> list[tuple[str, str]]:
+    """Each line that is shown and the one that was printed: in this order, the last one last, progress in between."""
+    lines = iter(printed.splitlines())
+    pairs = []
+    for wanted in shown.splitlines():
+        if wanted != "...":
+            found = next((line for line in lines if masked(line) == masked(wanted)), None)
+            assert found is not None, f"not printed: {wanted}\nprinted:\n{printed}"
+            pairs.append((wanted, found))
+    assert next(lines, None) is None, f"not shown: the end of\n{printed}"
+    return pairs
+
+
+WALK = [(page, *shown) for page in WALKS for shown in shown_commands(page)]
+WALK += [(page, *shown) for page in PAGES for shown in shown_commands(page) if shown[0].startswith(CHEAP)]
+MISTAKES = [(page, *shown) for page in PAGES for shown in shown_commands(page) if shown[1].startswith("error:")]
+
+
+@pytest.fixture(scope="module")
+def same_hash():
+    """Which real digest each one on a page stands for: equal there, equal here."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("page", "command", "shown"), WALK + MISTAKES, ids=[f"{page}: {command}" for page, command, _ in WALK + MISTAKES]
+)
+def test_what_commands_print_is_what_is_shown(page, command, shown, checkout, same_hash, start):
+    words, launched = shlex.split(command), {}
+    if words[0] in ("horovodrun", "mpirun"):
+        launched, words = {"launcher": words[0], "np": int(words[2])}, words[3:]
+    assert words[0] == "python"
+    fails = shown.startswith("error:")
+    done = start(*words[1:], **launched, cwd=checkout, exit_code=None if fails else 0)
+    if done.stdout.startswith("skipped: "):
+        pytest.skip(done.stdout.strip())
+    if fails:
+        assert (done.stderr.strip(), done.returncode != 0) == (shown.strip(), True)
+        return
+    for told, line in paired(shown, done.stdout + done.stderr):
+        for there, here in zip(HASH.findall(told), HASH.findall(line), strict=True):
+            assert same_hash.setdefault((page, there), here) == here, f"{there} is told twice on {page}"
+
+
+def test_every_example_is_run_and_says_how():
+    commands = " ".join(command for command, _ in shown_commands("examples/README.md"))
+    for path in [*ROOT.glob("examples/**/*.py"), *ROOT.glob("examples/**/*.yaml")]:
+        assert path.stem in commands, f"examples/README.md runs no {path.name}"
+        if path.suffix == ".py":
+            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            assert "Run it" in said, f"{path.name} does not say how to run it"
+
+
+def test_the_readme_tells_of_equal_digests_and_of_the_plan_it_shows():
+    trained, on_eight_ranks, on_one_process = re.findall(r"digest ([0-9a-f]{64})", TEXTS[README])
+    assert on_eight_ranks == on_one_process != trained
+    block = next(block for block in blocks(README, "yaml") if block.startswith("data:"))
+    config = parse_config(parse_yaml(block, README), README)
+    sizes = Sizes.of(config.train, num_samples=60_000, shards=4, batch_size=config.batch.size)
+    plan = LRPlan(config.lr, sizes)
+    assert [plan.lr(t) for t in (0, sizes.iterations_per_epoch, sizes.num_iterations)] == [0.05, 0.2, 0.0]
