@@ -73,7 +73,8 @@ class Learner:
             loss: maps (prediction, label) to one value a sample.
             optimizer: an `mx.optimizer.Optimizer` without a scheduler.
             world: the ranks.
-            stream: `stream(t)` gives this rank's shards of iteration `t`, in the order of `shards_of_rank`.
+            stream: `stream(t)` gives this rank's shards of iteration `t`, in the order of `shards_of_rank`. The CPU
+                computes on its arrays themselves, so they become read-only, and nobody may write to their memory again.
             shards: S, a multiple of the number of ranks.
             sample: a batch of samples, `(n, ...)`, from which deferred shapes are settled; by default one of the
                 first iteration's.
