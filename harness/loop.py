@@ -77,7 +77,8 @@ class _Training:
             texts = {"config": f"```yaml\n{dump_config(run.config)}```", "plan": run.plan.describe()}
             pictures = {"plan": folder / "plan.png", "finder": folder / "finder" / "curve.png"}
             metrics.show_in(EventFile(folder / "tensorboard", texts, pictures))
-        self.progress = stack.enter_context(Progress(self.total, run.world.rank, self.begun, log_level))
+        rank, alone = run.world.rank, run.world.size == 1
+        self.progress = stack.enter_context(Progress(self.total, rank, self.begun, log_level, may_draw=alone))
         self.ledger = Ledger(run.world, learner)
         warn = self.progress.warn
         self.saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, warn, self.verify))

@@ -15,7 +15,9 @@ _LINE_EVERY_S = 5.0
 class Progress:
     """Shows the newest numbers; says nothing on ranks other than 0."""
 
-    def __init__(self, total: int, rank: int, begun: int = 0, log_level: str = "info") -> None:
+    def __init__(
+        self, total: int, rank: int, begun: int = 0, log_level: str = "info", *, may_draw: bool = True
+    ) -> None:
         """Start.
 
         Args:
@@ -24,6 +26,7 @@ class Progress:
             begun: iterations that an earlier attempt did.
             log_level: of `LOG_LEVELS`: what is less urgent is not shown. `debug` shows every logged iteration, others
                 at most one in five seconds.
+            may_draw: whether a bar is drawn on a terminal; launchers pass lines on, and Open MPI's looks like one.
         """
         self._total = total
         self._width = len(str(total))
@@ -32,7 +35,7 @@ class Progress:
         self._speaks = rank == 0
         self._last_line_s = float("-inf")
         self._bar = None
-        if self._shows("info") and sys.stdout.isatty():
+        if may_draw and self._shows("info") and sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
             from rich.table import Column
@@ -72,7 +75,7 @@ class Progress:
         if not self._shows(level):
             return
         if self._bar is not None:
-            self._bar.console.print(line, highlight=False, markup=False)
+            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
             return
         try:
             print(line, flush=True)

@@ -14,13 +14,33 @@ from harness.report import LOG_LEVELS, Progress
 TOTAL = 123_456
 
 
-def show(log_level="info", rank=0, begun=0):
-    with Progress(TOTAL, rank, begun, log_level) as progress:
-        progress.say("opening")
+def show(log_level="info", rank=0, begun=0, opening="opening", **how):
+    with Progress(TOTAL, rank, begun, log_level, **how) as progress:
+        progress.say(opening)
         progress.warn("remark")
         for t in (1, 2, 3):
             progress.update(t, 1, 0.1, 2.5, 640.0)
         progress.evaluated(3, "test", {"loss": 0.5, "accuracy": 0.75})
+
+
+@pytest.fixture
+def on_a_terminal(monkeypatch):
+    """What a terminal of 80 columns gets, without colours and movements."""
+
+    def run(**how):
+        reader, writer = pty.openpty()
+        with os.fdopen(writer, "w") as terminal, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal)
+            patch.setenv("COLUMNS", "80")
+            patch.setenv("TERM", "xterm")
+            show(**how)
+            patch.undo()
+            terminal.flush()
+            text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(reader, 1 << 16).decode())
+        os.close(reader)
+        return re.split(r"[\r\n]+", text)
+
+    return run
 
 
 def test_numbers_come_as_plain_lines_and_not_faster_than_can_be_read(capsys):
@@ -59,23 +79,18 @@ def test_other_ranks_are_silent(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_terminal_gets_one_line_of_progress(monkeypatch):
-    reader, writer = pty.openpty()
-    with os.fdopen(writer, "w") as terminal:
-        monkeypatch.setattr(sys, "stdout", terminal)
-        monkeypatch.setenv("COLUMNS", "80")
-        monkeypatch.setenv("TERM", "xterm")
-        show(begun=1)
-        monkeypatch.undo()
-        terminal.flush()
-        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(reader, 1 << 16).decode())
-    os.close(reader)
-    assert "opening" in text
-    assert "remark" in text
-    assert "3/123456" in text
-    last = [line for line in re.split(r"[\r\n]+", text) if "3/123456" in line][-1]
-    assert re.search(r"epoch 1 +lr 0.1 +loss 2.5000", last)
+def test_a_terminal_gets_one_line_of_progress(on_a_terminal):
+    long = f"done, digest {'0123456789abcdef' * 6}"
+    lines = on_a_terminal(begun=1, opening=long)
+    assert long in lines  # to be copied whole
+    assert "remark" in lines
+    last = [line for line in lines if "3/123456" in line and "━" in line][-1]
+    assert re.search(r"epoch 1 +lr 0.1 +loss 2.5000 +640 images/s", last)
     assert len(last) <= 80
+
+
+def test_through_a_launcher_a_terminal_gets_lines(on_a_terminal):
+    assert on_a_terminal(may_draw=False)[2] == "[     1/123456] epoch 1  lr 0.1  loss 2.5000  640 images/s"
 
 
 def test_whoever_stops_listening_does_not_stop_the_run():
