@@ -84,7 +84,7 @@ class Divergence:
         run.cut(back, section.cut, diverged_at)
         self._saver.go_back(back)
         run.num_skipped = numbers
-        run.world.on_root("rewind.plan", lambda: write_plan(run.folder.path, run.config, run.plan))
+        run.world.on_root("rewind.plan", lambda: write_plan(run.folder.path, run.config, run.plan, run.amendments))
         what, times = str(error).partition(";")[0], f"{done + 1} of at most {section.limit}"
         self._warn(f"{what}: rewound to iteration {back} ({times}), learning rates x {section.cut:g} from here")
         self._saver.record({"split": "rewind", "iteration": back, "diverged_at": diverged_at, "lr_factor": section.cut})

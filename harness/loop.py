@@ -11,17 +11,17 @@ from harness.divergence import Divergence
 from harness.errors import ConfigError, DataError, DivergedError
 from harness.gluon import Learner, Requests
 from harness.guard import Ledger
-from harness.report import EventFile, MetricsFile, Progress, write_finder_report, write_plan
+from harness.report import EventFile, MetricsFile, Progress, reported, write_finder_report, write_plan
 from harness.resume import open_folder, warnings_for
 from harness.run import Run
-from harness.saving import Saver, environment_of
+from harness.saving import Saver, beginning_of, environment_of
 
 
 def train(run: Run, log_level: str = "info") -> dict[str, float]:
     """Train from the first iteration, or the one after the set that the run goes on from, to the last.
 
-    Writes the run's folder (rank 0): `config.yaml`, `plan.csv`, `plan.png`, `metrics.jsonl`, `checkpoints/`,
-    `final.params`.
+    Writes the run's folder (rank 0): `config.yaml`, the plan, `metrics.jsonl`, `checkpoints/`, `final.params`,
+    `report.html`.
 
     Args:
         run: what to train.
@@ -38,10 +38,11 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         learner = run.learner(stack.enter_context(run.stream()))
         said = world.on_root("folder", lambda: _open_folder(run))
         stack.callback(run.folder.close)
-        run.guard.settle(folder)
+        run.guard.settle(folder, beginning_of(run))
         if run.plan.in_units_of_base:
             said += _find_base(run, learner)
-        world.on_root("plan", lambda: write_plan(folder, run.config, run.plan))
+        world.on_root("plan", lambda: write_plan(folder, run.config, run.plan, run.amendments))
+        stack.enter_context(reported(folder, world.rank))
         training = _Training(run, learner, stack, log_level)
         training.progress.say(_opening(run))
         for line in [*run.remarks, *run.plan.remarks(), *said]:

@@ -34,8 +34,8 @@ from harness.report import RunFolder
 from harness.sizes import Sizes
 
 _OWN = {
-    *("config.yaml", "plan.csv", "plan.png", "metrics.jsonl", "tensorboard", "checkpoints"),
-    *("outcome.json", "failures", ".lock"),
+    *("config.yaml", "plan.json", "plan.csv", "plan.png", "metrics.jsonl", "tensorboard", "checkpoints"),
+    *("attempts.jsonl", "outcome.json", "failures", "report.html", ".lock"),
 }
 
 

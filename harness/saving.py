@@ -5,6 +5,8 @@ Every rank takes the same decisions; only rank 0 copies the state and writes.
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.checkpoint import SetWriter, list_sets, mark_best, newest_whole, read_manifest
+from harness.comm import read_launch
 from harness.errors import CheckpointError
 from harness.gluon import Learner, Requests, State
 from harness.report import MetricsFile
@@ -23,6 +26,22 @@ from harness.units import ClockTime
 def environment_of(run: Run) -> dict[str, Any]:
     """What a result's last bits depend on besides the configuration."""
     return {**versions(), "threads_per_rank": run.config.threads_per_rank}
+
+
+def beginning_of(run: Run) -> dict[str, Any]:
+    """How an attempt begins, as the run's history tells it."""
+    launch, origin = read_launch(), run.origin
+    launcher = "" if launch.launcher is None else launch.launcher.split()[0]
+    launcher += f" {'-n' if launcher == 'srun' else '-np'} {launch.size} " if launcher else ""
+    return {
+        "after": 0 if origin is None else origin.iteration,
+        "from": None if origin is None else origin.path,
+        "ranks": run.world.size,
+        "comm": run.world.kind,
+        "host": run.world.hostname,
+        "command": f"{launcher}python {shlex.join(sys.argv)}",
+        "environment": environment_of(run),
+    }
 
 
 class Saver:

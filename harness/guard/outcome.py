@@ -2,6 +2,7 @@
 
 `outcome.json` tells how the job ended, `failures/rank-3.json` how a rank failed and where it was. An attempt that left
 no outcome was killed. They lie in the run's folder, once this attempt owns it, and where a supervisor asked for them.
+`attempts.jsonl` in the run's folder is the history: how each attempt began, and the outcome of each but the last.
 """
 
 from __future__ import annotations
@@ -40,10 +41,19 @@ class OutcomeFiles:
             with suppress(OSError):
                 (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
-    def settle(self, folder: Path) -> None:
-        """Write into the run's folder from now on; what earlier attempts left there is removed (rank 0)."""
+    def settle(self, folder: Path, begun: Mapping[str, Any]) -> None:
+        """Write into the run's folder from now on; what earlier attempts left there becomes history (rank 0).
+
+        Args:
+            folder: of the run.
+            begun: how this attempt begins.
+        """
         if self._rank == 0:
             with suppress(OSError):
+                earlier = read_outcome(folder)
+                own = {"attempt": self.attempt, "began_at": round(time.time(), 3), **begun}
+                with (folder / "attempts.jsonl").open("a", encoding="utf-8") as history:
+                    history.writelines(f"{json.dumps(line)}\n" for line in (earlier, own) if line is not None)
                 (folder / "outcome.json").unlink(missing_ok=True)
                 shutil.rmtree(folder / "failures", ignore_errors=True)
         self._folders.append(folder)

@@ -101,9 +101,9 @@ class Guard:
         self._peers = {rank: Peer(link) for rank, link in open_lifeline(self._world).items()}
         self._thread.start()
 
-    def settle(self, folder: Path) -> None:
-        """The run's folder is this attempt's now."""
-        self.files.settle(folder)
+    def settle(self, folder: Path, begun: dict[str, Any]) -> None:
+        """The run's folder is this attempt's now; how it begins is kept there."""
+        self.files.settle(folder, begun)
 
     def tick(self, where: str, kind: str = "update") -> bool:
         """Say where this rank is.
@@ -295,7 +295,7 @@ class Guard:
 class Unguarded:
     """What a library user has who brings no guard: nobody stops the run, nobody watches."""
 
-    def settle(self, folder: Path) -> None:
+    def settle(self, folder: Path, begun: dict[str, Any]) -> None:
         """Nothing is written."""
 
     def tick(self, where: str, kind: str = "update") -> bool:

@@ -8,21 +8,41 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from harness.errors import ConfigError
 from harness.finder import Curve, Point, fit
+from harness.report.charts import Chart, Scale, Series, Spot, Stretch, scale_for
+from harness.report.pages import render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _RAW, _SMOOTH, _MARK = "#9fb8d3", "#1f5fa8", "#c0392b"
-_RULES = {
-    "steepest": ("v", "steepest descent"),
-    "valley": ("o", "middle of the valley"),
-    "minimum_tenth": ("s", "a tenth of the minimum's"),
-    "edge": ("D", "half of the last stable"),
+
+
+class Rule(NamedTuple):
+    """How a rule of the finder is shown.
+
+    Attributes:
+        words: its name.
+        shape: of its spot on a page.
+        marker: of its spot in matplotlib's picture.
+    """
+
+    words: str
+    shape: str
+    marker: str
+
+
+RULES = {
+    "steepest": Rule("steepest descent", "triangle", "v"),
+    "valley": Rule("middle of the valley", "circle", "o"),
+    "minimum_tenth": Rule("a tenth of the minimum's", "square", "s"),
+    "edge": Rule("half of the last stable", "diamond", "D"),
 }
 _LEAST = 3  # points for a line
 
@@ -38,7 +58,7 @@ def write_finder_report(result: Mapping[str, Any], folder: Path, title: str) -> 
         (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         (folder / "curve.csv").write_text(_table(result), encoding="utf-8")
         draw_curve(result, title).savefig(folder / "curve.png", metadata={"Software": None})
-        (folder / "report.html").write_text(_page(result, title), encoding="utf-8")
+        (folder / "report.html").write_text(_page(result, title), encoding="utf-8", errors="xmlcharrefreplace")
     except OSError as error:
         raise ConfigError(
             f"{error.filename or folder}: cannot be written ({error.strerror or error}); give another --output"
@@ -68,48 +88,94 @@ def draw_curve(result: Mapping[str, Any], title: str) -> Figure:
     return figure
 
 
+def finder_chart(result: Mapping[str, Any]) -> Chart:
+    """The same for a page."""
+    curves, suggestion = _curves(result), result["suggestion"]
+    points = [point for one, _ in curves for point in one]
+    rates, losses = (np.array(column) for column in ([p.lr for p in points], [p.loss for p in points]))
+    series = [
+        Series("an iteration", np.array([p.lr for p in one]), np.array([p.loss for p in one]), 0, "dots")
+        for one, _ in curves
+    ]
+    series += [Series("smoothed", 10**curve.log_lr, curve.smooth) for _, curve in curves if curve is not None]
+    low, high = _loss_limits(points) or (0.0, 0.0)
+    return Chart(
+        title="loss (mean over the global batch)",
+        x=Scale(rates.min(), rates.max(), is_log=True) if rates.size and rates.min() < rates.max() else Scale(0, 1),
+        y=Scale(low, high, is_log=True) if low else scale_for([losses]),
+        series=series,
+        stretches=_suggested(result),
+        spots=[
+            Spot(lr, height, RULES[rule].shape, "chosen" if is_chosen else "rule", f"{RULES[rule].words}: {lr:.3g}")
+            for rule, lr, height, is_chosen in _spots(suggestion, curves)
+        ],
+        x_title="learning rate",
+        height=320,
+    )
+
+
+def _suggested(result: Mapping[str, Any]) -> list[Stretch]:
+    lr, low, high = (result["suggestion"][key] for key in ("lr", "low", "high"))
+    if lr is None:
+        return []
+    interval = Stretch(low, high, "interval", f"the sweeps: {low:.3g} to {high:.3g}")
+    line = Stretch(lr, lr, "chosen", f"suggested: {lr:.3g}")
+    return [interval, line] if len(result["sweeps"]) > 1 and low < high else [line]
+
+
+def _spots(
+    suggestion: Mapping[str, Any], curves: list[tuple[list[Point], Curve | None]]
+) -> list[tuple[str, float, float, bool]]:
+    """Every rule that has something to say: its name, learning rate, the loss there, whether it is the suggestion."""
+    curve = next((curve for _, curve in curves if curve is not None), None)
+    if curve is None:
+        return []
+    has_lr = suggestion["lr"] is not None
+    return [
+        (rule, lr, _height(curve, lr), has_lr and rule == suggestion["rule"])
+        for rule, lr in suggestion["rules"].items()
+        if lr is not None
+    ]
+
+
+def _loss_limits(points: list[Point]) -> tuple[float, float] | None:
+    """Ends of a logarithmic axis of losses; a loss that has grown fourfold need not be seen."""
+    low = min((point.loss for point in points), default=0.0)
+    return (0.8 * low, 4 * points[0].loss) if low > 0 else None
+
+
 def _limit(axes: Axes, points: list[Point]) -> None:
-    if not points:
-        return
     rates = [point.lr for point in points]
-    low, first = min(point.loss for point in points), points[0].loss
-    if rates[0] < max(rates):
+    if rates and rates[0] < max(rates):
         axes.set_xlim(min(rates), max(rates))
-    if low > 0:
+    limits = _loss_limits(points)
+    if limits is not None:
         from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
         axes.set_yscale("log")
-        axes.set_ylim(0.8 * low, 4 * first)
+        axes.set_ylim(*limits)
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _mark(axes: Axes, result: Mapping[str, Any], curves: list[tuple[list[Point], Curve | None]]) -> None:
-    suggestion = result["suggestion"]
-    curve = next((curve for _, curve in curves if curve is not None), None)
-    if curve is None:
-        return
-    for rule, lr in suggestion["rules"].items():
-        if lr is None:
-            continue
-        marker, words = _RULES[rule]
-        chosen = rule == suggestion["rule"] and suggestion["lr"] is not None
-        height = _height(curve, lr)
+    for rule, lr, height, is_chosen in _spots(result["suggestion"], curves):
         axes.plot(
             [lr],
             [height],
-            marker,
-            color=_MARK if chosen else "#555555",
-            markersize=9 if chosen else 6,
+            RULES[rule].marker,
+            color=_MARK if is_chosen else "#555555",
+            markersize=9 if is_chosen else 6,
             zorder=3,
             linestyle="none",
-            label=f"{words}: {lr:.3g}" + (" (suggested)" if chosen else ""),
+            label=f"{RULES[rule].words}: {lr:.3g}" + (" (suggested)" if is_chosen else ""),
         )
-    if suggestion["lr"] is not None:
-        if len(result["sweeps"]) > 1 and suggestion["low"] < suggestion["high"]:
-            axes.axvspan(suggestion["low"], suggestion["high"], color=_MARK, alpha=0.12, label="interval of the sweeps")
-        axes.axvline(suggestion["lr"], color=_MARK, linewidth=0.8, linestyle="--")
+    for stretch in _suggested(result):
+        if stretch.first < stretch.last:
+            axes.axvspan(stretch.first, stretch.last, color=_MARK, alpha=0.12, label="interval of the sweeps")
+        else:
+            axes.axvline(stretch.first, color=_MARK, linewidth=0.8, linestyle="--")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, loc="best", framealpha=0.9)
 
@@ -141,19 +207,11 @@ def _table(result: Mapping[str, Any]) -> str:
 
 
 def _page(result: Mapping[str, Any], title: str) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    figure = draw_curve(result, title)
-    figure.set_size_inches(8, 4.6)
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg", metadata={"Date": None, "Creator": None})
-    svg = picture.getvalue()
-    environment = Environment(
-        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["number"] = lambda value: "" if value is None else f"{value:.4g}"
-    environment.filters["plain"] = lambda value: json.dumps(value) if isinstance(value, dict | list) else str(value)
-    template = environment.get_template("finder.html")
-    return template.render(
-        title=title, svg=svg[svg.index("<svg") :], result=result, suggestion=result["suggestion"], rules=_RULES
+    return render(
+        "finder.html",
+        title=title,
+        chart=finder_chart(result),
+        result=result,
+        suggestion=result["suggestion"],
+        rules=RULES,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.plan import LRPlan
-from harness.report.comparison import NamedPlan
+from harness.report.plans import NamedPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

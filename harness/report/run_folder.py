@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from harness.config import RunConfig, dump_config
 from harness.errors import ConfigError
 from harness.plan import LRPlan
 from harness.report.plots import plot_plan
 
-_BEFORE_A_RUN = ("finder", ".lock", "outcome.json", "failures")  # also there when no update was made
+_BEFORE_A_RUN = ("finder", ".lock", "attempts.jsonl", "outcome.json", "failures")  # also there without any update
 
 
 class RunFolder:
@@ -99,17 +101,42 @@ class RunFolder:
             self._lock = None
 
 
-def write_plan(folder: Path, config: RunConfig, plan: LRPlan) -> None:
-    """Write `config.yaml` (resolved), `plan.csv` and `plan.png`.
+def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequence[dict[str, Any]]) -> None:
+    """Write `config.yaml` (resolved), `plan.json`, `plan.csv` and `plan.png`.
+
+    Args:
+        folder: of the run.
+        config: resolved.
+        plan: of the run.
+        amendments: what was changed in it on the way.
 
     Raises:
         ConfigError: if the folder cannot be written.
     """
+    described = {
+        "described": plan.describe(),
+        "sizes": vars(plan.sizes),
+        "phases": list(_phases(plan)),
+        "remarks": plan.remarks(),
+        "amendments": list(amendments),
+    }
     try:
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        (folder / "plan.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         (folder / "plan.csv").write_text(plan.to_csv(config.optimizer.own_momentum), encoding="utf-8")
         plot_plan(plan, folder / "plan.png", title=config.run_name)
     except OSError as error:
         raise ConfigError(
             f"{folder}: cannot be written ({error.strerror or error}); make room, or set output to another folder"
         ) from None
+
+
+def _phases(plan: LRPlan) -> Iterator[dict[str, Any]]:
+    """First and last iteration of every piece of the plan's formula, with the values there."""
+    total = plan.sizes.num_iterations
+    points = [t for t in plan.breakpoints() if t < total] or [1]
+    starts = [t for t, following in zip(points, [*points[1:], total + 1], strict=True) if following > t + 1 or t == 1]
+    for first, following in zip(starts, [*starts[1:], total + 1], strict=True):
+        last = following - 1
+        ends = {"lr": [plan.lr(first), plan.lr(last)], "momentum": [plan.momentum(first), plan.momentum(last)]}
+        yield {"first": first, "last": last, **ends}

@@ -62,7 +62,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.seen.append(tag)
         self.outside += [value for name, value in attributes if name in ("src", "href") and value.startswith("http")]
-        if tag not in ("meta", "br", "img", "link", "path", "use", "rect"):
+        if tag not in ("meta", "wbr", "path", "rect"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):

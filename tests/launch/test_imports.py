@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.report.folders import make_run
+
 ROOT = Path(__file__).parents[2]
 _HEAVY = ("mxnet", "horovod", "mpi4py")
 _RUN = """
@@ -52,6 +54,12 @@ def test_plans_without_mxnet(tmp_path):
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "0.05 at batch 32 x 2 shards (linear) = 0.1" in ended.stdout
     assert (tmp_path / "digits.png").stat().st_size > 10_000
+
+
+def test_reports_without_mxnet(tmp_path):
+    ended = python(_RUN, "launch/report.py", make_run(tmp_path))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert f"wrote {tmp_path}/digits/report.html" in ended.stdout
 
 
 def test_the_block_is_real():

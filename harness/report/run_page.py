@@ -1,0 +1,167 @@
+"""`report.html`: a whole run on one page, as its folder tells it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.errors import HarnessError
+from harness.report.charts import Chart, Scale, Series, Stretch, above_each_other, scale_for
+from harness.report.finder import RULES, finder_chart
+from harness.report.pages import clock, number, plain, render, write_page
+from harness.report.record import RunRecord, read_record
+from harness.report.words import sentence_of
+
+_MOST_PHASES = 60  # that are marked, and listed; of more nobody would see any
+_LEAST_WIDTH = 4.0  # percent of the run, for a phase that has its number above it
+_MOST_EVENTS = 200
+
+
+@contextmanager
+def reported(folder: Path, rank: int) -> Iterator[None]:
+    """Write a run's page (rank 0) when what is inside has ended, well or by an error that the run was prepared for.
+
+    After anything else, such as a rank that was lost, nothing may stand between that and the end of the job.
+    """
+    try:
+        yield
+    except HarnessError as error:
+        if rank == 0:
+            _write_at_the_end(folder, {"exit_code": error.exit_code, "cause": str(error)})
+        raise
+    if rank == 0:
+        _write_at_the_end(folder, {"exit_code": 0, "cause": "done"})
+
+
+def write_run_report(folder: Path, output: Path | None = None, ending: Mapping[str, Any] | None = None) -> str:
+    """Write the page of a run.
+
+    Args:
+        folder: of the run.
+        output: the page; `report.html` in the folder where it is not given.
+        ending: how the attempt that is at work ends, as `outcome.json` will say.
+
+    Returns:
+        The result in one sentence.
+
+    Raises:
+        ConfigError: if the folder is no run's, or the page cannot be written.
+    """
+    record = read_record(folder, ending)
+    write_page(output or folder / "report.html", run_page(record))
+    return sentence_of(record)
+
+
+def run_page(record: RunRecord) -> str:
+    """The page."""
+    finder = record.finder
+    return render(
+        "run.html",
+        title=record.name,
+        run=record,
+        sentence=sentence_of(record),
+        charts_drawn=_charts(record),
+        happened=_happened(record),
+        most_phases=_MOST_PHASES,
+        most_events=_MOST_EVENTS,
+        finder_chart=None if finder is None else finder_chart(finder),
+        rules=RULES,
+        command=_command(record),
+        written_at=clock(time.time()),
+    )
+
+
+def _write_at_the_end(folder: Path, ending: Mapping[str, Any]) -> None:
+    try:
+        write_run_report(folder, ending={**ending, "ended_at": time.time()})
+    except Exception as error:  # whatever it is: no page is worth another end of a run that has been trained
+        print(f"warning: {folder}/report.html was not written: {error!r}", file=sys.stderr, flush=True)
+
+
+def _charts(record: RunRecord) -> list[Chart]:
+    """Loss, learning rate, momentum where it changes, and every metric, above one axis of iterations."""
+    training, evaluations = record.metrics.training, record.metrics.evaluations
+    t, x = training["iteration"], axis_of([record])
+    drawn = {
+        "loss": [Series("training", t, training["loss"], 0, "thin")],
+        "learning rate": [Series("planned", *record.curve, 0, "planned"), Series("applied", t, training["lr"], 0)],
+    }
+    if np.unique(training["momentum"][np.isfinite(training["momentum"])]).size > 1:
+        drawn["momentum"] = [Series("momentum", t, training["momentum"], 0)]
+    for colour, (split, found) in enumerate(evaluations.items(), start=1):
+        for name, (at, values) in found.items():
+            drawn.setdefault(name, []).append(Series(split, at, values, colour, "marked"))
+    marked = [*_phases(record), *_events(record)]
+    unlabelled = [one._replace(label="") for one in marked]
+    charts = [
+        Chart(
+            title=name,
+            x=x,
+            y=scale_for([one.y for one in series], from_zero=name == "learning rate"),
+            series=[one for one in series if one.x.size],
+            stretches=marked if name == "loss" else unlabelled,
+        )
+        for name, series in drawn.items()
+    ]
+    return above_each_other(charts, "iteration")
+
+
+def axis_of(records: Sequence[RunRecord]) -> Scale:
+    """The axis of iterations, on which every one of several runs has room."""
+    longest = max(max(record.num_iterations or 1, record.last_iteration) for record in records)
+    return Scale(0, longest, is_whole=True)
+
+
+def _phases(record: RunRecord) -> list[Stretch]:
+    found = []
+    phases = record.plan.get("phases", [])
+    for k, phase in enumerate(phases[:_MOST_PHASES], start=1):
+        first, last = phase["first"], phase["last"]
+        start, end = map(number, phase["lr"])
+        wide = 100 * (last - first + 1) >= _LEAST_WIDTH * (record.num_iterations or 1)
+        said = f"phase {k}: iterations {first} to {last}, learning rate {start} to {end}"
+        found.append(Stretch(first - 1, last, "odd phase" if k % 2 else "phase", said, str(k) if wide else ""))
+    return found
+
+
+def _events(record: RunRecord) -> list[Stretch]:
+    return [Stretch(t, t, "event", said) for t, said in _happened(record)[:_MOST_EVENTS] if t]
+
+
+def _happened(record: RunRecord) -> list[tuple[int, str]]:
+    """Whatever made the run another one than its plan says, each with the iteration after which it was."""
+    begun = [int(attempt.begun["after"]) for attempt in record.attempts[1:]]
+    found = [(t, "resumed" if t else "begun again") for t in begun]
+    found += [(int(amendment["iteration"]), _amended(amendment)) for amendment in record.plan.get("amendments", [])]
+    found += [
+        (int(line["iteration"]), "update left out: loss or gradient were not finite")
+        for line in record.metrics.events
+        if line["split"] == "skipped"
+    ]
+    return sorted(found)
+
+
+def _amended(amendment: Mapping[str, Any]) -> str:
+    if amendment["choice"] == "rewind":
+        return (
+            f"gone back to from iteration {amendment['diverged_at']}, which was not finite; learning rates "
+            f"x {amendment['lr_factor']:g} from here"
+        )
+    changes = "; ".join(f"{key}: {plain(old)} -> {plain(new)}" for key, (old, new) in amendment["changes"].items())
+    kept = "the new settings" if amendment["choice"] == "config" else "the saved settings"
+    return f"resumed by {kept}, where set and configuration differed: {changes}"
+
+
+def _command(record: RunRecord) -> str:
+    """What trains the same network again, by what is in the folder."""
+    begun = record.attempts[-1].begun if record.attempts else {}
+    launcher = str(begun.get("command", "")).partition("python ")[0]
+    config = shlex.quote(str(record.folder / "config.yaml"))
+    return f"{launcher}python launch/train.py --config {config} --set name={shlex.quote(record.name)}-again"

@@ -1,0 +1,55 @@
+"""What became of a run, in words."""
+
+from __future__ import annotations
+
+from harness.errors import DivergedError, StoppedOnRequestError
+from harness.report.pages import number
+from harness.report.record import RunRecord
+
+
+def state_of(record: RunRecord) -> str:
+    """How a run stands, in a word or two."""
+    if record.ending is None:
+        return "running, or killed"
+    code = int(record.ending["exit_code"])
+    known = {0: "done", DivergedError.exit_code: "diverged", StoppedOnRequestError.exit_code: "stopped on request"}
+    return known.get(code, f"ended with {code}")
+
+
+def sentence_of(record: RunRecord) -> str:
+    """The result of a run in one sentence."""
+    return f"{record.name} {_what_it_is(record)}; {_what_it_reached(record)}."
+
+
+def results_of(record: RunRecord) -> dict[str, dict[str, tuple[int, float]]]:
+    """By split and metric: iteration and value of the last evaluation."""
+    return {
+        split: {name: (int(x[-1]), float(y[-1])) for name, (x, y) in found.items()}
+        for split, found in record.metrics.evaluations.items()
+    }
+
+
+def _what_it_is(record: RunRecord) -> str:
+    last, total, per_epoch = record.last_iteration, record.num_iterations, record.iterations_per_epoch
+    where = f"iteration {last}" + (f" of {total}" if total else "")
+    if record.ending is None:
+        return f"is running, or was killed after {where} or later"
+    code, cause = int(record.ending["exit_code"]), str(record.ending["cause"]).split("\n", 1)[0].rstrip(".")
+    if code == 0:
+        return f"is done after {last} iterations" + (f" ({last / per_epoch:.3g} epochs)" if per_epoch else "")
+    if code == StoppedOnRequestError.exit_code:
+        return f"was stopped on request after {where} and goes on with --resume auto"
+    if code == DivergedError.exit_code:
+        return f"diverged after {where} ({cause})"
+    return f"ended after {where} with exit code {code} ({cause})"
+
+
+def _what_it_reached(record: RunRecord) -> str:
+    results = results_of(record)
+    if not results:
+        losses = record.metrics.training["loss"]
+        return f"its training loss was {number(float(losses[-1]))}" if losses.size else "nothing was measured"
+    split = "test" if "test" in results else next(iter(results))
+    values = " and ".join(f"{name} {number(value)}" for name, (_, value) in results[split].items())
+    at = max(t for t, _ in results[split].values())
+    return f"{values} on {split}" + ("" if at == record.last_iteration else f" at iteration {at}")

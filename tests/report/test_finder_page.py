@@ -1,0 +1,76 @@
+"""The finder's page, and the finder on a run's page."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.report import write_finder_report, write_run_report
+from harness.report.finder import finder_chart
+from tests.report.folders import finder_result
+
+REFUSAL = {"reason": "the curve is <flat>", "advice": "go & higher"}
+
+
+def page_of(result, folder, title="a-run"):
+    write_finder_report(result, folder, title)
+    return (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("num_sweeps", "interval"), [(1, False), (3, True)])
+def test_curves_spots_and_suggestion(tmp_path, num_sweeps, interval):
+    result = finder_result(num_sweeps=num_sweeps)
+    chart = finder_chart(result)
+    assert [one.label for one in chart.legend()] == ["an iteration", "smoothed"]
+    assert len(chart.series) == 2 * num_sweeps
+    assert chart.series[0].x.size == 49  # one loss is not finite
+    assert [(one.x, one.shape, one.look) for one in chart.spots] == [
+        (0.02, "triangle", "rule"),
+        (0.05, "circle", "rule"),
+        (0.1, "diamond", "chosen"),
+    ]
+    assert [one.look for one in chart.stretches] == ["interval", "chosen"][not interval :]
+    text = page_of(result, tmp_path)
+    assert "<strong>0.1</strong> at a global batch of 64" in text
+    assert text.count('class="curve dots c0"') == num_sweeps + 1  # and in the legend
+    for part in ("suggested: 0.1", "half of the last stable", "nothing to say", "0123456789abcdef" * 4):
+        assert part in text
+
+
+def test_a_refusal(tmp_path):
+    text = page_of(finder_result(lr=None, refusal=REFUSAL), tmp_path)
+    assert "The curve is &lt;flat&gt;." in text
+    assert "go &amp; higher" in text
+    assert 'class="chosen"' not in text
+
+
+@pytest.mark.parametrize("points", [[[1e-3, 2.0]], [[1e-3, None]], [[1e-3, -2.0], [1e-2, -3.0], [1e-1, -1.0]]])
+def test_little_to_draw(tmp_path, points):
+    result = finder_result(lr=None, refusal=REFUSAL)
+    result["sweeps"][0]["points"] = points
+    result["suggestion"]["rules"] = dict.fromkeys(result["suggestion"]["rules"])
+    assert "<svg" in page_of(result, tmp_path)
+
+
+def test_hostile_names(tmp_path):
+    evil = "<script>alert(1)</script>"
+    result = finder_result()
+    result["provenance"] |= {evil: evil, "checkpoint": [evil]}
+    result["sweeps"][0]["stop"] = evil
+    assert "<script" not in page_of(result, tmp_path, evil)
+
+
+def test_on_the_page_of_a_run(make_run):
+    folder = make_run()
+    for result, part in (
+        (finder_result(), "Suggested 0.1 at a global batch of 64, by the rule “half of the last stable”."),
+        (finder_result(lr=None, refusal=REFUSAL), "No learning rate can be defended: the curve is &lt;flat&gt;."),
+        ({"format": 99}, None),
+    ):
+        (folder / "finder").mkdir(exist_ok=True)
+        (folder / "finder/result.json").write_text(json.dumps(result))
+        write_run_report(folder)
+        text = (folder / "report.html").read_text()
+        assert ("The learning-rate finder" in text) == (part is not None)
+        assert part is None or part in text

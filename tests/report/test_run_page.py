@@ -1,0 +1,255 @@
+"""A run's page, from folders as runs leave them."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import nullcontext
+from html.parser import HTMLParser
+
+import pytest
+
+from harness.errors import ConfigError, DivergedError, StoppedOnRequestError
+from harness.report import reported, write_run_report
+from harness.report.charts import MOST_POINTS
+from tests.report.folders import BEGUN, DONE, evaluated, lines_of, trained
+
+_VOID = ("meta", "wbr")
+
+
+class Page(HTMLParser):
+    """Tags that are left open, what is said, and the paths of curves by class and title."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.open, self.curves, self.titles, self.words = [], [], [], ""
+        self.text = (folder / "report.html").read_text()
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in _VOID:
+            self.open.append(tag)
+        if tag == "path" and "curve" in dict(attributes).get("class", ""):
+            self.curves.append(dict(attributes)["d"])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] == ["title"]:
+            self.titles.append(data)
+        elif self.open[-1:] != ["style"]:
+            self.words += f" {data}"
+
+
+def page_of(folder):
+    sentence = write_run_report(folder)
+    page = Page(folder)
+    page.words = " ".join(page.words.split())
+    assert page.open == []
+    assert sentence in page.words
+    return page, sentence
+
+
+METRICS = (*(trained(t, 2 / t) for t in range(1, 101)), evaluated(50, 0.3, 0.8), evaluated(100, 0.2, 0.9))
+
+
+def test_a_whole_run(make_run):
+    folder = make_run(metrics=METRICS)
+    page, sentence = page_of(folder)
+    assert sentence == "digits is done after 100 iterations (4 epochs); accuracy 0.9 and loss 0.2 on test."
+    for part in (
+        "100 iterations of 2 x 16 samples, 25 to an epoch of 800. Learning rate: 0.1 at batch 16 x 2 shards (linear)",
+        "1 1 to 9 0 to 0.36 0.02 to 0.18",
+        "2 10 to 60 0.36 to 2.4 0.2 to 0.2",
+        "3 61 to 100 2.4 to 4 0.1 to 0.1",
+        "from the beginning, 2 ranks (mpi). Ended 2023-11-14 22:14:20 UTC: done",
+        "mxnet 1.9.1",
+        "host of rank 0 node-1",
+        "mpirun -np 2 python launch/train.py --config configs/x.yaml",
+        f"mpirun -np 2 python launch/train.py --config {folder}/config.yaml --set name=digits-again",
+        "multi_factor",
+    ):
+        assert part in page.words, part
+    assert "phase 2: iterations 10 to 60, learning rate 0.2 to 0.2" in page.titles
+    assert page.text.count("<figure>") == 3  # loss, learning rate, accuracy
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        (None, "is running, or was killed after iteration 40 of 100 or later; its training loss was 0.5"),
+        ({"exit_code": 75, "cause": "stopped"}, "was stopped on request after iteration 40 of 100 and goes on with"),
+        ({"exit_code": 6, "cause": "the loss is nan; x\ny"}, "diverged after iteration 40 of 100 (the loss is nan; x)"),
+        ({"exit_code": 7, "cause": "rank 1 lost."}, "ended after iteration 40 of 100 with exit code 7 (rank 1 lost)"),
+    ],
+)
+def test_how_it_ended(make_run, outcome, sentence):
+    ended = None if outcome is None else {**DONE, **outcome}
+    assert sentence in page_of(make_run(metrics=[trained(40, 0.5)], outcome=ended))[1]
+
+
+def test_interruptions_resumes_and_what_was_changed(make_run):
+    attempts = [
+        BEGUN,
+        {**DONE, "exit_code": 75, "cause": "stopped on request: saved after iteration 20"},
+        {**BEGUN, "attempt": "b", "after": 20},
+        {**BEGUN, "attempt": "c", "after": 40, "ranks": 1},
+        {**BEGUN, "attempt": "d"},
+    ]
+    amendments = [
+        {"iteration": 40, "choice": "config", "changes": {"train.iterations": [90, 100]}},
+        {"iteration": 70, "choice": "rewind", "lr_factor": 0.5, "diverged_at": 76},
+    ]
+    skipped = {"split": "skipped", "iteration": 33, "lr": 0.1, "count": 1}
+    folder = make_run(
+        metrics=[*METRICS, skipped], attempts=attempts, outcome={**DONE, "attempt": "d"}, amendments=amendments
+    )
+    page, _ = page_of(folder)
+    for part in (
+        "with exit code 75: stopped on request: saved after iteration 20",
+        "after iteration 20, 2 ranks (mpi). It left no word: it was killed.",
+        "after iteration 40, 1 rank (mpi). It left no word: it was killed.",
+        "from the beginning, 2 ranks (mpi). Ended 2023-11-14 22:14:20 UTC: done",
+        "3 61 to 70 2.4 to 2.8 0.1 to 0.1 4 71 to 100 2.8 to 4 0.05 to 0.05",
+        "0 begun again",
+        "20 resumed 33 update left out: loss or gradient were not finite 40 resumed",
+        "40 resumed by the new settings, where set and configuration differed: train.iterations: 90 -> 100",
+        "70 gone back to from iteration 76, which was not finite; learning rates x 0.5 from here",
+        "without what happened on the way",
+    ):
+        assert part in page.words, part
+    assert {"resumed", "update left out: loss or gradient were not finite"} <= set(page.titles)
+
+
+def test_an_outcome_of_another_attempt_is_not_taken_for_this_one_s(make_run):
+    folder = make_run(metrics=METRICS, outcome={**DONE, "attempt": "earlier"})
+    assert "is running, or was killed" in page_of(folder)[1]
+
+
+def test_ranks_that_failed_and_sets(make_run):
+    folder = make_run(outcome={**DONE, "exit_code": 7, "cause": "rank 1 was lost"})
+    (folder / "failures").mkdir()
+    failure = {"rank": 1, "cause": "rank 1 was killed", "place": "iteration 50", "stacks": "Thread 1 <module>"}
+    (folder / "failures/rank-1.json").write_text(json.dumps(failure))
+    for t in (20, 40):
+        (folder / f"checkpoints/iteration-{t:09d}").mkdir(parents=True)
+        (folder / f"checkpoints/iteration-{t:09d}/params.safetensors").write_bytes(bytes(1500))
+    (folder / "checkpoints/best.json").write_text('{"set": "iteration-000000020"}')
+    page, sentence = page_of(folder)
+    assert "after iteration 40 of 100 with exit code 7 (rank 1 was lost); nothing was measured" in sentence
+    assert "Rank 1 , in iteration 50: rank 1 was killed" in page.words
+    assert "Thread 1 <module>" in page.words
+    assert re.search(r"20 \(best\) \d{4}-.* UTC 1.5 kB 40 \d{4}-", page.words)
+
+
+def test_losses_that_are_not_finite_are_gaps(make_run):
+    losses = [1.0, float("nan"), 0.5, float("inf"), 0.25]
+    page, _ = page_of(make_run(metrics=[trained(t, loss) for t, loss in enumerate(losses, start=1)]))
+    assert "Gaps: 2 of the training losses are not finite." in page.words
+    assert page.curves[0].count("M") == 3
+    assert "nan" not in "".join(page.curves)
+
+
+@pytest.mark.parametrize("metrics", [(), [trained(1, 2.0)], [evaluated(100, 0.2, 0.9)]])
+def test_little_was_measured(make_run, metrics):
+    page, _ = page_of(make_run(metrics=metrics))
+    assert all(page.curves)
+
+
+def test_nothing_but_a_configuration_and_torn_files(make_run):
+    folder = make_run(metrics=[trained(1, 2.0)])
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('["no line of ours"]\n{"split": "train", "iter')
+    (folder / "plan.json").write_text('{"phases": [')
+    (folder / "plan.csv").write_text("iteration,epoch,lr\n1,1,0.1\n2,1")
+    page, _ = page_of(folder)
+    assert "Lines of metrics.jsonl that could not be read: 2." in page.words
+    for path in folder.iterdir():
+        if path.name != "config.yaml":
+            path.unlink()
+    assert page_of(folder)[1] == "digits is running, or was killed after iteration 0 or later; nothing was measured."
+
+
+def test_many_lines_make_a_small_page(make_run):
+    folder = make_run()
+    lines_of(folder / "metrics.jsonl", (trained(t, 2 + (t == 77_777)) for t in range(1, 100_001)))
+    page, _ = page_of(folder)
+    assert len(page.text) < 100_000
+    assert page.curves[0].count(",") <= MOST_POINTS
+    places = re.findall(r"([\d.]+),([\d.]+)", page.curves[0])
+    assert min(places, key=lambda place: float(place[1]))[0] == "777.8"
+
+
+def test_hostile_words_are_escaped(make_run):
+    evil = "</title></svg><script>alert(1)</script>"
+    attempt = {**BEGUN, "command": evil, "host": evil, "comm": evil, "environment": {evil: evil}}
+    ended = {**DONE, "exit_code": 6, "cause": evil}
+    lines = [*METRICS, {**evaluated(100, 0.1, 0.5), evil: 1.0}, {**evaluated(100, 0.1, 0.5), "split": evil}]
+    folder = make_run(evil.replace("/", "-"), lines, [attempt], ended, data={"name": "npy", "root": evil})
+    page, _ = page_of(folder)
+    assert "<script" not in page.text
+    assert page.words.count(evil) >= 8
+    assert evil in page.titles
+
+
+def test_a_folder_that_is_not_a_run_s(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing: is not the folder of a run \(it is no folder\)"):
+        write_run_report(tmp_path / "missing")
+    with pytest.raises(ConfigError, match=r"is not the folder of a run \(it has no config.yaml\); give one such as"):
+        write_run_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (None, "digits is done after 100 iterations"),
+        (StoppedOnRequestError("stopped"), "digits was stopped on request after iteration 100 of 100"),
+        (DivergedError("the loss is nan"), "digits diverged after iteration 100 of 100 (the loss is nan)"),
+        (RuntimeError("a rank was lost"), None),
+    ],
+)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_which_ends_are_written(make_run, error, sentence, rank):
+    folder = make_run(metrics=METRICS, outcome=None)
+    with pytest.raises(type(error)) if error else nullcontext(), reported(folder, rank):
+        if error:
+            raise error
+    page = folder / "report.html"
+    assert page.exists() == (sentence is not None and rank == 0)
+    assert not page.exists() or sentence in page.read_text()
+
+
+def test_a_page_that_cannot_be_written_changes_no_end(make_run, capsys):
+    folder = make_run(metrics=METRICS)
+    (folder / "report.html").mkdir()
+    with reported(folder, 0):
+        pass
+    assert f"warning: {folder}/report.html was not written: ConfigError(" in capsys.readouterr().err
+
+
+def test_a_run_that_diverged_and_was_resumed_with_another_rate(start, tmp_path):
+    words = ["--set", f"output={tmp_path}", "--set", "train={iterations: 60}", "--set", "log.every=5it"]
+    words += [
+        "--set",
+        "checkpoint.every=20it",
+        "--set",
+        "network.params={hidden: [8]}",
+        "--set",
+        "evaluation.every=30it",
+    ]
+    schedule = "lr.schedule={sequential: {schedules: [1x, 1.0e+30], boundaries: [25it]}}"
+    start("launch/train.py", *words, "--set", schedule, exit_code=6)
+    folder = tmp_path / "digits"
+    assert "digits diverged after iteration" in (folder / "report.html").read_text()
+    options = ["--resume", "auto", "--on-conflict", "config"]
+    start("launch/train.py", *words, "--set", "lr.schedule=0.1x", *options)
+    page = Page(folder)
+    words = " ".join(page.words.split())
+    assert "digits is done after 60 iterations (1.36 epochs); accuracy " in words
+    assert words.count("from the beginning, 1 rank (single).") == 1
+    assert "with exit code 6: iteration " in words
+    assert "after iteration 20, 1 rank (single). Ended" in words
+    assert "resumed by the new settings" in words
+    of_the_files, as_it_ended = (re.sub(r"\d\d:\d\d:\d\d", "", text) for text in (page_of(folder)[0].words, words))
+    assert of_the_files == as_it_ended
