@@ -19,6 +19,12 @@ SHARED = Path(os.environ.get("HARNESS_DATA", ROOT.parent / "shared" / "data"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def launched_by(launcher: str, np: int) -> list[str]:
+    """The words that start `np` ranks; `--gloo` saves horovodrun the second in which it asks what Horovod has."""
+    options = ["--gloo"] if launcher == "horovodrun" else []
+    return [str(Path(sys.executable).with_name(launcher)), *options, "-np", str(np)]
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():
     """A test that leaks a thread or an environment variable fails."""
@@ -58,7 +64,7 @@ def start():
         cwd: Path = ROOT,
         **environ: str,
     ):
-        launch = [] if np is None else [str(Path(sys.executable).with_name(launcher)), "-np", str(np)]
+        launch = [] if np is None else launched_by(launcher, np)
         command = [*launch, sys.executable, *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **environ}
         process = subprocess.Popen(

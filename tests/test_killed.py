@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import launched_by
+
 ROOT = Path(__file__).parents[1]
 THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 KILLS = 20 if THOROUGH else 6
@@ -51,7 +53,7 @@ class Job:
             f"lr.base={BASES.get(optimizer, 0.1)}",
             f"output={output}",
         ]
-        launcher = [] if np is None else [str(Path(sys.executable).with_name("horovodrun")), "-np", str(np)]
+        launcher = [] if np is None else launched_by("horovodrun", np)
         words = [word for setting in settings for word in ("--set", setting)]
         self.log = output.with_suffix(".log").open("a+")
         self.process = subprocess.Popen(

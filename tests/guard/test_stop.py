@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.checkpoint import list_sets, newest_whole
+from tests.conftest import launched_by
 from tests.guard.conftest import SETTINGS, still_running
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +142,7 @@ class Supervised:
         self.folder = tmp_path / "digits"
         self.output = tmp_path
         words = [word for s in (*SETTINGS, *settings, f"output={tmp_path}") for word in ("--set", s)]
-        ranks = [Path(sys.executable).with_name("horovodrun"), "-np", "2", sys.executable]
+        ranks = [*launched_by("horovodrun", 2), sys.executable]
         self.log = (tmp_path / "log").open("w+")
         self.process = subprocess.Popen(
             [
