@@ -36,18 +36,15 @@ def digest_of(start, tmp_path):
     return run
 
 
-def test_two_ranks_twice_two_emulated_ranks_and_eight_shards_on_one_process_or_two(digest_of):
+def test_two_ranks_twice_and_two_emulated_ranks(digest_of):
     two = digest_of(*CONVOLUTIONS, np=2)
     assert digest_of(*CONVOLUTIONS, np=2) == two
     assert digest_of(*CONVOLUTIONS, options=["--emulate-np", 2]) == two
-    eight = digest_of(*CONVOLUTIONS, "batch.shards=8")
-    assert digest_of(*CONVOLUTIONS, "batch.shards=8", np=2) == eight
-    assert digest_of(*CONVOLUTIONS, "batch.shards=8", options=["--emulate-np", 4]) == eight
-    assert eight != two
 
 
-def test_eight_shards_on_one_process_and_on_two_four_and_eight_ranks_of_mpirun(digest_of):
+def test_eight_shards_on_one_process_and_on_two_four_and_eight_ranks(digest_of):
     eight = digest_of(*CONVOLUTIONS, options=["--emulate-np", 8])
+    assert digest_of(*CONVOLUTIONS, "batch.shards=8", options=["--emulate-np", 4]) == eight
     assert digest_of(*CONVOLUTIONS, "batch.shards=8") == eight
     for ranks in (2, 4, 8):
         assert digest_of(*CONVOLUTIONS, "batch.shards=8", np=ranks, launcher="mpirun") == eight

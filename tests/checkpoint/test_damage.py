@@ -150,7 +150,7 @@ def test_killed_at_each_step_of_a_write(start, tmp_path):
 
 
 def test_killed_while_writing(start, tmp_path):
-    kills = 300 if THOROUGH else 60
+    kills = 300 if THOROUGH else 30
     out = start("tests/programs/write_sets.py", tmp_path / "sets", kills, timeout_s=400).stdout
     report = json.loads(out)
     print(report)
