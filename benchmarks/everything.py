@@ -27,11 +27,6 @@ BEGIN, END = "<!-- tables: written by benchmarks/everything.py -->", "<!-- end o
 PARTS: dict[str, tuple[str, list[str], Any]] = {
     "lenet-1": ("LeNet, one process, arrays in memory", ["speed.py", "--np", "1"], speed),
     "lenet-pipeline": ("LeNet, one process, the whole pipeline", ["speed.py", "--np", "pipeline"], speed),
-    "lenet-pipeline-one-core": (
-        "LeNet, one process, the whole pipeline, one core",
-        ["speed.py", "--np", "pipeline", "--cores", "1"],
-        speed,
-    ),
     "lenet-2": ("LeNet, two ranks", ["speed.py", "--np", "2"], speed),
     "lenet-crowd": ("LeNet, more ranks than cores", ["speed.py", "--np", "crowd"], speed),
     "resnet18-2": ("ResNet-18, two ranks", ["speed.py", "--np", "2", "--network", "resnet18_v2"], speed),
