@@ -9,6 +9,7 @@ import sys
 from harness.config import RunConfig
 from harness.errors import ConfigError
 from harness.guard import Job, RunParser, add_run_options, run_job
+from harness.report import LOG_LEVELS
 
 
 class _PrintSchema(argparse.Action):
@@ -47,7 +48,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(
         "--log-level",
-        choices=("error", "warning", "info", "debug"),
+        choices=LOG_LEVELS,
         default="info",
         help="what rank 0 shows; debug shows every iteration of metrics.jsonl as it comes (default: %(default)s)",
     )

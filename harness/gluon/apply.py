@@ -15,7 +15,7 @@ import mxnet as mx
 
 from harness.gluon.optimizers import NOISY
 from harness.gluon.shards import seed_of
-from harness.gluon.steppers import SGD_TOGETHER, OnKVStore, OnWorkers
+from harness.gluon.steppers import OnKVStore, OnWorkers
 
 
 class Applier:
@@ -57,8 +57,6 @@ class Applier:
         if type(optimizer).__name__ == "NAG" and optimizer.wd > 0:
             self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
             optimizer.wd, optimizer.clip_gradient = 0.0, None
-        if type(optimizer).__name__ == "SGD":
-            optimizer.aggregate_num = SGD_TOGETHER
         if kvstore is None:
             self._stepper: OnWorkers | OnKVStore = OnWorkers(optimizer, self._parameters)
         else:

@@ -106,9 +106,9 @@ class ShardPlayer:
         return losses.sum()
 
     def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[Any, Any]:
-        """Prediction and losses of samples without training: `(n, ...)` and `(n,)`."""
-        prediction = self._net(on_device(data, self._ctx))
-        return prediction, self._loss(prediction, on_device(label, self._ctx))
+        """Prediction and losses of samples without training: `(n, ...)` and `(n,)`; wait for both."""
+        prediction = self._net(on_device(data[:], self._ctx))
+        return prediction, self._loss(prediction, on_device(label[:], self._ctx))
 
     def _check_all_took_part(self, shard: int) -> None:
         weights = [parameter.data(self._ctx) for parameter in self._trainable.values()]
@@ -137,7 +137,8 @@ def parameters_of(net: Any) -> dict[str, Any]:
 def on_device(array: npt.NDArray[Any], ctx: Any) -> Any:
     """An array that nobody writes to again, on a device; on `cpu(0)` it is the same memory, and read-only from now on.
 
-    `mx.nd.array` would wait until everything is computed that was asked for before: a tenth of the time of a small net.
+    `mx.nd.array` would wait until everything is computed that was asked for before, and Python stand still meanwhile.
+    Who waits for the result passes a view, and leaves the caller's array writeable.
     """
     return mx.nd.from_numpy(np.ascontiguousarray(array)).as_in_context(ctx)
 
@@ -145,7 +146,7 @@ def on_device(array: npt.NDArray[Any], ctx: Any) -> Any:
 def settle(net: Any, samples: npt.NDArray[Any], ctx: Any) -> Any:
     """End deferred initialisation by a forward in predict mode, which changes nothing else; returns its prediction."""
     with mx.autograd.pause(train_mode=False):
-        prediction = net(on_device(samples, ctx))
+        prediction = net(on_device(samples[:], ctx))
     mx.nd.waitall()
     return prediction
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import mxnet as mx
 
-SGD_TOGETHER = 45  # weights that one kernel takes; MXNet allows 60
+_TOGETHER = 45  # weights that one kernel takes; MXNet allows 60
 _SMALL = 1 << 16  # numbers in a weight that is not worth a call of its own
 
 
@@ -33,6 +33,8 @@ class OnWorkers:
         """
         self._parameters = list(parameters)
         self._contexts = self._parameters[0].list_ctx() if parameters else []
+        if _is_sgd(optimizer):
+            optimizer.aggregate_num = _TOGETHER
         optimizers = [optimizer, *(copy.deepcopy(optimizer) for _ in self._contexts[1:])]
         self.updaters = [mx.optimizer.get_updater(one) for one in optimizers]
         for updater, ctx in zip(self.updaters, self._contexts, strict=False):
@@ -98,11 +100,15 @@ def _calls(optimizer: Any, parameters: Sequence[Any]) -> list[list[int]]:
     and for large ones it takes half as long again, because they push each other out of the cache.
     """
     everything = list(range(len(parameters)))
-    if type(optimizer).__name__ != "SGD":
+    if not _is_sgd(optimizer):
         return [everything]
     large = [index for index in everything if parameters[index].data().size > _SMALL]
     small = [index for index in everything if index not in large]
     return [*([index] for index in large), *([small] if small else [])]
+
+
+def _is_sgd(optimizer: Any) -> bool:
+    return type(optimizer).__name__ == "SGD"
 
 
 def _prepare(updater: Any, parameters: Sequence[Any], ctx: Any, *, is_settled: bool) -> None:

@@ -106,6 +106,18 @@ def nan_at(poisoned, stream):
     return poison
 
 
+def test_what_is_trained_on_becomes_read_only_and_what_is_predicted_does_not():
+    """Batches are computed on where they lie, perhaps later: who writes there again is told at once."""
+    data, label = DATA[:4].copy(), LABEL[:4].copy()
+    learner = learner_of(lambda t: GlobalBatch(t, (Batch(0, data, label),), 4), 1)
+    learner.predict(data, label)
+    data[:], label[:] = DATA[:4], LABEL[:4]
+    float(learner.iteration(1, 0.1))
+    for array in (data, label):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
+
+
 def test_a_loss_that_is_not_finite_ends_the_run():
     learner = learner_of(nan_at(3, dealt(4, 4)), 2)
     for t in (1, 2, 3):
