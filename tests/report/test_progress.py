@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -23,6 +24,15 @@ def show(log_level="info", rank=0, begun=0, opening="opening", **how):
         progress.evaluated(3, "test", {"loss": 0.5, "accuracy": 0.75})
 
 
+def everything(reader):
+    """What a terminal got before it was closed; one read may give a part."""
+    found = b""
+    with contextlib.suppress(OSError):  # how Linux says that there is no more
+        while part := os.read(reader, 1 << 16):
+            found += part
+    return found
+
+
 @pytest.fixture
 def on_a_terminal(monkeypatch):
     """What a terminal of 80 columns gets, without colours and movements."""
@@ -35,8 +45,7 @@ def on_a_terminal(monkeypatch):
             patch.setenv("TERM", "xterm")
             show(**how)
             patch.undo()
-            terminal.flush()
-            text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(reader, 1 << 16).decode())
+        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", everything(reader).decode())
         os.close(reader)
         return re.split(r"[\r\n]+", text)
 
