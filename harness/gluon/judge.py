@@ -84,13 +84,17 @@ class Gauge:
     def __init__(self, sums: Sums) -> None:
         """Bind the memory that holds the sums."""
         pieces = [sums.gradients[i : i + _PIECE] for i in range(0, sums.gradients.size, _PIECE)]
-        self._words = sums.words
         self._ends = [sums.words.size, sums.words.size + len(pieces)]
-        self._pieces = pieces if sums.statistics is None else [*pieces, sums.statistics]
+        if sums.statistics is not None:
+            pieces.append(sums.statistics)
+        self._memory = [sums.words, *pieces]
+        words, *symbols = [mx.sym.var(f"part{i}") for i in range(len(self._memory))]
+        measured = mx.sym.concat(words, *[mx.sym.dot(symbol, symbol) for symbol in symbols], dim=0)
+        self._measure = mx.nd.CachedOp(measured)  # one call
 
     def take(self) -> Any:
         """Measure what the memory holds now; returns at once, with a device array for `read`."""
-        return mx.nd.concat(self._words, *[mx.nd.dot(piece, piece) for piece in self._pieces], dim=0)
+        return self._measure(*self._memory)
 
     def read(self, taken: Any) -> Measured:
         """The numbers; waits until they are there."""

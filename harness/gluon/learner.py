@@ -16,7 +16,7 @@ from harness.errors import CheckpointError, ConfigError, DisagreementError, Dive
 from harness.gluon.apply import Applier
 from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
 from harness.gluon.seat import Seat, SeatSum
-from harness.gluon.shards import Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
+from harness.gluon.shards import Forward, Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
 from harness.gluon.state import State, StateKeeper, misfits
 from harness.gluon.sums import visiting_order
 from harness.gluon.weights import read_weights, write_params
@@ -108,14 +108,12 @@ class Learner:
         self.parameters = parameters_of(net)
         refuse_unreducible(self.parameters, len(self._contexts))
         graph = Graph(net, self.parameters, loss)
-        if hybridize and isinstance(net, mx.gluon.HybridBlock):
-            # static_shape would let running statistics be read before they are written
-            net.hybridize(static_alloc=True)
+        forward = Forward(net, loss, graph, hybridize)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
         statistics = [p for p in self.parameters.values() if p.name in graph.statistics]
         self._seats = [
             Seat(
-                ShardPlayer(net, loss, ctx, trainable, seed, graph),
+                ShardPlayer(forward, ctx, trainable, seed, graph),
                 trainable,
                 statistics,
                 ctx,

@@ -29,6 +29,7 @@ class Graph:
     Attributes:
         random: whether it draws random numbers, so that every shard has to be seeded (1.3 ms on a CPU).
         opaque: whether it has code that no graph shows, which may draw from NumPy as well.
+        losses: the symbol of the samples' losses, from `data` and `label`; `None` where it cannot be traced.
         statistics: full names of the parameters that a training forward changes, such as running means.
     """
 
@@ -41,6 +42,7 @@ class Graph:
             parameters: its parameters by structural name.
         """
         symbol = _trace(net)
+        self.losses: Any = None
         self.opaque = False
         if symbol is None:
             self.random = self.opaque = True
@@ -50,29 +52,67 @@ class Graph:
                 if p.grad_req == "null" and name.rpartition(".")[2].startswith(("running_", "moving_"))
             }
             return
-        traced = _trace_loss(loss, symbol)
-        nodes = [] if traced is None else json.loads(traced.tojson())["nodes"]
-        self.opaque = traced is None or any("custom" in node["op"].lower() for node in nodes)
+        self.losses = _trace_loss(loss, symbol)
+        nodes = [] if self.losses is None else json.loads(self.losses.tojson())["nodes"]
+        self.opaque = self.losses is None or any("custom" in node["op"].lower() for node in nodes)
         self.random = self.opaque or any(_is_random(node) for node in nodes)
         self.statistics = set(symbol.list_auxiliary_states())
+
+
+class Forward:
+    """A network and its loss, compiled where they can be."""
+
+    def __init__(self, net: Any, loss: Any, graph: Graph, hybridize: bool) -> None:
+        """Compile.
+
+        Args:
+            net: an initialised `gluon.Block`.
+            loss: maps (prediction, label) to one value a sample.
+            graph: of both.
+            hybridize: whether to compile at all.
+        """
+        self._net = net
+        self._loss = loss
+        self._both: Any = self._separately
+        if not hybridize or not isinstance(net, mx.gluon.HybridBlock):
+            return
+        # static_shape would let running statistics be read before they are written
+        net.hybridize(static_alloc=True)
+        own = type(loss).__module__ == mx.gluon.loss.__name__  # compiled, a user's could not change any more
+        if own and graph.losses is not None:  # one call saves Python a fiftieth of an iteration of LeNet
+            self._both = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._separately(inputs, labels))
+            self._both.register_child(net)
+            self._both.hybridize(static_alloc=True)
+
+    def losses(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
+        """The samples' losses and their sum `(1,)`."""
+        losses, loss_sum = self._both(inputs, labels)
+        return losses, loss_sum
+
+    def _separately(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
+        losses = self._loss(self._net(inputs), labels)
+        return losses, losses.sum()
+
+    def prediction(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
+        """The prediction and the samples' losses."""
+        prediction = self._net(inputs)
+        return prediction, self._loss(prediction, labels)
 
 
 class ShardPlayer:
     """Plays shards on one device: after `play`, each parameter's gradient holds the sum over the shard's samples."""
 
-    def __init__(self, net: Any, loss: Any, ctx: Any, trainable: Mapping[str, Any], seed: int, graph: Graph) -> None:
+    def __init__(self, forward: Forward, ctx: Any, trainable: Mapping[str, Any], seed: int, graph: Graph) -> None:
         """Bind a network and its loss.
 
         Args:
-            net: an initialised `gluon.Block`.
-            loss: maps (prediction, label) to one value a sample.
+            forward: both.
             ctx: the device.
             trainable: parameters with a gradient, by structural name.
             seed: the run's seed.
             graph: tells whether random numbers are drawn.
         """
-        self._net = net
-        self._loss = loss
+        self._forward = forward
         self._ctx = ctx
         self._trainable = trainable
         self._seed = seed
@@ -99,16 +139,15 @@ class ShardPlayer:
             np.random.seed(seed_of(self._seed, t, shard))
         inputs, labels = on_device(data, self._ctx), on_device(label, self._ctx)
         with mx.autograd.record():
-            losses = self._loss(self._net(inputs), labels)
+            losses, loss_sum = self._forward.losses(inputs, labels)
         check_losses(losses, data.shape[0])
         losses.backward()
         self._check_all_took_part(shard)
-        return losses.sum()
+        return loss_sum
 
     def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[Any, Any]:
         """Prediction and losses of samples without training: `(n, ...)` and `(n,)`; wait for both."""
-        prediction = self._net(on_device(data[:], self._ctx))
-        return prediction, self._loss(prediction, on_device(label[:], self._ctx))
+        return self._forward.prediction(on_device(data[:], self._ctx), on_device(label[:], self._ctx))
 
     def _check_all_took_part(self, shard: int) -> None:
         weights = [parameter.data(self._ctx) for parameter in self._trainable.values()]

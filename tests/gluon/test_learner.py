@@ -281,6 +281,23 @@ def test_hybridized_and_imperative_agree_to_the_bit():
     assert len(digests) == 1
 
 
+class Weighted(mx.gluon.loss.SoftmaxCELoss):
+    """A loss that its user changes while training."""
+
+    factor = 1.0
+
+    def hybrid_forward(self, F, prediction, label):
+        return self.factor * super().hybrid_forward(F, prediction, label)
+
+
+def test_a_loss_of_ones_own_may_change_while_training():
+    loss = Weighted()
+    learner = learner_of(dealt(4), 1, loss=loss)
+    first = float(learner.iteration(1, 0.0))
+    loss.factor = 3.0
+    assert float(learner.iteration(2, 0.0)) == pytest.approx(3 * first, rel=1e-6)
+
+
 class CountedSeeds:
     def __init__(self, monkeypatch):
         self.count = 0
