@@ -6,6 +6,7 @@ Must not import mxnet, horovod or mpi4py: the number of threads has to be settle
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Launch:
         size: number of processes.
         local_rank: this process among those of its host.
         local_size: number of processes on its host.
+        cores: how many of its host's cores it was given, where the launcher says so.
     """
 
     launcher: str | None = None
@@ -44,6 +46,7 @@ class Launch:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    cores: int | None = None
 
     @property
     def is_mpi(self) -> bool:
@@ -55,7 +58,7 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """Read the launcher's variables; a plain `python` has none and is a world of one.
 
     >>> read_launch({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"})
-    Launch(launcher='horovodrun', rank=1, size=2, local_rank=0, local_size=1)
+    Launch(launcher='horovodrun', rank=1, size=2, local_rank=0, local_size=1, cores=None)
 
     Raises:
         ConfigError: if they hold no numbers.
@@ -69,29 +72,40 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
                 )
             return Launch(launcher, *map(int, numbers))
     if "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ and "SLURM_STEP_NUM_TASKS" in environ:
-        tasks_here = environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0].split(",")[0]
-        return Launch(
-            "srun",
-            int(environ["SLURM_PROCID"]),
-            int(environ["SLURM_STEP_NUM_TASKS"]),
-            int(environ.get("SLURM_LOCALID", 0)),
-            int(tasks_here),
-        )
+        return _read_srun(environ)
     return Launch()
+
+
+def _read_srun(environ: Mapping[str, str]) -> Launch:
+    # one number a node, and `2(x3),1` is short for 2,2,2,1
+    written = re.findall(r"(\d+)(?:\(x(\d+)\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    tasks = [int(number) for number, times in written for _ in range(int(times or 1))]
+    cores = environ.get("SLURM_CPUS_PER_TASK")
+    return Launch(
+        "srun",
+        int(environ["SLURM_PROCID"]),
+        int(environ["SLURM_STEP_NUM_TASKS"]),
+        int(environ.get("SLURM_LOCALID", 0)),
+        tasks[int(environ.get("SLURM_NODEID", 0))],
+        None if cores is None else int(cores),
+    )
 
 
 def count_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:
     """How many threads a rank computes with.
 
     `"auto"` is `OMP_NUM_THREADS` where somebody set it, else this rank's share of the host's cores: cores // local
-    ranks. A rank bound to fewer cores than the host has was given its share by the launcher. Emulated ranks get what
-    the real ones would, because the number of threads changes the bits of a result.
+    ranks. A rank bound to fewer cores than the host has was given its share by the launcher; `srun --cpus-per-task`
+    says how many even where Slurm binds nobody. Emulated ranks get what the real ones would, because the number of
+    threads changes the bits of a result.
     """
     if setting != "auto":
         return int(setting)
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
     cores, own = os.cpu_count() or 1, len(os.sched_getaffinity(0))
+    if launch.cores is not None:
+        return min(launch.cores, own)
     bound = launch.size > 1 and own < cores
     return own if bound else max(1, own // (emulate_np or launch.local_size))
 

@@ -127,11 +127,15 @@ def start_mpi(launch: Launch) -> Any:
             "MPICH, or set MPI4PY_LIBMPI to the library of your mpirun"
         ) from error
     if MPI.COMM_WORLD.Get_size() != launch.size:
-        raise ConfigError(
-            f"{launch.launcher} started {launch.size} processes, but {library_of(MPI)} sees "
-            f"{MPI.COMM_WORLD.Get_size()}: it is not the library of this launcher. Use the mpirun that belongs to it, "
-            "or set MPI4PY_LIBMPI to the launcher's library"
+        found = f"{library_of(MPI)} sees {MPI.COMM_WORLD.Get_size()}"
+        reason = (
+            "srun tells it nothing of the others. Use `srun --mpi=pmi2` for MPICH, `srun --mpi=pmix` for Open MPI; "
+            "`srun --mpi=list` says what this Slurm has"
+            if launch.launcher == "srun"
+            else "it is not the library of this launcher. Use the mpirun that belongs to it, or set MPI4PY_LIBMPI to "
+            "the launcher's library"
         )
+        raise ConfigError(f"{launch.launcher} started {launch.size} processes, but {found}: {reason}")
     return MPI
 
 

@@ -42,6 +42,34 @@ from harness.errors import ConfigError
             },
             Launch("srun", 5, 8, 1, 4),
         ),
+        *[
+            (
+                {
+                    "SLURM_STEP_ID": "0",
+                    "SLURM_PROCID": "6",
+                    "SLURM_STEP_NUM_TASKS": "8",
+                    "SLURM_LOCALID": "0",
+                    "SLURM_NODEID": node,
+                    "SLURM_STEP_TASKS_PER_NODE": "2(x2),3,1",
+                    "SLURM_CPUS_PER_TASK": "4",
+                },
+                Launch("srun", 6, 8, 0, here, 4),
+            )
+            for node, here in (("0", 2), ("1", 2), ("2", 3), ("3", 1))
+        ],
+        (  # what srun --mpi=pmi2 says to an MPI library besides
+            {
+                "PMI_RANK": "1",
+                "PMI_SIZE": "2",
+                "SLURM_STEP_ID": "0",
+                "SLURM_PROCID": "1",
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_LOCALID": "1",
+                "SLURM_NODEID": "0",
+                "SLURM_STEP_TASKS_PER_NODE": "2",
+            },
+            Launch("srun", 1, 2, 1, 2),
+        ),
         ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}, Launch()),  # a plain python inside an allocation
     ],
 )
@@ -72,6 +100,8 @@ def machine(monkeypatch):
         (2, 2, Launch(), 8, 1),
         (8, 2, Launch("mpirun (Open MPI)", 0, 4, 0, 4), None, 2),  # bound by the launcher: its share already
         (8, 4, Launch(), None, 4),
+        (8, 8, Launch("srun", 0, 2, 0, 2, cores=1), None, 1),  # Slurm binds nobody, but says what was asked for
+        (8, 1, Launch("srun", 0, 2, 0, 2, cores=4), None, 1),  # asked of the allocation, and not of this step
     ],
 )
 def test_auto_is_the_share_of_the_cores(machine, cores, own, launch, emulate_np, threads):

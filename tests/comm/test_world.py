@@ -77,17 +77,25 @@ def test_mpi_is_refused_where_it_could_not_work():
         connect("mpi", read_launch({}), device="gpu")
 
 
-def test_a_library_that_is_not_the_launchers_is_named(start):
-    """Open MPI's variables, and MPICH's library: each process would be a world of its own."""
-    code = "from harness.comm import connect; connect('mpi')"
-    environ = {
-        "OMPI_COMM_WORLD_RANK": "0",
-        "OMPI_COMM_WORLD_SIZE": "2",
-    }
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        (
+            {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"},
+            "it is not the library of this launcher. Use the mpirun that belongs to it",
+        ),
+        (
+            {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"},
+            "srun tells it nothing of the others. Use `srun --mpi=pmi2` for MPICH",
+        ),
+    ],
+)
+def test_a_library_that_sees_no_other_rank_is_named(start, environ, reason):
+    """The launcher's variables, and an MPICH that it does not tell: each process would be a world of its own."""
     environ["MPI4PY_LIBMPI"] = str(Path(sys.prefix) / "lib" / "libmpi.so.12")
-    found = start("-c", code, exit_code=1, **environ)
+    found = start("-c", "from harness.comm import connect; connect('mpi')", exit_code=1, **environ)
     assert "started 2 processes, but MPICH" in found.stderr
-    assert "sees 1: it is not the library of this launcher" in found.stderr
+    assert f"sees 1: {reason}" in found.stderr
 
 
 def test_a_missing_mpi_library_says_what_to_do(start):
