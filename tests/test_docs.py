@@ -58,7 +58,7 @@ def shown_commands(page: str) -> list[tuple[str, str]]:
 def mentioned_commands(page: str) -> list[str]:
     """The commands to type and those inside a line, as far as they are written out."""
     typed = [line for block in blocks(page, "sh") for line in block.replace("\\\n", "").splitlines() if line]
-    inline = re.findall(r"(?<!`)`((?:python|horovodrun|mpirun|srun|make) [^`]+)`", FENCED.sub("", TEXTS[page]))
+    inline = re.findall(r"(?<!`)`((?:python|horovodrun|mpirun|srun|sbatch|make) [^`]+)`", FENCED.sub("", TEXTS[page]))
     return typed + [re.sub(r"(\\\|\w+)+|(?<!-config)(?<!-set) \.\.\.$", "", command) for command in inline]
 
 
@@ -136,7 +136,13 @@ def check(words: list[str]) -> None:
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     program, *arguments = words or ["true"]
-    if program in ("horovodrun", "mpirun", "srun"):
+    if program == "sbatch":
+        check_batch(arguments)
+    elif program == "srun":
+        options = [word for word in arguments if re.fullmatch(r"--(ntasks|cpus-per-task|mpi|partition)=\w+", word)]
+        assert arguments[: len(options)] == options, f"options of srun: {arguments}"
+        check(arguments[len(options) :])
+    elif program in ("horovodrun", "mpirun"):
         assert re.fullmatch(r"-np? \d+|", " ".join(arguments[:2])), f"options of {program}: {arguments}"
         check(arguments[2:])
     elif program == "make":
@@ -147,6 +153,15 @@ def check(words: list[str]) -> None:
         assert script.is_file(), f"there is no {script}"
         if script.parent.name == "launch":
             check_arguments(script, arguments[1:])
+
+
+def check_batch(arguments: list[str]) -> None:
+    """What precedes a batch script overrides one of its lines; what follows it is for launch/train.py."""
+    place = next(place for place, word in enumerate(arguments) if not word.startswith("-"))
+    lines = re.findall(r"^#SBATCH (--[\w-]+)", (ROOT / arguments[place]).read_text(encoding="utf-8"), re.MULTILINE)
+    for option in arguments[:place]:
+        assert option.partition("=")[0] in lines, f"{arguments[place]} has no {option}"
+    check_arguments(ROOT / "launch/train.py", arguments[place + 1 :])
 
 
 def check_arguments(script: Path, arguments: list[str]) -> None:

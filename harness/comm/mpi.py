@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ class MpiWorld(World):
         mpi = start_mpi(launch)
         self._mpi = mpi
         self._comm = mpi.COMM_WORLD.Dup()
+        self._comm.Barrier()
+        _unlink_shared_memory()
         host = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         super().__init__(self._comm.Get_rank(), self._comm.Get_size(), host.Get_rank(), host.Get_size())
         host.Free()
@@ -142,6 +145,16 @@ def start_mpi(launch: Launch) -> Any:
 def library_of(mpi: Any) -> str:
     """The MPI library in words, such as `MPICH 5.0.2`."""
     return " ".join([mpi.get_vendor()[0], ".".join(map(str, mpi.get_vendor()[1]))])
+
+
+def _unlink_shared_memory() -> None:
+    """Take the name of what MPICH's ranks of this host share, all of whom have opened it: it then ends with them.
+
+    MPICH names it after the job. A job that is started again under its name, as Slurm does on a requeue, would take for
+    its own what killed ranks have left, and fail or hang in MPI_Init (see pmodels/mpich#7374 and #7750).
+    """
+    for name in set(re.findall(r"/dev/shm/mpich_shm_\w+", Path("/proc/self/maps").read_text(encoding="utf-8"))):
+        Path(name).unlink(missing_ok=True)
 
 
 def _bytes(array: Array) -> Array:

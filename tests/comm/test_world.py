@@ -98,6 +98,16 @@ def test_a_library_that_sees_no_other_rank_is_named(start, environ, reason):
     assert f"sees 1: {reason}" in found.stderr
 
 
+def test_killed_ranks_leave_no_shared_memory(start):
+    """MPICH's would be in the way of the next job of that name."""
+    code = (
+        "import os, re; from harness.comm import connect; connect('mpi').barrier('met');"
+        "names = set(re.findall(r'/dev/shm/mpich\\w+', open('/proc/self/maps').read()));"
+        "print(len(names), 'left' if any(map(os.path.exists, names)) else 'gone', flush=True); os.kill(os.getpid(), 9)"
+    )
+    assert "1 gone" in start("-c", code, np=2, launcher="mpirun", exit_code=None).stdout
+
+
 def test_a_missing_mpi_library_says_what_to_do(start):
     environ = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2", "MPI4PY_LIBMPI": "/nowhere/libmpi.so"}
     found = start("-c", "from harness.comm import connect; connect('mpi')", exit_code=1, **environ)

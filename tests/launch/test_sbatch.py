@@ -68,8 +68,8 @@ def test_the_code_is_kept_where_slurm_refuses(submitted):
 def test_what_the_ranks_are_told(submitted):
     srun, _, _ = submitted(0, "--set", "network.params={hidden: [8, 8]}")
     assert srun == (
-        "srun [3] --mpi=pmi2 --cpus-per-task=3 python launch/train.py --resume auto --set network.params={hidden: "
-        "[8, 8]}"
+        "srun [3] --mpi=pmi2 --wait=60 --cpus-per-task=3 python launch/train.py --resume auto --set "
+        "network.params={hidden: [8, 8]}"
     )
 
 
