@@ -10,7 +10,7 @@ import pytest
 from tests.launch.conftest import ROOT
 
 SCRIPT = ROOT / "launch/slurm/train.sbatch"
-SRUN = '#!/bin/sh\necho "srun [$OMP_NUM_THREADS] $*"\nexit $ENDS_WITH\n'
+SRUN = '#!/bin/sh\nprintf "$OMP_NUM_THREADS threads:"; printf " <%s>" "$@"; echo\nexit $ENDS_WITH\n'
 SCONTROL = '#!/bin/sh\necho "scontrol $*"\nexit $REFUSES\n'
 
 
@@ -68,8 +68,8 @@ def test_the_code_is_kept_where_slurm_refuses(submitted):
 def test_what_the_ranks_are_told(submitted):
     srun, _, _ = submitted(0, "--set", "network.params={hidden: [8, 8]}")
     assert srun == (
-        "srun [3] --mpi=pmi2 --wait=60 --cpus-per-task=3 python launch/train.py --resume auto --set "
-        "network.params={hidden: [8, 8]}"
+        "3 threads: <--mpi=pmi2> <--kill-on-bad-exit=0> <--wait=60> <--cpus-per-task=3> <python> <launch/train.py> "
+        "<--resume> <auto> <--set> <network.params={hidden: [8, 8]}>"
     )
 
 
