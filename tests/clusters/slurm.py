@@ -44,7 +44,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,bf_interval=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-ReturnToService=2
+ReturnToService=1
 NodeName={node} NodeAddr=127.0.0.1 CPUs={cores}
 PartitionName=low Nodes={node} Default=YES PriorityTier=1 GraceTime=20
 PartitionName=urgent Nodes={node} PriorityTier=2 PreemptMode=OFF
@@ -70,8 +70,12 @@ def daemon(*words: str, log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[None]:
-    """Munge, slurmctld and slurmd, in a folder of their own; whatever jobs are left at the end are cancelled."""
+def cluster(folder: Path) -> Iterator[Callable[[], None]]:
+    """Munge, slurmctld and slurmd, in a folder of their own; whatever jobs are left at the end are cancelled.
+
+    Yields:
+        What starts the node anew.
+    """
     for name in ("state", "spool"):
         (folder / name).mkdir()
     configuration = folder / "slurm.conf"
@@ -84,10 +88,16 @@ def cluster(folder: Path) -> Iterator[None]:
         stack.enter_context(daemon("munged", "--foreground", *munged, log=folder / "munged"))
         wait_for("munged", (folder / "munge.socket").exists)
         stack.enter_context(daemon("slurmctld", "-D", log=folder / "slurmctld"))
-        stack.enter_context(daemon("slurmd", "-D", log=folder / "slurmd"))
+        node = stack.enter_context(ExitStack())
+
+        def start_node() -> None:
+            node.close()
+            node.enter_context(daemon("slurmd", "-D", log=folder / "slurmd"))
+
+        start_node()
         try:
             wait_for("the node", lambda: ask("sinfo -h -o %T") == "idle")
-            yield
+            yield start_node
         finally:
             ask("scancel --full --signal=KILL --user=root")
             ask("scancel --user=root")
@@ -180,7 +190,7 @@ def reaches_its_limit(checkout: Path, unbroken: str) -> None:
     check("the digest is the unbroken run's", digest(said) == unbroken)
 
 
-def goes_through_everything(checkout: Path, unbroken: str) -> None:
+def goes_through_everything(checkout: Path, unbroken: str, start_node: Callable[[], None]) -> None:
     """One job to which everything happens that Slurm knows."""
     job = SlurmJob(checkout, "rough")
     job.wait_until_it_trains()
@@ -189,7 +199,10 @@ def goes_through_everything(checkout: Path, unbroken: str) -> None:
     job.kill_rank()
     job.wait_until_it_trains(restarts=2)
     run(f"scontrol update NodeName={NODE} State=DOWN Reason=test")
-    wait_for("the job to leave the node", lambda: job.field("JobState") == "PENDING")
+    # a node that was really down has forgotten the job
+    left = rf"pgrep -f 'name=rough|slurmstepd: \[{job.number}\.'"
+    wait_for("the node to be empty", lambda: job.field("JobState") == "PENDING" and not ask(left))
+    start_node()
     run(f"scontrol update NodeName={NODE} State=RESUME")
     job.wait_until_it_trains(restarts=3)
     run(f"srun --partition=urgent --ntasks={os.cpu_count()} true")
@@ -270,13 +283,13 @@ def main() -> None:
                 (checkout / path.name).symlink_to(path)
         (checkout / ".venv").symlink_to(sys.prefix)
         unbroken = digest(run(f"python launch/train.py --emulate-np 2 --set name=unbroken {TRAIN}", cwd=checkout))
-        with cluster(folder):
+        with cluster(folder) as start_node:
             run("srun --version")
             run("srun --mpi=list")
             runs_on_open_mpi(checkout)
             is_wrong(checkout)
             reaches_its_limit(checkout, unbroken)
-            goes_through_everything(checkout, unbroken)
+            goes_through_everything(checkout, unbroken, start_node)
             is_cancelled(checkout)
             loses_ranks_for_ever(checkout)
     print("1 passed, 0 failed")
