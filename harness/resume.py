@@ -1,11 +1,12 @@
 """Which set a run goes on from, and what it then is: configuration, plan and state of the run that was begun.
 
-Rank 0 looks at the disk and tells the others; from there on everything is decided from the same manifest everywhere.
+Rank 0 looks at its disk and tells the others; from there on everything is decided from the same manifest everywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from harness.checkpoint import (
     set_aside,
     take_saved,
 )
+from harness.comm import World
 from harness.config import RunConfig
 from harness.errors import CheckpointError, ConfigError
 from harness.finder import with_base
@@ -75,6 +77,39 @@ class Origin(NamedTuple):
     def iteration(self) -> int:
         """The last update that the set contains."""
         return int(self.manifest["iteration"])
+
+
+def agree_on_origin(world: World, folder: RunFolder, start: Start) -> Origin | None:
+    """The set that every rank goes on from, which is the one that rank 0 finds; a collective.
+
+    Raises:
+        CheckpointError: on every rank, if rank 0 finds none that is whole, or an older one than another rank sees:
+            without a shared disk, a rank 0 on another host than the last time would begin anew without a word.
+        ConfigError: on every rank, if rank 0's folder is in use, or is no run's.
+    """
+    own = (world.hostname, str(folder.path), _newest_here(folder) if start.resume == "auto" else 0)
+    refuse_newer_elsewhere(world.allgather_object(own, "sets"))
+    found = world.on_root("origin", lambda: find_origin(folder, start))
+    return None if found is None else Origin(*found)
+
+
+def refuse_newer_elsewhere(places: Sequence[tuple[str, str, int]]) -> None:
+    """Refuse to go on from an older set than there is.
+
+    Args:
+        places: of each rank the host, the run's folder there, and the iteration of its newest set, or 0.
+
+    Raises:
+        CheckpointError: if another rank has a newer set than rank 0.
+    """
+    host, folder, newest = places[0]
+    rank, (there, other, newer) = max(enumerate(places), key=lambda place: place[1][2])
+    if newer > newest:
+        raise CheckpointError(
+            f"{folder}: rank 0, on {host}, has {f'no set after iteration {newest}' if newest else 'no set'}, but rank "
+            f"{rank} has one of iteration {newer} in {other} on {there}; only rank 0's folder counts. Name {there} "
+            f"first when the job is started, or copy its folder to {host}; to do without that set, move it aside"
+        ).on_all_ranks()
 
 
 def find_origin(folder: RunFolder, start: Start) -> Origin | None:
@@ -253,3 +288,10 @@ def _refuse_foreign(folder: Path) -> None:
             f"{folder} is not the folder of a run (it has no config.yaml, but {', '.join(sorted(names - _OWN)[:3])}); "
             "choose another --set name=..."
         )
+
+
+def _newest_here(folder: RunFolder) -> int:
+    """The iteration of the newest set in a folder; 0 if there is none, or none that this host can read."""
+    with suppress(OSError):
+        return max((iteration_of(path) or 0 for path in list_sets(folder.path / "checkpoints")), default=0)
+    return 0

@@ -21,7 +21,7 @@ from harness.gluon import Learner, Requests, State, build_learner, build_metrics
 from harness.guard import Guard, Unguarded, compare_ranks
 from harness.plan import LRPlan
 from harness.report import RunFolder
-from harness.resume import Origin, Settled, Start, find_origin, settle, settle_plan
+from harness.resume import Origin, Settled, Start, agree_on_origin, settle, settle_plan
 from harness.sizes import Sizes, count_workers, resolve_shards
 
 T = TypeVar("T")
@@ -81,8 +81,7 @@ class Run:
         self.start = start or Start()
         self.guard = guard or Unguarded()
         self.folder = RunFolder(Path(config.output) / config.run_name)
-        found = world.on_root("origin", lambda: find_origin(self.folder, self.start))
-        self.origin = None if found is None else Origin(*found)
+        self.origin = agree_on_origin(world, self.folder, self.start)
         self.remarks: list[str] = []
         self.num_skipped = 0
         self.amendments: list[dict[str, Any]] = []

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from harness.checkpoint import write_set
+from harness.errors import CheckpointError
+from harness.resume import refuse_newer_elsewhere
+
+ROOT = Path(__file__).parents[1]
 
 SMALL = (
     "network={name: cnn, params: {channels: [8], hidden: 16, dropout: 0.3, batch_norm: true}}",
@@ -245,6 +250,36 @@ def test_resume_auto_of_nothing_begins(start, tmp_path):
     second = start("launch/train.py", *settings, "--resume", "auto").stdout
     assert digest_in(first) == digest_in(second)
     assert [line["iteration"] for line in metrics_of(tmp_path)] == [1, 10, 20, 20]
+
+
+def test_without_a_shared_disk_rank_0_goes_on_where_its_sets_are(start, tmp_path):
+    """Each rank has a disk of its own; started in the other order, rank 0 finds nothing and does not begin anew."""
+    hosts = [tmp_path / name for name in ("a.yaml", "b.yaml")]
+    for file in hosts:
+        text = (ROOT / "configs/digits.yaml").read_text()
+        file.write_text(f"{text}\nname: digits\noutput: {tmp_path / file.stem}\n")
+    settings = ["--", *words(*SMALL, "train.iterations=40"), "--resume", "auto"]
+    first = start("tests/programs/other_config.py", *hosts, *settings, np=2).stdout
+    assert not (tmp_path / "b").exists()
+    again = start("tests/programs/other_config.py", *hosts, *settings, np=2).stdout
+    assert "going on after iteration 40" in again
+    assert digest_in(again) == digest_in(first)
+    turned = start("tests/programs/other_config.py", *hosts[::-1], *settings, np=2, exit_code=None)
+    assert "Exit code: 4" in turned.stderr
+    assert f"{tmp_path}/b/digits: rank 0, on " in turned.stderr
+    assert f"has no set, but rank 1 has one of iteration 40 in {tmp_path}/a/digits on " in turned.stderr
+    assert not list((tmp_path / "b").rglob("iteration-*"))
+
+
+def test_the_newest_set_must_be_rank_0s():
+    for newest in ([0, 0, 0], [7, 7, 7], [9, 7, 0]):
+        refuse_newer_elsewhere([("host", "runs/x", number) for number in newest])
+    with pytest.raises(
+        CheckpointError, match="on host0, has no set after iteration 5, but rank 2 has one of iter"
+    ) as e:
+        refuse_newer_elsewhere([(f"host{rank}", "runs/x", number) for rank, number in enumerate([5, 4, 6, 6])])
+    assert e.value.everywhere
+    assert "Name host2 first when the job is started" in str(e.value)
 
 
 @pytest.mark.parametrize(

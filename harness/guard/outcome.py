@@ -71,12 +71,11 @@ class OutcomeFiles:
             with suppress(OSError):
                 if exit_code not in (0, 75):
                     failures = folder / "failures"
-                    if folder.is_dir():
-                        failures.mkdir(exist_ok=True)
+                    failures.mkdir(parents=True, exist_ok=True)  # a host that does not share rank 0's disk has none
                     _write(failures / f"rank-{self._rank}.json", {"rank": self._rank, **record, **more})
                 if self._rank == 0:
                     _write(folder / "outcome.json", record)
-                elif exit_code == 7 and folder.is_dir():  # rank 0 may be the one that is lost
+                elif exit_code == 7:  # rank 0 may be the one that is lost
                     _write_first(folder / "outcome.json", record, self._rank)
 
 
@@ -98,8 +97,10 @@ def _write(path: Path, record: Mapping[str, Any], suffix: str = ".new") -> Path:
 
 
 def _write_first(path: Path, record: Mapping[str, Any], rank: int) -> None:
-    """Write unless another rank has; rank 0 has the last word."""
+    """Write unless another rank of this attempt has; rank 0 has the last word, where the disk is shared."""
     own = _write(path.with_name(f".outcome.{rank}"), record)
+    if (read_outcome(path.parent) or {}).get("attempt") != record["attempt"]:
+        path.unlink(missing_ok=True)
     with suppress(FileExistsError):
         os.link(own, path)
     own.unlink()

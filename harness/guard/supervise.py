@@ -40,7 +40,8 @@ class Supervisor:
             command: the launcher and what it launches; `--resume auto` is added when it is started again.
             at_most: how often it is started again.
             pause_s: before the first start again; twice as long before every further one, five minutes at most.
-            grace_s: how long ranks may take to save and end once they were asked to, before they are killed.
+            grace_s: how long ranks may take to save and end once they were asked to, before they are killed; and
+                how long a launcher may take to end after the job has, which waits in vain for a host that is cut off.
         """
         self._command = list(command)
         self._at_most = at_most
@@ -89,7 +90,8 @@ class Supervisor:
     def _wait(self, process: subprocess.Popen[bytes], job: Path) -> None:
         passed = False
         while process.poll() is None:
-            if self._at_once or (self._asked and time.monotonic() - self._asked_s > self._grace_s):
+            asked_for_s = time.monotonic() - self._asked_s if self._asked else 0.0
+            if self._at_once or max(asked_for_s, _ended_s(job)) > self._grace_s:
                 kill(descendants(os.getpid()))
             elif self._asked and not passed:
                 passed = _ask(job)  # a job that has no ranks yet is asked when it has
@@ -144,6 +146,13 @@ def _ask(job: Path) -> bool:
                 os.kill(pid, signal.SIGTERM)
                 asked = True
     return asked
+
+
+def _ended_s(job: Path) -> float:
+    """For how long there has been an outcome, by the clock of the files."""
+    with suppress(OSError):
+        return time.time() - (job / "outcome.json").stat().st_mtime
+    return 0.0
 
 
 def _reap() -> None:

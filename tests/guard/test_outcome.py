@@ -31,3 +31,25 @@ def test_attempts_and_their_outcomes_are_kept(tmp_path):
 def test_only_rank_0_keeps_the_history(tmp_path):
     OutcomeFiles(rank=1, attempt="a", environ={}).settle(tmp_path, {"after": 0})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rank_without_rank_0s_disk_tells_on_its_own(tmp_path):
+    folder = tmp_path / "runs" / "digits"
+    for attempt in ("a", "b"):
+        files = OutcomeFiles(rank=1, attempt=attempt, environ={})
+        files.settle(folder, {"after": 0})
+        files.write(7, f"lost in {attempt}")
+        assert json.loads((folder / "failures" / "rank-1.json").read_text())["cause"] == f"lost in {attempt}"
+        assert read_outcome(folder)["cause"] == f"lost in {attempt}"
+
+
+def test_the_first_of_an_attempts_ranks_tells_and_rank_0_has_the_last_word(tmp_path):
+    for rank in (2, 1):
+        files = OutcomeFiles(rank, attempt="a", environ={})
+        files.settle(tmp_path, {})
+        files.write(7, f"by rank {rank}")
+    assert read_outcome(tmp_path)["cause"] == "by rank 2"
+    files = OutcomeFiles(rank=0, attempt="a", environ={})
+    files.settle(tmp_path, {})
+    files.write(7, "by rank 0")
+    assert read_outcome(tmp_path)["cause"] == "by rank 0"

@@ -213,6 +213,18 @@ def test_the_supervisor_reaps_what_was_stopped(tmp_path):
     assert not still_running(tmp_path)
 
 
+def test_a_launcher_that_outlives_its_job_is_ended(start):
+    """As mpirun does that waits for a host which is cut off: the rank has told how the job ended, and is gone."""
+    program = """if True:
+        import json, os, pathlib, time
+        told = {"exit_code": 8, "cause": "no usable rate"}
+        pathlib.Path(os.environ["HARNESS_JOB"], "outcome.json").write_text(json.dumps(told))
+        time.sleep(600)
+    """
+    done = start("launch/supervise.py", "--grace", "0.5", "--", sys.executable, "-c", program, exit_code=8)
+    assert "ended: exit code 8: no usable rate" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("more", "code"),
     [
