@@ -124,9 +124,9 @@ class Guard:
         return StoppedOnRequestError(f"stopped on request{who}: {where}").on_all_ranks()
 
     def cause_of_loss(self) -> str | None:
-        """Which rank was lost and why, as soon as it is known; waits a second at most."""
+        """Which rank was lost and why, as soon as it is known, or which is silent; waits a second at most."""
         self._heard_of_loss.wait(1.0)
-        return self._lost
+        return self._lost or "; ".join(self._silent(time.monotonic()).values()) or None
 
     def place(self) -> str:
         """Where this rank is, in words."""
@@ -241,17 +241,11 @@ class Guard:
         now = time.monotonic()
         own = {"place": self._place.where, **self._position()}
         told = {self._world.rank: own, **{rank: peer.told for rank, peer in self._peers.items()}}
-        silent = [rank for rank, peer in self._peers.items() if now - peer.heard_s > _SILENT_S]
+        silent = self._silent(now)
         furthest = max(one.get("calls", 0) for one in told.values())
         behind = [rank for rank, one in told.items() if rank not in silent and one.get("calls", furthest) < furthest]
         waited = next((one["collective"] for one in told.values() if one.get("calls", 0) == furthest), "start")
-        reasons = []
-        for rank in silent:
-            peer = self._peers[rank]
-            reasons.append(
-                f"rank {rank}{_process_of(peer)} has been silent for {now - peer.heard_s:.0f} s, last in "
-                f"{_place_of(peer)}: it was stopped (SIGSTOP, a debugger), or its host cannot be reached"
-            )
+        reasons = list(silent.values())
         reasons += [
             f"rank {rank} has not come to the collective {waited!r}; it is at {told[rank]['at']}, in "
             f"{told[rank]['place']}"
@@ -263,6 +257,15 @@ class Guard:
         cause = f"stalled, {limit}: " + "; ".join(reasons)
         self._tell({"end": cause})
         self._end(cause)
+
+    def _silent(self, now: float) -> dict[int, str]:
+        """The ranks that do not run, or are out of reach, with what is known of each."""
+        return {
+            rank: f"rank {rank}{_process_of(peer)} has been silent for {now - peer.heard_s:.0f} s, last in "
+            f"{_place_of(peer)}: it was stopped (SIGSTOP, a debugger), or its host cannot be reached"
+            for rank, peer in self._peers.items()
+            if now - peer.heard_s > _SILENT_S
+        }
 
     def _position(self) -> dict[str, Any]:
         frame = sys._current_frames().get(self._main or 0)

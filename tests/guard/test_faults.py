@@ -94,6 +94,13 @@ def test_rank_0_may_be_the_one(attempt):
     assert set(ended.failures) == {1}
 
 
+@pytest.mark.skipif(not THOROUGH, reason="half a minute of waiting; HARNESS_THOROUGH=1 asks for it")
+def test_where_gloo_gives_up_first_the_silent_rank_is_named(attempt):
+    ended = attempt(faults="stop@50:1", HOROVOD_GLOO_TIMEOUT_SECONDS="6")
+    assert ended.outcome["exit_code"] == 7
+    assert re.search(r"rank 1 \(pid \d+ on .*\) has been silent for \d+ s, last in iter", ended.outcome["cause"])
+
+
 @pytest.mark.parametrize("fault", ["sleep", "raise"])
 def test_one_process_that_is_stuck_or_fails(attempt, fault):
     ended = attempt(*LIMITS, faults=f"{fault}@50:0", np=None)
