@@ -27,7 +27,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--np", type=int, metavar="N", help="ranks on this host (default: one for each core)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
-        "--scaling", action="store_true", help="fit latency and bandwidth, and predict 8 to 1024 ranks; on real ranks"
+        "--scaling", action="store_true", help="fit latency and bandwidth, and predict up to 1024 ranks; on real ranks"
     )
     options = parser.parse_args(arguments)
     if options.emulate_np:

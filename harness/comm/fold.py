@@ -22,8 +22,8 @@ Array = npt.NDArray[Any]
 # exchange(sent, received, to, source): send one array and receive another at the same time
 Exchange = Callable[[Array, Array, int, int], None]
 
-_WHOLE_BYTES = 1 << 14  # up to here sending everything at each step is faster than halving
-_BLOCK_BYTES = 1 << 21  # what is folded at a time, so that it is added and sent on while it is in the cache
+WHOLE_BYTES = 1 << 14  # up to here sending everything at each step is faster than halving
+BLOCK_BYTES = 1 << 21  # what is folded at a time, so that it is added and sent on while it is in the cache
 
 
 class RankFold:
@@ -53,10 +53,10 @@ class RankFold:
             return
         if not self.is_tree:
             self._fold_slices(array)
-        elif array.nbytes <= _WHOLE_BYTES or array.size < self._size:
+        elif array.nbytes <= WHOLE_BYTES or array.size < self._size:
             self._fold_whole(array)
         else:
-            block = _BLOCK_BYTES // array.itemsize
+            block = BLOCK_BYTES // array.itemsize
             for begin in range(0, array.size, block):
                 self._fold_halves(array[begin : begin + block])
 

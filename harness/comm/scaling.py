@@ -2,11 +2,12 @@
 
 A reduction of n bytes over p ranks takes
 
-    messages(p) latency + (p - 1) / p n seconds_per_byte
+    messages(p, n) latency + 2 (p - 1) / p n / bandwidth
 
-where `messages` is 2 log2(p) for the fold in halves (R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective
-Communication Operations in MPICH, 2005) and 2 (p - 1) for a ring (P. Patarasuk, X. Yuan: Bandwidth Optimal All-reduce
-Algorithms for Clusters of Workstations, 2009), which is Horovod's. A byte is sent twice and added once.
+where `messages`, sent one after another, are 2 log2(p) for every block of the fold in halves (R. Thakur, R.
+Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH, 2005), and 2 (p - 1) for a ring
+(P. Patarasuk, X. Yuan: Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations, 2009), which is Horovod's,
+and for the fold of a number of ranks that is no power of two. A byte is sent twice and added once.
 """
 
 from __future__ import annotations
@@ -17,18 +18,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
-def fold_messages(ranks: int) -> float:
-    """Messages that a rank sends one after another, in the fold in halves."""
-    return 2 * math.log2(ranks)
+from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES
 
 
-def ring_messages(ranks: int) -> float:
-    """Messages that a rank sends one after another, around a ring."""
-    return 2.0 * (ranks - 1)
+def fold_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
+    """Messages that a rank sends one after another in the fold, and bytes that it sends in all of them."""
+    doublings = math.log2(ranks)
+    if not doublings.is_integer():
+        return ring_cost(ranks, num_bytes)
+    if num_bytes <= WHOLE_BYTES:
+        return doublings, doublings * num_bytes
+    return 2 * doublings * math.ceil(num_bytes / BLOCK_BYTES), 2 * (ranks - 1) / ranks * num_bytes
 
 
-MESSAGES = {"fold": fold_messages, "ring": ring_messages}
+def ring_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
+    """The same around a ring."""
+    return 2.0 * (ranks - 1), 2 * (ranks - 1) / ranks * num_bytes
+
+
+COSTS = {"fold": fold_cost, "ring": ring_cost}
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Reduction:
     Attributes:
         algorithm: `fold` or `ring`.
         latency_s: seconds that a message takes however short it is.
-        seconds_per_byte: that each byte of the array takes, sending and adding together.
+        seconds_per_byte: that each byte which is sent takes, its share of the adding included.
         error: median relative error of the model on what it was fitted to.
     """
 
@@ -51,11 +59,10 @@ class Reduction:
         """The time of a reduction.
 
         >>> round(Reduction("fold", latency_s=1e-5, seconds_per_byte=1e-10).seconds(8, 1e6), 9)
-        0.0001475
+        0.000235
         """
-        return (
-            MESSAGES[self.algorithm](ranks) * self.latency_s + (ranks - 1) / ranks * num_bytes * self.seconds_per_byte
-        )
+        messages, sent = COSTS[self.algorithm](ranks, num_bytes)
+        return messages * self.latency_s + sent * self.seconds_per_byte
 
 
 def fit(algorithm: str, ranks: int, sizes: Sequence[int], seconds: Sequence[float]) -> Reduction:
@@ -67,7 +74,7 @@ def fit(algorithm: str, ranks: int, sizes: Sequence[int], seconds: Sequence[floa
         sizes: bytes of each array.
         seconds: that each took.
     """
-    factors = np.array([[MESSAGES[algorithm](ranks), (ranks - 1) / ranks * size] for size in sizes])
+    factors = np.array([COSTS[algorithm](ranks, size) for size in sizes])
     measured = np.array(seconds)
     relative = factors / measured[:, None]
     found = np.linalg.lstsq(relative, np.ones(len(sizes)), rcond=None)[0]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
 
 from harness.comm import World
+from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES
 from harness.comm.scaling import Reduction, fit
 from harness.doctor.gather import count_cores
 from harness.errors import ConfigError
 from harness.guard import Job
 
-_RANKS = (8, 16, 32, 64, 128, 256, 512, 1024)
+_RANKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _KILOBYTES = (64, 256, 1024, 4096, 16384, 65536)
 _REPEATS, _WARM_UP, _UPDATES = 15, 5, 30
 
@@ -78,7 +80,7 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
     ranks = world.size
     own_s = reduction.seconds(ranks, num_bytes)
     alone_s = max(update_s - own_s, 0.0)
-    messages = {"fold": "2 log2(p)", "ring": "2 (p - 1)"}[reduction.algorithm]
+    messages = _messages(reduction.algorithm, num_bytes)
     lines = [
         f"measured on {ranks} ranks ({world.kind}), {world.local_size} of them on {world.hostname}, {cores} cores",
         f"latency {1e6 * reduction.latency_s:.1f} us a message, bandwidth {1e-9 / reduction.seconds_per_byte:.2f} GB/s"
@@ -88,7 +90,7 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
         f"an update takes {1e3 * update_s:.2f} ms here, of which the sum of {num_bytes / 1e6:.2f} MB is "
         f"{1e3 * own_s:.2f} ms by the model",
         "",
-        f"update(p) = {1e3 * alone_s:.2f} ms + {messages} latency + (p - 1)/p bytes / bandwidth",
+        f"update(p) = {1e3 * alone_s:.2f} ms + {messages} latency + 2 (p - 1)/p bytes / bandwidth",
         "",
         " ranks   sum, ms   update, ms   efficiency",
     ]
@@ -108,3 +110,11 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
     if world.local_size > cores:
         lines.append(f"warning: {world.local_size} ranks share {cores} cores; measure with at most {cores}")
     return lines
+
+
+def _messages(algorithm: str, num_bytes: int) -> str:
+    """How many are sent one after another, as a formula."""
+    if algorithm == "ring":
+        return "2 (p - 1)"
+    blocks = math.ceil(num_bytes / BLOCK_BYTES)
+    return "log2(p)" if num_bytes <= WHOLE_BYTES else f"{2 * blocks} log2(p)"

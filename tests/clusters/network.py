@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,16 +32,20 @@ class Network:
         folder: for what belongs to no host; removed at the end.
     """
 
-    def __init__(self, *names: str, link: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self, *names: str, link: tuple[float, float] | None = None, cores: Sequence[int] | None = None
+    ) -> None:
         """Nothing is made yet.
 
         Args:
             names: of the hosts.
             link: bytes a second and seconds of delay on the way to each host; neither is limited if not given.
+            cores: the one that each host computes on; all of the machine's if not given.
         """
         self.names = names
         self.folder = Path(tempfile.mkdtemp(prefix="hosts-"))
         self._link = link
+        self._cores = dict(zip(names, cores or (), strict=cores is not None))
         self._first: dict[str, subprocess.Popen[str]] = {}
         self._made_runs = not (stage.ROOT / "runs").exists()
 
@@ -87,7 +92,8 @@ class Network:
             "OMP_NUM_THREADS": "1",
         }
         words = ["env", "-i", *(f"{key}={value}" for key, value in environment.items()), "sh", "-c", command]
-        return ["nsenter", "--all", "--target", pid.strip(), f"--wdns={stage.ROOT}", *words]
+        core = ["taskset", "--cpu-list", str(self._cores[name])] if name in self._cores else []
+        return [*core, "nsenter", "--all", "--target", pid.strip(), f"--wdns={stage.ROOT}", *words]
 
     def run(self, name: str, command: str, *, expect: int | None = 0, quiet: bool = False) -> str:
         """Run a command on a host, show it and what it said, and return that; `expect=None` takes any exit code."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
-from harness.comm.scaling import Reduction, fit
+from harness.comm.fold import RankFold
+from harness.comm.scaling import Reduction, fit, fold_cost
 
 SIZES = [2**power for power in range(16, 27, 2)]
 
@@ -28,7 +30,18 @@ def test_messages_by_hand():
     latency = {algorithm: Reduction(algorithm, 1.0, 0.0) for algorithm in ("fold", "ring")}
     assert [latency["fold"].seconds(ranks, 1e6) for ranks in (2, 8, 1024)] == [2, 6, 20]
     assert [latency["ring"].seconds(ranks, 1e6) for ranks in (2, 8, 1024)] == [2, 14, 2046]
-    assert Reduction("fold", 0.0, 1e-9).seconds(4, 1e9) == pytest.approx(0.75)
+    assert Reduction("fold", 0.0, 1e-9).seconds(4, 1e9) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4, 8])
+@pytest.mark.parametrize("num_bytes", [1 << 10, 1 << 14, 1 << 18, 5 << 20])
+def test_the_model_counts_what_the_fold_sends(ranks, num_bytes):
+    sent = []
+    fold = RankFold(0, ranks, lambda array, received, to, source: sent.append(array.nbytes))
+    fold.fold(np.zeros(num_bytes // 4, np.float32))
+    messages, total = fold_cost(ranks, num_bytes)
+    assert len(sent) == messages
+    assert sum(sent) == pytest.approx(total, rel=0.01)
 
 
 @pytest.mark.parametrize(("seconds", "zero"), [(lambda size: 1e-3 - 1e-12 * size, "byte"), (lambda size: size**2, "s")])
@@ -43,7 +56,7 @@ def test_the_doctor_predicts_from_what_it_measures(start, launcher):
     out = start("launch/doctor.py", "--scaling", np=2, launcher=launcher).stdout
     rows = [[float(cell.rstrip("%")) for cell in line.split()[-4:]] for line in out.splitlines() if line.endswith("%")]
     rows = [row for row in rows if len(row) == 4]
-    assert [row[0] for row in rows] == [2, 8, 16, 32, 64, 128, 256, 512, 1024]
+    assert [row[0] for row in rows] == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
     assert all(later[2] >= row[2] for row, later in pairwise(rows))
     messages = {"mpirun": "2 log2(p)", "horovodrun": "2 (p - 1)"}[launcher]
     assert re.search(rf"update\(p\) = [0-9.]+ ms \+ {re.escape(messages)} latency", out)
