@@ -31,6 +31,7 @@ WALKS = ("docs/quickstart.md", EXAMPLES, README)
 PAGES = [README, "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/*.md"))), EXAMPLES]
 LANGUAGES = {"python", "yaml", "console", "sh", "diff", "text", ""}
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+LAUNCHER_OPTIONS = {"-H", "--host", "-x"}  # each with a word, between the number of ranks and what is started
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 HASH = re.compile(r"\b[0-9a-f]{12,64}\b")
 REST = {
@@ -144,7 +145,11 @@ def check(words: list[str]) -> None:
         check(arguments[len(options) :])
     elif program in ("horovodrun", "mpirun"):
         assert re.fullmatch(r"-np? \d+|", " ".join(arguments[:2])), f"options of {program}: {arguments}"
-        check(arguments[2:])
+        started = arguments[2:]
+        while started and started[0] in LAUNCHER_OPTIONS:
+            started = started[2:]
+        assert not started or not started[0].startswith("-"), f"options of {program}: {arguments}"
+        check(started)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(arguments) <= set(targets), f"the Makefile has {targets}"

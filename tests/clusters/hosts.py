@@ -26,10 +26,7 @@ LONG = "--set train.epochs=300 --set evaluation.every=null --set checkpoint.ever
 HOROVODRUN = "horovodrun -np 2 -H host1:1,host2:1"
 MPIRUN = "mpirun -np 2 --host host1,host2"
 # Debian's Open MPI: it does not pass the environment on by itself
-OPEN_MPI = (
-    "/usr/bin/mpirun --allow-run-as-root -np 2 --host host1:1,host2:1 -x PATH -x PYTHONPATH -x OMP_NUM_THREADS "
-    "--mca btl_tcp_if_include eth0"
-)
+OPEN_MPI = "/usr/bin/mpirun --allow-run-as-root -np 2 --host host1:1,host2:1 -x PATH -x PYTHONPATH -x OMP_NUM_THREADS"
 
 
 def main() -> None:
