@@ -1,19 +1,38 @@
-# CPU image: the same set-up as on any machine. docker build -t harness . && docker run --rm harness
-FROM debian:bookworm-slim
+# CPU image: docker build -t mxnet-horovod-harness . && docker run --rm mxnet-horovod-harness
+FROM debian:bookworm-slim AS build
 
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-dev python3-venv g++ make ca-certificates \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get install -y --no-install-recommends python3-dev python3-venv g++ make
 
-RUN useradd --create-home harness
-USER harness
-WORKDIR /home/harness/project
+# only what the set-up reads, so that a change of other code installs nothing again
+WORKDIR /opt/harness
+COPY install.sh constraints.txt setup.py pyproject.toml ./
+COPY harness/__init__.py harness/errors.py harness/
+COPY harness/comm harness/comm
+RUN touch README.md \
+    && WITH_DEV=0 ./install.sh \
+    && .venv/bin/pip uninstall --quiet --yes cmake wheel \
+    && strip --strip-unneeded .venv/lib/python3.11/site-packages/horovod/mxnet/*.so \
+    && rm -rf .venv/include .venv/share .venv/lib/python3.11/site-packages/mxnet/include \
+    && find .venv -depth -type d -name tests -exec rm -r {} +
 
-# set-up first and alone, so that a change of the code does not build Horovod again
-COPY --chown=harness install.sh constraints.txt setup.py pyproject.toml README.md ./
-COPY --chown=harness harness ./harness
-RUN ./install.sh && rm -rf ~/.cache
 
-COPY --chown=harness . .
-ENV PATH=/home/harness/project/.venv/bin:$PATH
+FROM debian:bookworm-slim
+
+# sshd and procps are for the MPI Operator's workers; host keys are the job's, never the image's
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 libgomp1 libquadmath0 openssh-server procps \
+    && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \
+    && useradd --uid 1000 --create-home harness
+
+WORKDIR /opt/harness
+COPY --from=build /opt/harness/.venv .venv
+COPY . .
+RUN cp launch/kubernetes/ssh_config /etc/ssh/ssh_config.d/harness.conf \
+    && .venv/bin/python -m compileall -q harness launch \
+    && install -d -o harness -g harness runs plans
+
+ENV PATH=/opt/harness/.venv/bin:$PATH
+USER 1000:1000
+HEALTHCHECK --interval=5m --timeout=1m CMD ["python", "launch/doctor.py", "--quick"]
 CMD ["horovodrun", "-np", "2", "python", "launch/train.py", "--overwrite"]

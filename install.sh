@@ -3,6 +3,7 @@
 #
 #   WITH_CUDA=cu117   MXNet's CUDA wheel, and Horovod built for NCCL (needs nvcc and NCCL on this machine)
 #   WITH_MPICH=0      leave out the MPICH wheel, so that mpi4py and mpirun are those of this machine (Open MPI, MPICH)
+#   WITH_DEV=0        leave out what only work on the project needs (pytest, ruff, mypy, tensorboard)
 #   WITH_MPI=1        build MPI into Horovod as well (needs an MPI with mpicxx; a bare horovodrun then goes through mpirun)
 #   PYTHON=...        the Python 3.11 to use
 #   HARNESS_CACHE=... where the Horovod wheel is kept (default: ~/.cache/mxnet-horovod-harness)
@@ -33,7 +34,8 @@ command -v make >/dev/null || die "make not found: install it (Debian: apt-get i
 cuda=${WITH_CUDA:-}
 mpi=${WITH_MPI:-0}
 mpich=${WITH_MPICH:-1}
-stamp="$("$python" --version) cuda=${cuda:-none} mpi=$mpi mpich=$mpich $(cat constraints.txt setup.py install.sh | sha256sum | cut -c1-16)"
+dev=${WITH_DEV:-1}
+stamp="$("$python" --version) cuda=${cuda:-none} mpi=$mpi mpich=$mpich dev=$dev $(cat constraints.txt setup.py install.sh | sha256sum | cut -c1-16)"
 if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then
     exit 0
 fi
@@ -65,7 +67,10 @@ if ! compgen -G "$wheels/horovod-*.whl" >/dev/null; then
     mv "$building"/horovod-*.whl "$wheels/"
 fi
 pip install --quiet --quiet --no-deps --force-reinstall "$wheels"/horovod-*.whl
-pip install --quiet --quiet --no-build-isolation --editable ".[${cuda:-cpu},dev$([ "$mpich" = 0 ] || printf ,mpich)]"
+extras=${cuda:-cpu}
+[ "$mpich" = 0 ] || extras+=,mpich
+[ "$dev" = 0 ] || extras+=,dev
+pip install --quiet --quiet --no-build-isolation --editable ".[$extras]"
 pip check >/dev/null || { pip check >&2 || true; die "the installed packages do not fit together"; }
 
 built=$(OMP_NUM_THREADS=1 horovodrun -np 2 python -m harness.comm.smoke) || die "two ranks could not sum an array: $built"

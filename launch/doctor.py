@@ -25,6 +25,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add_run_options(parser)
     parser.add_argument("--np", type=int, metavar="N", help="ranks on this host (default: one for each core)")
+    parser.add_argument(
+        "--quick", action="store_true", help="start no ranks and write little: for a health check beside a training run"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
         "--scaling", action="store_true", help="fit latency and bandwidth, and predict up to 1024 ranks; on real ranks"
@@ -32,8 +35,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.emulate_np:
         parser.error("--emulate-np sends nothing that could be measured; start real ranks: mpirun -np 2")
-    if options.scaling and (options.np is not None or options.json):
-        parser.error("--np and --json belong to the check-up; with --scaling they have no effect")
+    if options.scaling and (options.np is not None or options.json or options.quick):
+        parser.error("--np, --quick and --json belong to the check-up; with --scaling they have no effect")
+    if options.quick and options.np is not None:
+        parser.error("--np is for the threads, which --quick does not look at; leave one of them out")
     if options.np is not None and options.np < 1:
         parser.error(f"--np: {options.np} is not possible; allowed: 1 or more")
     if not options.scaling and read_launch().size > 1:
@@ -64,7 +69,7 @@ def main() -> int:
     except HarnessError as error:
         return report_failure(error, rank=0)
     findings = []
-    for finding in check_up(config, options.np):
+    for finding in check_up(config, options.np, quick=options.quick):
         findings.append(finding)
         if not options.json:
             print(as_text(finding), flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 
 import numpy as np
 
@@ -17,8 +17,9 @@ def main() -> None:
     if not np.array_equal(total, np.full(4, expected)):
         raise SystemExit(f"{world.size} ranks summed to {total[0]}, not to {expected}")
     if world.rank == 0:
+        mxnet = packages_distributions()["mxnet"][0]  # `mxnet`, or a CUDA build's name
         print(
-            f"ready: mxnet {version('mxnet')}, horovod {version('horovod')} ({world.kind}), {world.size} ranks "
+            f"ready: {mxnet} {version(mxnet)}, horovod {version('horovod')} ({world.kind}), {world.size} ranks "
             "summed an array"
         )
     world.close()

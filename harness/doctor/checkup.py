@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.config import RunConfig
 from harness.doctor.findings import Finding
 from harness.doctor.gather import (
+    CHUNKS,
     count_cores,
     gather_disk,
     gather_gpus,
@@ -33,12 +34,13 @@ from harness.doctor.judge import (
 )
 
 
-def check_up(config: RunConfig, ranks: int | None = None) -> Iterator[Finding]:
+def check_up(config: RunConfig, ranks: int | None = None, *, quick: bool = False) -> Iterator[Finding]:
     """Look at this machine as a run of a configuration would meet it; each finding as soon as it is known.
 
     Args:
         config: says where a run would write, on which device, and with how many threads.
         ranks: that would be started on this host; `None` means one for each core.
+        quick: look only at what can break while a machine trains, and leave its cores and its disk to the training.
     """
     yield judge_python(platform.python_version())
     numpy = package_version("numpy")
@@ -50,10 +52,12 @@ def check_up(config: RunConfig, ranks: int | None = None) -> Iterator[Finding]:
     yield judge_mpi(*gather_mpi())
     wanted = "gpu" if any(name.startswith("gpu") for name in config.devices or ()) else config.device
     yield judge_gpus(gather_gpus(), mxnet, wanted)
-    yield judge_threads(gather_threads(config.threads_per_rank, ranks or count_cores()))
-    for launcher, works in (("horovodrun", horovod.works), ("mpirun", True)):
-        if works and mxnet.works:
-            yield judge_sum(gather_sum(launcher))
-        else:
-            yield judge_untried(launcher, "horovod" if mxnet.works else "mxnet")
-    yield judge_disk(gather_disk(Path(config.output) / config.run_name))
+    if not quick:
+        yield judge_threads(gather_threads(config.threads_per_rank, ranks or count_cores()))
+        for launcher, works in (("horovodrun", horovod.works), ("mpirun", True)):
+            if works and mxnet.works:
+                yield judge_sum(gather_sum(launcher))
+            else:
+                yield judge_untried(launcher, "horovod" if mxnet.works else "mxnet")
+    folder = Path(config.output) / config.run_name
+    yield judge_disk(gather_disk(folder, chunks=1 if quick else CHUNKS))

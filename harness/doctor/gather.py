@@ -23,7 +23,7 @@ from harness.guard.processes import descendants, kill
 
 _LIMIT_S = 60.0
 _CHUNK = bytes(4_000_000)
-_CHUNKS, _WRITING_S = 8, 2.0
+CHUNKS, _WRITING_S = 8, 2.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OF_A_RANK = re.compile(r"^\[\d+\]<std(?:out|err)>: ?")  # what horovodrun puts before a rank's lines
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Exit): ")  # how Python's message begins, which may have more lines
@@ -157,8 +157,13 @@ def gather_sum(launcher: str) -> Sum:
     return Sum(launcher, kind=said["kind"], small_s=said["small_s"], bytes_per_s=said["bytes_per_s"])
 
 
-def gather_disk(folder: Path) -> Disk:
-    """Write where a run would write, for two seconds at most, and leave nothing behind."""
+def gather_disk(folder: Path, chunks: int = CHUNKS) -> Disk:
+    """Write where a run would write, for two seconds at most, and leave nothing behind.
+
+    Args:
+        folder: of the run.
+        chunks: of 4 MB, written at most.
+    """
     place = folder.absolute()
     while not os.path.exists(place):
         place = place.parent
@@ -166,7 +171,7 @@ def gather_disk(folder: Path) -> Disk:
     failure: OSError | None = None
     try:
         with tempfile.TemporaryFile(dir=place, buffering=0) as file:
-            while written < _CHUNKS * len(_CHUNK) and time.perf_counter() - began < _WRITING_S:
+            while written < chunks * len(_CHUNK) and time.perf_counter() - began < _WRITING_S:
                 written += file.write(_CHUNK) or 0
             os.fsync(file.fileno())
     except OSError as error:
