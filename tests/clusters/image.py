@@ -14,6 +14,8 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,12 @@ LEFTOVERS = ("root/.cache/*", "home/*/.cache", "var/lib/apt/lists/*", "etc/ssh/s
 # what the official image keeps away too
 SLIM = {
     "etc/dpkg/dpkg.cfg.d/slim": "path-exclude /usr/share/doc/*\npath-exclude /usr/share/man/*\n",
-    "etc/apt/apt.conf.d/slim": 'APT::Keep-Downloaded-Packages "false";\nDir::Cache::pkgcache "";\n',
+    "etc/apt/apt.conf.d/slim": 'APT::Keep-Downloaded-Packages "false";\nDir::Cache { pkgcache ""; srcpkgcache ""; };\n',
 }
 
 
 class Builder:
-    """buildah with a storage of its own, which goes when its folder goes."""
+    """buildah with a storage of its own."""
 
     def __init__(self, folder: Path) -> None:
         settings = f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/storage"\nrunroot = "{folder}/run"\n'
@@ -47,23 +49,28 @@ class Builder:
     def run(self, *words: str, **how: Any) -> str:
         return run(["buildah", *words], env=self._environ, timeout=1800, **how)
 
+    def container(self, image: str) -> str:
+        """The name of a new container."""
+        return self.run("from", "--pull-never", image).strip()
+
+    def mount(self, container: str) -> Path:
+        """The container's files."""
+        return Path(self.run("mount", container).strip())
+
     def inside(self, container: str, command: str, **how: Any) -> str:
-        """Run a shell command as the image's user, in its folder; Gloo wants a host name that can be looked up."""
+        """Run a shell command as the image's user, in its folder."""
         return self.run("run", "--uts", "host", container, "--", "sh", "-c", command, **how)
 
-    def base(self, name: str) -> None:
-        """Debian 12 under the name of the image that the Dockerfile begins with."""
-        root = self._folder / "debian"
-        run(["debootstrap", "--variant=minbase", "bookworm", str(root)], timeout=1200)
-        for pattern in ("var/lib/apt/lists/*", "var/cache/apt/*", "usr/share/doc/*", "usr/share/man/*"):
-            for path in root.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for path, text in SLIM.items():
-            (root / path).write_text(text)
+    def base(self, name: str, root: Path) -> None:
+        """Make an image of a folder, which is then gone."""
         container = self.run("from", "scratch").strip()
         self.run("add", "--quiet", container, str(root), "/")
         self.run("commit", "--quiet", "--rm", container, name)
         shutil.rmtree(root)
+
+    def build(self, *options: str) -> None:
+        """Build an image from a Dockerfile; Gloo, which is tried in it, wants a host name that can be looked up."""
+        self.run("bud", "--format", "docker", "--pull-never", "--uts", "host", *options, *sys.argv[1:], ".")
 
     def describe(self) -> dict[str, Any]:
         """Show the size of each layer as it is pulled, and return the image's configuration."""
@@ -82,6 +89,29 @@ class Builder:
         return described["config"]
 
 
+@contextmanager
+def workplace() -> Iterator[tuple[Builder, Path]]:
+    """A folder, and buildah in it; nothing of either is left."""
+    folder = Path(tempfile.mkdtemp(prefix="image-", dir="/var/tmp"))
+    builder = Builder(folder)
+    try:
+        yield builder, folder
+    finally:
+        builder.run("umount", "--all")
+        shutil.rmtree(folder)
+
+
+def debian_like(root: Path, suite: str) -> Path:
+    """Debian or Ubuntu in a folder, without what the official images leave out too."""
+    run(["debootstrap", "--variant=minbase", suite, str(root)], timeout=1200)
+    for pattern in ("var/lib/apt/lists/*", "var/cache/apt/*", "usr/share/doc/*", "usr/share/man/*"):
+        for path in root.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name, text in SLIM.items():
+        (root / name).write_text(text)
+    return root
+
+
 def pinned() -> set[str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     return {line.lower().replace("_", "-") for line in lines if "==" in line}
@@ -92,7 +122,7 @@ def look_inside(builder: Builder, container: str) -> None:
     check("the user is not root", builder.inside(container, "id -u").strip() == "1000")
     tools = builder.inside(container, f"for tool in {' '.join(TOOLS)}; do command -v $tool; done; true")
     check("there is no compiler and no make", not tools.strip())
-    root = Path(builder.run("mount", container).strip())
+    root = builder.mount(container)
     left = [str(path) for pattern in LEFTOVERS for path in root.glob(pattern)]
     check(f"there are no caches, headers or keys of hosts {' '.join(left)}", not left)
     said = builder.inside(container, "pip list --format freeze --exclude-editable --exclude pip")
@@ -139,36 +169,21 @@ def play(pods: Pods, expected: str) -> None:
 def main() -> None:
     require(buildah="buildah", debootstrap="debootstrap", ip="iproute2", nsenter="util-linux")
     _, job = yaml.safe_load_all((ROOT / "launch/kubernetes/mpijob.yaml").read_text())
-    folder = Path(tempfile.mkdtemp(prefix="image-", dir="/var/tmp"))
-    builder = Builder(folder)
-    try:
+    with workplace() as (builder, folder):
         command = "launch/train.py --emulate-np 2 --set threads_per_rank=1"
         expected = digest(run([sys.executable, *shlex.split(command), "--set", f"output={folder}/here"]))
-        builder.base("docker.io/library/debian:bookworm-slim")
-        builder.run(
-            *("bud", "--layers", "--format", "docker", "--pull-never", "--uts", "host"),
-            *sys.argv[1:],
-            "--tag",
-            IMAGE,
-            ".",
-        )
+        builder.base("docker.io/library/debian:bookworm-slim", debian_like(folder / "debian", "bookworm"))
+        builder.build("--layers", "--tag", IMAGE)
         config = builder.describe()
-        container = builder.run("from", "--pull-never", IMAGE).strip()
+        container = builder.container(IMAGE)
         look_inside(builder, container)
         builder.inside(container, "python launch/doctor.py")
         builder.inside(container, shlex.join(config["Healthcheck"]["Test"][1:]))
         train(builder, container, expected)
-        roots = {
-            role: Path(builder.run("mount", builder.run("from", "--pull-never", IMAGE).strip()).strip())
-            for role in ("Launcher", "Worker")
-        }
+        roots = {role: builder.mount(builder.container(IMAGE)) for role in ("Launcher", "Worker")}
         (folder / "pods").mkdir()
         with Pods(job, roots, dict(pair.split("=", 1) for pair in config["Env"]), folder / "pods") as pods:
             play(pods, expected)
-    finally:
-        builder.run("umount", "--all")
-        shutil.rmtree(folder)
-    check("nothing is left of it", not folder.exists())
 
 
 if __name__ == "__main__":

@@ -119,11 +119,20 @@ def test_horovod_without_mxnet_and_no_space(start_on_tmpfs, tmp_path_factory):
     assert told["mpirun"]["found"].startswith("mpi, "), "it needs no Horovod"
 
 
+def test_beside_a_training_run_no_ranks_are_started_and_little_is_written(start_on_tmpfs):
+    ended = start_on_tmpfs("size=8m", "--quick", "--json")
+    found = levels(ended.stdout)
+    assert list(found) == [check for check in CHECKS if check not in ("threads", "horovodrun", "mpirun")]
+    assert (found["disk"], ended.returncode) == ("warning", 0), "8 MB are little room, and enough"
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "text"),
     [
         (["--np", "0"], {}, "--np: 0 is not possible; allowed: 1 or more"),
         (["--scaling", "--json"], {}, "with --scaling they have no effect"),
+        (["--scaling", "--quick"], {}, "with --scaling they have no effect"),
+        (["--quick", "--np", "2"], {}, "--np is for the threads, which --quick does not look at"),
         (["--emulate-np", "2"], {}, "start real ranks: mpirun -np 2"),
         ([], {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"}, "start it without a launcher: python launch/doctor.py"),
         (["--set", "trian=1"], {}, "trian: unknown key"),

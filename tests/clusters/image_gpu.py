@@ -1,0 +1,100 @@
+"""The GPU image as far as it can be built without a GPU: `python tests/clusters/image_gpu.py [OPTIONS of buildah bud]`.
+
+NVIDIA's base images are replaced by Ubuntu 22.04 with what the Dockerfile uses of them: nvcc (Ubuntu's, of CUDA 11.5),
+the stub of the driver, and CUDA 11.7's libraries, cuDNN and NCCL (NVIDIA's wheels). MXNet's CUDA build is imported,
+Horovod is compiled for NCCL, and two ranks sum an array on the CPU. Wants 40 GB of disk for a while.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from image import debian_like, look_inside, workplace
+from stage import check, require, run
+
+IMAGE = "localhost/mxnet-horovod-harness:gpu"
+BASE = "docker.io/nvidia/cuda:11.7.1-cudnn8-{}-ubuntu22.04"
+WHEELS = {
+    "cublas": "11.10.3.66",
+    "cuda-nvrtc": "11.7.99",
+    "cuda-runtime": "11.7.99",
+    "cudnn": "8.5.0.96",
+    "cufft": "10.9.0.58",
+    "curand": "10.2.10.91",
+    "cusolver": "11.4.0.1",
+    "cusparse": "11.7.4.91",
+    "nccl": "2.14.3",
+    "nvtx": "11.7.91",
+}
+INSIDE = "/usr/lib/x86_64-linux-gnu"
+
+
+def libraries(folder: Path) -> Path:
+    """NVIDIA's libraries, and nccl.h, in one folder."""
+    wheels = [f"nvidia-{name}-cu11=={version}" for name, version in WHEELS.items()]
+    run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder / "wheels"), *wheels])
+    for wheel in (folder / "wheels").iterdir():
+        with zipfile.ZipFile(wheel) as archive:
+            wanted = [name for name in archive.namelist() if ".so" in name or name.endswith("/nccl.h")]
+            archive.extractall(folder / "unpacked", wanted)
+        wheel.unlink()
+    found = folder / "lib64"
+    found.mkdir()
+    for path in (folder / "unpacked").rglob("*"):
+        if path.is_file():
+            path.rename(found / path.name)
+    return found
+
+
+def main() -> None:
+    require(buildah="buildah", debootstrap="debootstrap")
+    with workplace() as (builder, folder):
+        found = libraries(folder)
+        root = debian_like(folder / "ubuntu", "jammy")
+        sources = root / "etc/apt/sources.list"
+        line = sources.read_text().strip().replace("main", "main universe multiverse restricted")
+        sources.write_text(f"{line}\n{line.replace('jammy', 'jammy-updates')}\n")
+        shutil.copytree(root, folder / "devel", symlinks=True)
+        for base in (root, folder / "devel"):
+            shutil.copytree(found, base / "usr/local/cuda/lib64")
+            (base / "etc/ld.so.conf.d/000_cuda.conf").write_text("/usr/local/cuda/lib64\n")
+            run(["chroot", str(base), "ldconfig"])
+        builder.base(BASE.format("runtime"), root)
+        add_compiler(folder / "devel")
+        builder.base(BASE.format("devel"), folder / "devel")
+        builder.build("--file", "Dockerfile.gpu", "--tag", IMAGE)
+        builder.run("images", IMAGE)
+        container = builder.container(IMAGE)
+        look_inside(builder, container)
+        missing = builder.inside(
+            container, "ldd .venv/lib/python3.11/site-packages/mxnet/libmxnet.so | grep 'not found'"
+        )
+        check(
+            "of MXNet's libraries only the driver's is missing",
+            missing.split() == ["libcuda.so.1", "=>", "not", "found"],
+        )
+
+
+def add_compiler(root: Path) -> None:
+    """What the devel image has besides: nvcc, the stub of the driver and NCCL's header; but no driver."""
+    run(["chroot", str(root), "apt-get", "update"])
+    run(
+        ["chroot", str(root), "apt-get", "install", "-y", "--no-install-recommends", "nvidia-cuda-toolkit"],
+        timeout=1800,
+    )
+    for pattern in (f"{INSIDE}/libcuda.so*", f"{INSIDE}/libcu*_static*.a", f"{INSIDE}/libnpp*.a", "usr/lib/jvm/*"):
+        for path in root.glob(pattern.lstrip("/")):
+            if path.name != "libcudart_static.a":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    toolkit = root / "usr/local/cuda/lib64"
+    (toolkit / "stubs").mkdir()
+    shutil.copy(root / INSIDE.lstrip("/") / "stubs/libcuda.so", toolkit / "stubs")
+    (toolkit / "libnccl.so").symlink_to("libnccl.so.2")
+    shutil.move(toolkit / "nccl.h", root / "usr/include/nccl.h")
+
+
+if __name__ == "__main__":
+    main()
