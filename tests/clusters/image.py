@@ -101,9 +101,9 @@ def workplace() -> Iterator[tuple[Builder, Path]]:
         shutil.rmtree(folder)
 
 
-def debian_like(root: Path, suite: str) -> Path:
+def debian_like(root: Path, suite: str, *mirror: str) -> Path:
     """Debian or Ubuntu in a folder, without what the official images leave out too."""
-    run(["debootstrap", "--variant=minbase", suite, str(root)], timeout=1200)
+    run(["debootstrap", "--variant=minbase", suite, str(root), *mirror], timeout=1200)
     for pattern in ("var/lib/apt/lists/*", "var/cache/apt/*", "usr/share/doc/*", "usr/share/man/*"):
         for path in root.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

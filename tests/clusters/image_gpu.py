@@ -2,11 +2,13 @@
 
 NVIDIA's base images are replaced by Ubuntu 22.04 with what the Dockerfile uses of them: nvcc (Ubuntu's, of CUDA 11.5),
 the stub of the driver, and CUDA 11.7's libraries, cuDNN and NCCL (NVIDIA's wheels). MXNet's CUDA build is imported,
-Horovod is compiled for NCCL, and two ranks sum an array on the CPU. Wants 40 GB of disk for a while.
+Horovod is compiled for NCCL, and two ranks sum an array on the CPU. `UBUNTU_MIRROR` says where Ubuntu comes from; 40 GB
+of disk are wanted for a while.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import zipfile
@@ -51,9 +53,11 @@ def libraries(folder: Path) -> Path:
 
 def main() -> None:
     require(buildah="buildah", debootstrap="debootstrap")
+    if not (mirror := os.environ.get("UBUNTU_MIRROR")):
+        raise SystemExit("needs UBUNTU_MIRROR, the address of an archive of Ubuntu")
     with workplace() as (builder, folder):
         found = libraries(folder)
-        root = debian_like(folder / "ubuntu", "jammy")
+        root = debian_like(folder / "ubuntu", "jammy", mirror)
         sources = root / "etc/apt/sources.list"
         line = sources.read_text().strip().replace("main", "main universe multiverse restricted")
         sources.write_text(f"{line}\n{line.replace('jammy', 'jammy-updates')}\n")
