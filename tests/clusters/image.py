@@ -101,12 +101,16 @@ def workplace() -> Iterator[tuple[Builder, Path]]:
         shutil.rmtree(folder)
 
 
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def debian_like(root: Path, suite: str, *mirror: str) -> Path:
     """Debian or Ubuntu in a folder, without what the official images leave out too."""
     run(["debootstrap", "--variant=minbase", suite, str(root), *mirror], timeout=1200)
     for pattern in ("var/lib/apt/lists/*", "var/cache/apt/*", "usr/share/doc/*", "usr/share/man/*"):
         for path in root.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
     for name, text in SLIM.items():
         (root / name).write_text(text)
     return root

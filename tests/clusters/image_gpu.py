@@ -14,7 +14,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from image import debian_like, look_inside, workplace
+from image import debian_like, look_inside, remove, workplace
 from stage import check, require, run
 
 IMAGE = "localhost/mxnet-horovod-harness:gpu"
@@ -61,7 +61,7 @@ def main() -> None:
         sources = root / "etc/apt/sources.list"
         line = sources.read_text().strip().replace("main", "main universe multiverse restricted")
         sources.write_text(f"{line}\n{line.replace('jammy', 'jammy-updates')}\n")
-        shutil.copytree(root, folder / "devel", symlinks=True)
+        run(["cp", "--archive", str(root), str(folder / "devel")])  # devices too, as what they are
         for base in (root, folder / "devel"):
             shutil.copytree(found, base / "usr/local/cuda/lib64")
             (base / "etc/ld.so.conf.d/000_cuda.conf").write_text("/usr/local/cuda/lib64\n")
@@ -73,26 +73,22 @@ def main() -> None:
         builder.run("images", IMAGE)
         container = builder.container(IMAGE)
         look_inside(builder, container)
-        missing = builder.inside(
-            container, "ldd .venv/lib/python3.11/site-packages/mxnet/libmxnet.so | grep 'not found'"
-        )
-        check(
-            "of MXNet's libraries only the driver's is missing",
-            missing.split() == ["libcuda.so.1", "=>", "not", "found"],
-        )
+        mxnet = ".venv/lib/python3.11/site-packages/mxnet/libmxnet.so"
+        missing = builder.inside(container, f"ldd {mxnet} | grep 'not found'").split()
+        check("of the libraries of MXNet only the driver is missing", missing == ["libcuda.so.1", "=>", "not", "found"])
+        said = builder.inside(container, "python launch/doctor.py --quick", expect=1)
+        check("and without a driver the image is not healthy", "libcuda.so.1" in said)
 
 
 def add_compiler(root: Path) -> None:
     """What the devel image has besides: nvcc, the stub of the driver and NCCL's header; but no driver."""
     run(["chroot", str(root), "apt-get", "update"])
-    run(
-        ["chroot", str(root), "apt-get", "install", "-y", "--no-install-recommends", "nvidia-cuda-toolkit"],
-        timeout=1800,
-    )
+    words = ["apt-get", "install", "-y", "--no-install-recommends", "nvidia-cuda-toolkit"]
+    run(["chroot", str(root), *words], timeout=1800, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
     for pattern in (f"{INSIDE}/libcuda.so*", f"{INSIDE}/libcu*_static*.a", f"{INSIDE}/libnpp*.a", "usr/lib/jvm/*"):
         for path in root.glob(pattern.lstrip("/")):
             if path.name != "libcudart_static.a":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                remove(path)
     toolkit = root / "usr/local/cuda/lib64"
     (toolkit / "stubs").mkdir()
     shutil.copy(root / INSIDE.lstrip("/") / "stubs/libcuda.so", toolkit / "stubs")
