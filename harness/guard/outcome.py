@@ -36,9 +36,14 @@ class OutcomeFiles:
             self._folders.append(Path(job))
 
     def announce(self) -> None:
-        """Tell a supervisor which process plays the rank, now that it takes signals."""
+        """Tell a supervisor which process plays the rank, now that it takes signals; and that this job has no end yet.
+
+        A command may start several jobs one after another, and the outcome of the first is not the second's.
+        """
         for job in self._folders:
             with suppress(OSError):
+                if self._rank == 0:
+                    self._forget_earlier(job)
                 (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
     def settle(self, folder: Path, begun: Mapping[str, Any]) -> None:
@@ -76,7 +81,14 @@ class OutcomeFiles:
                 if self._rank == 0:
                     _write(folder / "outcome.json", record)
                 elif exit_code == 7:  # rank 0 may be the one that is lost
+                    self._forget_earlier(folder)
                     _write_first(folder / "outcome.json", record, self._rank)
+
+    def _forget_earlier(self, folder: Path) -> None:
+        """Remove another attempt's outcome, and never this one's, which rank 0 may write at the same time."""
+        found = read_outcome(folder)
+        if found is not None and found.get("attempt") != self.attempt:
+            (folder / "outcome.json").unlink(missing_ok=True)
 
 
 def read_outcome(folder: Path) -> dict[str, Any] | None:
@@ -97,10 +109,8 @@ def _write(path: Path, record: Mapping[str, Any], suffix: str = ".new") -> Path:
 
 
 def _write_first(path: Path, record: Mapping[str, Any], rank: int) -> None:
-    """Write unless another rank of this attempt has; rank 0 has the last word, where the disk is shared."""
+    """Write unless another rank has; rank 0 has the last word, where the disk is shared."""
     own = _write(path.with_name(f".outcome.{rank}"), record)
-    if (read_outcome(path.parent) or {}).get("attempt") != record["attempt"]:
-        path.unlink(missing_ok=True)
     with suppress(FileExistsError):
         os.link(own, path)
     own.unlink()

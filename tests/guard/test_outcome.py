@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from harness.guard.outcome import OutcomeFiles, read_outcome
+from harness.guard.outcome import JOB_FOLDER, OutcomeFiles, read_outcome
 
 
 def history_of(folder):
@@ -53,3 +53,29 @@ def test_the_first_of_an_attempts_ranks_tells_and_rank_0_has_the_last_word(tmp_p
     files.settle(tmp_path, {})
     files.write(7, "by rank 0")
     assert read_outcome(tmp_path)["cause"] == "by rank 0"
+
+
+def test_rank_0_has_the_last_word_however_close_they_are(tmp_path, monkeypatch):
+    """Rank 0 writes just after rank 1 has looked."""
+    rank_0, rank_1 = (OutcomeFiles(rank, attempt="a", environ={}) for rank in (0, 1))
+    for files in (rank_0, rank_1):
+        files.settle(tmp_path, {})
+
+    def read_and_be_overtaken(folder):
+        found = read_outcome(folder)
+        rank_0.write(6, "by rank 0")
+        return found
+
+    monkeypatch.setattr("harness.guard.outcome.read_outcome", read_and_be_overtaken)
+    rank_1.write(7, "by rank 1")
+    assert read_outcome(tmp_path)["cause"] == "by rank 0"
+
+
+def test_a_job_that_begins_has_no_outcome_of_an_earlier_one(tmp_path):
+    """One command under the supervisor may start several."""
+    environ = {JOB_FOLDER: str(tmp_path)}
+    OutcomeFiles(0, attempt="a", environ=environ).write(0, "done")
+    OutcomeFiles(1, attempt="b", environ=environ).announce()
+    assert read_outcome(tmp_path)["attempt"] == "a"
+    OutcomeFiles(0, attempt="b", environ=environ).announce()
+    assert read_outcome(tmp_path) is None
