@@ -298,6 +298,27 @@ def test_a_loss_of_ones_own_may_change_while_training():
     assert float(learner.iteration(2, 0.0)) == pytest.approx(3 * first, rel=1e-6)
 
 
+class Scaled(mx.gluon.HybridBlock):
+    """A network whose `forward` is Python, which no graph holds; only what is inside it is compiled."""
+
+    factor = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.inner = small_net()
+
+    def forward(self, data):
+        return self.factor * self.inner(data)
+
+
+def test_a_forward_of_ones_own_may_change_while_training():
+    net = Scaled()
+    learner = learner_of(dealt(4), 1, net=net)
+    learner.iteration(1, 0.0)
+    net.factor = 0.0
+    assert float(learner.iteration(2, 0.0)) == pytest.approx(np.log(3), rel=1e-5)
+
+
 class CountedSeeds:
     def __init__(self, monkeypatch):
         self.count = 0
