@@ -21,7 +21,8 @@ from harness.comm.world import Array, Buffer, World
 from harness.errors import ConfigError, HarnessError, LostRankError
 
 T = TypeVar("T")
-_LOST = ("Horovod has been shut down", "onnection")  # what MXNet's error says when the job has fallen apart
+# what MXNet's error says when the job has fallen apart, or its network
+_LOST = ("Horovod has been shut down", "onnection", "gloo/transport")
 
 
 class HorovodWorld(World):

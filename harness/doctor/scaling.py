@@ -80,7 +80,6 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
     ranks = world.size
     own_s = reduction.seconds(ranks, num_bytes)
     alone_s = max(update_s - own_s, 0.0)
-    messages = _messages(reduction.algorithm, num_bytes)
     lines = [
         f"measured on {ranks} ranks ({world.kind}), {world.local_size} of them on {world.hostname}, {cores} cores",
         f"latency {1e6 * reduction.latency_s:.1f} us a message, bandwidth {1e-9 / reduction.seconds_per_byte:.2f} GB/s"
@@ -90,7 +89,7 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
         f"an update takes {1e3 * update_s:.2f} ms here, of which the sum of {num_bytes / 1e6:.2f} MB is "
         f"{1e3 * own_s:.2f} ms by the model",
         "",
-        f"update(p) = {1e3 * alone_s:.2f} ms + {messages} latency + 2 (p - 1)/p bytes / bandwidth",
+        f"update(p) = {1e3 * alone_s:.2f} ms + {_formula(reduction.algorithm, num_bytes)}",
         "",
         " ranks   sum, ms   update, ms   efficiency",
     ]
@@ -112,9 +111,9 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
     return lines
 
 
-def _messages(algorithm: str, num_bytes: int) -> str:
-    """How many are sent one after another, as a formula."""
-    if algorithm == "ring":
-        return "2 (p - 1)"
-    blocks = math.ceil(num_bytes / BLOCK_BYTES)
-    return "log2(p)" if num_bytes <= WHOLE_BYTES else f"{2 * blocks} log2(p)"
+def _formula(algorithm: str, num_bytes: int) -> str:
+    """What a sum takes: messages that are sent one after another, and the bytes in them."""
+    if algorithm == "fold" and num_bytes <= WHOLE_BYTES:
+        return "log2(p) (latency + bytes / bandwidth)"
+    messages = "2 (p - 1)" if algorithm == "ring" else f"{2 * math.ceil(num_bytes / BLOCK_BYTES)} log2(p)"
+    return f"{messages} latency + 2 (p - 1)/p bytes / bandwidth"

@@ -73,7 +73,7 @@ class Forward:
         """
         self._net = net
         self._loss = loss
-        self._both: Any = self._separately
+        self._whole: Any = None
         if not hybridize or not isinstance(net, mx.gluon.HybridBlock):
             return
         # static_shape would let running statistics be read before they are written
@@ -81,13 +81,16 @@ class Forward:
         # a user's loss, or `forward` in place of `hybrid_forward`, is Python that may do another thing at each call
         fixed = type(loss).__module__ == mx.gluon.loss.__name__ and type(net).forward is mx.gluon.HybridBlock.forward
         if fixed and graph.losses is not None:  # one call saves Python a fiftieth of an iteration of LeNet
-            self._both = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._separately(inputs, labels))
-            self._both.register_child(net)
-            self._both.hybridize(static_alloc=True)
+            self._whole = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._separately(inputs, labels))
+            self._whole.register_child(net)
+            self._whole.hybridize(static_alloc=True)
 
     def losses(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
         """The samples' losses and their sum `(1,)`."""
-        losses, loss_sum = self._both(inputs, labels)
+        net = self._net
+        if self._whole is None or net._forward_hooks or net._forward_pre_hooks or not net._active:
+            return self._separately(inputs, labels)
+        losses, loss_sum = self._whole(inputs, labels)
         return losses, loss_sum
 
     def _separately(self, inputs: Any, labels: Any) -> tuple[Any, Any]:

@@ -111,6 +111,8 @@ def _write(path: Path, record: Mapping[str, Any], suffix: str = ".new") -> Path:
 def _write_first(path: Path, record: Mapping[str, Any], rank: int) -> None:
     """Write unless another rank has; rank 0 has the last word, where the disk is shared."""
     own = _write(path.with_name(f".outcome.{rank}"), record)
-    with suppress(FileExistsError):
-        os.link(own, path)
-    own.unlink()
+    try:
+        with suppress(FileExistsError):
+            os.link(own, path)
+    finally:
+        own.unlink()

@@ -129,10 +129,9 @@ class Supervisor:
 
 
 def again_command(command: Sequence[str]) -> list[str]:
-    """The command of a start that goes on: with `--resume auto`, unless it says how to resume, and not anew."""
+    """The command of a start that goes on: from the newest set, wherever the first start began, and not anew."""
     words = [word for word in command if word != "--overwrite"]
-    resumes = any(word == "--resume" or word.startswith("--resume=") for word in words)
-    return words if resumes else [*words, "--resume", "auto"]
+    return [*words, "--resume", "auto"]  # of two the last one counts
 
 
 def _ask(job: Path) -> bool:

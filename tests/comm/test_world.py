@@ -6,12 +6,15 @@ import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
+import mxnet as mx
 import numpy as np
 import pytest
 
 from harness.comm import SingleWorld, connect, read_launch
 from harness.comm.bootstrap import slots
+from harness.comm.horovod import HorovodWorld
 from harness.errors import ConfigError, DataError
 
 KINDS = {"horovodrun": "horovod over Gloo", "mpirun": f"mpi, MPICH {version('mpich')}"}
@@ -124,3 +127,17 @@ def test_the_numbers_that_horovod_gives_ranks_dealt_to_two_hosts_in_turn():
         ("b", 3, 1, 1, 5, 2, 2),
         ("a", 4, 2, 0, 5, 3, 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("Horovod has been shut down. This was caused by an exception on one of the ranks", True),
+        ("[/b/gloo/transport/tcp/pair.cc:589] Read error [10.0.0.1]:1024: Connection reset by peer", True),
+        ("[/b/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 30000ms for recv operation to complete", True),
+        ("Mismatched allreduce tensor shapes", False),
+    ],
+)
+def test_what_horovod_says_of_a_lost_rank(text, lost):
+    world = SimpleNamespace(_mx=mx, last_collective="update")
+    assert (HorovodWorld.explain(world, mx.base.MXNetError(text)) is not None) is lost

@@ -319,6 +319,34 @@ def test_a_forward_of_ones_own_may_change_while_training():
     assert float(learner.iteration(2, 0.0)) == pytest.approx(np.log(3), rel=1e-5)
 
 
+def test_a_hook_sees_every_update():
+    net, seen = small_net(), []
+    learner = learner_of(dealt(4), 1, net=net)
+    learner.iteration(1, 0.1)
+    net.register_forward_hook(lambda block, inputs, output: seen.append(type(output)))
+    for t in (2, 3):
+        learner.iteration(t, 0.1)
+    assert seen == [mx.nd.NDArray] * 2
+
+
+def test_a_network_may_stop_being_compiled():
+    net = Branching()
+    learner = learner_of(dealt(4), 1, net=net)
+    learner.iteration(1, 0.0)
+    net.hybridize(False)
+    net.factor = 0.0
+    assert float(learner.iteration(2, 0.0)) == pytest.approx(np.log(3), rel=1e-5)
+
+
+class Branching(Scaled):
+    """The same as a graph."""
+
+    forward = mx.gluon.HybridBlock.forward
+
+    def hybrid_forward(self, F, data):
+        return self.factor * self.inner(data)
+
+
 class CountedSeeds:
     def __init__(self, monkeypatch):
         self.count = 0

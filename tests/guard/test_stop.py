@@ -245,4 +245,4 @@ def test_the_command_of_a_start_that_goes_on():
     from harness.guard.supervise import again_command
 
     assert again_command(["a", "--overwrite", "b"]) == ["a", "b", "--resume", "auto"]
-    assert again_command(["a", "--resume=auto"]) == ["a", "--resume=auto"]
+    assert again_command(["a", "--resume", "PATH"]) == ["a", "--resume", "PATH", "--resume", "auto"]

