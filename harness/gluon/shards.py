@@ -29,7 +29,6 @@ class Graph:
     Attributes:
         random: whether it draws random numbers, so that every shard has to be seeded (1.3 ms on a CPU).
         opaque: whether it has code that no graph shows, which may draw from NumPy as well.
-        losses: the symbol of the samples' losses, from `data` and `label`; `None` where it cannot be traced.
         statistics: full names of the parameters that a training forward changes, such as running means.
     """
 
@@ -42,7 +41,6 @@ class Graph:
             parameters: its parameters by structural name.
         """
         symbol = _trace(net)
-        self.losses: Any = None
         self.opaque = False
         if symbol is None:
             self.random = self.opaque = True
@@ -52,9 +50,9 @@ class Graph:
                 if p.grad_req == "null" and name.rpartition(".")[2].startswith(("running_", "moving_"))
             }
             return
-        self.losses = _trace_loss(loss, symbol)
-        nodes = [] if self.losses is None else json.loads(self.losses.tojson())["nodes"]
-        self.opaque = self.losses is None or any("custom" in node["op"].lower() for node in nodes)
+        traced = _trace_loss(loss, symbol)
+        nodes = [] if traced is None else json.loads(traced.tojson())["nodes"]
+        self.opaque = traced is None or any("custom" in node["op"].lower() for node in nodes)
         self.random = self.opaque or any(_is_random(node) for node in nodes)
         self.statistics = set(symbol.list_auxiliary_states())
 
@@ -80,7 +78,7 @@ class Forward:
         net.hybridize(static_alloc=True)
         # a user's loss, or `forward` in place of `hybrid_forward`, is Python that may do another thing at each call
         fixed = type(loss).__module__ == mx.gluon.loss.__name__ and type(net).forward is mx.gluon.HybridBlock.forward
-        if fixed and graph.losses is not None:  # one call saves Python a fiftieth of an iteration of LeNet
+        if fixed and not graph.opaque:  # one call saves Python a fiftieth of an iteration of LeNet
             self._whole = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._separately(inputs, labels))
             self._whole.register_child(net)
             self._whole.hybridize(static_alloc=True)
@@ -94,7 +92,7 @@ class Forward:
         return losses, loss_sum
 
     def _separately(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
-        losses = self._loss(self._net(inputs), labels)
+        losses = self.prediction(inputs, labels)[1]
         return losses, losses.sum()
 
     def prediction(self, inputs: Any, labels: Any) -> tuple[Any, Any]:

@@ -1,6 +1,6 @@
 """Two hosts joined by ssh: the bits of one host, a link that is cut, what differs between them, and no shared disk.
 
-`python tests/clusters/hosts.py`, as root, with Debian's openssh-server and iproute2; four minutes. The hosts are
+`python tests/clusters/hosts.py`, as root, with Debian's openssh-server and iproute2; seven minutes. The hosts are
 namespaces of this machine (`network.py`) and gone at the end.
 """
 
