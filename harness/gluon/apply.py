@@ -15,7 +15,7 @@ import mxnet as mx
 
 from harness.gluon.optimizers import NOISY
 from harness.gluon.shards import seed_of
-from harness.gluon.steppers import OnKVStore, OnWorkers
+from harness.gluon.steppers import OnHost, OnKVStore, OnWorkers
 
 
 class Applier:
@@ -35,6 +35,7 @@ class Applier:
         momentum_correction: bool = False,
         seed: int = 0,
         kvstore: str | None = None,
+        on_host: bool = False,
     ) -> None:
         """Create the optimizer's slots.
 
@@ -44,6 +45,7 @@ class Applier:
             momentum_correction: whether momentum buffers follow the learning rate.
             seed: the run's seed, for optimizers that add noise.
             kvstore: the kind of the store that the optimizer lives on; by default it lives on the devices.
+            on_host: whether the host steps it; see `OnHost.can`.
         """
         self.optimizer = optimizer
         self.applied_lr: float | None = None
@@ -57,10 +59,13 @@ class Applier:
         if type(optimizer).__name__ == "NAG" and optimizer.wd > 0:
             self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
             optimizer.wd, optimizer.clip_gradient = 0.0, None
-        if kvstore is None:
-            self._stepper: OnWorkers | OnKVStore = OnWorkers(optimizer, self._parameters)
-        else:
+        self._stepper: OnWorkers | OnHost | OnKVStore
+        if kvstore is not None:
             self._stepper = OnKVStore(kvstore, optimizer, self._parameters)
+        elif on_host:
+            self._stepper = OnHost(optimizer, self._parameters)
+        else:
+            self._stepper = OnWorkers(optimizer, self._parameters)
         self.updaters = self._stepper.updaters
 
     def step(self, t: int, lr: float, momentum: float | None, divisor: float) -> None:
@@ -79,22 +84,21 @@ class Applier:
         if self._correct and lr == 0:
             self._gather_history(divisor)
             return
-        if self._correct and self.applied_lr is not None and lr != self.applied_lr:
-            self._scale_buffers(lr / self.applied_lr)
-        self._update(lr, divisor)
+        factor = lr / self.applied_lr if self._correct and self.applied_lr is not None else 1.0
+        self._update(lr, divisor, factor)
         self.applied_lr = lr
 
     def take_weights(self) -> None:
         """To be called when weights have been written to other than by a step."""
         self._stepper.take_weights()
 
-    def _update(self, lr: float, divisor: float) -> None:
+    def _update(self, lr: float, divisor: float, factor: float = 1.0) -> None:
         for updater in self.updaters:
             updater.optimizer.set_learning_rate(lr)
             updater.optimizer.rescale_grad = 1.0 / divisor
         if self._decay:
             self._add_decay(divisor)
-        self._stepper.step(self._noise_seed)
+        self._stepper.step(self._noise_seed, factor)
 
     def _add_decay(self, divisor: float) -> None:
         """Take weight decay into the gradient, for NAG.
@@ -120,8 +124,3 @@ class Applier:
         for weight, value in zip(weights, before, strict=True):
             value.copyto(weight)
         self.take_weights()
-
-    def _scale_buffers(self, factor: float) -> None:
-        for updater in self.updaters:
-            for buffer in updater.states.values():
-                buffer *= factor

@@ -1,0 +1,94 @@
+"""SGD on the host: the bits of MXNet's own kernels, in the memory that MXNet reads."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from harness.gluon.steppers import OnHost, OnWorkers
+from harness.gluon.sums import Sums
+
+SHAPES = {"conv": (20, 3, 5, 5), "bias": (7,), "large": (300, 301), "one": (1,)}
+TINY = np.float32(1e-45)  # the smallest number above 0
+
+
+def parameters():
+    """Weights whose gradients lie in one buffer, as a learner's do."""
+    random = np.random.default_rng(3)
+    found = {name: mx.gluon.Parameter(name, shape=shape) for name, shape in SHAPES.items()}
+    for name, parameter in found.items():
+        parameter.initialize()
+        parameter.set_data(mx.nd.array(random.normal(size=SHAPES[name])))
+    found["bias"].lr_mult, found["large"].wd_mult = 0.3, 0.0
+    return found, Sums(found, [], mx.cpu())
+
+
+def history(stepper, trainable, sums, momenta, gradients):
+    """Bits of weights and slots after every step."""
+    updater = stepper.updaters[0]
+    found = []
+    for i, momentum in enumerate(momenta):
+        updater.optimizer.set_learning_rate(0.1 / (i + 3))
+        updater.optimizer.rescale_grad = 1 / (7.3 + i)  # most of which MXNet reads one unit off
+        updater.optimizer.momentum = momentum
+        sums.gradients[:] = mx.nd.array(gradients[i])
+        stepper.step(None, factor=1.0 if i % 2 or not momenta[0] else 1.1 - i / 9)
+        mx.nd.waitall()
+        arrays = [p.data() for p in trainable.values()] + [s for s in updater.states.values() if s is not None]
+        found.append([array.asnumpy().tobytes() for array in arrays])
+    return found
+
+
+@pytest.mark.parametrize("clip", [None, 0.02])
+@pytest.mark.parametrize("wd", [0.0, 0.03])
+@pytest.mark.parametrize("momentum", [0.0, 0.4, 0.9])
+def test_the_host_has_the_bits_of_mxnet(momentum, wd, clip):
+    random = np.random.default_rng(1)
+    results = []
+    momenta = [momentum] * 4 + ([0.0, 0.85, 0.95] if momentum else [])
+    total = parameters()[1].gradients.size
+    gradients = random.normal(size=(len(momenta), total)).astype("f")
+    gradients[:, ::3] = 0
+    gradients[:, 1::7] *= np.float32(1e-38)
+    for kind in (OnWorkers, OnHost):
+        trainable, sums = parameters()
+        optimizer = mx.optimizer.SGD(momentum=momentum, wd=wd, clip_gradient=clip)
+        stepper = kind(optimizer, list(trainable.values()))
+        for slot in stepper.updaters[0].states.values():
+            if slot is not None:  # numbers that a unit without a gradient is left with, and zeros of both signs
+                slot[:] = mx.nd.array(np.resize([TINY, -TINY, 3e-39, 0.0, -0.0, 1.0], slot.shape))
+        results.append(history(stepper, trainable, sums, momenta, gradients))
+        assert optimizer.num_update == len(momenta)
+    assert results[0] == results[1]
+
+
+def test_a_weight_that_onednn_laid_out_for_itself_is_stepped_all_the_same():
+    results = []
+    for kind in (OnWorkers, OnHost):
+        net = mx.gluon.nn.Conv2D(32, 3, in_channels=16)
+        mx.random.seed(1)
+        net.initialize(mx.init.Xavier())
+        trainable = {"weight": net.weight, "bias": net.bias}
+        sums = Sums(trainable, [], mx.cpu())
+        net(mx.nd.ones((2, 16, 8, 8))).wait_to_read()  # in predict mode, which lays the weight out
+        stepper = kind(mx.optimizer.SGD(momentum=0.9), list(trainable.values()))
+        results.append(history(stepper, trainable, sums, [0.9], np.ones((1, sums.gradients.size), "f")))
+        seen = net(mx.nd.ones((2, 16, 8, 8))).asnumpy()
+        results[-1].append(seen.tobytes())
+    assert results[0] == results[1]
+
+
+def test_it_takes_the_place_of_sgd_on_one_cpu_alone(monkeypatch):
+    class Own(mx.optimizer.SGD):
+        pass
+
+    sgd = mx.optimizer.SGD(momentum=0.9)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert OnHost.can(sgd, [mx.cpu()])
+    assert not OnHost.can(sgd, [mx.cpu(0), mx.cpu(1)])
+    assert not OnHost.can(sgd, [mx.gpu(0)])
+    assert not OnHost.can(Own(momentum=0.9), [mx.cpu()])
+    assert not OnHost.can(mx.optimizer.NAG(momentum=0.9), [mx.cpu()])
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert not OnHost.can(sgd, [mx.cpu()])
