@@ -24,6 +24,7 @@ class Applier:
     Attributes:
         optimizer: of the first device, or the kvstore.
         updaters: hold the slots: one for each device, or the kvstore's.
+        must_wait: whether a step waits for everything before it.
         applied_lr: the learning rate that the momentum buffers hold; `None` before the first update.
     """
 
@@ -35,7 +36,7 @@ class Applier:
         momentum_correction: bool = False,
         seed: int = 0,
         kvstore: str | None = None,
-        on_host: bool = False,
+        is_waited_for: bool = False,
     ) -> None:
         """Create the optimizer's slots.
 
@@ -45,7 +46,7 @@ class Applier:
             momentum_correction: whether momentum buffers follow the learning rate.
             seed: the run's seed, for optimizers that add noise.
             kvstore: the kind of the store that the optimizer lives on; by default it lives on the devices.
-            on_host: whether the host steps it; see `OnHost.can`.
+            is_waited_for: whether every update is; `must_wait` says whether it has to be.
         """
         self.optimizer = optimizer
         self.applied_lr: float | None = None
@@ -62,10 +63,11 @@ class Applier:
         self._stepper: OnWorkers | OnHost | OnKVStore
         if kvstore is not None:
             self._stepper = OnKVStore(kvstore, optimizer, self._parameters)
-        elif on_host:
+        elif OnHost.pays(optimizer, self._parameters, is_waited_for):
             self._stepper = OnHost(optimizer, self._parameters)
         else:
             self._stepper = OnWorkers(optimizer, self._parameters)
+        self.must_wait = isinstance(self._stepper, OnHost)
         self.updaters = self._stepper.updaters
 
     def step(self, t: int, lr: float, momentum: float | None, divisor: float) -> None:

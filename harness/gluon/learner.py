@@ -18,7 +18,6 @@ from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
 from harness.gluon.seat import Seat, SeatSum
 from harness.gluon.shards import Forward, Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
 from harness.gluon.state import State, StateKeeper, misfits
-from harness.gluon.steppers import OnHost
 from harness.gluon.sums import visiting_order
 from harness.gluon.weights import read_weights, write_params
 
@@ -128,17 +127,16 @@ class Learner:
         self._has_predicted = True
         if momentum_correction is None:
             momentum_correction = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
-        on_host = not update_on_kvstore and OnHost.can(optimizer, self._contexts)
-        self._waits = world.size > 1 or skip_nonfinite or clip_norm is not None
-        self._waits |= on_host and OnHost.is_worth_waiting(list(trainable.values()))
+        waits = world.size > 1 or skip_nonfinite or clip_norm is not None
         self._applier = Applier(
             optimizer,
             trainable,
             momentum_correction=momentum_correction,
             seed=seed,
             kvstore=kvstore if update_on_kvstore else None,
-            on_host=on_host and self._waits,
+            is_waited_for=waits,
         )
+        self._waits = waits or self._applier.must_wait
         self._clip_norm = clip_norm
         self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._contexts)
         self._skip_nonfinite = skip_nonfinite

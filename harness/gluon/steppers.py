@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 _BLOCK = 1 << 15  # numbers that the host steps at a time, so that every pass finds them in the cache
-_MANY = 1 << 21  # weights from which the host saves more than Python's running ahead of an update does
+_MANY = 1 << 21  # weights for which an update is worth waiting for
 _MAX_THREADS = 2  # from three on MXNet's kernel is as fast
 _TOGETHER = 45  # weights that one kernel takes; MXNet allows 60
 _SMALL = 1 << 16  # numbers in a weight that is not worth a call of its own
@@ -93,16 +93,20 @@ class OnHost:
         self._room = np.empty((2, _BLOCK), np.float32)
 
     @staticmethod
-    def can(optimizer: Any, contexts: Sequence[Any]) -> bool:
-        """Whether it can take an optimizer's place on these devices, and is sooner done than MXNet with its threads."""
+    def pays(optimizer: Any, parameters: Sequence[Any], is_waited_for: bool) -> bool:
+        """Whether it can take an optimizer's place, and is sooner done than MXNet with its threads.
+
+        Args:
+            optimizer: an `mx.optimizer.Optimizer`.
+            parameters: with a gradient.
+            is_waited_for: whether every update is waited for anyway. Elsewhere Python runs ahead of an update, and what
+                that saves must be less than what this does.
+        """
         text = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(text) if text.isdigit() else os.cpu_count() or 1
-        return type(optimizer) is mx.optimizer.SGD and list(contexts) == [mx.cpu()] and threads <= _MAX_THREADS
-
-    @staticmethod
-    def is_worth_waiting(parameters: Sequence[Any]) -> bool:
-        """Whether so much is saved by it that an update had better be waited for, and Python not run ahead of it."""
-        return sum(int(np.prod(parameter.shape)) for parameter in parameters) >= _MANY
+        is_possible = type(optimizer) is mx.optimizer.SGD and all(one.list_ctx() == [mx.cpu()] for one in parameters)
+        many = sum(int(np.prod(parameter.shape)) for parameter in parameters) >= _MANY
+        return is_possible and threads <= _MAX_THREADS and (is_waited_for or many)
 
     @np.errstate(all="ignore")  # what is not finite is the learner's to find
     def step(self, noise_seed: int | None, factor: float = 1.0) -> None:

@@ -6,9 +6,14 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from harness.comm import SingleWorld
+from harness.data import Batch, GlobalBatch
+from harness.gluon import Learner
 from harness.gluon.steppers import OnHost, OnWorkers
 from harness.gluon.sums import Sums
 
+RANDOM = np.random.default_rng(1)
+DATA, LABEL = RANDOM.normal(size=(10, 8, 1100)).astype("f"), RANDOM.integers(0, 3, (10, 8)).astype("f")
 SHAPES = {"conv": (20, 3, 5, 5), "bias": (7,), "large": (300, 301), "one": (1,)}
 TINY = np.float32(1e-45)  # the smallest number above 0
 
@@ -79,16 +84,51 @@ def test_a_weight_that_onednn_laid_out_for_itself_is_stepped_all_the_same():
     assert results[0] == results[1]
 
 
-def test_it_takes_the_place_of_sgd_on_one_cpu_alone(monkeypatch):
+def test_it_takes_the_place_of_sgd_on_one_cpu_where_that_pays(monkeypatch):
     class Own(mx.optimizer.SGD):
         pass
 
+    def weights(ctx, size):
+        parameter = mx.gluon.Parameter("weight", shape=(size,))
+        parameter.initialize(ctx=ctx)
+        return [parameter]
+
+    small, large = weights(mx.cpu(), 5), weights(mx.cpu(), 3 << 20)
     sgd = mx.optimizer.SGD(momentum=0.9)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert OnHost.can(sgd, [mx.cpu()])
-    assert not OnHost.can(sgd, [mx.cpu(0), mx.cpu(1)])
-    assert not OnHost.can(sgd, [mx.gpu(0)])
-    assert not OnHost.can(Own(momentum=0.9), [mx.cpu()])
-    assert not OnHost.can(mx.optimizer.NAG(momentum=0.9), [mx.cpu()])
+    assert OnHost.pays(sgd, small, True)
+    assert OnHost.pays(sgd, large, True)
+    assert OnHost.pays(sgd, large, False)
+    assert not OnHost.pays(sgd, small, False)
+    assert not OnHost.pays(sgd, weights([mx.cpu(0), mx.cpu(1)], 5), True)
+    assert not OnHost.pays(sgd, weights(mx.cpu(1), 5), True)
+    assert not OnHost.pays(Own(momentum=0.9), small, True)
+    assert not OnHost.pays(mx.optimizer.NAG(momentum=0.9), small, True)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert not OnHost.can(sgd, [mx.cpu()])
+    assert not OnHost.pays(sgd, large, True)
+
+
+def test_a_large_network_on_one_process_has_the_bits_of_mxnet(monkeypatch):
+    def digest(threads):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)  # MXNet was told when it was imported
+        net = mx.gluon.nn.HybridSequential()
+        net.add(mx.gluon.nn.Dense(2048, in_units=1100), mx.gluon.nn.Dense(3, in_units=2048))
+        mx.random.seed(1)
+        net.initialize(mx.init.Xavier())
+        learner = Learner(
+            net,
+            mx.gluon.loss.SoftmaxCrossEntropyLoss(),
+            mx.optimizer.SGD(momentum=0.9, wd=1e-4),
+            SingleWorld(),
+            lambda t: GlobalBatch(t, (Batch(0, DATA[t], LABEL[t]),), 8),
+            shards=1,
+            sample=DATA[0, :1],
+        )
+        for t in range(1, 9):
+            learner.iteration(t, 0.0 if t == 5 else 0.01 * t)
+            if t == 3:
+                learner.predict(DATA[0], LABEL[0])
+        assert learner._applier.must_wait == (threads == "1")
+        return learner.digest()
+
+    assert digest("1") == digest("3")
