@@ -25,6 +25,14 @@ _LAUNCHERS = (
     ),
     ("mpirun (MPICH)", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
+_SLURM = (
+    "SLURM_PROCID",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_CPUS_PER_TASK",
+)
 _MPI = ("mpirun (Open MPI)", "mpirun (MPICH)", "srun")
 
 
@@ -77,18 +85,24 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
 
 
 def _read_srun(environ: Mapping[str, str]) -> Launch:
+    said = {name: environ[name] for name in _SLURM if name in environ}
     # one number a node, and `2(x3),1` is short for 2,2,2,1
-    written = re.findall(r"(\d+)(?:\(x(\d+)\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    written = re.findall(r"(\d+)(?:\(x(\d+)\))?", said.get("SLURM_STEP_TASKS_PER_NODE", "1"))
     tasks = [int(number) for number, times in written for _ in range(int(times or 1))]
-    cores = environ.get("SLURM_CPUS_PER_TASK")
-    return Launch(
-        "srun",
-        int(environ["SLURM_PROCID"]),
-        int(environ["SLURM_STEP_NUM_TASKS"]),
-        int(environ.get("SLURM_LOCALID", 0)),
-        tasks[int(environ.get("SLURM_NODEID", 0))],
-        None if cores is None else int(cores),
-    )
+    try:
+        return Launch(
+            "srun",
+            int(said["SLURM_PROCID"]),
+            int(said["SLURM_STEP_NUM_TASKS"]),
+            int(said.get("SLURM_LOCALID", 0)),
+            tasks[int(said.get("SLURM_NODEID", 0))],
+            int(said["SLURM_CPUS_PER_TASK"]) if "SLURM_CPUS_PER_TASK" in said else None,
+        )
+    except (ValueError, IndexError):
+        shown = " ".join(f"{name}={value!r}" for name, value in said.items())
+        raise ConfigError(
+            f"srun: {shown} do not say which rank this is; srun itself sets them, so unset what a script has exported"
+        ) from None
 
 
 def count_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:

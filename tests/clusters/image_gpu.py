@@ -1,9 +1,9 @@
 """The GPU image as far as it can be built without a GPU: `python tests/clusters/image_gpu.py [OPTIONS of buildah bud]`.
 
-NVIDIA's base images are replaced by Ubuntu 22.04 with what the Dockerfile uses of them: nvcc (Ubuntu's, of CUDA 11.5),
-the stub of the driver, and CUDA 11.7's libraries, cuDNN and NCCL (NVIDIA's wheels). MXNet's CUDA build is imported,
-Horovod is compiled for NCCL, and two ranks sum an array on the CPU. `UBUNTU_MIRROR` says where Ubuntu comes from; 40 GB
-of disk are wanted for a while.
+NVIDIA's base images are replaced by Debian 12 with what the Dockerfile uses of them: nvcc and the stub of the driver
+(Debian's, of CUDA 11.8), and CUDA 11.7's libraries, cuDNN and NCCL (NVIDIA's wheels). MXNet's CUDA build is imported,
+Horovod is compiled for NCCL, and two ranks sum an array on the CPU. With `UBUNTU_MIRROR`, the address of an archive of
+Ubuntu, it is Ubuntu 22.04 as below NVIDIA's images, and nvcc of CUDA 11.5. 40 GB of disk are wanted for a while.
 """
 
 from __future__ import annotations
@@ -53,14 +53,9 @@ def libraries(folder: Path) -> Path:
 
 def main() -> None:
     require(buildah="buildah", debootstrap="debootstrap")
-    if not (mirror := os.environ.get("UBUNTU_MIRROR")):
-        raise SystemExit("needs UBUNTU_MIRROR, the address of an archive of Ubuntu")
     with workplace() as (builder, folder):
         found = libraries(folder)
-        root = debian_like(folder / "ubuntu", "jammy", mirror)
-        sources = root / "etc/apt/sources.list"
-        line = sources.read_text().strip().replace("main", "main universe multiverse restricted")
-        sources.write_text(f"{line}\n{line.replace('jammy', 'jammy-updates')}\n")
+        root = base_system(folder / "root")
         run(["cp", "--archive", str(root), str(folder / "devel")])  # devices too, as what they are
         for base in (root, folder / "devel"):
             shutil.copytree(found, base / "usr/local/cuda/lib64")
@@ -78,6 +73,21 @@ def main() -> None:
         check("of the libraries of MXNet only the driver is missing", missing == ["libcuda.so.1", "=>", "not", "found"])
         said = builder.inside(container, "python launch/doctor.py --quick", expect=1)
         check("and without a driver the image is not healthy", "libcuda.so.1" in said)
+
+
+def base_system(root: Path) -> Path:
+    """Debian or Ubuntu, with all parts of its archive."""
+    mirror = os.environ.get("UBUNTU_MIRROR")
+    if mirror is None:
+        debian_like(root, "bookworm")
+        suites, parts = ["bookworm"], "main contrib non-free"
+    else:
+        debian_like(root, "jammy", mirror)
+        suites, parts = ["jammy", "jammy-updates"], "main universe multiverse restricted"
+    sources = root / "etc/apt/sources.list"
+    _, address, *_ = sources.read_text().split()
+    sources.write_text("".join(f"deb {address} {suite} {parts}\n" for suite in suites))
+    return root
 
 
 def add_compiler(root: Path) -> None:

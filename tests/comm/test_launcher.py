@@ -77,6 +77,29 @@ def test_each_launcher_is_read(environ, launch):
     assert read_launch(environ) == launch
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SLURM_PROCID", "first"),
+        ("SLURM_NODEID", "2"),
+        ("SLURM_STEP_TASKS_PER_NODE", ""),
+        ("SLURM_CPUS_PER_TASK", "two"),
+    ],
+)
+def test_what_srun_would_not_say_is_refused(name, value):
+    environ = {
+        "SLURM_STEP_ID": "0",
+        "SLURM_PROCID": "1",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+        "SLURM_NODEID": "1",
+        "SLURM_CPUS_PER_TASK": "2",
+    }
+    assert read_launch(environ).rank == 1
+    with pytest.raises(ConfigError, match=f"{name}={value!r}.*do not say which rank"):
+        read_launch(environ | {name: value})
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """A machine with as many cores as asked for, where MXNet is not imported yet."""
