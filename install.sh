@@ -63,7 +63,11 @@ if ! compgen -G "$wheels/horovod-*.whl" >/dev/null; then
     building=$(mktemp -d "$wheels/building.XXXXXX")
     trap 'rm -rf "$building"' EXIT
     pip wheel --no-build-isolation --no-deps --no-cache-dir --no-binary horovod --wheel-dir "$building" "$horovod" \
-        >"$building/log" 2>&1 || { tail -n 40 "$building/log" >&2; die "Horovod did not build; the end of its log is above"; }
+        >"$building/log" 2>&1 || {
+        grep --max-count=5 --after-context=5 -E 'CMake Error|[^a-z]error:' "$building/log" >&2
+        tail -n 20 "$building/log" >&2
+        die "Horovod did not build; the first errors and the end of its log are above"
+    }
     mv "$building"/horovod-*.whl "$wheels/"
 fi
 pip install --quiet --quiet --no-deps --force-reinstall "$wheels"/horovod-*.whl

@@ -102,7 +102,7 @@ def add_compiler(root: Path) -> None:
     toolkit = root / "usr/local/cuda/lib64"
     (toolkit / "stubs").mkdir()
     shutil.copy(root / INSIDE.lstrip("/") / "stubs/libcuda.so", toolkit / "stubs")
-    (toolkit / "libnccl.so").symlink_to("libnccl.so.2")
+    (root / INSIDE.lstrip("/") / "libnccl.so").symlink_to("/usr/local/cuda/lib64/libnccl.so.2")  # as in NVIDIA's image
     shutil.move(toolkit / "nccl.h", root / "usr/include/nccl.h")
 
 
