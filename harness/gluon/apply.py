@@ -13,6 +13,7 @@ from typing import Any
 
 import mxnet as mx
 
+from harness.errors import ConfigError
 from harness.gluon.optimizers import NOISY
 from harness.gluon.shards import seed_of
 from harness.gluon.steppers import OnHost, OnKVStore, OnWorkers
@@ -78,7 +79,15 @@ class Applier:
             lr: its learning rate; 0 moves no weight and still takes the gradient into the momentum.
             momentum: its momentum, or `None` for the optimizer's own.
             divisor: what the gradients are divided by: the number of samples, and what clipping adds.
+
+        Raises:
+            ConfigError: for a momentum that the optimizer has no buffers for.
         """
+        if momentum and self._momentum == 0:
+            raise ConfigError(
+                f"momentum: {momentum} for an optimizer that was built without; give it one "
+                "(optimizer.params.momentum), which makes its buffers"
+            )
         for updater in self.updaters:
             if self._momentum is not None:  # set each time, so that no update depends on the one before it
                 updater.optimizer.momentum = self._momentum if momentum is None else momentum

@@ -9,15 +9,15 @@ weights drift apart; here each has its own.
 from __future__ import annotations
 
 import copy
-import ctypes
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import mxnet as mx
 import numpy as np
-import numpy.typing as npt
+
+from harness.errors import ConfigError
+from harness.gluon.memory import Floats, Written, as_operators_read, memory_of
 
 _BLOCK = 1 << 15  # numbers that the host steps at a time, so that every pass finds them in the cache
 _MANY = 1 << 21  # weights for which an update is worth waiting for
@@ -73,7 +73,7 @@ class OnHost:
     """SGD on the CPU where every update is waited for: by NumPy, in the memory of weights, slots and gradients.
 
     MXNet's own kernel is not vectorised, and wakes the engine's threads: a twentieth of an iteration of LeNet, an
-    eighth of one of ResNet-18. The bits are the same.
+    eighth of one of ResNet-18. The bits are the same. No other thread may run the network meanwhile.
 
     Attributes:
         updaters: one, which holds the slots.
@@ -103,42 +103,67 @@ class OnHost:
                 that saves must be less than what this does.
         """
         text = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(text) if text.isdigit() else os.cpu_count() or 1
+        threads = int(text) if text.isdecimal() else os.cpu_count() or 1
         is_possible = type(optimizer) is mx.optimizer.SGD and all(one.list_ctx() == [mx.cpu()] for one in parameters)
         many = sum(int(np.prod(parameter.shape)) for parameter in parameters) >= _MANY
         return is_possible and threads <= _MAX_THREADS and (is_waited_for or many)
 
-    @np.errstate(all="ignore")  # what is not finite is the learner's to find
     def step(self, noise_seed: int | None, factor: float = 1.0) -> None:
-        """Step, once all pending work is done; SGD has no noise."""
-        mx.nd.waitall()
+        """Step, once nothing pending uses weights, slots and gradients; SGD has no noise.
+
+        Raises:
+            ConfigError: if a learning rate or a weight decay is not finite in float32.
+        """
         optimizer, indices = self._optimizer, list(range(len(self._parameters)))
+        weights = [parameter.data() for parameter in self._parameters]
+        slots = [self.updaters[0].states[index] for index in indices]
         optimizer._update_count(indices)
-        rates, decays = optimizer._get_lrs(indices), optimizer._get_wds(indices)
-        rescale, momentum = _as_operators_read(optimizer.rescale_grad), _as_operators_read(optimizer.momentum)
-        bound = _as_operators_read(optimizer.clip_gradient or -1.0)
-        for index, parameter in enumerate(self._parameters):
-            weights, gradients = _memory(parameter.data()), _memory(parameter.grad())
-            slot = self.updaters[0].states[index]
-            history = None if slot is None else _memory(slot)
-            lr, decay = np.float32(rates[index]), np.float32(rates[index]) * np.float32(decays[index])
-            for begin in range(0, weights.size, _BLOCK):
-                weight, gradient = weights[begin : begin + _BLOCK], gradients[begin : begin + _BLOCK]
-                step, term = self._room[:, : weight.size]
-                if history is not None and factor != 1:
-                    history[begin : begin + _BLOCK] *= np.float32(factor)
-                if history is not None and momentum > 0:
-                    step = history[begin : begin + _BLOCK]
-                    step *= momentum
-                else:  # at a momentum of 0 MXNet leaves the slot as it is
-                    step.fill(0)
-                step -= np.multiply(weight, decay, out=term)
-                if bound < 0:
-                    step -= np.multiply(gradient, lr * rescale, out=term)
-                else:
-                    np.clip(np.multiply(gradient, rescale, out=term), -bound, bound, out=term)
-                    step -= np.multiply(term, lr, out=term)
-                weight += step
+        rates = np.array(optimizer._get_lrs(indices), np.float32)
+        decays = np.array(optimizer._get_wds(indices), np.float32)
+        if not (np.isfinite(rates).all() and np.isfinite(decays).all()):
+            raise ConfigError(
+                f"learning rate {optimizer.learning_rate} or wd {optimizer.wd}: must be finite in float32"
+            )
+        written = Written([*weights, *(slot for slot in slots if slot is not None)])
+        with np.errstate(all="ignore"):  # what is not finite is the learner's to find
+            for index in indices:
+                slot = None if slots[index] is None else memory_of(slots[index])
+                gradient = memory_of(self._parameters[index].grad())
+                self._step_one(
+                    memory_of(weights[index]), gradient, slot, rates[index], decays[index], np.float32(factor)
+                )
+        written.tell()
+
+    def _step_one(
+        self,
+        weights: Floats,
+        gradients: Floats,
+        slots: Floats | None,
+        lr: np.float32,
+        wd: np.float32,
+        factor: np.float32,
+    ) -> None:
+        """`m = momentum m - lr wd w - lr rescale g; w = w + m`, rounded where MXNet rounds."""
+        optimizer = self._optimizer
+        rescale, momentum = as_operators_read(optimizer.rescale_grad), as_operators_read(optimizer.momentum)
+        bound = as_operators_read(optimizer.clip_gradient or -1.0)
+        for begin in range(0, weights.size, _BLOCK):
+            weight, gradient = weights[begin : begin + _BLOCK], gradients[begin : begin + _BLOCK]
+            step, term = self._room[:, : weight.size]
+            if slots is not None and factor != 1:
+                slots[begin : begin + _BLOCK] *= factor
+            if slots is not None and momentum > 0:
+                step = slots[begin : begin + _BLOCK]
+                step *= momentum
+            else:  # at a momentum of 0 MXNet leaves the slot as it is
+                step.fill(0)
+            step -= np.multiply(weight, lr * wd, out=term)
+            if bound < 0:
+                step -= np.multiply(gradient, lr * rescale, out=term)
+            else:
+                np.clip(np.multiply(gradient, rescale, out=term), -bound, bound, out=term)
+                step -= np.multiply(term, lr, out=term)
+            weight += step
 
     def take_weights(self) -> None:
         """Weights have been written to; nothing here keeps copies of them."""
@@ -207,33 +232,6 @@ def _multiply_slots(updaters: Sequence[Any], factor: float) -> None:
 
 def _is_sgd(optimizer: Any) -> bool:
     return type(optimizer).__name__ == "SGD"
-
-
-def _memory(array: Any) -> npt.NDArray[np.float32]:
-    """The memory of an array on `cpu(0)`, flat; one that oneDNN has laid out for itself is put back into plain layout.
-
-    Whoever writes to it has waited for all that MXNet was asked for; MXNet is not told.
-    """
-    address = ctypes.c_void_p()
-    mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(address)))
-    return _numbers_at(address.value or 0, array.size)
-
-
-@lru_cache(maxsize=1 << 12)
-def _numbers_at(address: int, count: int) -> npt.NDArray[np.float32]:
-    return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
-
-
-@lru_cache(maxsize=1 << 6)
-def _as_operators_read(value: float) -> np.float32:
-    """A number as MXNet's operators take it: they get it as text, and read every tenth one unit in the last place off.
-
-    Their reader is not to be had from Python, so it is read through an operator: `0 - value * 1`. Rates and decays go
-    another way, and are rounded rightly.
-    """
-    read = mx.nd.zeros((1,))
-    mx.nd.sgd_update(read, mx.nd.ones((1,)), lr=1.0, wd=0.0, rescale_grad=value, out=read)
-    return np.float32(-read.asnumpy()[0])
 
 
 def _prepare(updater: Any, parameters: Sequence[Any], ctx: Any, *, is_settled: bool) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
+from harness.errors import ConfigError
 from harness.gluon import Learner
+from harness.gluon.apply import Applier
 from harness.gluon.steppers import OnHost, OnWorkers
 from harness.gluon.sums import Sums
 
@@ -82,6 +84,15 @@ def test_a_weight_that_onednn_laid_out_for_itself_is_stepped_all_the_same():
         seen = net(mx.nd.ones((2, 16, 8, 8))).asnumpy()
         results[-1].append(seen.tobytes())
     assert results[0] == results[1]
+
+
+def test_a_momentum_without_buffers_and_a_rate_that_is_not_finite_are_refused():
+    trainable, _ = parameters()
+    plain = Applier(mx.optimizer.SGD(), trainable, is_waited_for=True)
+    with pytest.raises(ConfigError, match=r"momentum: 0\.9 for an optimizer that was built without"):
+        plain.step(1, 0.1, 0.9, 8.0)
+    with pytest.raises(ConfigError, match=r"learning rate 1e\+39.*must be finite"):
+        plain.step(1, 1e39, None, 8.0)
 
 
 def test_it_takes_the_place_of_sgd_on_one_cpu_where_that_pays(monkeypatch):

@@ -1,0 +1,62 @@
+"""The memory of MXNet's arrays on the CPU, read and written by NumPy; and numbers as MXNet's operators read them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+# any function of C that does nothing; the engine's threads need not wait for Python to call it
+_NOTHING = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p)
+
+
+class Written:
+    """Arrays on `cpu(0)` to whose memory NumPy writes; no other thread may use them meanwhile."""
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        """Wait until nothing pending reads or writes them."""
+        self._handles = (ctypes.c_void_p * len(arrays))(*(array.handle for array in arrays))
+        for handle in self._handles:
+            mx.base.check_call(mx.base._LIB.MXNDArrayWaitToWrite(ctypes.c_void_p(handle)))
+
+    def tell(self) -> None:
+        """Have the engine run a function that does nothing, and is said to write them.
+
+        An array then has a new version, as after a write by MXNet: by it an operator that keeps a copy of its weights
+        (oneDNN's RNN) knows that the copy is old.
+        """
+        cpu = (ctypes.c_int * 2)(1, 0)
+        push = mx.base._LIB.MXEnginePushSyncND
+        mx.base.check_call(push(_NOTHING, None, None, cpu, None, 0, self._handles, len(self._handles), None, 0, None))
+
+
+def memory_of(array: Any) -> Floats:
+    """The memory of an array on `cpu(0)`, flat; it waits for it, and for oneDNN to give up a layout of its own."""
+    address = ctypes.c_void_p()
+    array.wait_to_read()
+    mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(address)))
+    return _numbers_at(address.value or 0, array.size)
+
+
+@lru_cache(maxsize=1 << 12)
+def _numbers_at(address: int, count: int) -> Floats:
+    return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
+
+
+@lru_cache(maxsize=1 << 6)
+def as_operators_read(value: float) -> np.float32:
+    """A number as MXNet's operators take it: they get it as text, and read every tenth one unit in the last place off.
+
+    Their reader is not to be had from Python, so it is read through an operator: `0 - value * 1`. Rates and decays go
+    another way, and are rounded rightly.
+    """
+    read = mx.nd.zeros((1,))
+    mx.nd.sgd_update(read, mx.nd.ones((1,)), lr=1.0, wd=0.0, rescale_grad=value, out=read)
+    return np.float32(-read.asnumpy()[0])
