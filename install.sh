@@ -72,7 +72,7 @@ if ! compgen -G "$wheels/horovod-*.whl" >/dev/null; then
 fi
 pip install --quiet --quiet --no-deps --force-reinstall "$wheels"/horovod-*.whl
 extras=${cuda:-cpu}
-[ "$mpich" = 0 ] || extras+=,mpich
+if [ "$mpich" = 0 ]; then pip uninstall --quiet --quiet --yes mpich; else extras+=,mpich; fi
 [ "$dev" = 0 ] || extras+=,dev
 pip install --quiet --quiet --no-build-isolation --editable ".[$extras]"
 pip check >/dev/null || { pip check >&2 || true; die "the installed packages do not fit together"; }

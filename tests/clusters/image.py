@@ -172,7 +172,7 @@ def play(pods: Pods, expected: str) -> None:
 
 def main() -> None:
     require(buildah="buildah", debootstrap="debootstrap", ip="iproute2", nsenter="util-linux")
-    _, job = yaml.safe_load_all((ROOT / "launch/kubernetes/mpijob.yaml").read_text())
+    job = yaml.safe_load((ROOT / "launch/kubernetes/mpijob.yaml").read_text())
     with workplace() as (builder, folder):
         command = "launch/train.py --emulate-np 2 --set threads_per_rank=1"
         expected = digest(run([sys.executable, *shlex.split(command), "--set", f"output={folder}/here"]))

@@ -1,4 +1,4 @@
-"""The MPIJob manifest against the schema that the MPI Operator publishes: `python tests/clusters/kubernetes.py`.
+"""The manifests against the schema that the MPI Operator publishes: `python tests/clusters/kubernetes.py`.
 
 Kubernetes drops fields that it does not know without a word, so here they are refused. Needs neither root nor a
 cluster; the schema is downloaded, or read from `--crd FILE`.
@@ -16,7 +16,7 @@ import jsonschema
 import yaml
 from stage import ROOT, check
 
-MANIFEST = ROOT / "launch/kubernetes/mpijob.yaml"
+MANIFESTS = ROOT / "launch/kubernetes"
 RELEASE = "v0.8.0"
 CRD = f"https://raw.githubusercontent.com/kubeflow/mpi-operator/{RELEASE}/manifests/base/kubeflow.org_mpijobs.yaml"
 LAUNCHER = ("spec", "mpiReplicaSpecs", "Launcher")
@@ -52,11 +52,15 @@ def read_schema(path: Path | None) -> dict[str, Any]:
     return strict(next(v["schema"]["openAPIV3Schema"] for v in versions if v["name"] == "v2beta1"))
 
 
+def of_pod(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a pod's specification."""
+    replica = schema["properties"]["spec"]["properties"]["mpiReplicaSpecs"]["additionalProperties"]
+    return replica["properties"]["template"]["properties"]["spec"]
+
+
 def of_claim(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a volume claim's specification, which stands inside that of a pod."""
-    replica = schema["properties"]["spec"]["properties"]["mpiReplicaSpecs"]["additionalProperties"]
-    pod = replica["properties"]["template"]["properties"]["spec"]
-    ephemeral = pod["properties"]["volumes"]["items"]["properties"]["ephemeral"]
+    ephemeral = of_pod(schema)["properties"]["volumes"]["items"]["properties"]["ephemeral"]
     return ephemeral["properties"]["volumeClaimTemplate"]["properties"]["spec"]
 
 
@@ -77,8 +81,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--crd", type=Path, metavar="FILE", help=f"instead of {CRD}")
     schema = read_schema(parser.parse_args().crd)
-    claim, job = yaml.safe_load_all(MANIFEST.read_text(encoding="utf-8"))
-    for name, value, part in (("MPIJob", job, schema), ("volume claim", claim["spec"], of_claim(schema))):
+    job, claim, reader = (
+        yaml.safe_load((MANIFESTS / f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("mpijob", "runs", "reader")
+    )
+    parts = {"MPIJob": (job, schema), "volume claim": (claim["spec"], of_claim(schema))}
+    parts["reader"] = (reader["spec"], of_pod(schema))
+    for name, (value, part) in parts.items():
         found = mistakes(value, part)
         check(f"the {name} fits the schema of v2beta1, every field of it" + "".join(f"\n{m}" for m in found), not found)
     for place, (value, said) in FAULTS.items():
