@@ -17,30 +17,23 @@ Floats = npt.NDArray[np.float32]
 _NOTHING = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p)
 
 
-class Written:
-    """Arrays on `cpu(0)` to whose memory NumPy writes; no other thread may use them meanwhile."""
+def tell_written(arrays: Sequence[Any]) -> None:
+    """Tell MXNet that NumPy has written to the memory of arrays on `cpu(0)`.
 
-    def __init__(self, arrays: Sequence[Any]) -> None:
-        """Wait until nothing pending reads or writes them."""
-        self._handles = (ctypes.c_void_p * len(arrays))(*(array.handle for array in arrays))
-        for handle in self._handles:
-            mx.base.check_call(mx.base._LIB.MXNDArrayWaitToWrite(ctypes.c_void_p(handle)))
-
-    def tell(self) -> None:
-        """Have the engine run a function that does nothing, and is said to write them.
-
-        An array then has a new version, as after a write by MXNet: by it an operator that keeps a copy of its weights
-        (oneDNN's RNN) knows that the copy is old.
-        """
-        cpu = (ctypes.c_int * 2)(1, 0)
-        push = mx.base._LIB.MXEnginePushSyncND
-        mx.base.check_call(push(_NOTHING, None, None, cpu, None, 0, self._handles, len(self._handles), None, 0, None))
+    The engine runs a function that does nothing and is said to write them. An array then has a new version, as after a
+    write by MXNet: by it an operator that keeps a copy of its weights (oneDNN's RNN) knows that the copy is old.
+    """
+    cpu, handles = (ctypes.c_int * 2)(1, 0), (ctypes.c_void_p * len(arrays))(*(array.handle for array in arrays))
+    push = mx.base._LIB.MXEnginePushSyncND
+    mx.base.check_call(push(_NOTHING, None, None, cpu, None, 0, handles, len(arrays), None, 0, None))
 
 
 def memory_of(array: Any) -> Floats:
-    """The memory of an array on `cpu(0)`, flat; it waits for it, and for oneDNN to give up a layout of its own."""
+    """The memory of an array on `cpu(0)`, flat; oneDNN has to give up a layout of its own for it.
+
+    Who writes there has waited for all pending work, and tells what was written; no other thread may use the array.
+    """
     address = ctypes.c_void_p()
-    array.wait_to_read()
     mx.base.check_call(mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(address)))
     return _numbers_at(address.value or 0, array.size)
 

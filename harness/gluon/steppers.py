@@ -17,7 +17,7 @@ import mxnet as mx
 import numpy as np
 
 from harness.errors import ConfigError
-from harness.gluon.memory import Floats, Written, as_operators_read, memory_of
+from harness.gluon.memory import Floats, as_operators_read, memory_of, tell_written
 
 _BLOCK = 1 << 15  # numbers that the host steps at a time, so that every pass finds them in the cache
 _MANY = 1 << 21  # weights for which an update is worth waiting for
@@ -109,7 +109,7 @@ class OnHost:
         return is_possible and threads <= _MAX_THREADS and (is_waited_for or many)
 
     def step(self, noise_seed: int | None, factor: float = 1.0) -> None:
-        """Step, once nothing pending uses weights, slots and gradients; SGD has no noise.
+        """Step, once all pending work is done; SGD has no noise.
 
         Raises:
             ConfigError: if a learning rate or a weight decay is not finite in float32.
@@ -124,7 +124,7 @@ class OnHost:
             raise ConfigError(
                 f"learning rate {optimizer.learning_rate} or wd {optimizer.wd}: must be finite in float32"
             )
-        written = Written([*weights, *(slot for slot in slots if slot is not None)])
+        mx.nd.waitall()
         with np.errstate(all="ignore"):  # what is not finite is the learner's to find
             for index in indices:
                 slot = None if slots[index] is None else memory_of(slots[index])
@@ -132,7 +132,7 @@ class OnHost:
                 self._step_one(
                     memory_of(weights[index]), gradient, slot, rates[index], decays[index], np.float32(factor)
                 )
-        written.tell()
+        tell_written([*weights, *(slot for slot in slots if slot is not None)])
 
     def _step_one(
         self,
