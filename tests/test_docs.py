@@ -161,11 +161,11 @@ def check(words: list[str]) -> None:
 
 
 def check_batch(arguments: list[str]) -> None:
-    """What precedes a batch script overrides one of its lines; what follows it is for launch/train.py."""
+    """What precedes a batch script overrides one of its lines, or spreads it out; what follows is for launch/train.py."""
     place = next(place for place, word in enumerate(arguments) if not word.startswith("-"))
     lines = re.findall(r"^#SBATCH (--[\w-]+)", (ROOT / arguments[place]).read_text(encoding="utf-8"), re.MULTILINE)
     for option in arguments[:place]:
-        assert option.partition("=")[0] in lines, f"{arguments[place]} has no {option}"
+        assert option.partition("=")[0] in [*lines, "--nodes"], f"{arguments[place]} has no {option}"
     check_arguments(ROOT / "launch/train.py", arguments[place + 1 :])
 
 

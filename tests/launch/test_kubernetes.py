@@ -14,7 +14,10 @@ from harness.config import load_config
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("Dockerfile", "Dockerfile.gpu")}
-CLAIM, JOB = yaml.safe_load_all((ROOT / "launch/kubernetes/mpijob.yaml").read_text(encoding="utf-8"))
+JOB, CLAIM, READER = (
+    yaml.safe_load((ROOT / f"launch/kubernetes/{name}.yaml").read_text(encoding="utf-8"))
+    for name in ("mpijob", "runs", "reader")
+)
 PODS = {name: replica["template"]["spec"] for name, replica in JOB["spec"]["mpiReplicaSpecs"].items()}
 CONTAINERS = {name: pod["containers"][0] for name, pod in PODS.items()}
 
@@ -52,6 +55,16 @@ def test_the_volume_of_runs_is_where_rank_0_writes():
     options = parse(CONTAINERS["Launcher"]["args"][3:])
     [workdir] = {instructions(text, "WORKDIR")[-1] for text in DOCKERFILES.values()}
     assert mount["mountPath"] == f"{workdir}/{load_config(ROOT / options.config, options.set).output}"
+
+
+def test_the_reader_sees_the_volume_as_the_same_user():
+    assert READER["spec"]["volumes"] == PODS["Launcher"]["volumes"]
+    assert READER["spec"]["securityContext"] == PODS["Launcher"]["securityContext"]
+    [container] = READER["spec"]["containers"]
+    assert container["image"] == CONTAINERS["Launcher"]["image"]
+    [mount] = container["volumeMounts"]
+    guide = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
+    assert f"kubectl cp {READER['metadata']['name']}:{mount['mountPath']} ./runs" in guide
 
 
 def test_what_fails_is_started_again():
