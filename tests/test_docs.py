@@ -161,7 +161,7 @@ def check(words: list[str]) -> None:
 
 
 def check_batch(arguments: list[str]) -> None:
-    """What precedes a batch script overrides one of its lines, or spreads it out; what follows is for launch/train.py."""
+    """What precedes a batch script overrides one of its lines or spreads it out; what follows is launch/train.py's."""
     place = next(place for place, word in enumerate(arguments) if not word.startswith("-"))
     lines = re.findall(r"^#SBATCH (--[\w-]+)", (ROOT / arguments[place]).read_text(encoding="utf-8"), re.MULTILINE)
     for option in arguments[:place]:
