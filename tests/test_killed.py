@@ -18,7 +18,7 @@ from tests.conftest import launched_by
 
 ROOT = Path(__file__).parents[1]
 THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
-KILLS = 20 if THOROUGH else 4
+KILLS = 20 if THOROUGH else 6
 NETWORK = (
     "network={name: cnn, params: {channels: [8, 16], hidden: 32, dropout: 0.3, batch_norm: true}}",
     "data.augment={pad_crop: 1, flip: true, mean: [0.3], std: [0.4]}",
