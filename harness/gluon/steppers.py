@@ -1,21 +1,20 @@
 """Where the optimizer lives: beside the weights on every device, on the host, or in a Gluon kvstore.
 
 Devices and stores step MXNet's own updaters, which are what a `gluon.Trainer` steps; the host has their bits. Several
-devices of a Trainer share one optimizer
-object, and what it counts by itself (Nadam's `m_schedule`) then advances once for each device, so that the devices'
-weights drift apart; here each has its own.
+devices of a Trainer share one optimizer object, and what it counts by itself (Nadam's `m_schedule`) then advances once
+for each device, so that the devices' weights drift apart; here each has its own.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 
+from harness.comm.launcher import Launch, count_threads
 from harness.errors import ConfigError
 from harness.gluon.memory import Floats, as_operators_read, memory_of, tell_written
 
@@ -102,11 +101,9 @@ class OnHost:
             is_waited_for: whether every update is waited for anyway. Elsewhere Python runs ahead of an update, and what
                 that saves must be less than what this does.
         """
-        text = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(text) if text.isdecimal() else os.cpu_count() or 1
         is_possible = type(optimizer) is mx.optimizer.SGD and all(one.list_ctx() == [mx.cpu()] for one in parameters)
         many = sum(int(np.prod(parameter.shape)) for parameter in parameters) >= _MANY
-        return is_possible and threads <= _MAX_THREADS and (is_waited_for or many)
+        return is_possible and count_threads("auto", Launch()) <= _MAX_THREADS and (is_waited_for or many)
 
     def step(self, noise_seed: int | None, factor: float = 1.0) -> None:
         """Step, once all pending work is done; SGD has no noise.
