@@ -45,10 +45,10 @@ def _numbers_at(address: int, count: int) -> Floats:
 
 @lru_cache(maxsize=1 << 6)
 def as_operators_read(value: float) -> np.float32:
-    """A number as MXNet's operators take it: they get it as text, and read every tenth one unit in the last place off.
+    """A number as MXNet's operators take it: as text, and below 1e-4 they read every third one unit off.
 
-    Their reader is not to be had from Python, so it is read through an operator: `0 - value * 1`. Rates and decays go
-    another way, and are rounded rightly.
+    1 / samples is so small from 10,000 samples on. Their reader is not to be had from Python, so it is asked through an
+    operator: `0 - value * 1`. Rates and decays go another way, and are rounded rightly.
     """
     read = mx.nd.zeros((1,))
     mx.nd.sgd_update(read, mx.nd.ones((1,)), lr=1.0, wd=0.0, rescale_grad=value, out=read)

@@ -11,12 +11,14 @@ from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
 from harness.gluon import Learner
 from harness.gluon.apply import Applier
+from harness.gluon.memory import as_operators_read
 from harness.gluon.steppers import OnHost, OnWorkers
 from harness.gluon.sums import Sums
 
 RANDOM = np.random.default_rng(1)
 DATA, LABEL = RANDOM.normal(size=(10, 8, 1100)).astype("f"), RANDOM.integers(0, 3, (10, 8)).astype("f")
 SHAPES = {"conv": (20, 3, 5, 5), "bias": (7,), "large": (300, 301), "one": (1,)}
+MISREAD = 1 / 10001  # which MXNet's operators read one unit in the last place off
 TINY = np.float32(1e-45)  # the smallest number above 0
 
 
@@ -37,7 +39,7 @@ def history(stepper, trainable, sums, momenta, gradients):
     found = []
     for i, momentum in enumerate(momenta):
         updater.optimizer.set_learning_rate(0.1 / (i + 3))
-        updater.optimizer.rescale_grad = 1 / (7.3 + i)  # most of which MXNet reads one unit off
+        updater.optimizer.rescale_grad = 1 / (7.3 + i) if i % 2 else MISREAD
         updater.optimizer.momentum = momentum
         sums.gradients[:] = mx.nd.array(gradients[i])
         stepper.step(None, factor=1.0 if i % 2 or not momenta[0] else 1.1 - i / 9)
@@ -84,6 +86,11 @@ def test_a_weight_that_onednn_laid_out_for_itself_is_stepped_all_the_same():
         seen = net(mx.nd.ones((2, 16, 8, 8))).asnumpy()
         results[-1].append(seen.tobytes())
     assert results[0] == results[1]
+
+
+def test_numbers_are_read_as_operators_read_them():
+    assert as_operators_read(0.125) == 0.125
+    assert as_operators_read(MISREAD) != np.float32(MISREAD)
 
 
 def test_a_momentum_without_buffers_and_a_rate_that_is_not_finite_are_refused():
