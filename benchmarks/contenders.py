@@ -107,7 +107,7 @@ def dataloader(network: str) -> Callable[[], None]:
     return step
 
 
-def computing(network: str) -> Callable[[], None]:
+def computing(network: str, updating: bool = True) -> Callable[[], None]:
     """The arithmetic alone: one batch that lies on the device, over and over, and nothing is read."""
     mx, net, loss = _gluon(network)
     trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01, "momentum": 0.9})
@@ -118,11 +118,17 @@ def computing(network: str) -> Callable[[], None]:
         with mx.autograd.record():
             losses = loss(net(data), label)
         losses.backward()
-        trainer.step(len(data))
+        if updating:
+            trainer.step(len(data))
         last.append(losses)
         last.pop(0).wait_to_read()  # so that no more than one iteration is under way
 
     return step
+
+
+def gradients(network: str) -> Callable[[], None]:
+    """Forward and backward alone, without an update: what no loop that has MXNet compute can be faster than."""
+    return computing(network, updating=False)
 
 
 def horovod(network: str) -> Callable[[], None]:
@@ -220,14 +226,15 @@ def _torch_resnet():
 def main() -> None:
     """Run one loop, and say how fast it was."""
     name, network, iterations = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    loops = {"gluon": gluon, "dataloader": dataloader, "computing": computing, "horovod": horovod, "torch": torch}
+    loops = {"gluon": gluon, "dataloader": dataloader, "computing": computing, "gradients": gradients}
+    loops |= {"horovod": horovod, "torch": torch}
     step = loops[name](network)
     rates, each = [], iterations // WINDOWS
     for window in range(WINDOWS):
         started = time.perf_counter()
         for _ in range(each):
             step()
-        if name in ("dataloader", "computing", "horovod"):
+        if name in ("dataloader", "computing", "gradients", "horovod"):
             import mxnet as mx
 
             mx.nd.waitall()
