@@ -107,7 +107,7 @@ def dataloader(network: str) -> Callable[[], None]:
     return step
 
 
-def computing(network: str, updating: bool = True) -> Callable[[], None]:
+def computing(network: str) -> Callable[[], None]:
     """The arithmetic alone: one batch that lies on the device, over and over, and nothing is read."""
     mx, net, loss = _gluon(network)
     trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01, "momentum": 0.9})
@@ -118,17 +118,34 @@ def computing(network: str, updating: bool = True) -> Callable[[], None]:
         with mx.autograd.record():
             losses = loss(net(data), label)
         losses.backward()
-        if updating:
-            trainer.step(len(data))
+        trainer.step(len(data))
         last.append(losses)
         last.pop(0).wait_to_read()  # so that no more than one iteration is under way
 
     return step
 
 
-def gradients(network: str) -> Callable[[], None]:
-    """Forward and backward alone, without an update: what no loop that has MXNet compute can be faster than."""
-    return computing(network, updating=False)
+def summing(network: str) -> Callable[[], None]:
+    """Forward, backward and the sum over ranks, with one batch: no check and no step.
+
+    What no loop can be faster than whose network MXNet computes and whose ranks are summed by the fold.
+    """
+    from harness.comm import connect
+    from harness.gluon.sums import Sums
+
+    world = connect("mpi")
+    mx, net, loss = _gluon(network)
+    parameters = {p.name: p for p in net.collect_params().values() if p.grad_req != "null"}
+    sums = Sums(parameters, [], mx.cpu())
+    data, label = (mx.nd.array(array) for array in next(batches(network)))
+
+    def step() -> None:
+        with mx.autograd.record():
+            losses = loss(net(data), label)
+        losses.backward()
+        world.sum_buffer(sums.buffer, "update")
+
+    return step
 
 
 def horovod(network: str) -> Callable[[], None]:
@@ -226,7 +243,7 @@ def _torch_resnet():
 def main() -> None:
     """Run one loop, and say how fast it was."""
     name, network, iterations = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    loops = {"gluon": gluon, "dataloader": dataloader, "computing": computing, "gradients": gradients}
+    loops = {"gluon": gluon, "dataloader": dataloader, "computing": computing, "summing": summing}
     loops |= {"horovod": horovod, "torch": torch}
     step = loops[name](network)
     rates, each = [], iterations // WINDOWS
@@ -234,7 +251,7 @@ def main() -> None:
         started = time.perf_counter()
         for _ in range(each):
             step()
-        if name in ("dataloader", "computing", "gradients", "horovod"):
+        if name in ("dataloader", "computing", "horovod"):
             import mxnet as mx
 
             mx.nd.waitall()

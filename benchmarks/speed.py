@@ -79,7 +79,7 @@ def contenders(np: str) -> dict[str, list[str]]:
         "harness, horovodrun": harness(horovodrun),
         "hvd.DistributedTrainer": loop("horovod", horovodrun),
         "never talking": loop("gluon", mpirun),
-        "no update": loop("gradients", mpirun),
+        "no step": loop("summing", mpirun),
     }
     if importlib.util.find_spec("torch") is not None:
         run = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={np}"]
