@@ -126,22 +126,24 @@ def computing(network: str) -> Callable[[], None]:
 
 
 def summing(network: str) -> Callable[[], None]:
-    """Forward, backward and the sum over ranks, with one batch: no check and no step.
+    """Forward, backward and the sum over ranks as in the harness, with one batch: no input, no check and no step.
 
-    What is left to gain by a faster check and step; faster than this is but who calls MXNet or sums in a faster way.
+    A floor: who trains is slower than this, unless MXNet's operators or the sum become faster.
     """
     from harness.comm import connect
-    from harness.gluon.shards import parameters_of
+    from harness.gluon.shards import Forward, Graph, parameters_of
     from harness.gluon.sums import Sums
 
     world = connect("mpi")
     mx, net, loss = _gluon(network)
-    sums = Sums({name: p for name, p in parameters_of(net).items() if p.grad_req != "null"}, [], mx.cpu())
+    parameters = parameters_of(net)
+    sums = Sums({name: p for name, p in parameters.items() if p.grad_req != "null"}, [], mx.cpu())
+    forward = Forward(net, loss, Graph(net, parameters, loss), hybridize=True)
     data, label = (mx.nd.array(array) for array in next(batches(network)))
 
     def step() -> None:
         with mx.autograd.record():
-            losses = loss(net(data), label)
+            losses, _ = forward.losses(data, label)
         losses.backward()
         world.sum_buffer(sums.buffer, "update")
 

@@ -29,6 +29,7 @@ class Graph:
     Attributes:
         random: whether it draws random numbers, so that every shard has to be seeded (1.3 ms on a CPU).
         opaque: whether it has code that no graph shows, which may draw from NumPy as well.
+        nested: whether it has graphs inside it, as loops and conditions do.
         statistics: full names of the parameters that a training forward changes, such as running means.
     """
 
@@ -41,9 +42,9 @@ class Graph:
             parameters: its parameters by structural name.
         """
         symbol = _trace(net)
-        self.opaque = False
+        self.opaque = self.nested = False
         if symbol is None:
-            self.random = self.opaque = True
+            self.random = self.opaque = self.nested = True
             self.statistics = {
                 p.name
                 for name, p in parameters.items()
@@ -53,6 +54,7 @@ class Graph:
         traced = _trace_loss(loss, symbol)
         nodes = [] if traced is None else json.loads(traced.tojson())["nodes"]
         self.opaque = traced is None or any("custom" in node["op"].lower() for node in nodes)
+        self.nested = traced is None or any("subgraphs" in node for node in nodes)
         self.random = self.opaque or any(_is_random(node) for node in nodes)
         self.statistics = set(symbol.list_auxiliary_states())
 
@@ -74,14 +76,15 @@ class Forward:
         self._whole: Any = None
         if not hybridize or not isinstance(net, mx.gluon.HybridBlock):
             return
-        # static_shape would let running statistics be read before they are written
         net.hybridize(static_alloc=True)
         # a user's loss, or `forward` in place of `hybrid_forward`, is Python that may do another thing at each call
         fixed = type(loss).__module__ == mx.gluon.loss.__name__ and type(net).forward is mx.gluon.HybridBlock.forward
         if fixed and not graph.opaque:  # one call saves Python a fiftieth of an iteration of LeNet
             self._whole = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._separately(inputs, labels))
             self._whole.register_child(net)
-            self._whole.hybridize(static_alloc=True)
+            # static_shape asks less of the engine: a sixteenth of an iteration of `mlp`. But loops then have no
+            # gradient, and running statistics are written without the engine's knowledge, so that reads do not wait
+            self._whole.hybridize(static_alloc=True, static_shape=not (graph.nested or graph.statistics))
 
     def losses(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
         """The samples' losses and their sum `(1,)`."""

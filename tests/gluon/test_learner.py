@@ -271,13 +271,74 @@ def test_a_pickle_is_no_params_file(tmp_path):
         learner_of(dealt(4), 1).load_weights(str(path))
 
 
-def test_hybridized_and_imperative_agree_to_the_bit():
+class Looping(nn.HybridBlock):
+    """Adds up the rows of its samples in a loop of MXNet's."""
+
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.row, self.last = nn.Dense(6, flatten=False), nn.Dense(3)
+
+    def hybrid_forward(self, F, data):
+        rows = F.transpose(self.row(data.reshape((0, 8, 4))), axes=(1, 0, 2))
+        begin = F.zeros_like(F.slice_axis(rows, axis=0, begin=0, end=1).reshape((-3, 0)))
+        states = F.contrib.foreach(lambda row, state: (row, F.tanh(row + state)), rows, begin)[1]
+        return self.last(states)
+
+
+class Recurrent(nn.HybridBlock):
+    """An LSTM over the rows of its samples."""
+
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.lstm, self.last = mx.gluon.rnn.LSTM(6, 2, "NTC", dropout=0.2), nn.Dense(3)
+
+    def hybrid_forward(self, F, data):
+        return self.last(self.lstm(data.reshape((0, 8, 4))))
+
+
+def initialised(kind):
+    net = kind()
+    mx.random.seed(3)
+    net.initialize(mx.init.Xavier())
+    return net
+
+
+def frozen():
+    net = small_net(batch_norm=False)
+    net[0].weight.grad_req = "null"
+    return net
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: small_net(dropout=0.3),
+        lambda: small_net(batch_norm=False, dropout=0.3),
+        lambda: initialised(Looping),
+        lambda: initialised(Recurrent),
+        frozen,
+    ],
+    ids=["batch norm", "dropout", "loop", "lstm", "frozen"],
+)
+def test_hybridized_and_imperative_agree_to_the_bit(make):
     digests = set()
+    streams = [dealt(4, 4), dealt(4, 1), dealt(3, 0), dealt(4, 4), dealt(64, 0)]
     for hybridize in (True, False):
-        learner = learner_of(dealt(4, 4), 2, net=small_net(dropout=0.3), hybridize=hybridize)
-        for t in range(1, 6):
+        learner = learner_of(
+            lambda t: streams[t % 5](t), 2, net=make(), hybridize=hybridize, optimizer=mx.optimizer.SGD(momentum=0.9)
+        )
+        found = []
+        for t in range(1, 13):
             learner.iteration(t, 0.1)
-        digests.add(learner.digest())
+            found.append(learner.digest())
+            if t == 6:
+                state = learner.snapshot()
+                learner.predict(DATA[:2], LABEL[:2])
+            if t == 9:
+                learner.restore(state)
+        digests.add(tuple(found))
     assert len(digests) == 1
 
 
