@@ -29,7 +29,7 @@ class Graph:
     Attributes:
         random: whether it draws random numbers, so that every shard has to be seeded (1.3 ms on a CPU).
         opaque: whether it has code that no graph shows, which may draw from NumPy as well.
-        nested: whether it has graphs inside it, as loops and conditions do.
+        nested: whether graphs are seen inside it, as loops and conditions have them.
         statistics: full names of the parameters that a training forward changes, such as running means.
     """
 
@@ -44,7 +44,7 @@ class Graph:
         symbol = _trace(net)
         self.opaque = self.nested = False
         if symbol is None:
-            self.random = self.opaque = self.nested = True
+            self.random = self.opaque = True
             self.statistics = {
                 p.name
                 for name, p in parameters.items()
@@ -54,7 +54,7 @@ class Graph:
         traced = _trace_loss(loss, symbol)
         nodes = [] if traced is None else json.loads(traced.tojson())["nodes"]
         self.opaque = traced is None or any("custom" in node["op"].lower() for node in nodes)
-        self.nested = traced is None or any("subgraphs" in node for node in nodes)
+        self.nested = any("subgraphs" in node for node in nodes)
         self.random = self.opaque or any(_is_random(node) for node in nodes)
         self.statistics = set(symbol.list_auxiliary_states())
 
