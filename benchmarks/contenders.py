@@ -1,7 +1,7 @@
 """The loops that the harness is measured against, each as people write it; run by `speed.py`.
 
-`python contenders.py LOOP NETWORK ITERATIONS` trains on random numbers that lie in memory and prints the images a
-second of each window of iterations after the first, as JSON; under a launcher one line for every rank.
+`python contenders.py LOOP NETWORK ITERATIONS EVERY FOLDER` trains on random numbers that lie in memory, and after EVERY
+iterations writes a line to a file of its own process: the iteration and the time, as the harness does in its metrics.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-WINDOWS = 4
 SHAPES = {"lenet": ((1, 28, 28), 64), "mnist_cnn": ((1, 28, 28), 64), "resnet18_v2": ((3, 32, 32), 32)}
 SAMPLES = 4096
 
@@ -243,24 +243,16 @@ def _torch_resnet():
 
 
 def main() -> None:
-    """Run one loop, and say how fast it was."""
-    name, network, iterations = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    """Run one loop, and say how far it is."""
+    name, network, iterations, every, folder = sys.argv[1:]
     loops = {"gluon": gluon, "dataloader": dataloader, "computing": computing, "summing": summing}
     loops |= {"horovod": horovod, "torch": torch}
     step = loops[name](network)
-    rates, each = [], iterations // WINDOWS
-    for window in range(WINDOWS):
-        started = time.perf_counter()
-        for _ in range(each):
+    with Path(folder, f"rank-{os.getpid()}.jsonl").open("w", buffering=1) as marks:
+        for t in range(1, int(iterations) + 1):
             step()
-        if name in ("dataloader", "computing", "horovod"):
-            import mxnet as mx
-
-            mx.nd.waitall()
-        if window:
-            rates.append(each * SHAPES[network][1] / (time.perf_counter() - started))
-    sys.stdout.write(f"RATES {json.dumps(rates)}\n")  # in one piece: other processes write to the same pipe
-    sys.stdout.flush()
+            if t % int(every) == 0:
+                marks.write(json.dumps({"iteration": t, "time": round(time.time(), 3)}) + "\n")
     if name == "torch":
         import torch.distributed as dist
 

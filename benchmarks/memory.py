@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from contenders import SHAPES
-from speed import BIN, ITERATIONS, harness, loop, prepared
+from speed import BIN, MARKS, Contender, harness, loop, prepared
 
 PEAK = """
 import resource, subprocess, sys
@@ -26,13 +26,12 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
-def peak_mb(command: list[str], network: str) -> float:
+def peak_mb(contender: Contender, network: str) -> float:
     """The largest process of a job."""
-    iterations = ITERATIONS[network] // 4
     with tempfile.TemporaryDirectory() as folder:
-        job = prepared(command, network, "in_memory", folder, iterations)
-        job["args"] = [sys.executable, "-c", PEAK, *job["args"]]
-        done = subprocess.run(**job)
+        command, environ = prepared(contender, network, "in_memory", folder, iterations=3 * MARKS[network])
+        run = [sys.executable, "-c", PEAK, *command]
+        done = subprocess.run(run, env=environ, capture_output=True, text=True, timeout=900)
     if done.returncode:
         raise SystemExit(done.stderr)
     return int(done.stdout) * 1024 / 1e6
@@ -65,20 +64,20 @@ def table(found: dict[str, dict[str, float]]) -> list[str]:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["lenet", "resnet18_v2"], choices=ITERATIONS)
+    parser.add_argument("--networks", nargs="+", default=["lenet", "resnet18_v2"], choices=MARKS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    commands = {
-        "bare Gluon": loop("gluon", []),
-        "harness": harness([]),
-        "harness, 2 ranks": harness([str(BIN / "mpirun"), "-np", "2"]),
+    contenders = {
+        "bare Gluon": Contender(loop("gluon", [])),
+        "harness": Contender(harness([])),
+        "harness, 2 ranks": Contender(harness([str(BIN / "mpirun"), "-np", "2"]), 2),
     }
     found = {}
     for network in options.networks:
         peaks = {
-            name: statistics.median(peak_mb(command, network) for _ in range(options.rounds))
-            for name, command in commands.items()
+            name: statistics.median(peak_mb(contender, network) for _ in range(options.rounds))
+            for name, contender in contenders.items()
         }
         found[network] = {**peaks, "allowed": peaks["bare Gluon"] + 80 + 2 * gradients_mb(network)}
     print("\n".join(table(found)))

@@ -2,9 +2,11 @@
 """How fast the harness trains, against the loops that people write: interleaved runs, medians, quartiles, ratios.
 
 Every contender is a job of its own, started by its own launcher, on float32 arrays that lie in memory (`pipeline`: on
-bytes that are shuffled and normalised; `crowd`: more and more ranks on the same cores). The first quarter of its
-iterations warms up; its speed is the median of the other three, summed over its processes. In every round each
-contender runs once, in another order; a ratio is taken within a round, and what counts is its lower quartile.
+bytes that are shuffled and normalised; `crowd`: more and more ranks on the same cores). In every round each contender
+is started once and stopped (SIGSTOP) as soon as it has warmed up. Then they go on by turns, two seconds each and in
+another order every time, because a shared machine may be a tenth faster or slower half a minute later. The speed of a
+run is the median of its turns, summed over its processes; a ratio is taken within a round, and what counts is its
+lower quartile.
 
     python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|pipeline|crowd] [--rounds 15]
 """
@@ -16,24 +18,37 @@ import importlib.util
 import json
 import os
 import random
-import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+import uuid
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from contenders import SHAPES, WINDOWS
+from contenders import SHAPES
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-ITERATIONS = {"lenet": 240, "mnist_cnn": 480, "resnet18_v2": 40}
+MARKS = {"lenet": 20, "mnist_cnn": 40, "resnet18_v2": 4}  # iterations of all ranks between two marks of a run
+WARM_UP, TURNS, TURN_S, PATIENCE_S = 4, 8, 1.5, 300.0  # marks; seconds
+FOR_EVER = 1_000_000
+
+
+class Contender(NamedTuple):
+    """A job: its command, with places for what changes from run to run, and how many ranks it starts."""
+
+    command: list[str]
+    ranks: int = 1
 
 
 def loop(name: str, launcher: list[str]) -> list[str]:
     """The command of one of the usual loops."""
-    return [*launcher, sys.executable, str(ROOT / "benchmarks/contenders.py"), name, "{network}", "{iterations}"]
+    words = [name, "{network}", "{iterations}", "{every}", "{folder}"]
+    return [*launcher, sys.executable, str(ROOT / "benchmarks/contenders.py"), *words]
 
 
 def harness(launcher: list[str], *settings: str) -> list[str]:
@@ -45,7 +60,7 @@ def harness(launcher: list[str], *settings: str) -> list[str]:
         "network={{name: {network}}}",
         "batch.size={size}",
         "train={{iterations: {iterations}}}",
-        "log.every={window}it",
+        "log.every={every}it",
         "checkpoint={{every: null}}",
         "evaluation.every=null",
         "optimizer={{name: sgd, params: {{momentum: 0.9}}}}",
@@ -60,19 +75,22 @@ def harness(launcher: list[str], *settings: str) -> list[str]:
     ]
 
 
-def contenders(np: str) -> dict[str, list[str]]:
-    """Commands by name; the first is the one that the others are compared with."""
+def contenders(np: str) -> dict[str, Contender]:
+    """Jobs by name; the first is the one that the others are compared with."""
     if np == "pipeline":
         normalised = "data.augment={{mean: [0.5], std: [0.25]}}"
         return {
-            "harness": harness([], normalised),
-            "DataLoader": loop("dataloader", []),
-            "arithmetic alone": loop("computing", []),
+            "harness": Contender(harness([], normalised)),
+            "DataLoader": Contender(loop("dataloader", [])),
+            "arithmetic alone": Contender(loop("computing", [])),
         }
     if np == "crowd":
-        return {f"harness, {ranks} ranks": harness([str(BIN / "mpirun"), "-np", ranks]) for ranks in ("8", "2")}
+        return {
+            f"harness, {ranks} ranks": Contender(harness([str(BIN / "mpirun"), "-np", str(ranks)]), ranks)
+            for ranks in (8, 2)
+        }
     if np == "1":
-        return {"harness": harness([]), "bare Gluon": loop("gluon", [])}
+        return {"harness": Contender(harness([])), "bare Gluon": Contender(loop("gluon", []))}
     mpirun, horovodrun = [[str(BIN / name), "-np", np] for name in ("mpirun", "horovodrun")]
     found = {
         "harness, mpirun": harness(mpirun),
@@ -84,54 +102,142 @@ def contenders(np: str) -> dict[str, list[str]]:
     if importlib.util.find_spec("torch") is not None:
         run = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={np}"]
         found["PyTorch DDP"] = [*run, *loop("torch", [])[1:]]
-    return found
+    return {name: Contender(command, int(np)) for name, command in found.items()}
 
 
-def prepared(command: list[str], network: str, data: str, folder: str, iterations: int) -> dict[str, Any]:
-    """Command and environment of a job, as `subprocess.run` takes them."""
+def prepared(
+    contender: Contender, network: str, data: str, folder: str, iterations: int = FOR_EVER
+) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a job."""
     values = {"network": network, "iterations": iterations, "folder": folder, "data": data}
-    values |= {"size": SHAPES[network][1], "window": iterations // WINDOWS}
+    values |= {"size": SHAPES[network][1], "every": max(1, MARKS[network] // contender.ranks)}
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "MASTER_PORT": "0"}
+    environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "900"  # 30 would end a job that stands still while the others start
     environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"
-    words = [word.format(**values) for word in command]
-    return {"args": words, "env": environ, "capture_output": True, "text": True, "timeout": 900}
+    return [word.format(**values) for word in contender.command], environ
 
 
-def speed(command: list[str], network: str, data: str, np: int) -> float:
-    """Images a second of one job, all of its processes together."""
-    iterations = ITERATIONS[network]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(**prepared(command, network, data, folder, iterations))
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-        metrics = Path(folder, "run", "metrics.jsonl")
-        if metrics.is_file():
-            lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-            rates = [line["images_per_s"] for line in lines if line["iteration"] > iterations // WINDOWS]
-            return statistics.median(rates)
-    found = [statistics.median(json.loads(line)) for line in re.findall(r"RATES (\[.*?\])", done.stdout)]
-    if len(found) != np:
-        raise SystemExit(f"{len(found)} of {np} processes said how fast they were:\n{done.stdout[-3000:]}")
-    return sum(found)
+class Job:
+    """A contender that runs, is stopped and goes on: all processes that inherited a variable of its own."""
+
+    def __init__(self, contender: Contender, network: str, data: str, folder: Path) -> None:
+        """Start it."""
+        self._folder, self._ranks, self._size = folder, contender.ranks, SHAPES[network][1]
+        self._turns: list[tuple[float, float]] = []
+        command, environ = prepared(contender, network, data, str(folder))
+        name = uuid.uuid4().hex
+        self._name = f"BENCHMARK_JOB={name}".encode()
+        with (folder / "output").open("wb") as output:
+            self._launcher = subprocess.Popen(
+                command,
+                env=environ | {"BENCHMARK_JOB": name},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def warm_up(self) -> None:
+        """Wait until every rank trains, and stop it."""
+        patience = time.monotonic() + PATIENCE_S
+        while not self._is_warm():
+            if self._launcher.poll() is not None or time.monotonic() > patience:
+                raise self._failed("did not begin to train")
+            time.sleep(0.05)
+        self._signal(signal.SIGSTOP)
+
+    def take_turn(self) -> None:
+        """Go on for a while."""
+        begun = time.time()
+        self._signal(signal.SIGCONT)
+        time.sleep(TURN_S)
+        self._turns.append((begun, time.time()))
+        self._signal(signal.SIGSTOP)
+
+    def end(self) -> None:
+        """End every process, by force if need be, and wait until none is left."""
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
+        patience = time.monotonic() + 5
+        while self._signal(signal.SIGKILL if time.monotonic() > patience else None):
+            self._launcher.poll()
+            time.sleep(0.05)
+        self._launcher.wait()
+
+    def speed(self) -> float:
+        """Images a second of all processes together: the median of the turns."""
+        rates = []
+        for begun, ended in self._turns:
+            of_ranks = []
+            for marks in self._marks():
+                inside = [(time_s, t) for time_s, t in marks if begun <= time_s <= ended]
+                if len(inside) < 2:
+                    raise self._failed("stood still for a whole turn")
+                (first_s, first), (last_s, last) = inside[0], inside[-1]
+                of_ranks.append((last - first) / (last_s - first_s))
+            rates.append(statistics.mean(of_ranks) * self._ranks * self._size)
+        return statistics.median(rates)
+
+    def _failed(self, what: str) -> SystemExit:
+        said = (self._folder / "output").read_text()[-3000:]
+        return SystemExit(f"{' '.join(map(str, self._launcher.args))} {what}:\n{said}")
+
+    def _files(self) -> list[Path]:
+        """Where it writes its marks: rank 0 of the harness, or every process of a loop."""
+        return list(self._folder.glob("run/metrics.jsonl")) or sorted(self._folder.glob("rank-*.jsonl"))
+
+    def _is_warm(self) -> bool:
+        marks = self._marks()
+        complete = (self._folder / "run").is_dir() or len(marks) == self._ranks
+        return bool(marks) and complete and all(len(one) > WARM_UP for one in marks)
+
+    def _marks(self) -> list[list[tuple[float, int]]]:
+        """Seconds since 1970 and iteration of every mark, of every file."""
+        found = []
+        for file in self._files():
+            lines = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            found.append([(line["time"], line["iteration"]) for line in lines])
+        return found
+
+    def _signal(self, number: signal.Signals | None) -> int:
+        """Send a signal, if any, to every process; returns how many there are."""
+        found = 0
+        for process in Path("/proc").iterdir():
+            try:
+                if process.name.isdigit() and self._name in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), number or 0)
+                    found += 1
+            except (ProcessLookupError, FileNotFoundError, PermissionError):
+                continue
+        return found
 
 
 def shown(values: list[float]) -> str:
     """Median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    low, middle, high = statistics.quantiles(values * 2 if len(values) == 1 else values, n=4, method="inclusive")
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def measure(network: str, np: str, rounds: int, only: str) -> dict[str, list[float]]:
     """Images a second of every contender, a number a round."""
-    commands = {name: command for name, command in contenders(np).items() if only in name}
-    found: dict[str, list[float]] = {name: [] for name in commands}
-    data, ranks = "pictures" if np == "pipeline" else "in_memory", int(np) if np.isdigit() else 1
+    taking_part = {name: contender for name, contender in contenders(np).items() if only in name}
+    found: dict[str, list[float]] = {name: [] for name in taking_part}
+    data = "pictures" if np == "pipeline" else "in_memory"
     for number in range(rounds):
-        names = list(commands)
-        random.Random(number).shuffle(names)
-        for name in names:
-            found[name].append(speed(commands[name], network, data, ranks))
-        print(f"round {number + 1}: " + "  ".join(f"{name} {found[name][-1]:.0f}" for name in commands), flush=True)
+        order = random.Random(number)
+        with ExitStack() as stack:
+            jobs = {}
+            for name in order.sample(list(taking_part), len(taking_part)):
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                jobs[name] = Job(taking_part[name], network, data, folder)
+                stack.callback(jobs[name].end)
+                jobs[name].warm_up()
+            for _ in range(TURNS):
+                for job in order.sample(list(jobs.values()), len(jobs)):
+                    job.take_turn()
+            for name, job in jobs.items():
+                found[name].append(job.speed())
+        print(f"round {number + 1}: " + "  ".join(f"{name} {found[name][-1]:.0f}" for name in found), flush=True)
     return found
 
 
@@ -151,7 +257,7 @@ def table(found: dict[str, list[float]]) -> list[str]:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=ITERATIONS, default="lenet")
+    parser.add_argument("--network", choices=MARKS, default="lenet")
     parser.add_argument("--np", default="1", choices=["1", "2", "4", "8", "pipeline", "crowd"])
     parser.add_argument("--only", default="", metavar="WORD", help="only contenders whose name has it")
     parser.add_argument("--cores", type=int, metavar="N", help="let every contender have but N cores")
