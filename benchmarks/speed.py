@@ -3,10 +3,10 @@
 
 Every contender is a job of its own, started by its own launcher, on float32 arrays that lie in memory (`pipeline`: on
 bytes that are shuffled and normalised; `crowd`: more and more ranks on the same cores). In every round each contender
-is started once and stopped (SIGSTOP) as soon as it has warmed up. Then they go on by turns, two seconds each and in
-another order every time, because a shared machine may be a tenth faster or slower half a minute later. The speed of a
-run is the median of its turns, summed over its processes; a ratio is taken within a round, and what counts is its
-lower quartile.
+is started once and stopped (SIGSTOP) as soon as it has warmed up. Then they go on by turns of half a second, in another
+order every time, because a shared machine may be a tenth faster or slower a second later. The speed of a run is what it
+did in all of its turns, by the time that they took; a ratio is taken within a round, and what counts is its lower
+quartile.
 
     python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|pipeline|crowd] [--rounds 15]
 """
@@ -18,6 +18,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ from contenders import SHAPES
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 MARKS = {"lenet": 20, "mnist_cnn": 40, "resnet18_v2": 4}  # iterations of all ranks between two marks of a run
-WARM_UP, TURNS, TURN_S, PATIENCE_S = 4, 8, 1.5, 300.0  # marks; seconds
+WARM_UP, TURNS, TURN_S, PATIENCE_S = 4, 20, 0.5, 300.0  # marks; seconds
 FOR_EVER = 1_000_000
 
 
@@ -124,6 +125,7 @@ class Job:
         """Start it."""
         self._folder, self._ranks, self._size = folder, contender.ranks, SHAPES[network][1]
         self._turns: list[tuple[float, float]] = []
+        self._processes: list[int] = []
         command, environ = prepared(contender, network, data, str(folder))
         name = uuid.uuid4().hex
         self._name = f"BENCHMARK_JOB={name}".encode()
@@ -144,6 +146,7 @@ class Job:
             if self._launcher.poll() is not None or time.monotonic() > patience:
                 raise self._failed("did not begin to train")
             time.sleep(0.05)
+        self._processes = self._find()
         self._signal(signal.SIGSTOP)
 
     def take_turn(self) -> None:
@@ -151,32 +154,37 @@ class Job:
         begun = time.time()
         self._signal(signal.SIGCONT)
         time.sleep(TURN_S)
-        self._turns.append((begun, time.time()))
         self._signal(signal.SIGSTOP)
+        self._turns.append((begun, time.time()))
 
     def end(self) -> None:
         """End every process, by force if need be, and wait until none is left."""
+        self._processes = self._find()
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
         patience = time.monotonic() + 5
-        while self._signal(signal.SIGKILL if time.monotonic() > patience else None):
+        while self._processes:
+            if time.monotonic() > patience:
+                self._signal(signal.SIGKILL)
             self._launcher.poll()
             time.sleep(0.05)
+            self._processes = self._find()
         self._launcher.wait()
 
     def speed(self) -> float:
-        """Images a second of all processes together: the median of the turns."""
+        """Images a second of all processes together, while it was its turn."""
         rates = []
-        for begun, ended in self._turns:
-            of_ranks = []
-            for marks in self._marks():
-                inside = [(time_s, t) for time_s, t in marks if begun <= time_s <= ended]
-                if len(inside) < 2:
-                    raise self._failed("stood still for a whole turn")
-                (first_s, first), (last_s, last) = inside[0], inside[-1]
-                of_ranks.append((last - first) / (last_s - first_s))
-            rates.append(statistics.mean(of_ranks) * self._ranks * self._size)
-        return statistics.median(rates)
+        for marks in self._marks():
+            inside = [(self._running_s(time_s), t) for time_s, t in marks if time_s >= self._turns[0][0]]
+            if len(inside) < TURNS / 2:
+                raise self._failed("stood still in its turns")
+            (first_s, first), (last_s, last) = inside[0], inside[-1]
+            rates.append((last - first) / (last_s - first_s))
+        return statistics.mean(rates) * self._ranks * self._size
+
+    def _running_s(self, time_s: float) -> float:
+        """How long it had been its turn by then."""
+        return sum(max(0.0, min(time_s, ended) - begun) for begun, ended in self._turns)
 
     def _failed(self, what: str) -> SystemExit:
         said = (self._folder / "output").read_text()[-3000:]
@@ -199,16 +207,18 @@ class Job:
             found.append([(line["time"], line["iteration"]) for line in lines])
         return found
 
-    def _signal(self, number: signal.Signals | None) -> int:
-        """Send a signal, if any, to every process; returns how many there are."""
-        found = 0
-        for process in Path("/proc").iterdir():
-            try:
-                if process.name.isdigit() and self._name in (process / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(process.name), number or 0)
-                    found += 1
-            except (ProcessLookupError, FileNotFoundError, PermissionError):
-                continue
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def _find(self) -> list[int]:
+        """Every process that has the variable."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if self._name in (process / "environ").read_bytes().split(b"\0"):
+                    found.append(int(process.name))
         return found
 
 
@@ -220,7 +230,7 @@ def shown(values: list[float]) -> str:
 
 def measure(network: str, np: str, rounds: int, only: str) -> dict[str, list[float]]:
     """Images a second of every contender, a number a round."""
-    taking_part = {name: contender for name, contender in contenders(np).items() if only in name}
+    taking_part = {name: contender for name, contender in contenders(np).items() if re.search(only, name)}
     found: dict[str, list[float]] = {name: [] for name in taking_part}
     data = "pictures" if np == "pipeline" else "in_memory"
     for number in range(rounds):
@@ -259,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=MARKS, default="lenet")
     parser.add_argument("--np", default="1", choices=["1", "2", "4", "8", "pipeline", "crowd"])
-    parser.add_argument("--only", default="", metavar="WORD", help="only contenders whose name has it")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only contenders whose name has it")
     parser.add_argument("--cores", type=int, metavar="N", help="let every contender have but N cores")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE")
