@@ -253,11 +253,6 @@ def main() -> None:
             step()
             if t % int(every) == 0:
                 marks.write(json.dumps({"iteration": t, "time": round(time.time(), 3)}) + "\n")
-    if name == "torch":
-        import torch.distributed as dist
-
-        dist.destroy_process_group()
-        os._exit(0)  # its threads abort the process now and then when the interpreter takes them down
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
     python benchmarks/everything.py [--results benchmarks/results] [--write-only]
 
-Leave the machine alone meanwhile; it takes an hour on two cores. Delete a result to have it measured again.
+Leave the machine alone meanwhile; it takes more than an hour on two cores. Delete a result to have it measured again.
 """
 
 from __future__ import annotations

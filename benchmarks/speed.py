@@ -196,8 +196,8 @@ class Job:
 
     def _is_warm(self) -> bool:
         marks = self._marks()
-        complete = (self._folder / "run").is_dir() or len(marks) == self._ranks
-        return bool(marks) and complete and all(len(one) > WARM_UP for one in marks)
+        complete = len(marks) == (1 if (self._folder / "run").is_dir() else self._ranks)
+        return complete and all(len(one) > WARM_UP for one in marks)
 
     def _marks(self) -> list[list[tuple[float, int]]]:
         """Seconds since 1970 and iteration of every mark, of every file."""
