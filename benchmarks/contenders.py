@@ -138,7 +138,7 @@ def summing(network: str) -> Callable[[], None]:
     mx, net, loss = _gluon(network)
     parameters = parameters_of(net)
     sums = Sums({name: p for name, p in parameters.items() if p.grad_req != "null"}, [], mx.cpu())
-    forward = Forward(net, loss, Graph(net, parameters, loss), hybridize=True)
+    forward = Forward(net, loss, Graph(net, parameters, loss), hybridize=True, is_on_cpu=True)
     data, label = (mx.nd.array(array) for array in next(batches(network)))
 
     def step() -> None:

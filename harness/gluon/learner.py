@@ -108,7 +108,8 @@ class Learner:
         self.parameters = parameters_of(net)
         refuse_unreducible(self.parameters, len(self._contexts))
         graph = Graph(net, self.parameters, loss)
-        forward = Forward(net, loss, graph, hybridize)
+        is_on_cpu = all(ctx.device_type == "cpu" for ctx in self._contexts)
+        forward = Forward(net, loss, graph, hybridize, is_on_cpu)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
         statistics = [p for p in self.parameters.values() if p.name in graph.statistics]
         self._seats = [

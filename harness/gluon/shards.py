@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import ConfigError
+from harness.gluon.rewriting import channel_block, rewrite
 
 # how their names begin; _npi_ and what users program (Custom) to be safe
 _RANDOM_OPERATORS = ("dropout", "_random", "_sample", "_shuffle", "_npi_", "custom")
@@ -62,7 +63,7 @@ class Graph:
 class Forward:
     """A network and its loss, compiled where they can be."""
 
-    def __init__(self, net: Any, loss: Any, graph: Graph, hybridize: bool) -> None:
+    def __init__(self, net: Any, loss: Any, graph: Graph, hybridize: bool, is_on_cpu: bool) -> None:
         """Compile.
 
         Args:
@@ -70,6 +71,7 @@ class Forward:
             loss: maps (prediction, label) to one value a sample.
             graph: of both.
             hybridize: whether to compile at all.
+            is_on_cpu: whether it will run there.
         """
         self._net = net
         self._loss = loss
@@ -80,7 +82,8 @@ class Forward:
         # a user's loss, or `forward` in place of `hybrid_forward`, is Python that may do another thing at each call
         fixed = type(loss).__module__ == mx.gluon.loss.__name__ and type(net).forward is mx.gluon.HybridBlock.forward
         if fixed and not graph.opaque:  # one call saves Python a fiftieth of an iteration of LeNet
-            self._whole = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._separately(inputs, labels))
+            self._block = channel_block() if is_on_cpu else 1
+            self._whole = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._rewritten(inputs, labels))
             self._whole.register_child(net)
             # static_shape asks less of the engine: a sixteenth of an iteration of `mlp`. But loops then have no
             # gradient, and running statistics are written without the engine's knowledge, so that reads do not wait
@@ -93,6 +96,12 @@ class Forward:
             return self._separately(inputs, labels)
         losses, loss_sum = self._whole(inputs, labels)
         return losses, loss_sum
+
+    def _rewritten(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
+        """The same as a graph, from symbols."""
+        shapes = {parameter.name: parameter.shape for parameter in parameters_of(self._net).values()}
+        losses = self._loss(rewrite(self._net(inputs), shapes, self._block), labels)
+        return losses, losses.sum()
 
     def _separately(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
         losses = self.prediction(inputs, labels)[1]
