@@ -2,12 +2,16 @@
 
 It knows MXNet's graphs as JSON, and neither blocks nor data.
 
-1. An activation before a max pooling goes behind it, where a quarter of the numbers is left. What is monotone takes the
-   largest number to the largest, and the gradient reaches the same place.
+1. An activation before a max pooling goes behind it, where fewer numbers are left. What is monotone takes the largest
+   number to the largest, and the gradient reaches the same place.
 2. On a CPU convolutions get channels in multiples of what a register holds. oneDNN's fast kernels work on such blocks;
    for other numbers it proposes padded arrays, which MXNet refuses (it goes on to the next kernel until sizes are those
    of plain arrays), and what is left copies every patch of a picture into a matrix. So the graph pads weights with
    zeros: channels that nobody has asked for are computed, go through activations and poolings, and are cut off.
+
+With numbers that are not finite the function may be another. MXNet's max pooling passes over NaN, and tanh of what it
+puts in its place is finite, as ReLU of NaN always was; and infinity times a zero of the padding is NaN. Whether weights
+are finite is looked at before every save and at the end.
 """
 
 from __future__ import annotations
@@ -26,9 +30,9 @@ Shape = tuple[int, ...]
 Entry = list[int]  # the index of a node, which of its outputs, and a version that is MXNet's own affair
 Node = dict[str, Any]
 
-_MONOTONE = ("relu", "sigmoid", "tanh", "softrelu", "softsign")
+_MONOTONE = ("relu", "sigmoid", "tanh")  # oneDNN's softrelu is not quite, and softsign makes NaN of infinity
 _BLOCKS = {"avx512f": 16, "avx2": 8}  # float32 in a register, by what Linux calls the instructions; the best first
-_LEAST_BLOCK = 8  # on any of these CPUs such channels have a kernel, perhaps half as fast: cutting would cost as much
+_LEAST_BLOCK = 8  # channels in multiples of it have a kernel on all of these CPUs, if perhaps one half as fast
 _PICTURE = 3  # channels up to which a first layer's kernel takes its input as it is
 _MOST_WORK = 3.0  # multiplications with padding for each one without
 
@@ -38,12 +42,13 @@ def rewrite(prediction: Any, shapes: Mapping[str, Shape], block: int = 1) -> Any
 
     Args:
         prediction: an `mx.sym.Symbol`.
-        shapes: of the network's parameters by full name.
-        block: channels of convolutions become multiples of it; 1 leaves them alone.
+        shapes: of the network's parameters by full name; all are known.
+        block: channels of convolutions become multiples of it, in networks of the usual layers one after another;
+            1 leaves them alone.
     """
     graph = json.loads(prediction.tojson())
     _pool_first(graph["nodes"], graph["heads"])
-    if block > 1:
+    if block > 1 and _may_be_padded(graph["nodes"], graph["heads"]):
         padding = _Padding(shapes, block)
         for node in graph["nodes"]:
             padding.take(node)
@@ -56,9 +61,10 @@ def rewrite(prediction: Any, shapes: Mapping[str, Shape], block: int = 1) -> Any
 def channel_block() -> int:
     """How many channels oneDNN's kernels for this CPU compute at once; 1 where MXNet has no such kernels."""
     facts = Path("/proc/cpuinfo")
-    if platform.machine() != "x86_64" or not facts.is_file() or os.environ.get("MXNET_MKLDNN_ENABLED") == "0":
+    is_off = os.environ.get("MXNET_MKLDNN_ENABLED", "").lower() in ("0", "false")
+    if platform.machine() != "x86_64" or is_off or not mx.runtime.Features().is_enabled("MKLDNN"):
         return 1
-    if not mx.runtime.Features().is_enabled("MKLDNN"):
+    if not facts.is_file():
         return 1
     flags = facts.read_text(encoding="utf-8").split()
     return next((block for flag, block in _BLOCKS.items() if flag in flags), 1)
@@ -82,6 +88,35 @@ def _pool_first(nodes: list[Node], heads: Sequence[Entry]) -> None:
         ):
             nodes[before] = {**pooling, "inputs": activation["inputs"]}
             nodes[index] = {**activation, "inputs": pooling["inputs"]}
+
+
+def _may_be_padded(nodes: Sequence[Node], heads: Sequence[Entry]) -> bool:
+    """Whether every operator computes rightly with arrays that oneDNN has laid out in blocks, and none gets out.
+
+    Not all of MXNet's do: some depths of concat and slice end the process, PReLU has a wrong gradient.
+    """
+    return all(_bears_blocks(node) for node in nodes) and all(
+        nodes[head[0]]["op"] == "FullyConnected" for head in heads
+    )
+
+
+def _bears_blocks(node: Node) -> bool:
+    """Whether a node does."""
+    match node["op"]:
+        case "null" | "Convolution" | "Activation" | "Dropout" | "Flatten" | "FullyConnected":
+            return True
+        case "Pooling":
+            return _is_plain(node)
+        case "BatchNorm":
+            return bool(node["attrs"].get("axis", "1") == "1")
+        case "LeakyReLU":
+            return node["attrs"]["act_type"] in ("leaky", "elu")
+    return False
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a convolution or pooling finds channels where pictures of MXNet have them."""
+    return node["attrs"].get("layout") in (None, "None", "NCHW")
 
 
 class _Padding:
@@ -108,7 +143,7 @@ class _Padding:
             self._pad(old, node)
         elif node["op"] in ("Activation", "Pooling") and inputs[0][0] in self._padded:
             self._padded[old] = self._padded[inputs[0][0]]
-            self.nodes.append({**node, "inputs": [self._as_it_is(inputs[0])]})
+            self.nodes.append({**node, "inputs": [self._with_padding(inputs[0])]})
         else:
             self.nodes.append({**node, "inputs": [self.cut(entry) for entry in inputs]})
         self._index.append(len(self.nodes) - 1)
@@ -117,20 +152,20 @@ class _Padding:
         """What stands for an array of the old graph, without padding."""
         old = entry[0]
         if old not in self._padded:
-            return self._as_it_is(entry)
+            return self._with_padding(entry)
         if old not in self._cut:
             limits = {"axis": "1", "begin": "0", "end": str(self._padded[old])}
-            self._cut[old] = self._make("slice_axis", [self._as_it_is(entry)], limits)
+            self._cut[old] = self._make("slice_axis", [self._with_padding(entry)], limits)
         return self._cut[old]
 
-    def _as_it_is(self, entry: Entry) -> Entry:
+    def _with_padding(self, entry: Entry) -> Entry:
         return [self._index[entry[0]], *entry[1:]]
 
     def _is_worth_padding(self, node: Node) -> bool:
         """Whether it is a plain convolution that has no kernel without padding, and zeros are not most of it."""
-        attributes, (data, weight) = node["attrs"], [entry[0] for entry in node["inputs"][:2]]
-        shape = self._shapes.get(self._names[weight], ())
-        if len(shape) != 4 or attributes.get("num_group", "1") != "1" or attributes.get("layout") not in (None, "NCHW"):
+        data, weight = [entry[0] for entry in node["inputs"][:2]]
+        shape = self._shapes.get(self._names[weight], ())  # none where weights are computed
+        if len(shape) != 4 or node["attrs"].get("num_group", "1") != "1" or not _is_plain(node):
             return False
         outputs, inputs = shape[:2]
         if data in self._padded:
@@ -142,14 +177,14 @@ class _Padding:
         """Take a convolution with zeros behind its weights, for channels that it reads and for those that it makes."""
         data, weight, *biases = node["inputs"]
         shape = self._shapes[self._names[weight[0]]]
-        weights = self.cut(weight)
+        weights = self._with_padding(weight)
         if data[0] in self._padded:
             weights = self._extend(weights, shape, axis=1)
             shape = (shape[0], self._multiple(shape[1]), *shape[2:])
         weights = self._extend(weights, shape, axis=0)
-        extended = [self._extend(self.cut(bias), shape[:1], axis=0) for bias in biases]
+        extended = [self._extend(self._with_padding(bias), shape[:1], axis=0) for bias in biases]
         attributes = {**node["attrs"], "num_filter": str(self._multiple(shape[0]))}
-        self.nodes.append({**node, "attrs": attributes, "inputs": [self._as_it_is(data), weights, *extended]})
+        self.nodes.append({**node, "attrs": attributes, "inputs": [self._with_padding(data), weights, *extended]})
         if shape[0] % self._block:
             self._padded[old] = shape[0]
 

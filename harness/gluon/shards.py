@@ -98,7 +98,7 @@ class Forward:
         return losses, loss_sum
 
     def _rewritten(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
-        """The same as a graph, from symbols."""
+        """The graph of both, from symbols."""
         shapes = {parameter.name: parameter.shape for parameter in parameters_of(self._net).values()}
         losses = self._loss(rewrite(self._net(inputs), shapes, self._block), labels)
         return losses, losses.sum()

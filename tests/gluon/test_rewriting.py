@@ -22,43 +22,91 @@ def chain(*blocks):
 
 
 class Branches(nn.HybridBlock):
-    """Reads an activation twice, shares a convolution's weights, and has padded channels on every way to its end."""
+    """Joins arrays: MXNet's backward of concat ends the process where oneDNN gives it blocks that it cannot cut."""
 
     def __init__(self):
         super().__init__()
         with self.name_scope():
-            self.first = nn.Conv2D(6, 3, padding=1)
+            self.one, self.other, self.both = nn.Conv2D(8, 3, padding=1), nn.Conv2D(8, 1), nn.Conv2D(10, 3)
+            self.last = nn.Dense(4)
+
+    def hybrid_forward(self, F, data):
+        return self.last(self.both(F.concat(self.one(data), self.other(data), dim=1)))
+
+
+class TwoHeads(nn.HybridBlock):
+    """Two convolutions read one padded array, two have the same weights; two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.first = nn.Conv2D(6, 3, padding=1, activation="tanh")
             self.one = nn.Conv2D(6, 3, padding=1, in_channels=6)
             self.same = nn.Conv2D(6, 3, padding=1, in_channels=6, params=self.one.params)
             self.grouped = nn.Conv2D(6, 3, padding=1, groups=3)
-            self.pool = nn.MaxPool2D()
+            self.pool, self.left, self.right = nn.MaxPool2D(), nn.Dense(3), nn.Dense(4)
 
     def hybrid_forward(self, F, data):
-        begin = F.Activation(self.first(data), act_type="tanh")
-        left, right = self.pool(begin), F.Activation(self.one(begin), act_type="sigmoid")
-        return self.pool(self.same(right)) + left * self.grouped(left)
+        begin = self.first(data)
+        left = F.Activation(self.one(self.same(begin)), act_type="sigmoid")
+        right = self.pool(self.grouped(begin))
+        return F.Group([self.left(left), self.right(right)]) if F is mx.sym else (self.left(left), self.right(right))
 
 
-NETWORKS = {
+class Computed(nn.HybridBlock):
+    """A convolution whose weights are no parameter."""
+
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.weight = self.params.get("weight", shape=(20, 3, 3, 3))
+            self.last = nn.Dense(4)
+
+    def hybrid_forward(self, F, data, weight):
+        weights = F.Activation(weight, act_type="tanh")
+        return self.last(F.Convolution(data, weights, kernel=(3, 3), num_filter=20, no_bias=True))
+
+
+PADDED = {
     "lenet": lambda: build_network("lenet", {}, 10),
     "mnist_cnn": lambda: build_network("mnist_cnn", {}, 10),
-    "branches": Branches,
-    "ends in a convolution": lambda: chain(nn.Conv2D(20, 3, activation="relu"), nn.Conv2D(9, 3, use_bias=False)),
+    "two heads": TwoHeads,
     "batch norm": lambda: chain(
-        nn.Conv2D(10, 3, use_bias=False), nn.BatchNorm(), nn.Activation("relu"), nn.MaxPool2D(), nn.Conv2D(20, 3)
+        nn.Conv2D(10, 3, use_bias=False), nn.BatchNorm(), nn.Activation("relu"), nn.MaxPool2D(),
+        nn.Conv2D(32, 3, use_bias=False), nn.BatchNorm(), nn.LeakyReLU(0.2), nn.Conv2D(20, 3), nn.Conv2D(20, 3), nn.Dense(4),
     ),
     "strides": lambda: chain(
-        nn.Conv2D(7, 3, strides=2, padding=1, activation="softsign"), nn.AvgPool2D(), nn.Conv2D(11, (1, 3), dilation=2)
+        nn.Conv2D(7, 3, strides=2, padding=1, activation="softsign"), nn.AvgPool2D(),
+        nn.Conv2D(11, (1, 3), dilation=2), nn.Dense(4),
     ),
     "poolings": lambda: chain(
-        nn.Conv2D(5, 3, activation="softrelu"),
-        nn.MaxPool2D(3, 2, 1, ceil_mode=True),
-        nn.Conv2D(12, 3, activation="relu"),
-        nn.GlobalMaxPool2D(),
+        nn.Conv2D(6, 3, activation="softrelu"), nn.MaxPool2D(3, 2, 1, ceil_mode=True),
+        nn.Conv2D(12, 3, activation="relu"), nn.GlobalMaxPool2D(), nn.Dense(4),
     ),
-    "more zeros than numbers": lambda: chain(nn.Conv2D(20, 3, activation="relu"), nn.Conv2D(2, 1), nn.Conv2D(18, 1)),
-    "to many channels": lambda: chain(nn.Conv2D(20, 3), nn.Conv2D(32, 3, activation="tanh"), nn.Conv2D(31, 1)),
+    "other activations": lambda: chain(
+        nn.Conv2D(20, 3), nn.LeakyReLU(0.1), nn.Conv2D(32, 3), nn.Conv2D(20, 3), nn.ELU(), nn.Conv2D(12, 3),
+        nn.Conv2D(32, 3), nn.ELU(), nn.Dense(4),
+    ),
+    "more zeros than numbers": lambda: chain(
+        nn.Conv2D(20, 3, activation="relu"), nn.Conv2D(2, 1), nn.Conv2D(18, 1), nn.Dense(4)
+    ),
+    "to many channels": lambda: chain(
+        nn.Conv2D(20, 3), nn.Conv2D(32, 3, activation="tanh"), nn.Conv2D(31, 1), nn.Dense(4, flatten=False)
+    ),
+    "dense along rows": lambda: chain(nn.Conv2D(20, 3), nn.Conv2D(32, 3), nn.Dense(4, flatten=False)),
+}  # fmt: skip
+LEFT_ALONE = {
+    "prelu": lambda: chain(nn.Conv2D(10, 1), nn.Conv2D(16, 3), nn.PReLU(), nn.Dense(4)),
+    "batch norm over rows": lambda: chain(nn.Conv2D(20, 3), nn.Conv2D(32, 3), nn.BatchNorm(axis=2), nn.Dense(4)),
+    "branches": Branches,
+    "computed weights": Computed,
+    "ends in a convolution": lambda: chain(nn.Conv2D(20, 3, activation="relu"), nn.Conv2D(9, 3, use_bias=False)),
+    "pools over channels": lambda: chain(nn.Conv2D(20, 3), nn.MaxPool2D((3, 1), 1, (1, 0), layout="NHWC"), nn.Dense(3)),
+    "slice": lambda: chain(
+        nn.Conv2D(20, 3), nn.Conv2D(32, 3), nn.HybridLambda(lambda F, x: F.slice(x, (None, 5), (None, 17))), nn.Dense(4)
+    ),
 }
+NETWORKS = {**PADDED, **LEFT_ALONE}
 
 
 def made(name):
@@ -71,16 +119,19 @@ def made(name):
 
 
 def outcome(net, symbol):
-    """The graph's arrays, and every parameter's gradient of the sum of their squares."""
+    """The graph's arrays and, with a batch of 6, every parameter's gradient of the sum of their squares."""
     parameters = {parameter.name: parameter for parameter in net.collect_params().values()}
     data = mx.nd.array(np.random.default_rng(4).normal(size=(6, 3, 28, 28)))
-    call = mx.nd.CachedOp(symbol, [("static_alloc", True)])
+    flags = [("static_alloc", True), ("static_shape", not symbol.list_auxiliary_states())]
+    call = mx.nd.CachedOp(symbol, flags)
     arguments = [data if name == "data" else parameters[name].data() for name in symbol.list_inputs()]
-    with mx.autograd.record():
-        found = call(*arguments)
-        (found**2).mean().backward()
+    for _ in range(2):
+        with mx.autograd.record():
+            found = call(*arguments)
+            found = found if isinstance(found, list) else [found]
+            sum((one**2).mean() for one in found).backward()
     gradients = {name: p.grad().asnumpy() for name, p in parameters.items() if p.grad_req != "null"}
-    return {"prediction": found.asnumpy(), **gradients}
+    return {**{f"prediction {i}": one.asnumpy() for i, one in enumerate(found)}, **gradients}
 
 
 def nodes(symbol, operator):
@@ -143,10 +194,22 @@ def test_padded_channels_are_cut_off_once_and_as_late_as_possible():
     assert [node["attrs"] for node in nodes(padded, "slice_axis")] == [{"axis": "1", "begin": "0", "end": "50"}]
     assert padded.infer_shape(data=(6, 3, 28, 28), **shapes)[1] == [(6, 10)]
     assert widths(rewrite(symbol, shapes, 8)) == [24, 56]
-    _, symbol, shapes = made("branches")
-    assert (
-        len(nodes(rewrite(symbol, shapes, 16), "slice_axis")) == 2
-    )  # `left`, which two nodes read, and the right side
+    _, symbol, shapes = made("two heads")
+    assert widths(rewrite(symbol, shapes, 16)) == [16, 6, 6, 6]
+    assert len(nodes(rewrite(symbol, shapes, 16), "slice_axis")) == 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_whole_networks_are_padded_or_not(name):
+    _, symbol, shapes = made(name)
+    assert (widths(rewrite(symbol, shapes, 16)) == widths(symbol)) == (name in LEFT_ALONE)
+
+
+def test_what_is_known_of_parameters_survives():
+    net, symbol, shapes = made("lenet")
+    net[0].weight.lr_mult = 0.5
+    before, after = (one.attr_dict() for one in (symbol, rewrite(symbol, shapes, 16)))
+    assert {name: after[name] for name in shapes} == {name: before[name] for name in shapes}
 
 
 @pytest.mark.parametrize(
@@ -164,6 +227,7 @@ def test_padded_channels_are_cut_off_once_and_as_late_as_possible():
 )
 def test_which_convolutions_are_padded(net, block, expected):
     net = net()
+    net.add(nn.Dense(2))
     net.initialize()
     net(mx.nd.zeros((1, 3, 12, 12)))
     shapes = {parameter.name: parameter.shape for parameter in net.collect_params().values()}
@@ -172,7 +236,7 @@ def test_which_convolutions_are_padded(net, block, expected):
 
 def test_convolutions_of_one_and_three_dimensions_are_left_alone():
     for kind, shape in ((nn.Conv1D, (1, 3, 9)), (nn.Conv3D, (1, 3, 5, 5, 5))):
-        net = kind(20, 3)
+        net = chain(kind(20, 3), nn.Dense(2))
         net.initialize()
         net(mx.nd.zeros(shape))
         shapes = {parameter.name: parameter.shape for parameter in net.collect_params().values()}
@@ -187,8 +251,9 @@ def test_the_block_is_that_of_the_cpu(tmp_path, monkeypatch):
         (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flags} fma\n")
         assert channel_block() == block
     (tmp_path / "cpuinfo").write_text("flags: avx2\n")
-    monkeypatch.setenv("MXNET_MKLDNN_ENABLED", "0")
-    assert channel_block() == 1
+    for off in ("0", "false"):
+        monkeypatch.setenv("MXNET_MKLDNN_ENABLED", off)
+        assert channel_block() == 1
     monkeypatch.delenv("MXNET_MKLDNN_ENABLED")
     monkeypatch.setattr(rewriting.platform, "machine", lambda: "aarch64")
     assert channel_block() == 1
