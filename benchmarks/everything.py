@@ -18,6 +18,7 @@ from typing import Any
 
 import fold
 import memory
+import rewriting
 import schedules
 import speed
 
@@ -30,6 +31,7 @@ PARTS: dict[str, tuple[str, list[str], Any]] = {
     "lenet-2": ("LeNet, two ranks", ["speed.py", "--np", "2"], speed),
     "lenet-crowd": ("LeNet, more ranks than cores", ["speed.py", "--np", "crowd"], speed),
     "resnet18-2": ("ResNet-18, two ranks", ["speed.py", "--np", "2", "--network", "resnet18_v2"], speed),
+    "rewriting": ("Rewritten graphs", ["rewriting.py"], rewriting),
     "fold": ("The sum over ranks", ["fold.py"], fold),
     "schedules": ("Learning rates", ["schedules.py"], schedules),
     "memory": ("Memory", ["memory.py"], memory),

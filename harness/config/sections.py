@@ -129,7 +129,7 @@ class NetworkConfig(Section):
     loss_params: Parameters = {}
     """Its arguments."""
     hybridize: bool = True
-    """Whether the network is compiled."""
+    """Whether the network is compiled, for training from a graph that computes the same sooner (performance.md)."""
 
 
 class OptimizerConfig(Section):

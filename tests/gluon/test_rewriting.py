@@ -73,7 +73,8 @@ PADDED = {
     "two heads": TwoHeads,
     "batch norm": lambda: chain(
         nn.Conv2D(10, 3, use_bias=False), nn.BatchNorm(), nn.Activation("relu"), nn.MaxPool2D(),
-        nn.Conv2D(32, 3, use_bias=False), nn.BatchNorm(), nn.LeakyReLU(0.2), nn.Conv2D(20, 3), nn.Conv2D(20, 3), nn.Dense(4),
+        nn.Conv2D(32, 3, use_bias=False), nn.BatchNorm(), nn.LeakyReLU(0.2),
+        nn.Conv2D(20, 3), nn.Conv2D(20, 3), nn.Dense(4),
     ),
     "strides": lambda: chain(
         nn.Conv2D(7, 3, strides=2, padding=1, activation="softsign"), nn.AvgPool2D(),
