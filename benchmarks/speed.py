@@ -3,10 +3,9 @@
 
 Every contender is a job of its own, started by its own launcher, on float32 arrays that lie in memory (`pipeline`: on
 bytes that are shuffled and normalised; `crowd`: more and more ranks on the same cores). In every round each contender
-is started once and stopped (SIGSTOP) as soon as it has warmed up. Then they go on by turns of half a second, in another
-order every time, because a shared machine may be a tenth faster or slower a second later. The speed of a run is what it
-did in all of its turns, by the time that they took; a ratio is taken within a round, and what counts is its lower
-quartile.
+is started once and stopped (SIGSTOP) as soon as it has warmed up. Then they go on by turns, in another order every
+time, because a shared machine may be a tenth faster or slower a second later. The speed of a run is what it did in all
+of its turns, by the time that they took; a ratio is taken within a round, and what counts is its lower quartile.
 
     python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|pipeline|crowd] [--rounds 15]
 """
@@ -35,7 +34,9 @@ from contenders import SHAPES
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 MARKS = {"lenet": 20, "mnist_cnn": 40, "resnet18_v2": 4}  # iterations of all ranks between two marks of a run
-WARM_UP, TURNS, TURN_S, PATIENCE_S = 4, 20, 0.5, 300.0  # marks; seconds
+WARM_UP, PATIENCE_S = 4, 300.0  # marks; seconds
+TURNS = {"crowd": (4, 3.0)}  # and their seconds: more ranks than cores take longer to get going again
+USUAL_TURNS = (20, 0.5)
 FOR_EVER = 1_000_000
 
 
@@ -149,11 +150,11 @@ class Job:
         self._processes = self._find()
         self._signal(signal.SIGSTOP)
 
-    def take_turn(self) -> None:
-        """Go on for a while."""
+    def take_turn(self, turn_s: float) -> None:
+        """Go on for some seconds."""
         begun = time.time()
         self._signal(signal.SIGCONT)
-        time.sleep(TURN_S)
+        time.sleep(turn_s)
         self._signal(signal.SIGSTOP)
         self._turns.append((begun, time.time()))
 
@@ -176,7 +177,7 @@ class Job:
         rates = []
         for marks in self._marks():
             inside = [(self._running_s(time_s), t) for time_s, t in marks if time_s >= self._turns[0][0]]
-            if len(inside) < TURNS / 2:
+            if len(inside) < len(self._turns) / 2:
                 raise self._failed("stood still in its turns")
             (first_s, first), (last_s, last) = inside[0], inside[-1]
             rates.append((last - first) / (last_s - first_s))
@@ -233,6 +234,7 @@ def measure(network: str, np: str, rounds: int, only: str) -> dict[str, list[flo
     taking_part = {name: contender for name, contender in contenders(np).items() if re.search(only, name)}
     found: dict[str, list[float]] = {name: [] for name in taking_part}
     data = "pictures" if np == "pipeline" else "in_memory"
+    turns, turn_s = TURNS.get(np, USUAL_TURNS)
     for number in range(rounds):
         order = random.Random(number)
         with ExitStack() as stack:
@@ -242,9 +244,9 @@ def measure(network: str, np: str, rounds: int, only: str) -> dict[str, list[flo
                 jobs[name] = Job(taking_part[name], network, data, folder)
                 stack.callback(jobs[name].end)
                 jobs[name].warm_up()
-            for _ in range(TURNS):
+            for _ in range(turns):
                 for job in order.sample(list(jobs.values()), len(jobs)):
-                    job.take_turn()
+                    job.take_turn(turn_s)
             for name, job in jobs.items():
                 found[name].append(job.speed())
         print(f"round {number + 1}: " + "  ".join(f"{name} {found[name][-1]:.0f}" for name in found), flush=True)

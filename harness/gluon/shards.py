@@ -82,8 +82,8 @@ class Forward:
         # a user's loss, or `forward` in place of `hybrid_forward`, is Python that may do another thing at each call
         fixed = type(loss).__module__ == mx.gluon.loss.__name__ and type(net).forward is mx.gluon.HybridBlock.forward
         if fixed and not graph.opaque:  # one call saves Python a fiftieth of an iteration of LeNet
-            self._block = channel_block() if is_on_cpu else 1
-            self._whole = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._rewritten(inputs, labels))
+            block = channel_block() if is_on_cpu else 1
+            self._whole = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._rewritten(inputs, labels, block))
             self._whole.register_child(net)
             # static_shape asks less of the engine: a sixteenth of an iteration of `mlp`. But loops then have no
             # gradient, and running statistics are written without the engine's knowledge, so that reads do not wait
@@ -97,10 +97,10 @@ class Forward:
         losses, loss_sum = self._whole(inputs, labels)
         return losses, loss_sum
 
-    def _rewritten(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
+    def _rewritten(self, inputs: Any, labels: Any, block: int) -> tuple[Any, Any]:
         """The graph of both, from symbols."""
         shapes = {parameter.name: parameter.shape for parameter in parameters_of(self._net).values()}
-        losses = self._loss(rewrite(self._net(inputs), shapes, self._block), labels)
+        losses = self._loss(rewrite(self._net(inputs), shapes, block), labels)
         return losses, losses.sum()
 
     def _separately(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
