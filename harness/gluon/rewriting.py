@@ -93,7 +93,8 @@ def _pool_first(nodes: list[Node], heads: Sequence[Entry]) -> None:
 def _may_be_padded(nodes: Sequence[Node], heads: Sequence[Entry]) -> bool:
     """Whether every operator computes rightly with arrays that oneDNN has laid out in blocks, and none gets out.
 
-    Not all of MXNet's do: some depths of concat and slice end the process, PReLU has a wrong gradient.
+    Not all of MXNet's do: concat and slice end the process over blocks that they cannot cut, batch normalisation over
+    another axis than 1 fails. For what is not in `_bears_blocks` nobody has looked.
     """
     return all(_bears_blocks(node) for node in nodes) and all(
         nodes[head[0]]["op"] == "FullyConnected" for head in heads
