@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 CONVOLUTIONS = (
-    "network={name: cnn, params: {channels: [8, 16], hidden: 32, dropout: 0.3}}",
+    "network={name: cnn, params: {channels: [6, 16], hidden: 32, dropout: 0.3}}",
     "data.augment={pad_crop: 1, flip: true, mean: [0.3], std: [0.4]}",
     "batch.size=8",
     "train={iterations: 200}",
