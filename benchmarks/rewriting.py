@@ -56,7 +56,7 @@ def measure(net: Any, shape: tuple[int, ...], block: int, rounds: int) -> dict[s
     net.initialize(mx.init.Xavier())
     data = mx.nd.random.uniform(shape=(64, *shape))
     net(data)
-    parameters = {parameter.name: parameter for parameter in net.collect_params().values()}
+    parameters = net.collect_params()
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
     symbol = net(mx.sym.var("data"))
     graphs = {"as it is": symbol, "pooling first": rewrite(symbol, shapes), "padded": rewrite(symbol, shapes, block)}

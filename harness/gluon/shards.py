@@ -99,7 +99,7 @@ class Forward:
 
     def _rewritten(self, inputs: Any, labels: Any, block: int) -> tuple[Any, Any]:
         """The graph of both, from symbols."""
-        shapes = {parameter.name: parameter.shape for parameter in parameters_of(self._net).values()}
+        shapes = {name: parameter.shape for name, parameter in self._net.collect_params().items()}
         losses = self._loss(rewrite(self._net(inputs), shapes, block), labels)
         return losses, losses.sum()
 

@@ -110,18 +110,22 @@ LEFT_ALONE = {
 NETWORKS = {**PADDED, **LEFT_ALONE}
 
 
-def made(name):
-    net = NETWORKS[name]()
+def settled(net, shape=(1, 3, 28, 28)):
+    """Initialise a network; its graph and the shapes of its parameters."""
     mx.random.seed(2)
     net.initialize(mx.init.Xavier())
-    net(mx.nd.zeros((1, 3, 28, 28)))
-    shapes = {parameter.name: parameter.shape for parameter in net.collect_params().values()}
-    return net, net(mx.sym.var("data")), shapes
+    net(mx.nd.zeros(shape))
+    return net(mx.sym.var("data")), {name: parameter.shape for name, parameter in net.collect_params().items()}
+
+
+def made(name):
+    net = NETWORKS[name]()
+    return net, *settled(net)
 
 
 def outcome(net, symbol):
     """The graph's arrays and, with a batch of 6, every parameter's gradient of the sum of their squares."""
-    parameters = {parameter.name: parameter for parameter in net.collect_params().values()}
+    parameters = net.collect_params()
     data = mx.nd.array(np.random.default_rng(4).normal(size=(6, 3, 28, 28)))
     flags = [("static_alloc", True), ("static_shape", not symbol.list_auxiliary_states())]
     call = mx.nd.CachedOp(symbol, flags)
@@ -227,21 +231,12 @@ def test_what_is_known_of_parameters_survives():
     ],
 )
 def test_which_convolutions_are_padded(net, block, expected):
-    net = net()
-    net.add(nn.Dense(2))
-    net.initialize()
-    net(mx.nd.zeros((1, 3, 12, 12)))
-    shapes = {parameter.name: parameter.shape for parameter in net.collect_params().values()}
-    assert widths(rewrite(net(mx.sym.var("data")), shapes, block)) == expected
+    assert widths(rewrite(*settled(chain(*net(), nn.Dense(2))), block)) == expected
 
 
 def test_convolutions_of_one_and_three_dimensions_are_left_alone():
     for kind, shape in ((nn.Conv1D, (1, 3, 9)), (nn.Conv3D, (1, 3, 5, 5, 5))):
-        net = chain(kind(20, 3), nn.Dense(2))
-        net.initialize()
-        net(mx.nd.zeros(shape))
-        shapes = {parameter.name: parameter.shape for parameter in net.collect_params().values()}
-        assert widths(rewrite(net(mx.sym.var("data")), shapes, 16)) == [20]
+        assert widths(rewrite(*settled(chain(kind(20, 3), nn.Dense(2)), shape), 16)) == [20]
 
 
 def test_the_block_is_that_of_the_cpu(tmp_path, monkeypatch):
