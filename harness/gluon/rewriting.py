@@ -102,7 +102,7 @@ def _may_be_padded(nodes: Sequence[Node], heads: Sequence[Entry]) -> bool:
 
 
 def _bears_blocks(node: Node) -> bool:
-    """Whether a node does."""
+    """Whether one operator does."""
     match node["op"]:
         case "null" | "Convolution" | "Activation" | "Dropout" | "Flatten" | "FullyConnected":
             return True
