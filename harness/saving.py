@@ -16,6 +16,7 @@ from typing import Any
 from harness.checkpoint import SetWriter, list_sets, mark_best, newest_whole, read_manifest
 from harness.comm import read_launch
 from harness.errors import CheckpointError
+from harness.folder import AttemptBegun
 from harness.gluon import Learner, Requests, State
 from harness.report import MetricsFile
 from harness.resume import Origin
@@ -23,25 +24,25 @@ from harness.run import Run, versions
 from harness.units import ClockTime
 
 
-def environment_of(run: Run) -> dict[str, Any]:
+def environment_of(run: Run) -> dict[str, str | int]:
     """What a result's last bits depend on besides the configuration."""
     return {**versions(), "threads_per_rank": run.config.threads_per_rank}
 
 
-def beginning_of(run: Run) -> dict[str, Any]:
+def beginning_of(run: Run) -> AttemptBegun:
     """How an attempt begins, as the run's history tells it."""
     launch, origin = read_launch(), run.origin
     launcher = "" if launch.launcher is None else launch.launcher.split()[0]
     launcher += f" {'-n' if launcher == 'srun' else '-np'} {launch.size} " if launcher else ""
-    return {
-        "after": 0 if origin is None else origin.iteration,
-        "from": None if origin is None else origin.path,
-        "ranks": run.world.size,
-        "comm": run.world.kind,
-        "host": run.world.hostname,
-        "command": f"{launcher}python {shlex.join(sys.argv)}",
-        "environment": environment_of(run),
-    }
+    return AttemptBegun(
+        after=0 if origin is None else origin.iteration,
+        origin=None if origin is None else origin.path,
+        ranks=run.world.size,
+        comm=run.world.kind,
+        host=run.world.hostname,
+        command=f"{launcher}python {shlex.join(sys.argv)}",
+        environment=environment_of(run),
+    )
 
 
 class Saver:

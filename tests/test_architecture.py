@@ -12,6 +12,7 @@ ROOMS = [
     "errors",
     "named",
     "units",
+    "folder",
     "schedules",
     "config",
     "sizes",

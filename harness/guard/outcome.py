@@ -7,14 +7,27 @@ no outcome was killed. They lie in the run's folder, once this attempt owns it, 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from harness.folder import (
+    ATTEMPTS,
+    FAILURES,
+    OUTCOME,
+    AttemptBegun,
+    Outcome,
+    RankFailure,
+    RecordError,
+    append_line,
+    is_there,
+    read_outcome_file,
+    write_object,
+)
 
 JOB_FOLDER = "HARNESS_JOB"  # the folder in which a supervisor waits for outcome.json and the ranks' process ids
 
@@ -46,71 +59,84 @@ class OutcomeFiles:
                     self._forget_earlier(job)
                 (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
-    def settle(self, folder: Path, begun: Mapping[str, Any]) -> None:
+    def settle(self, folder: Path, begun: AttemptBegun) -> None:
         """Write into the run's folder from now on; what earlier attempts left there becomes history (rank 0).
 
         Args:
             folder: of the run.
-            begun: how this attempt begins.
+            begun: how this attempt begins; which one it is and the clock are added.
         """
         if self._rank == 0:
             with suppress(OSError):
-                earlier = read_outcome(folder)
-                own = {"attempt": self.attempt, "began_at": round(time.time(), 3), **begun}
-                with (folder / "attempts.jsonl").open("a", encoding="utf-8") as history:
-                    history.writelines(f"{json.dumps(line)}\n" for line in (earlier, own) if line is not None)
-                (folder / "outcome.json").unlink(missing_ok=True)
-                shutil.rmtree(folder / "failures", ignore_errors=True)
+                earlier = _take_earlier(folder)
+                own = replace(begun, attempt=self.attempt, began_at=round(time.time(), 3))
+                for record in (earlier, own):
+                    if record is not None:
+                        append_line(folder / ATTEMPTS, record.to_json())
+                (folder / OUTCOME).unlink(missing_ok=True)
+                shutil.rmtree(folder / FAILURES, ignore_errors=True)
         self._folders.append(folder)
 
-    def write(self, exit_code: int, cause: str, **more: Any) -> None:
+    def write(
+        self,
+        exit_code: int,
+        cause: str,
+        *,
+        place: str | None = None,
+        collective: str | None = None,
+        stacks: str | None = None,
+    ) -> None:
         """Write how this rank ended; of a good end only rank 0 tells.
 
         Args:
             exit_code: of the job, as far as this rank can tell.
             cause: in words.
-            more: what else is known of a failure, such as where the rank was.
+            place: where the rank was when it failed.
+            collective: the last one that it called.
+            stacks: of its threads.
         """
-        record = {"attempt": self.attempt, "exit_code": exit_code, "cause": cause, "ended_at": round(time.time(), 3)}
+        record = Outcome(self.attempt, exit_code, cause, round(time.time(), 3))
+        failure = RankFailure(
+            self._rank, cause, self.attempt, exit_code, record.ended_at, place, collective, stacks
+        ).to_json()
         for folder in self._folders:
             with suppress(OSError):
                 if exit_code not in (0, 75):
-                    failures = folder / "failures"
+                    failures = folder / FAILURES
                     failures.mkdir(parents=True, exist_ok=True)  # a host that does not share rank 0's disk has none
-                    _write(failures / f"rank-{self._rank}.json", {"rank": self._rank, **record, **more})
+                    write_object(failures / f"rank-{self._rank}.json", failure)
                 if self._rank == 0:
-                    _write(folder / "outcome.json", record)
+                    write_object(folder / OUTCOME, record.to_json())
                 elif exit_code == 7:  # rank 0 may be the one that is lost
                     self._forget_earlier(folder)
-                    _write_first(folder / "outcome.json", record, self._rank)
+                    _write_first(folder / OUTCOME, record, self._rank)
 
     def _forget_earlier(self, folder: Path) -> None:
         """Remove another attempt's outcome, and never this one's, which rank 0 may write at the same time."""
         found = read_outcome(folder)
-        if found is not None and found.get("attempt") != self.attempt:
-            (folder / "outcome.json").unlink(missing_ok=True)
+        if found is not None and found.attempt != self.attempt:
+            (folder / OUTCOME).unlink(missing_ok=True)
 
 
-def read_outcome(folder: Path) -> dict[str, Any] | None:
-    """What `outcome.json` says; `None` if the last attempt left none."""
+def read_outcome(folder: Path) -> Outcome | None:
+    """What `outcome.json` says; `None` if the last attempt left none, or none that can be read."""
     try:
-        found: dict[str, Any] = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
+        return read_outcome_file(folder)
+    except RecordError:
         return None
 
 
-def _write(path: Path, record: Mapping[str, Any], suffix: str = ".new") -> Path:
-    """Whole or not at all."""
-    temporary = path.with_name(path.name + suffix)
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-    return path
+def _take_earlier(folder: Path) -> Outcome | None:
+    """The outcome that an earlier attempt left; one that cannot be read is kept under another name."""
+    earlier = read_outcome(folder)
+    if earlier is None and is_there(folder / OUTCOME):
+        (folder / OUTCOME).rename(folder / f"{OUTCOME}.unreadable")
+    return earlier
 
 
-def _write_first(path: Path, record: Mapping[str, Any], rank: int) -> None:
+def _write_first(path: Path, record: Outcome, rank: int) -> None:
     """Write unless another rank has; rank 0 has the last word, where the disk is shared."""
-    own = _write(path.with_name(f".outcome.{rank}"), record)
+    own = write_object(path.with_name(f".outcome.{rank}"), record.to_json())
     try:
         with suppress(FileExistsError):
             os.link(own, path)

@@ -85,7 +85,7 @@ class Supervisor:
             outcome = read_outcome(job)
             if outcome is None:
                 return None, f"no outcome: killed, or never begun (its launcher ended with {process.returncode})"
-            return int(outcome["exit_code"]), f"exit code {outcome['exit_code']}: {outcome['cause']}"
+            return outcome.exit_code, f"exit code {outcome.exit_code}: {outcome.cause}"
 
     def _wait(self, process: subprocess.Popen[bytes], job: Path) -> None:
         passed = False

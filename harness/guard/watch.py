@@ -21,6 +21,7 @@ from harness.comm import World
 from harness.comm.compare import name_ranks
 from harness.config import RunConfig
 from harness.errors import StoppedOnRequestError
+from harness.folder import AttemptBegun
 from harness.guard.lifeline import Link, open_lifeline
 from harness.guard.outcome import OutcomeFiles
 from harness.guard.signals import StopSignals
@@ -101,7 +102,7 @@ class Guard:
         self._peers = {rank: Peer(link) for rank, link in open_lifeline(self._world).items()}
         self._thread.start()
 
-    def settle(self, folder: Path, begun: dict[str, Any]) -> None:
+    def settle(self, folder: Path, begun: AttemptBegun) -> None:
         """The run's folder is this attempt's now; how it begins is kept there."""
         self.files.settle(folder, begun)
 
@@ -298,7 +299,7 @@ class Guard:
 class Unguarded:
     """What a library user has who brings no guard: nobody stops the run, nobody watches."""
 
-    def settle(self, folder: Path, begun: dict[str, Any]) -> None:
+    def settle(self, folder: Path, begun: AttemptBegun) -> None:
         """Nothing is written."""
 
     def tick(self, where: str, kind: str = "update") -> bool:

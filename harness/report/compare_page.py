@@ -133,4 +133,4 @@ def _median(record: RunRecord) -> str:
 
 
 def _ranks(record: RunRecord) -> list[int]:
-    return list(dict.fromkeys(attempt.begun["ranks"] for attempt in record.attempts))
+    return list(dict.fromkeys(one.begun.ranks for one in record.attempts if one.begun.ranks is not None))

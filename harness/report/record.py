@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from harness.checkpoint import BEST, iteration_of, list_sets
 from harness.config.reading import read_yaml
 from harness.errors import ConfigError
 from harness.finder import read_result
-from harness.guard.outcome import read_outcome
+from harness.folder import Attempt, Outcome, RankFailure, Unread, read_attempts, read_failures
 from harness.report.charts import Numbers
 
 _TRAINING = ("iteration", "lr", "loss", "momentum", "images_per_s")
@@ -46,13 +46,6 @@ class Metrics(NamedTuple):
         return int((~np.isfinite(self.training["loss"])).sum())
 
 
-class Attempt(NamedTuple):
-    """One start of the run: how it began and how it ended, as far as somebody could still tell."""
-
-    begun: dict[str, Any]
-    ended: dict[str, Any] | None
-
-
 class SavedSet(NamedTuple):
     """A set that lies in the folder; whether it is whole is not looked at."""
 
@@ -77,6 +70,7 @@ class RunRecord:
         failures: of ranks, in the last attempt.
         sets: oldest first.
         finder: the finder's result, if there is one.
+        unread: what could not be read.
     """
 
     folder: Path
@@ -86,9 +80,10 @@ class RunRecord:
     curve: tuple[Numbers, Numbers]
     metrics: Metrics
     attempts: list[Attempt]
-    failures: list[dict[str, Any]]
+    failures: list[RankFailure]
     sets: list[SavedSet]
     finder: dict[str, Any] | None
+    unread: Unread
 
     @property
     def name(self) -> str:
@@ -96,7 +91,7 @@ class RunRecord:
         return str(self.settings.get("name") or self.folder.name)
 
     @property
-    def ending(self) -> dict[str, Any] | None:
+    def ending(self) -> Outcome | None:
         """How the last attempt ended; `None` if it left no word."""
         return self.attempts[-1].ended if self.attempts else None
 
@@ -118,7 +113,7 @@ class RunRecord:
         return self.plan["sizes"]["iterations_per_epoch"] if self.plan else None
 
 
-def read_record(folder: Path, ending: Mapping[str, Any] | None = None) -> RunRecord:
+def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
     """Read a run's folder.
 
     Args:
@@ -135,7 +130,7 @@ def read_record(folder: Path, ending: Mapping[str, Any] | None = None) -> RunRec
     settings = read_yaml(config)
     if not isinstance(settings, dict):
         raise ConfigError(f"{config}: holds no settings; give the folder of a run")
-    failures = [_read_json(path) for path in sorted(folder.glob("failures/rank-*.json"))]
+    unread = Unread()
     return RunRecord(
         folder=folder,
         config_text=config.read_text(encoding="utf-8"),
@@ -143,10 +138,11 @@ def read_record(folder: Path, ending: Mapping[str, Any] | None = None) -> RunRec
         plan=_read_json(folder / "plan.json"),
         curve=_read_curve(folder / "plan.csv"),
         metrics=read_metrics(folder / "metrics.jsonl"),
-        attempts=_read_attempts(folder, ending),
-        failures=[failure for failure in failures if failure],
+        attempts=read_attempts(folder, unread, ending),
+        failures=read_failures(folder, unread),
         sets=_read_sets(folder / "checkpoints"),
         finder=_read_finder(folder / "finder" / "result.json"),
+        unread=unread,
     )
 
 
@@ -223,17 +219,6 @@ def _read_curve(path: Path) -> tuple[Numbers, Numbers]:
         return _NONE, _NONE
     table = np.array(rows).reshape(-1, 2)
     return table[:, 0], table[:, 1]
-
-
-def _read_attempts(folder: Path, ending: Mapping[str, Any] | None) -> list[Attempt]:
-    """Starts, each with its end: told by the next one, by `outcome.json`, or by who writes a page at the end."""
-    lines = [line for line in _json_lines(folder / "attempts.jsonl") if "attempt" in line]
-    lines.append(read_outcome(folder) or {})
-    begun = [line for line in lines if "began_at" in line]
-    ended = {line["attempt"]: line for line in lines if "exit_code" in line}
-    if ending is not None and begun:
-        ended[begun[-1]["attempt"]] = dict(ending)
-    return [Attempt(line, ended.get(line["attempt"])) for line in begun]
 
 
 def _read_sets(folder: Path) -> list[SavedSet]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import HarnessError
+from harness.folder import Outcome
 from harness.report.charts import Chart, Scale, Series, Stretch, above_each_other, scale_for
 from harness.report.finder import RULES, finder_chart
 from harness.report.pages import clock, number, plain, render, write_page
@@ -34,13 +35,13 @@ def reported(folder: Path, rank: int) -> Iterator[None]:
         yield
     except HarnessError as error:
         if rank == 0:
-            _write_at_the_end(folder, {"exit_code": error.exit_code, "cause": str(error)})
+            _write_at_the_end(folder, error.exit_code, str(error))
         raise
     if rank == 0:
-        _write_at_the_end(folder, {"exit_code": 0, "cause": "done"})
+        _write_at_the_end(folder, 0, "done")
 
 
-def write_run_report(folder: Path, output: Path | None = None, ending: Mapping[str, Any] | None = None) -> str:
+def write_run_report(folder: Path, output: Path | None = None, ending: Outcome | None = None) -> str:
     """Write the page of a run.
 
     Args:
@@ -78,9 +79,9 @@ def run_page(record: RunRecord) -> str:
     )
 
 
-def _write_at_the_end(folder: Path, ending: Mapping[str, Any]) -> None:
+def _write_at_the_end(folder: Path, exit_code: int, cause: str) -> None:
     try:
-        write_run_report(folder, ending={**ending, "ended_at": time.time()})
+        write_run_report(folder, ending=Outcome("", exit_code, cause, time.time()))
     except Exception as error:  # whatever it is: no page is worth another end of a run that has been trained
         print(f"warning: {folder}/report.html was not written: {error!r}", file=sys.stderr, flush=True)
 
@@ -137,7 +138,7 @@ def _events(record: RunRecord) -> list[Stretch]:
 
 def _happened(record: RunRecord) -> list[tuple[int, str]]:
     """Whatever made the run another one than its plan says, each with the iteration after which it was."""
-    begun = [int(attempt.begun["after"]) for attempt in record.attempts[1:]]
+    begun = [attempt.begun.after for attempt in record.attempts[1:]]
     found = [(t, "resumed" if t else "begun again") for t in begun]
     found += [(int(amendment["iteration"]), _amended(amendment)) for amendment in record.plan.get("amendments", [])]
     found += [
@@ -161,7 +162,6 @@ def _amended(amendment: Mapping[str, Any]) -> str:
 
 def _command(record: RunRecord) -> str:
     """What trains the same network again, by what is in the folder."""
-    begun = record.attempts[-1].begun if record.attempts else {}
-    launcher = str(begun.get("command", "")).partition("python ")[0]
+    launcher = record.attempts[-1].begun.command.partition("python ")[0] if record.attempts else ""
     config = shlex.quote(str(record.folder / "config.yaml"))
     return f"{launcher}python launch/train.py --config {config} --set name={shlex.quote(record.name)}-again"

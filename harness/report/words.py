@@ -11,7 +11,7 @@ def state_of(record: RunRecord) -> str:
     """How a run stands, in a word or two."""
     if record.ending is None:
         return "running, or killed"
-    code = int(record.ending["exit_code"])
+    code = record.ending.exit_code
     known = {0: "done", DivergedError.exit_code: "diverged", StoppedOnRequestError.exit_code: "stopped on request"}
     return known.get(code, f"ended with {code}")
 
@@ -34,7 +34,7 @@ def _what_it_is(record: RunRecord) -> str:
     where = f"iteration {last}" + (f" of {total}" if total else "")
     if record.ending is None:
         return f"is running, or was killed after {where} or later"
-    code, cause = int(record.ending["exit_code"]), str(record.ending["cause"]).split("\n", 1)[0].rstrip(".")
+    code, cause = record.ending.exit_code, record.ending.cause.split("\n", 1)[0].rstrip(".")
     if code == 0:
         return f"is done after {last} iterations" + (f" ({last / per_epoch:.3g} epochs)" if per_epoch else "")
     if code == StoppedOnRequestError.exit_code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from harness.folder import AttemptBegun
 from harness.guard.outcome import JOB_FOLDER, OutcomeFiles, read_outcome
 
 
@@ -14,7 +15,7 @@ def history_of(folder):
 def test_attempts_and_their_outcomes_are_kept(tmp_path):
     for number, end in enumerate([(75, "stopped"), None, (0, "done")]):
         files = OutcomeFiles(rank=0, attempt=f"attempt {number}", environ={})
-        files.settle(tmp_path, {"after": 10 * number})
+        files.settle(tmp_path, AttemptBegun(after=10 * number))
         assert read_outcome(tmp_path) is None
         if end is not None:
             files.write(*end)
@@ -25,11 +26,11 @@ def test_attempts_and_their_outcomes_are_kept(tmp_path):
         ("attempt 1", 10, None),
         ("attempt 2", 20, None),
     ]
-    assert read_outcome(tmp_path)["cause"] == "done"
+    assert read_outcome(tmp_path).cause == "done"
 
 
 def test_only_rank_0_keeps_the_history(tmp_path):
-    OutcomeFiles(rank=1, attempt="a", environ={}).settle(tmp_path, {"after": 0})
+    OutcomeFiles(rank=1, attempt="a", environ={}).settle(tmp_path, AttemptBegun())
     assert not list(tmp_path.iterdir())
 
 
@@ -37,29 +38,29 @@ def test_a_rank_without_rank_0s_disk_tells_on_its_own(tmp_path):
     folder = tmp_path / "runs" / "digits"
     for attempt in ("a", "b"):
         files = OutcomeFiles(rank=1, attempt=attempt, environ={})
-        files.settle(folder, {"after": 0})
+        files.settle(folder, AttemptBegun())
         files.write(7, f"lost in {attempt}")
         assert json.loads((folder / "failures" / "rank-1.json").read_text())["cause"] == f"lost in {attempt}"
-        assert read_outcome(folder)["cause"] == f"lost in {attempt}"
+        assert read_outcome(folder).cause == f"lost in {attempt}"
 
 
 def test_the_first_of_an_attempts_ranks_tells_and_rank_0_has_the_last_word(tmp_path):
     for rank in (2, 1):
         files = OutcomeFiles(rank, attempt="a", environ={})
-        files.settle(tmp_path, {})
+        files.settle(tmp_path, AttemptBegun())
         files.write(7, f"by rank {rank}")
-    assert read_outcome(tmp_path)["cause"] == "by rank 2"
+    assert read_outcome(tmp_path).cause == "by rank 2"
     files = OutcomeFiles(rank=0, attempt="a", environ={})
-    files.settle(tmp_path, {})
+    files.settle(tmp_path, AttemptBegun())
     files.write(7, "by rank 0")
-    assert read_outcome(tmp_path)["cause"] == "by rank 0"
+    assert read_outcome(tmp_path).cause == "by rank 0"
 
 
 def test_rank_0_has_the_last_word_however_close_they_are(tmp_path, monkeypatch):
     """Rank 0 writes just after rank 1 has looked."""
     rank_0, rank_1 = (OutcomeFiles(rank, attempt="a", environ={}) for rank in (0, 1))
     for files in (rank_0, rank_1):
-        files.settle(tmp_path, {})
+        files.settle(tmp_path, AttemptBegun())
 
     def read_and_be_overtaken(folder):
         found = read_outcome(folder)
@@ -68,7 +69,7 @@ def test_rank_0_has_the_last_word_however_close_they_are(tmp_path, monkeypatch):
 
     monkeypatch.setattr("harness.guard.outcome.read_outcome", read_and_be_overtaken)
     rank_1.write(7, "by rank 1")
-    assert read_outcome(tmp_path)["cause"] == "by rank 0"
+    assert read_outcome(tmp_path).cause == "by rank 0"
 
 
 def test_a_job_that_begins_has_no_outcome_of_an_earlier_one(tmp_path):
@@ -76,6 +77,6 @@ def test_a_job_that_begins_has_no_outcome_of_an_earlier_one(tmp_path):
     environ = {JOB_FOLDER: str(tmp_path)}
     OutcomeFiles(0, attempt="a", environ=environ).write(0, "done")
     OutcomeFiles(1, attempt="b", environ=environ).announce()
-    assert read_outcome(tmp_path)["attempt"] == "a"
+    assert read_outcome(tmp_path).attempt == "a"
     OutcomeFiles(0, attempt="b", environ=environ).announce()
     assert read_outcome(tmp_path) is None

@@ -1,0 +1,95 @@
+"""Small files and files of lines on disk: read within limits, written whole or not at all. Knows no JSON's meaning."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.folder.unread import RecordError
+
+MB = 1 << 20
+_LONGEST_LINE = 1 << 18
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file to read it; a pipe or a device, which might never end, is refused.
+
+    Raises:
+        RecordError: if it cannot be opened, or is no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # a ValueError is a NUL in the path
+        raise RecordError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RecordError("is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of that name, a link that leads nowhere included."""
+    return path.is_symlink() or path.exists()
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """The bytes of a file that is small by nature.
+
+    Raises:
+        RecordError: if it cannot be read, or is larger than `most` bytes; it is then left unread.
+    """
+    with open_plain(path) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(most + 1) if size <= most else b""
+        except OSError as error:
+            raise RecordError(f"cannot be read ({error.strerror})") from None
+    if size > most or len(data) > most:
+        raise RecordError(f"has {max(size, len(data)):,} bytes; at most {most:,} are read")
+    return data
+
+
+def lines_of(file: BinaryIO) -> Iterator[tuple[bytes | None, bool]]:
+    """The lines of a file without their ends, and whether each had one; `None` for a line that is too long to be ours.
+
+    A file of one endless line takes no more memory than one of short lines.
+    """
+    while line := file.readline(_LONGEST_LINE):
+        whole = line.endswith(b"\n")
+        if whole or len(line) < _LONGEST_LINE:
+            yield line, whole
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(_LONGEST_LINE)
+        yield None, line.endswith(b"\n")
+
+
+def write_object(path: Path, content: Mapping[str, Any], suffix: str = ".new") -> Path:
+    """Write a small file whole or not at all, as JSON that `read_object` reads.
+
+    Raises:
+        OSError: if it cannot be written; what was there is untouched.
+    """
+    temporary = path.with_name(path.name + suffix)
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    temporary.unlink(missing_ok=True)  # a link that somebody left there is not followed
+    with temporary.open("x", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
+    return path
+
+
+def append_line(path: Path, content: Mapping[str, Any]) -> None:
+    """Append a line of JSON; a last line that was torn stays alone with its fault.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with path.open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        torn = end > 0 and file.seek(end - 1) >= 0 and file.read(1) != b"\n"
+        file.write((b"\n" if torn else b"") + json.dumps(content, allow_nan=False).encode() + b"\n")

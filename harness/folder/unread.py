@@ -1,0 +1,77 @@
+"""What could not be read, and text that can be shown whatever it holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+TEXT = 20_000  # characters of a text that are kept
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+class RecordError(Exception):
+    """A record, or a part of one, that cannot be read; the message says where, what was found, what is allowed."""
+
+
+class UnreadPart(NamedTuple):
+    """One thing that could not be read.
+
+    Attributes:
+        file: within the run's folder.
+        line: counted from 1; `None` where it is the whole file.
+        reason: in words.
+    """
+
+    file: str
+    line: int | None
+    reason: str
+
+
+class Unread:
+    """What could not be read in a folder: the first parts of each file, and how many there are."""
+
+    _MOST_SHOWN = 5
+
+    def __init__(self) -> None:
+        """Everything was read so far."""
+        self.parts: list[UnreadPart] = []
+        self.counts: dict[str, int] = {}
+
+    def add(self, file: str, reason: object, line: int | None = None) -> None:
+        """Note one part."""
+        self.counts[file] = self.counts.get(file, 0) + 1
+        if self.counts[file] <= self._MOST_SHOWN:
+            self.parts.append(UnreadPart(file, line, seen(str(reason), 500)))
+
+    def left_out(self) -> dict[str, int]:
+        """How many parts of each file are counted and not listed."""
+        return {file: n - self._MOST_SHOWN for file, n in self.counts.items() if n > self._MOST_SHOWN}
+
+
+def seen(text: str, most: int = TEXT) -> str:
+    r"""Text that shows what it holds: control characters are spelt out, and what is too long is cut with a word.
+
+    >>> seen("a\x1b[2Jb"), seen("abcdef", 3)
+    ('a\\x1b[2Jb', 'abc... (3 more characters)')
+    """
+    left = len(text) - most
+    kept = text if left <= 0 else f"{text[:most]}... ({left:,} more characters)"
+    return _UNSEEN.sub(_spelt_out, kept)
+
+
+def described(value: object) -> str:
+    """A value as a message shows it, short whatever it is."""
+    if isinstance(value, str):
+        return f"the text {seen(value, 40)!r}"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        digits = repr(value)
+        return digits if len(digits) <= 30 else f"a number of {len(digits)} digits"
+    return "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else type(value).__name__
+
+
+def _spelt_out(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
