@@ -21,6 +21,7 @@ from harness.schedules import (
     FactorSchedule,
     Frame,
     LinearWarmUp,
+    RaisedSchedule,
     ScaledSchedule,
     ScheduleLike,
     SequentialSchedule,
@@ -306,7 +307,7 @@ def _end_of(schedule: ScheduleLike) -> int | None:
     """Where a schedule ends that has an end; a stepwise decay has a floor, which a run need not reach."""
     if isinstance(schedule, FactorSchedule):
         return 0
-    if isinstance(schedule, ScaledSchedule):
+    if isinstance(schedule, ScaledSchedule | RaisedSchedule):
         return _end_of(schedule.schedule)
     if isinstance(schedule, LinearWarmUp):
         start, last = schedule.length, schedule.schedule

@@ -101,10 +101,12 @@ def test_the_cycles_are_as_their_formula_says(entries):
     for title, lengths, heights in (
         ("cyclical", [200] * 5, [1] * 5),
         ("cyclical with lower cycles", [200] * 5, [1, 0.5, 0.25, 0.125, 0.0625]),
+        ("triangular2", [200] * 5, [0.3 + 0.7 * height for height in (1, 0.5, 0.25, 0.125, 0.0625)]),
         ("cyclical with longer cycles", [100, 150, 225, 338], [1] * 4),
     ):
-        (entry,) = (entry for entry in entries if entry.title == title)
-        (named,) = entry.plans()
+        plans = {named.name or entry.title: named for entry in entries for named in entry.plans()}
+        plans["cyclical with lower cycles"] = plans["towards 0"]
+        named = plans[title]
         begin = 0
         for length, height in zip(lengths, heights, strict=True):
             cycle = [named.plan.lr(t) for t in range(begin, begin + length)]

@@ -16,10 +16,11 @@ from harness.schedules.cyclical import CyclicalSchedule
 from harness.schedules.modifiers import (
     LinearCoolDown,
     LinearWarmUp,
-    OneCycleSchedule,
+    RaisedSchedule,
     ScaledSchedule,
     SequentialSchedule,
 )
+from harness.schedules.ramps import OneCycleSchedule, RampSchedule, RiseAndFallSchedule
 from harness.schedules.shapes import (
     CosineAnnealingSchedule,
     ExponentialSchedule,
@@ -45,6 +46,9 @@ __all__ = [
     "MultiFactorSchedule",
     "OneCycleSchedule",
     "PolySchedule",
+    "RaisedSchedule",
+    "RampSchedule",
+    "RiseAndFallSchedule",
     "ScaledSchedule",
     "Schedule",
     "ScheduleLike",

@@ -15,9 +15,17 @@ from harness.schedules.cyclical import CyclicalSchedule
 from harness.schedules.modifiers import (
     LinearCoolDown,
     LinearWarmUp,
-    OneCycleSchedule,
+    RaisedSchedule,
     ScaledSchedule,
     SequentialSchedule,
+)
+from harness.schedules.ramps import (
+    PHASES,
+    RISES,
+    STARTS,
+    OneCycleSchedule,
+    RampSchedule,
+    RiseAndFallSchedule,
 )
 from harness.schedules.shapes import (
     CosineAnnealingSchedule,
@@ -98,7 +106,7 @@ class Entry:
         return next((kind for kind in self.parameters.values() if isinstance(kind, Inner | Inners)), None)
 
 
-_RATE, _LENGTH = Rate(), Length()
+_RATE, _LENGTH, _RISES = Rate(), Length(), Choice(tuple(RISES))
 
 _SHAPES = {
     "constant": Entry(ConstantSchedule, {"lr": _RATE}),
@@ -135,6 +143,21 @@ _SHAPES = {
             "cycle_length": _LENGTH,
             "cooldown_length": _LENGTH,
             "finish_lr": _RATE,
+            "shape": _RISES,
+        },
+    ),
+    "ramp": Entry(RampSchedule, {"start_lr": _RATE, "end_lr": _RATE, "length": _LENGTH, "shape": _RISES}),
+    "rise_and_fall": Entry(
+        RiseAndFallSchedule,
+        {
+            "start_lr": _RATE,
+            "max_lr": _RATE,
+            "end_lr": _RATE,
+            "cycle_length": _LENGTH,
+            "inc_fraction": Number(FRACTION),
+            "shape": _RISES,
+            "starts": Choice(STARTS),
+            "phases": Choice(PHASES),
         },
     ),
 }
@@ -156,10 +179,13 @@ CATALOGUE: dict[str, Entry] = _SHAPES | {
             "cycle_length": _LENGTH,
             "cycle_length_decay": Number(POSITIVE),
             "cycle_magnitude_decay": Number(SHRINK),
+            "floor_lr": _RATE,
+            "iteration_magnitude_decay": Number(SHRINK),
         },
     ),
     "sequential": Entry(SequentialSchedule, {"schedules": Inners(), "boundaries": Positions()}),
     "scaled": Entry(ScaledSchedule, {"schedule": Inner(), "factor": Number(POSITIVE)}),
+    "raised": Entry(RaisedSchedule, {"schedule": Inner(), "floor_lr": _RATE}),
 }
 """Every schedule that YAML can name."""
 

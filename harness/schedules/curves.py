@@ -42,6 +42,29 @@ def half_waves(part: Rates) -> Rates:
     return np.where(early, 1.0 - height, height)
 
 
+def rising_wave(part: float) -> float:
+    """`(1 - cos(pi part)) / 2` for `0 <= part <= 1`."""
+    return _sine_squared(part) if part <= 0.5 else 1.0 - _sine_squared(1.0 - part)
+
+
+def rising_waves(part: Rates) -> Rates:
+    """`rising_wave` of many."""
+    early = part <= 0.5
+    height = _sine_squared(np.where(early, part, 1.0 - part))
+    return np.where(early, height, 1.0 - height)
+
+
+def peak_of(length: int, fraction: float) -> float:
+    """Where a cycle turns: `length fraction`, and the whole iteration that is meant where it is one up to rounding.
+
+    >>> 100 * 0.07, peak_of(100, 0.07)
+    (7.000000000000001, 7.0)
+    """
+    peak = length * fraction
+    whole = round(peak)
+    return float(whole) if 0 < whole < length and math.isclose(peak, whole, rel_tol=1e-15) else peak
+
+
 def power(base: float, exponent: float) -> float:
     """`base^exponent` for `0 <= base <= 1`."""
     return _multiplied(base, int(exponent)) if _is_count(exponent) else math.pow(base, exponent)

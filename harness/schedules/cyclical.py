@@ -10,13 +10,14 @@ import threading
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.schedules.adapters import as_schedule
 from harness.schedules.base import Iterations, Rates, Schedule, ScheduleLike, breakpoints_of, inside, values_of
-from harness.schedules.bounds import POSITIVE, SHRINK, BoundError, check_counts, keep_numbers
+from harness.schedules.bounds import POSITIVE, RATE, SHRINK, BoundError, check_counts, keep_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,14 +91,22 @@ class CycleTable:
 class CyclicalSchedule(Schedule):
     """A schedule repeated: cycle k is `ceil(length of cycle k - 1 * cycle_length_decay)` long.
 
-    Its values are multiplied by `cycle_magnitude_decay^k`. The iteration that ends a cycle is 0 of the next. The
-    product is taken in floating point: 50 * 1.1 is a little more than 55, and the cycle after one of 50 has 56.
+    Its height above `floor_lr` is multiplied by `cycle_magnitude_decay^k iteration_magnitude_decay^t`: the values are
+    `floor_lr + (value - floor_lr) factor`. With the default floor of 0 that is `value factor`, so that the lowest value
+    of a cycle shrinks too; with a `floor_lr` of the repeated schedule's lowest value that stays.
+
+    The iteration that ends a cycle is 0 of the next. The product of lengths is taken in floating point: 50 * 1.1 is a
+    little more than 55, and the cycle after one of 50 has 56.
 
     With `TriangularSchedule` it is the policy of Smith, "Cyclical Learning Rates for Training Neural Networks", 2015,
     arXiv 1506.01186; with `CosineAnnealingSchedule` and `cycle_length_decay=2` the warm restarts of Loshchilov and
-    Hutter, "SGDR", 2016, arXiv 1608.03983, whose T_mult is this decay:
+    Hutter, "SGDR", 2016, arXiv 1608.03983, whose T_mult is this decay. A decay of 1/2 a cycle above a floor is Smith's
+    policy "triangular2", one of a little below 1 an iteration his "exp_range":
 
-    >>> from harness.schedules.shapes import CosineAnnealingSchedule
+    >>> from harness.schedules.shapes import CosineAnnealingSchedule, TriangularSchedule
+    >>> cycles = CyclicalSchedule(TriangularSchedule, 4, cycle_magnitude_decay=0.5, floor_lr=1, min_lr=1, max_lr=3)
+    >>> [cycles(t) for t in range(9)]
+    [1.0, 2.0, 3.0, 2.0, 1.0, 1.5, 2.0, 1.5, 1.0]
     >>> schedule = CyclicalSchedule(CosineAnnealingSchedule, 10, cycle_length_decay=2, min_lr=0, max_lr=1)
     >>> schedule(0), schedule(10), schedule(30), schedule(70), round(schedule(50), 9)
     (1.0, 1.0, 1.0, 1.0, 0.5)
@@ -107,6 +116,8 @@ class CyclicalSchedule(Schedule):
         cycle_length: iterations of the first cycle, at least 1.
         cycle_length_decay: what one length is multiplied by to give the next, above 0.
         cycle_magnitude_decay: what the values of one cycle are multiplied by for the next, above 0, at most 1.
+        floor_lr: what the magnitudes decay towards, at least 0.
+        iteration_magnitude_decay: what they are multiplied by from one iteration to the next, above 0, at most 1.
         **kwargs: the other arguments of `schedule_class`; hashable, if the schedule is to be.
 
     Raises:
@@ -117,6 +128,8 @@ class CyclicalSchedule(Schedule):
     cycle_length: int
     cycle_length_decay: float
     cycle_magnitude_decay: float
+    floor_lr: float
+    iteration_magnitude_decay: float
     kwargs: tuple[tuple[str, Any], ...]
     _table: CycleTable = field(repr=False, compare=False)
     _built: dict[int, ScheduleLike] = field(repr=False, compare=False)
@@ -127,6 +140,8 @@ class CyclicalSchedule(Schedule):
         cycle_length: int,
         cycle_length_decay: float = 1,
         cycle_magnitude_decay: float = 1,
+        floor_lr: float = 0,
+        iteration_magnitude_decay: float = 1,
         **kwargs: Any,
     ) -> None:
         """Check the bounds, those of the first cycle's schedule too."""
@@ -135,13 +150,16 @@ class CyclicalSchedule(Schedule):
         keep("cycle_length", cycle_length)
         keep("cycle_length_decay", cycle_length_decay)
         keep("cycle_magnitude_decay", cycle_magnitude_decay)
+        keep("floor_lr", floor_lr)
+        keep("iteration_magnitude_decay", iteration_magnitude_decay)
         keep("kwargs", tuple(sorted(kwargs.items())))
         if not callable(schedule_class):
             allowed = "a class or a callable that takes cycle_length and gives a schedule"
             raise BoundError(type(self).__name__, "schedule_class", schedule_class, allowed)
         check_counts(self, 1, "cycle_length")
         keep_numbers(self, POSITIVE, "cycle_length_decay")
-        keep_numbers(self, SHRINK, "cycle_magnitude_decay")
+        keep_numbers(self, RATE, "floor_lr")
+        keep_numbers(self, SHRINK, "cycle_magnitude_decay", "iteration_magnitude_decay")
         keep("_table", CycleTable(self.cycle_length, self.cycle_length_decay))
         keep("_built", {})
         try:
@@ -154,7 +172,10 @@ class CyclicalSchedule(Schedule):
         """The learning rate of iteration `t >= 0`."""
         cycle, offset, length = self._table.find(t)
         inner = self._built.get(length) or self._inner(length)
-        return inner(offset) * self.cycle_magnitude_decay**cycle
+        height = self.cycle_magnitude_decay**cycle
+        if self.iteration_magnitude_decay != 1.0:
+            height *= self.iteration_magnitude_decay**t
+        return self.floor_lr + (inner(offset) - self.floor_lr) * height
 
     def values(self, t: Iterations) -> Rates:
         """See `Schedule`."""
@@ -168,8 +189,11 @@ class CyclicalSchedule(Schedule):
             inner = self._built.get(found) or self._inner(found)
             alike = length == found
             values[alike] = values_of(inner, offset[alike])
-        values *= heights.take(cycle - first)
-        return values
+        factor = heights.take(cycle - first)
+        if self.iteration_magnitude_decay != 1.0:
+            factor = factor * np.fromiter(map(pow, repeat(self.iteration_magnitude_decay), t.tolist()), float, t.size)
+        raised: Rates = self.floor_lr + (values - self.floor_lr) * factor
+        return raised
 
     def _inner(self, length: int) -> ScheduleLike:
         inner = as_schedule(self.schedule_class(cycle_length=length, **dict(self.kwargs)))
@@ -181,7 +205,8 @@ class CyclicalSchedule(Schedule):
     def __reduce__(self) -> tuple[Callable[..., CyclicalSchedule], tuple[object, ...]]:
         """Pickle and copy by building anew: what is cached stays here."""
         rebuild = partial(type(self), **dict(self.kwargs))
-        return rebuild, (self.schedule_class, self.cycle_length, self.cycle_length_decay, self.cycle_magnitude_decay)
+        decays = (self.cycle_length_decay, self.cycle_magnitude_decay, self.floor_lr, self.iteration_magnitude_decay)
+        return rebuild, (self.schedule_class, self.cycle_length, *decays)
 
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The first iteration of each cycle and the schedule's own within it."""

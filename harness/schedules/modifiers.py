@@ -9,8 +9,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from harness.schedules.adapters import as_schedule, keep_schedule
 from harness.schedules.base import (
     Iterations,
@@ -149,83 +147,6 @@ class LinearCoolDown(Schedule):
 
 
 @dataclass(frozen=True)
-class OneCycleSchedule(Schedule):
-    """From `start_lr` to `max_lr` and back in two equal lines, then a line to `finish_lr`, which stays.
-
-    The cycle takes `cycle_length` iterations and turns at its half, the cool-down `cooldown_length`. Without a
-    cool-down `start_lr` stays. Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large
-    Learning Rates", 2017, arXiv 1708.07120. Momentum is cycled the other way round, and for it `start_lr` may be the
-    larger of the two: `OneCycleSchedule(0.95, 0.85, cycle_length)`.
-
-    >>> schedule = OneCycleSchedule(1, 3, cycle_length=4, cooldown_length=2, finish_lr=0)
-    >>> [schedule(t) for t in range(8)]
-    [1.0, 2.0, 3.0, 2.0, 1.0, 0.5, 0.0, 0.0]
-
-    Args:
-        start_lr: the learning rate at both ends of the cycle, at least 0.
-        max_lr: the learning rate where it turns, at least 0.
-        cycle_length: iterations of the cycle, at least 1.
-        cooldown_length: iterations of the cool-down, at least 0.
-        finish_lr: the learning rate at the end, at least 0; given if and only if there is a cool-down.
-
-    Raises:
-        BoundError: if an argument is outside these bounds.
-    """
-
-    start_lr: float
-    max_lr: float
-    cycle_length: int
-    cooldown_length: int = 0
-    finish_lr: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the bounds."""
-        keep_numbers(self, RATE, "start_lr", "max_lr")
-        check_counts(self, 1, "cycle_length")
-        check_counts(self, 0, "cooldown_length")
-        if self.finish_lr is not None:
-            keep_numbers(self, RATE, "finish_lr")
-        if self.cooldown_length > 0 and self.finish_lr is None:
-            raise BoundError(type(self).__name__, "finish_lr", None, "given with a cooldown_length > 0")
-        if self.cooldown_length == 0 and self.finish_lr is not None:
-            raise BoundError(type(self).__name__, "finish_lr", self.finish_lr, "left out without a cooldown_length > 0")
-
-    def __call__(self, t: int) -> float:
-        """The learning rate of iteration `t >= 0`."""
-        into_cooldown = t - self.cycle_length
-        if into_cooldown < 0:
-            return mix(self.start_lr, self.max_lr, 2 * min(t, -into_cooldown) / self.cycle_length)
-        if self.finish_lr is None:
-            return self.start_lr
-        if into_cooldown >= self.cooldown_length:
-            return self.finish_lr
-        return mix(self.start_lr, self.finish_lr, into_cooldown / self.cooldown_length)
-
-    def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
-        length, finish_lr = self.cycle_length, self.finish_lr
-
-        def cycle(t: Iterations) -> Rates:
-            return mix_many(self.start_lr, self.max_lr, 2 * np.minimum(t, length - t) / length)
-
-        def cooldown(t: Iterations) -> Rates:
-            return mix_many(self.start_lr, finish_lr or 0.0, (t - length) / self.cooldown_length)
-
-        if finish_lr is None:
-            return piecewise(t, [length], [cycle, constant(self.start_lr)])
-        return piecewise(t, [length, self.total_length], [cycle, cooldown, constant(finish_lr)])
-
-    @property
-    def total_length(self) -> int:
-        """`cycle_length + cooldown_length`."""
-        return self.cycle_length + self.cooldown_length
-
-    def breakpoints(self, until: int) -> tuple[int, ...]:
-        """The peak, the end of the cycle, the end of the cool-down."""
-        return inside(until, (self.cycle_length + 1) // 2, self.cycle_length, self.total_length)
-
-
-@dataclass(frozen=True)
 class SequentialSchedule(Schedule):
     """One schedule after another: number i begins at `boundaries[i - 1]`, which is its 0.
 
@@ -314,6 +235,47 @@ class ScaledSchedule(Schedule):
     def values(self, t: Iterations) -> Rates:
         """See `Schedule`."""
         return self.factor * values_of(self.schedule, t)
+
+    @property
+    def total_length(self) -> int | None:
+        """The schedule's own."""
+        return length_of(self.schedule)
+
+    def breakpoints(self, until: int) -> tuple[int, ...]:
+        """The schedule's own."""
+        return breakpoints_of(self.schedule, until)
+
+
+@dataclass(frozen=True)
+class RaisedSchedule(Schedule):
+    """`floor_lr + schedule(t)`: a schedule on top of a floor, which nothing inside it can scale or shrink.
+
+    Args:
+        schedule: what is raised.
+        floor_lr: what is added to it, at least 0.
+
+    >>> [RaisedSchedule(lambda t: 4.0 / 2**t, floor_lr=1)(t) for t in range(4)]
+    [5.0, 3.0, 2.0, 1.5]
+
+    Raises:
+        BoundError: if an argument is outside these bounds.
+    """
+
+    schedule: ScheduleLike
+    floor_lr: float
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        keep_schedule(self, "schedule")
+        keep_numbers(self, RATE, "floor_lr")
+
+    def __call__(self, t: int) -> float:
+        """The learning rate of iteration `t >= 0`."""
+        return self.floor_lr + self.schedule(t)
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        return self.floor_lr + values_of(self.schedule, t)
 
     @property
     def total_length(self) -> int | None:

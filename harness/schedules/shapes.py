@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.schedules.base import Iterations, Rates, Schedule, constant, inside, mix, mix_many, piecewise
 from harness.schedules.bounds import FRACTION, POSITIVE, RATE, check_counts, check_order, keep_numbers
-from harness.schedules.curves import half_wave, half_waves, power, powers
+from harness.schedules.curves import half_wave, half_waves, peak_of, power, powers
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,7 @@ class TriangularSchedule(Schedule):
         check_order(self, "min_lr", "max_lr")
         check_counts(self, 1, "cycle_length")
         keep_numbers(self, FRACTION, "inc_fraction")
-        peak = self.cycle_length * self.inc_fraction
-        # 100 * 0.07 is 7.000000000000001; who writes that means iteration 7
-        whole = round(peak)
-        if 0 < whole < self.cycle_length and math.isclose(peak, whole, rel_tol=1e-15):
-            peak = float(whole)
-        object.__setattr__(self, "_peak", peak)
+        object.__setattr__(self, "_peak", peak_of(self.cycle_length, self.inc_fraction))
 
     def __call__(self, t: int) -> float:
         """The learning rate of iteration `t >= 0`."""

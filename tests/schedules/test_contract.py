@@ -24,6 +24,9 @@ from harness.schedules import (
     MultiFactorSchedule,
     OneCycleSchedule,
     PolySchedule,
+    RaisedSchedule,
+    RampSchedule,
+    RiseAndFallSchedule,
     ScaledSchedule,
     Schedule,
     SequentialSchedule,
@@ -45,6 +48,14 @@ MAKERS = {
     "linear_cool_down": lambda: LinearCoolDown(CosineAnnealingSchedule(0.1, 1, 90), 0, 60, 20),
     "one_cycle": lambda: OneCycleSchedule(0.1, 1, 80, 20, 0.001),
     "cyclical": lambda: CyclicalSchedule(TriangularSchedule, 9, 1.3, 0.8, min_lr=0.1, max_lr=1, inc_fraction=0.2),
+    "cyclical above a floor": lambda: CyclicalSchedule(
+        CosineAnnealingSchedule, 9, 1.3, 0.8, floor_lr=0.1, iteration_magnitude_decay=0.999, min_lr=0.1, max_lr=1
+    ),
+    "one_cycle of cosines": lambda: OneCycleSchedule(0.1, 1, 81, 20, 0.001, "cosine"),
+    "ramp": lambda: RampSchedule(0.1, 1, 90, "cosine"),
+    "rise_and_fall": lambda: RiseAndFallSchedule(0.04, 1, 0.001, 93, 0.3, starts="first_update"),
+    "rise_and_fall in three": lambda: RiseAndFallSchedule(0.04, 1, 0.001, 93, 0.3, "linear", phases="three"),
+    "raised": lambda: RaisedSchedule(PolySchedule(1, 90), 0.1),
     "sequential": lambda: SequentialSchedule([PolySchedule(1, 90), ConstantSchedule(0.3)], [50]),
     "scaled": lambda: ScaledSchedule(PolySchedule(1, 90), 8),
 }

@@ -20,6 +20,9 @@ from harness.schedules import (
     MultiFactorSchedule,
     OneCycleSchedule,
     PolySchedule,
+    RaisedSchedule,
+    RampSchedule,
+    RiseAndFallSchedule,
     ScaledSchedule,
     SequentialSchedule,
     SpecError,
@@ -111,6 +114,27 @@ BUILT = [
         SequentialSchedule([ConstantSchedule(0.5), PolySchedule(0.5, 400)], [600]),
     ),
     ({"scaled": {"schedule": 0.1, "factor": 8}}, ScaledSchedule(ConstantSchedule(0.1), 8)),
+    ({"raised": {"schedule": "1x", "floor_lr": "0.1x"}}, RaisedSchedule(ConstantSchedule(0.5), 0.05)),
+    ({"ramp": {"start_lr": 0, "end_lr": "1x", "length": "3ep"}}, RampSchedule(0, 0.5, 300)),
+    (
+        {"ramp": {"start_lr": "1x", "end_lr": 0.1, "length": "50%", "shape": "cosine"}},
+        RampSchedule(0.5, 0.1, 500, "cosine"),
+    ),
+    (
+        {
+            "rise_and_fall": {
+                "start_lr": "0.04x",
+                "max_lr": "1x",
+                "end_lr": 0,
+                "cycle_length": "100%",
+                "inc_fraction": 0.25,
+                "shape": "linear",
+                "starts": "first_update",
+                "phases": "three",
+            }
+        },
+        RiseAndFallSchedule(0.02, 0.5, 0, 1000, 0.25, "linear", "first_update", "three"),
+    ),
 ]
 
 
@@ -324,7 +348,7 @@ ANY = "must be a mapping from one schedule's name to its parameters, or for a co
         (
             {"cyclical": {"schedule_class": "poly", "cycle_length": "5it"}},
             ("cyclical", "schedule_class"),
-            "'poly' is not allowed; known: cosine, triangular, one_cycle",
+            "'poly' is not allowed; known: cosine, triangular, one_cycle, rise_and_fall",
         ),
         ({"cyclical": {"cycle_length": "5it"}}, ("cyclical", "schedule_class"), "is missing; cyclical has"),
         (
