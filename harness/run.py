@@ -163,6 +163,7 @@ class Run:
             weights=self.config.init.from_ if self.origin is None else None,
             agree=lambda parameters: self._preflight(parameters, stream.shards),
         )
+        self.remarks += learner.remarks
         prediction, _ = learner.predict(*samples)
         self._agreed("metrics", lambda: try_metrics(self.metrics, prediction, samples[1]))
         if self.origin is not None:

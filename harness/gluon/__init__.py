@@ -3,8 +3,9 @@
 from harness.gluon.build import build_learner, devices_of_rank
 from harness.gluon.evaluation import evaluate
 from harness.gluon.judge import Requests
-from harness.gluon.learner import Learner, shards_of_rank
+from harness.gluon.learner import Learner
 from harness.gluon.metrics import build_metrics, try_metrics
+from harness.gluon.seat import shards_of_rank
 from harness.gluon.state import State
 
 __all__ = [

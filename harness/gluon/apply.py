@@ -15,6 +15,7 @@ import mxnet as mx
 
 from harness.errors import ConfigError
 from harness.gluon.optimizers import NOISY
+from harness.gluon.parameters import list_held
 from harness.gluon.shards import seed_of
 from harness.gluon.steppers import OnHost, OnKVStore, OnWorkers
 
@@ -120,7 +121,7 @@ class Applier:
         """
         for parameter in self._parameters:
             factor = self._decay * parameter.wd_mult * divisor
-            for gradient, weight in zip(parameter.list_grad(), parameter.list_data(), strict=True):
+            for gradient, weight in zip(parameter.list_grad(), list_held(parameter), strict=True):
                 if self._clip is not None:
                     mx.nd.clip(gradient, -self._clip * divisor, self._clip * divisor, out=gradient)
                 if factor:
@@ -128,7 +129,7 @@ class Applier:
 
     def _gather_history(self, divisor: float) -> None:
         """Do an update at learning rate 0: the buffer takes the gradient at the last rate, the weights stay."""
-        weights = [weight for parameter in self._parameters for weight in parameter.list_data()]
+        weights = [weight for parameter in self._parameters for weight in list_held(parameter)]
         before = [weight.copy() for weight in weights]
         self.applied_lr = self.applied_lr or 1.0
         self._update(self.applied_lr, divisor)

@@ -13,6 +13,7 @@ from harness.comm import World
 from harness.config import RunConfig
 from harness.data import GlobalBatch
 from harness.errors import CheckpointError, ConfigError
+from harness.gluon.initialise import initialise, naming_unsuited, seeded
 from harness.gluon.learner import Learner
 from harness.gluon.nets import build_initializer, build_loss, build_network
 from harness.gluon.optimizers import build_optimizer, set_multipliers
@@ -140,16 +141,17 @@ def _build_network(
     config: RunConfig, samples: tuple[Array, Array], classes: int | None, contexts: list[Any]
 ) -> tuple[Any, Any]:
     section = config.network
-    net = build_network(section.name, section.params, classes)
+    # another seed than below: what a network draws for itself must not come again in its other parameters
+    net = seeded(seed_of(config.seed, 0, -1), lambda: build_network(section.name, section.params, classes))
     initializer = build_initializer(section.initializer)
     loss = build_loss(section.loss, section.loss_params)
-    mx.random.seed(seed_of(config.seed, 0, 0))
     shape = tuple(samples[0].shape[1:])
     with _explained(
         f"network: {section.name!r} with initializer {section.initializer!r} does not take samples of shape {shape}"
     ):
-        net.initialize(initializer, ctx=contexts)
-        prediction = settle(net, samples[0], contexts[0])
+        initialise(net, initializer, contexts, seed_of(config.seed, 0, 0))
+        with naming_unsuited(net, initializer):
+            prediction = settle(net, samples[0], contexts[0])
     if not isinstance(prediction, mx.nd.NDArray):
         found = (
             f"{type(prediction).__name__} of {len(prediction)}" if isinstance(prediction, list | tuple) else prediction

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import mxnet as mx
-import numpy as np
 import numpy.typing as npt
 
 from harness.comm import World
@@ -15,24 +14,13 @@ from harness.data import GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon.apply import Applier
 from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
+from harness.gluon.parameters import form_of, held
 from harness.gluon.seat import Seat, SeatSum
 from harness.gluon.shards import Forward, Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
 from harness.gluon.state import State, StateKeeper, misfits
-from harness.gluon.sums import visiting_order
 from harness.gluon.weights import read_weights, write_params
 
 _CORRECTED = ("SGD", "NAG", "LARS")
-
-
-def shards_of_rank(shards: int, world: World, num_devices: int = 1) -> list[int]:
-    """The shards that a rank plays, in the order in which it plays them: its devices take turns.
-
-    >>> from harness.comm import SingleWorld
-    >>> shards_of_rank(8, SingleWorld(), num_devices=2)
-    [0, 1, 4, 5, 2, 3, 6, 7]
-    """
-    seats = [range(world.rank + world.size * seat, shards, world.size * num_devices) for seat in range(num_devices)]
-    return [own[i] for i in visiting_order(len(seats[0])) for own in seats]
 
 
 class Learner:
@@ -44,6 +32,7 @@ class Learner:
         gradient_norm: Euclidean norm of the mean gradient, before clipping, of the last update that was checked.
         loss: the mean loss of that update's global batch, in float64.
         skipped: how many updates were left out because they were not finite.
+        remarks: what the user should know of how the network is run.
     """
 
     def __init__(
@@ -139,6 +128,7 @@ class Learner:
         )
         self._waits = waits or self._applier.must_wait
         self._clip_norm = clip_norm
+        self.remarks = [forward.remark] if forward.remark else []
         self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._contexts)
         self._skip_nonfinite = skip_nonfinite
         self._gauge = Gauge(self._sums)
@@ -147,7 +137,7 @@ class Learner:
         self.loss: float | None = None
         self.skipped = 0
         self._requests = Requests()
-        forms = [f"{name} {np.dtype(p.dtype)} {tuple(p.shape)} {p.grad_req}" for name, p in self.parameters.items()]
+        forms = [f"{name} {form_of(parameter)}" for name, parameter in self.parameters.items()]
         if agree is None:
             world.must_be_equal("parameters", {"parameters": forms}, "build the same network on every rank")
         else:
@@ -273,7 +263,7 @@ class Learner:
     def save_weights(self, path: Path) -> None:
         """Write weights and running statistics as a Gluon `.params` file."""
         self.finish()
-        write_params(path, {name: parameter.data(self._contexts[0]) for name, parameter in self.parameters.items()})
+        write_params(path, {name: held(parameter, self._contexts[0]) for name, parameter in self.parameters.items()})
 
     def load_weights(self, path: str) -> None:
         """Take weights and running statistics from a `.params` file or a set; slots are left alone.
@@ -285,7 +275,7 @@ class Learner:
             loaded = read_weights(path)
         except CheckpointError as error:
             raise CheckpointError(f"init.from: {error}") from None
-        targets = {name: parameter.data(self._contexts[0]) for name, parameter in self.parameters.items()}
+        targets = {name: held(parameter, self._contexts[0]) for name, parameter in self.parameters.items()}
         problems = misfits(targets, loaded)
         if problems:
             raise CheckpointError(f"init.from: {path} does not fit the network:\n  " + "\n  ".join(problems))

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from harness.checkpoint import read_arrays, read_manifest, write_set
 from harness.errors import CheckpointError, DisagreementError
 from harness.gluon.apply import Applier
+from harness.gluon.parameters import held
 
 _NUMBERS = ("applied_lr", "num_update", "update_counts", "scalars")
 _SCALARS = {"nadam": ("m_schedule",)}  # numbers that some optimizers keep outside their slots
@@ -200,7 +201,7 @@ class StateKeeper:
         ]
 
     def _current_parameters(self, ctx: Any = None) -> dict[str, Any]:
-        return {name: parameter.data(ctx or self._contexts[0]) for name, parameter in self._parameters.items()}
+        return {name: held(parameter, ctx or self._contexts[0]) for name, parameter in self._parameters.items()}
 
     def _slots(self, updater: Any = None) -> Iterator[tuple[str, Any]]:
         for index, name in enumerate(self._trainable):

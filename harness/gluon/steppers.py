@@ -17,6 +17,7 @@ import numpy as np
 from harness.comm.launcher import Launch, count_threads
 from harness.errors import ConfigError
 from harness.gluon.memory import Floats, as_operators_read, memory_of, tell_written
+from harness.gluon.parameters import held, list_held
 
 _BLOCK = 1 << 15  # numbers that the host steps at a time, so that every pass finds them in the cache
 _MANY = 1 << 21  # weights for which an update is worth waiting for
@@ -62,7 +63,7 @@ class OnWorkers:
                 mx.random.seed(noise_seed, ctx=ctx)
             for indices in self._calls:
                 own = [self._parameters[index] for index in indices]
-                updater(indices, [one.grad(ctx) for one in own], [one.data(ctx) for one in own])
+                updater(indices, [one.grad(ctx) for one in own], [held(one, ctx) for one in own])
 
     def take_weights(self) -> None:
         """Weights have been written to; nothing here keeps copies of them."""
@@ -102,7 +103,7 @@ class OnHost:
                 that saves must be less than what this does.
         """
         is_possible = type(optimizer) is mx.optimizer.SGD and all(one.list_ctx() == [mx.cpu()] for one in parameters)
-        many = sum(int(np.prod(parameter.shape)) for parameter in parameters) >= _MANY
+        many = sum(list_held(parameter)[0].size for parameter in parameters) >= _MANY
         return is_possible and count_threads("auto", Launch()) <= _MAX_THREADS and (is_waited_for or many)
 
     def step(self, noise_seed: int | None, factor: float = 1.0) -> None:
@@ -112,7 +113,7 @@ class OnHost:
             ConfigError: if a learning rate or a weight decay is not finite in float32.
         """
         optimizer, indices = self._optimizer, list(range(len(self._parameters)))
-        weights = [parameter.data() for parameter in self._parameters]
+        weights = [held(parameter) for parameter in self._parameters]
         slots = [self.updaters[0].states[index] for index in indices]
         optimizer._update_count(indices)
         rates = np.array(optimizer._get_lrs(indices), np.float32)
@@ -196,14 +197,14 @@ class OnKVStore:
                 mx.random.seed(noise_seed, ctx=ctx)
         for index, parameter in enumerate(self._parameters):
             self._store.push(index, parameter.list_grad()[0])
-            self._store.pull(index, out=parameter.list_data())
+            self._store.pull(index, out=list_held(parameter))
 
     def take_weights(self) -> None:
         """Weights have been written to on the devices: a new store takes them, because a store is filled but once."""
         self._store = mx.kv.create(self._kind)
         self._store._set_updater(self.updaters[0])
         for index, parameter in enumerate(self._parameters):
-            self._store.init(index, parameter.list_data()[0])
+            self._store.init(index, list_held(parameter)[0])
 
 
 def _calls(optimizer: Any, parameters: Sequence[Any]) -> list[list[int]]:
@@ -215,7 +216,7 @@ def _calls(optimizer: Any, parameters: Sequence[Any]) -> list[list[int]]:
     everything = list(range(len(parameters)))
     if not _is_sgd(optimizer):
         return [everything]
-    large = [index for index in everything if parameters[index].data().size > _SMALL]
+    large = [index for index in everything if list_held(parameters[index])[0].size > _SMALL]
     small = [index for index in everything if index not in large]
     return [*([index] for index in large), *([small] if small else [])]
 
@@ -237,5 +238,5 @@ def _prepare(updater: Any, parameters: Sequence[Any], ctx: Any, *, is_settled: b
     optimizer.param_dict = dict(enumerate(parameters))
     optimizer._set_current_context(ctx.device_id)
     for index, parameter in enumerate(parameters):
-        updater.states[index] = optimizer.create_state_multi_precision(index, parameter.data(ctx))
+        updater.states[index] = optimizer.create_state_multi_precision(index, held(parameter, ctx))
         updater.states_synced[index] = is_settled

@@ -1,0 +1,150 @@
+"""What a network's graph says of it before it trains; it knows MXNet's graphs as JSON, and no data."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+
+from harness.gluon.parameters import blocks_of, is_computed
+
+Node = Mapping[str, Any]
+
+# how their names begin; _npi_ and what users program (Custom) to be safe
+_RANDOM_OPERATORS = ("dropout", "_random", "_sample", "_shuffle", "_npi_", "custom")
+_OF_MXNET = (mx.gluon.HybridBlock.forward, mx.gluon.SymbolBlock.forward)
+
+
+class Graph:
+    """What is to be known of a network before it trains.
+
+    Attributes:
+        random: whether it draws random numbers, so that every shard has to be seeded (1.3 ms on a CPU).
+        opaque: whether it has code that no graph shows, which may draw from NumPy as well.
+        nested: whether graphs are seen inside it, as loops and conditions have them.
+        statistics: full names of the parameters that a training forward changes, such as running means.
+        nodes: of the network's graph and its loss's, or what can be seen of them.
+        refusal: why the network itself is not a graph; `None` where it is one.
+    """
+
+    def __init__(self, net: Any, parameters: Mapping[str, Any], loss: Any = None) -> None:
+        """Trace the network and its loss; one that cannot be traced is taken to be random.
+
+        Args:
+            net: an initialised `gluon.Block`.
+            loss: of it; its random operations count as well.
+            parameters: its parameters by structural name.
+        """
+        self.nested = False
+        self.refusal: str | None = None
+        outputs = self._trace(net)
+        if outputs is None:
+            self.random = self.opaque = True
+            self.nodes = [node for symbol in graphs_inside(net) for node in nodes_of(symbol)]
+            self.statistics = _likely_statistics(net, parameters)
+            return
+        prediction = mx.sym.Group(list(_flat(outputs)))
+        traced = _trace_loss(loss, outputs, prediction)
+        self.nodes = nodes_of(prediction if traced is None else traced)
+        has_code = any(map(is_computed, parameters.values())) or any("custom" in n["op"].lower() for n in self.nodes)
+        self.opaque = traced is None or has_code
+        self.nested = any("subgraphs" in node for node in self.nodes)
+        self.random = self.opaque or any(_is_random(node) for node in self.nodes)
+        self.statistics = set(prediction.list_auxiliary_states())
+
+    def _trace(self, net: Any) -> Any:
+        """The network's outputs as symbols, in training; `None` and a reason where it is no graph."""
+        if not isinstance(net, mx.gluon.HybridBlock):
+            self.refusal = f"{type(net).__name__} is a Block, and only a HybridBlock is compiled"
+            return None
+        try:
+            outputs = trace(net)
+        except Exception as error:  # a user's hybrid_forward may use what only arrays have; this only asks
+            self.refusal = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}{_place(error)}"
+            return None
+        if not all(isinstance(output, mx.sym.Symbol) for output in _flat(outputs)):
+            self.refusal = "its forward does not return what F's operators give"
+            return None
+        return outputs
+
+
+def trace(net: Any) -> Any:
+    """What a `HybridBlock` returns for a symbol, as in training; raises whatever its code raises."""
+    with mx.autograd.train_mode():
+        return net(mx.sym.var("data"))
+
+
+def runs_python(net: Any, loss: Any) -> bool:
+    """Whether code of a user's own runs in every call, even of a network that is compiled."""
+    return type(net).forward not in _OF_MXNET or type(loss).__module__ != mx.gluon.loss.__name__
+
+
+def nodes_of(symbol: Any) -> list[Node]:
+    """Every node of a graph, those of graphs inside it (the body of a loop) behind them."""
+    found = list(json.loads(symbol.tojson())["nodes"])
+    for node in found:
+        for graph in node.get("subgraphs", []):
+            found.extend(graph["nodes"])
+    return found
+
+
+def graphs_inside(net: Any) -> Iterator[Any]:
+    """The symbols that blocks of a network hold: those of every `SymbolBlock`."""
+    for block in blocks_of(net).values():
+        if isinstance(block, mx.gluon.SymbolBlock):
+            yield block._cached_graph[1]
+
+
+def _likely_statistics(net: Any, parameters: Mapping[str, Any]) -> set[str]:
+    """Full names of what a network that is no graph surely or probably changes in training."""
+    found = {name for symbol in graphs_inside(net) for name in symbol.list_auxiliary_states()}
+    for block in blocks_of(net).values():
+        found |= {
+            parameter.name
+            for name, parameter in getattr(block, "_reg_params", {}).items()
+            if name.startswith(("running_", "moving_"))
+        }
+    return {parameter.name for parameter in parameters.values() if parameter.grad_req == "null"} & found
+
+
+def _trace_loss(loss: Any, outputs: Any, prediction: Any) -> Any:
+    if loss is None:
+        return prediction
+    try:
+        losses = loss(outputs, mx.sym.var("label"))
+    except Exception:  # as above
+        return None
+    return losses if isinstance(losses, mx.sym.Symbol) else None
+
+
+def _flat(outputs: Any) -> Iterator[Any]:
+    if isinstance(outputs, list | tuple):
+        for output in outputs:
+            yield from _flat(output)
+    else:
+        yield outputs
+
+
+def _place(error: BaseException) -> str:
+    """Where a user's code raised: the last line that is neither MXNet's nor ours."""
+    here = (Path(mx.__file__).parent, Path(__file__).parents[1])
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if not any(path.is_relative_to(folder) for folder in here):
+            return f", at {path.name}:{frame.lineno}"
+    return ""
+
+
+def _is_random(node: Node) -> bool:
+    """Whether a node of a graph draws random numbers, or may."""
+    operator = node["op"].lower()
+    attributes = node.get("attrs", {})
+    if operator == "leakyrelu":
+        return bool(attributes.get("act_type") == "rrelu")
+    if operator == "rnn":
+        return float(attributes.get("p", 0)) > 0
+    return bool(operator.startswith(_RANDOM_OPERATORS))
