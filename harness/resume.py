@@ -167,6 +167,8 @@ def open_folder(folder: RunFolder, start: Start, origin: Origin | None) -> list[
         ConfigError: if the folder holds a run already, is in use, or cannot be written.
     """
     goes_on = origin is not None and origin.here
+    if start.overwrite:
+        _refuse_foreign(folder.path)  # what is moved aside is a run, and not whatever has the run's name
     begins_again = origin is None and start.resume == "auto" and folder.path.exists() and not start.overwrite
     moved_aside = None if goes_on or begins_again else folder.claim(start.overwrite)
     folder.lock()
@@ -281,8 +283,11 @@ def _sizes_of(config: RunConfig, sizes: Sizes) -> Sizes:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    names = {name for name in names if not name.startswith("finder")}
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is a file and not the folder of a run; choose another --set name=...")
+    names = {path.name for path in folder.iterdir() if not path.name.startswith("finder")}
     if "config.yaml" not in names and names - _OWN:
         raise ConfigError(
             f"{folder} is not the folder of a run (it has no config.yaml, but {', '.join(sorted(names - _OWN)[:3])}); "

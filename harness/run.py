@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import python_version
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,9 +21,9 @@ from harness.plan import LRPlan
 from harness.report import RunFolder
 from harness.resume import Origin, Settled, Start, agree_on_origin, settle, settle_plan
 from harness.sizes import Sizes, count_workers, resolve_shards
+from harness.versions import versions
 
 T = TypeVar("T")
-_BUILD = ("numpy", "mxnet", "horovod")
 
 
 class Run:
@@ -306,17 +304,6 @@ class Run:
         if settled is None or self.origin is None:
             return sizes, LRPlan(config.lr, sizes, config.source), None
         return sizes, *settle_plan(settled, self.origin, sizes, self.data_fingerprint)
-
-
-def versions() -> dict[str, str]:
-    """The versions that the last bits of a result depend on."""
-    found = {"python": python_version()}
-    for package in _BUILD:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue  # a CUDA build of MXNet has another name
-    return found
 
 
 def _load(config: RunConfig) -> Splits:

@@ -20,8 +20,9 @@ from harness.folder import AttemptBegun
 from harness.gluon import Learner, Requests, State
 from harness.report import MetricsFile
 from harness.resume import Origin
-from harness.run import Run, versions
+from harness.run import Run
 from harness.units import ClockTime
+from harness.versions import versions
 
 
 def environment_of(run: Run) -> dict[str, str | int]:

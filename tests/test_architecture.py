@@ -12,6 +12,7 @@ ROOMS = [
     "errors",
     "named",
     "units",
+    "versions",
     "folder",
     "schedules",
     "config",

@@ -43,11 +43,22 @@ _OPTIMIZER = ("optimizer.name",)
 
 
 class Difference(NamedTuple):
-    """One setting that the set and the run have in different ways."""
+    """One setting that the set and the run have in different ways.
 
-    key: str
+    Attributes:
+        path: its keys; one may hold dots, such as a pattern of `optimizer.lr_mult`.
+        saved: what the set has.
+        wanted: what the run has.
+    """
+
+    path: tuple[str, ...]
     saved: Any
     wanted: Any
+
+    @property
+    def key(self) -> str:
+        """The keys as one text, for messages."""
+        return ".".join(self.path)
 
     def __str__(self) -> str:
         """`key: saved -> wanted`."""
@@ -77,7 +88,7 @@ def saved_config(manifest: Mapping[str, Any], path: str) -> RunConfig:
 def compare(saved: RunConfig, wanted: RunConfig) -> Conflicts:
     """Compare field by field; what may change freely is left out."""
     conflicts = Conflicts([], [], [])
-    for difference in _differences("", saved.plain(), wanted.plain()):
+    for difference in _differences((), saved.plain(), wanted.plain()):
         if _is_of(difference.key, _FREE):
             continue
         kind = 0 if _is_of(difference.key, _FIXED) else 1 if _is_of(difference.key, _OPTIMIZER) else 2
@@ -110,7 +121,7 @@ def take_saved(conflicts: Conflicts, wanted: RunConfig) -> RunConfig:
     """The wanted configuration, with the optimizer and everything of the plan as they were saved."""
     plain = wanted.plain()
     for difference in (*conflicts.optimizer, *conflicts.plan):
-        _put(plain, difference.key.split("."), difference.saved)
+        _put(plain, difference.path, difference.saved)
     return parse_config(plain, wanted.source)
 
 
@@ -177,21 +188,21 @@ def amend(
     return [*amendments, record]
 
 
-def _differences(key: str, saved: Any, wanted: Any) -> Iterator[Difference]:
+def _differences(path: tuple[str, ...], saved: Any, wanted: Any) -> Iterator[Difference]:
     if saved == wanted and type(saved) is type(wanted):
         return
-    if isinstance(saved, dict) and isinstance(wanted, dict) and (not key or saved.keys() == wanted.keys()):
+    if isinstance(saved, dict) and isinstance(wanted, dict) and (not path or saved.keys() == wanted.keys()):
         for name in saved:
-            yield from _differences(f"{key}.{name}" if key else name, saved[name], wanted[name])
+            yield from _differences((*path, name), saved[name], wanted[name])
     else:
-        yield Difference(key, saved, wanted)
+        yield Difference(path, saved, wanted)
 
 
 def _is_of(key: str, kinds: tuple[str, ...]) -> bool:
     return any(key == kind or key.startswith(f"{kind}.") for kind in kinds)
 
 
-def _put(plain: dict[str, Any], keys: list[str], value: Any) -> None:
+def _put(plain: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     for key in keys[:-1]:
         plain = plain[key]
     plain[keys[-1]] = value

@@ -46,7 +46,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration file and apply `--set` overrides, each `key.path=value` with the value in YAML.
 
     Raises:
-        ConfigError: if the file cannot be read, is no YAML, or holds anything that is not allowed.
+        ConfigError: if the file cannot be read, is no YAML, holds anything that is not allowed, or has a name that
+            a run cannot have and names none.
     """
     raw = read_yaml(Path(path))
     problems: list[Problem] = []
@@ -57,7 +58,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             problems.append(Problem((), f"--set {override}: {error}"))
     if problems:
         raise config_error(str(path), problems)
-    return _parse(raw, str(path), overrides)
+    config = _parse(raw, str(path), overrides)
+    config.check_run_name()
+    return config
 
 
 def dump_config(config: RunConfig) -> str:

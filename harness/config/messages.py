@@ -32,6 +32,7 @@ _UNSUPPORTED = {
     ),
     "accumulation": "is set through batch.shards: more shards than workers means that each worker accumulates",
 }
+RUN_NAME_IN_WORDS = "letters, digits, '.', '_' and '-', the first a letter or a digit, at most 100 in all"
 _WANTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -45,7 +46,7 @@ _WANTED = {
     "greater_than_equal": "at least {ge:g}",
     "less_than": "below {lt:.0f}",
     "less_than_equal": "at most {le:.0f}",
-    "string_pattern_mismatch": "letters, digits, '.', '_' and '-', the first a letter or a digit",
+    "string_pattern_mismatch": RUN_NAME_IN_WORDS,
 }
 _YAML_1_1_FLAGS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 _LONGEST_SHOWN = 60

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from harness.config.lr import FinderConfig, LRConfig
+from harness.config.messages import RUN_NAME_IN_WORDS, config_error, explain, show
 from harness.config.running import CheckpointConfig, GuardConfig, LogConfig
 from harness.config.sections import (
     HAVE_MOMENTUM,
@@ -27,17 +30,18 @@ from harness.config.sections import (
     Section,
     TrainConfig,
 )
-from harness.config.values import Devices, Problem, RefusedError, Threads
+from harness.config.values import Devices, PathText, Problem, RefusedError, Threads
 
+_RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _WHERE = ("device", "devices", "kvstore", "update_on_kvstore")  # where it is computed, which bits do not depend on
 
 
 class RunConfig(Section):
     """Everything that decides a run, as written."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    name: Annotated[str, Field(pattern=_RUN_NAME)] | None = None
     """The run's name, which is that of its folder; null means the stem of this file."""
-    output: str = "runs"
+    output: PathText = "runs"
     """The folder of runs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of everything random."""
@@ -150,10 +154,50 @@ class RunConfig(Section):
         """The configuration as plain data that `parse_config` reads back to an equal object."""
         return self.model_dump(by_alias=True)
 
+    def changed(self, values: Mapping[str, Any]) -> RunConfig:
+        """The same configuration with other values, which pass every check that values from a file pass.
+
+        Args:
+            values: by key path, such as `lr.base`; plain data.
+
+        Raises:
+            ConfigError: with every problem, as `parse_config` tells it.
+        """
+        plain = self.plain()
+        for path, value in values.items():
+            *parents, last = path.split(".")
+            section = plain
+            for key in parents:
+                section = section[key]
+            section[last] = value
+        try:
+            config = RunConfig.model_validate(plain)
+        except ValidationError as error:
+            raise config_error(self._source, explain(error, RunConfig)) from None
+        config._source = self._source
+        return config
+
+    def check_run_name(self) -> None:
+        """Refuse a name from the file's stem that could not stand in the file as `name`.
+
+        Raises:
+            ConfigError: with what is allowed.
+        """
+        if not re.fullmatch(_RUN_NAME, self.run_name):
+            message = (
+                f"is not set, and the file's own name gives {show(self.run_name)}; must be {RUN_NAME_IN_WORDS}; give "
+                "one with --set name=..., or rename the file"
+            )
+            raise config_error(self._source, [Problem(("name",), message)])
+
     def resolved(self, *, shards: int, threads: int) -> RunConfig:
-        """The same configuration with everything that the first start decides written out as a number."""
-        batch = self.batch.model_copy(update={"shards": shards})
-        return self.model_copy(update={"name": self.run_name, "batch": batch, "threads_per_rank": threads})
+        """The same configuration with everything that the first start decides written out as a number.
+
+        Raises:
+            ConfigError: if a number, or the name that comes from the file's, is not one that the file could hold.
+        """
+        self.check_run_name()
+        return self.changed({"name": self.run_name, "batch.shards": shards, "threads_per_rank": threads})
 
     def fingerprint(self) -> str:
         """sha256 of what decides the result; paths, names and logging may differ between hosts and attempts."""

@@ -13,6 +13,7 @@ from harness.config.values import (
     Initializer,
     Name,
     Parameters,
+    PathText,
     Period,
     Positive,
     Problem,
@@ -63,7 +64,7 @@ class DataConfig(Section):
 
     name: str = "digits"
     """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `npy`, or your own `module:function`."""
-    root: str | None = None
+    root: PathText | None = None
     """The folder with the files; null means where downloads go."""
     download: bool = False
     """Whether missing files are fetched."""
@@ -181,5 +182,5 @@ class OptimizerConfig(Section):
 class InitConfig(Section):
     """Where a new run's weights come from."""
 
-    from_: Annotated[str | None, Field(alias="from")] = None
+    from_: Annotated[PathText | None, Field(alias="from")] = None
     """A `.params` file, or a set of another run, whose weights a new run begins with."""

@@ -83,6 +83,14 @@ def _read_name(value: str) -> str:
     return value
 
 
+def _read_path(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must be a path; an empty one is not")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("must be a path in UTF-8 without NUL characters")
+    return value
+
+
 def _read_base(value: object) -> float | str | None:
     if value is None:
         return None
@@ -208,6 +216,7 @@ Positive = Annotated[float, Field(gt=0)]
 Factor = Annotated[float, Field(ge=0)]
 Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
 Name = Annotated[str, AfterValidator(_read_name)]
+PathText = Annotated[str, AfterValidator(_read_path)]
 Threads = Annotated[
     int | str, PlainValidator(_read_threads), _any({"const": "auto"}, {"type": "integer", "minimum": 1})
 ]

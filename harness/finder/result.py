@@ -131,8 +131,8 @@ def take_result(config: RunConfig, result: Mapping[str, Any], origin: str) -> tu
                 f"{config.source}: lr.base: the finder found no learning rate that it can defend: {refusal['reason']}. "
                 f"To go on: {refusal['advice']}; or give a number as lr.base ({origin} shows the curve)"
             )
-        known = math.isfinite(lr) and lr > 0 and int(batch) > 0
-    except (KeyError, TypeError, ValueError):
+        known = math.isfinite(lr) and lr > 0 and int(batch) > 0 and not isinstance(lr, bool)
+    except (KeyError, TypeError, ValueError, OverflowError):
         known = False
     if not known:
         raise ConfigError(f"{config.source}: lr.base: {origin} lacks a learning rate or its global batch; find again")
@@ -145,10 +145,13 @@ def take_result(config: RunConfig, result: Mapping[str, Any], origin: str) -> tu
 
 
 def with_base(config: RunConfig, base: float, batch: int | None) -> RunConfig:
-    """The configuration with a number as base, meant for a global batch of `batch` samples where anything is scaled."""
+    """The configuration with a number as base, meant for a global batch of `batch` samples where anything is scaled.
+
+    Raises:
+        ConfigError: if either number is not one that a configuration could hold.
+    """
     scaled = config.lr.scales and config.lr.scaling != "none"
-    update = {"base": base, "reference_batch": batch if scaled else None}
-    return config.model_copy(update={"lr": config.lr.model_copy(update=update)})
+    return config.changed({"lr.base": base, "lr.reference_batch": batch if scaled else None})
 
 
 def _number(value: float) -> float | None:

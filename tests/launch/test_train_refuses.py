@@ -295,3 +295,32 @@ def test_a_launcher_that_talks_nonsense(start, tmp_path):
     done = start("launch/train.py", "--set", f"output={tmp_path}", exit_code=2, HOROVOD_RANK="x", HOROVOD_SIZE="2")
     assert "are no rank and world size" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stem", [".", "a b", "größe"])
+def test_a_name_that_no_run_can_have_is_refused_before_anything_is_written(command, tmp_path, stem):
+    file = tmp_path / f"{stem}.yaml"
+    file.write_text("".join(f"{key}: {value}\n" for key, value in _GOOD.items()))
+    runs = tmp_path / "runs"
+    (runs / "precious").mkdir(parents=True)
+    for options in ([], ["--overwrite"], ["--resume", "auto"]):
+        ended = command("train", "--config", file, "--set", f"output={runs}", *options)
+        assert (ended.code, ended.err.count("name: is not set, and the file's own name gives")) == (2, 1)
+    assert [path.name for path in tmp_path.iterdir() if path != file] == ["runs"]
+    assert [path.name for path in runs.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_overwrite_moves_runs_aside_and_nothing_else(command, tmp_path, kind):
+    mine = tmp_path / "mine"
+    if kind == "folder":
+        mine.mkdir()
+        (mine / "thesis.tex").write_text("x")
+    else:
+        mine.write_text("x")
+    words = [word for key, value in _GOOD.items() for word in ("--set", f"{key}={value}")]
+    ended = command("train", *words, "--set", f"output={tmp_path}", "--set", "name=mine", "--overwrite")
+    assert ended.code == 2
+    assert f"{mine} is " in ended.err
+    assert "not the folder of a run" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
