@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 
 from harness.errors import ConfigError
-from harness.gluon.optimizers import NOISY
+from harness.gluon.optimizers import NOISY, NOT_UPDATED_AT_0
 from harness.gluon.parameters import list_held
 from harness.gluon.shards import seed_of
 from harness.gluon.steppers import OnHost, OnKVStore, OnWorkers
+
+_MOST = float(np.finfo(np.float32).max)
+_LEAST = float(np.finfo(np.float32).tiny)
 
 
 class Applier:
@@ -58,6 +62,7 @@ class Applier:
         self._momentum: float | None = getattr(optimizer, "momentum", None)
         self._noisy = type(optimizer).__name__.lower() in NOISY
         self._noise_seed: int | None = None
+        self._rests_at_0 = type(optimizer).__name__.lower() in NOT_UPDATED_AT_0
         self._decay, self._clip = 0.0, None
         if type(optimizer).__name__ == "NAG" and optimizer.wd > 0:
             self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
@@ -77,13 +82,15 @@ class Applier:
 
         Args:
             t: the iteration.
-            lr: its learning rate; 0 moves no weight and still takes the gradient into the momentum.
+            lr: its learning rate; 0 changes no weight, whatever the optimizer. The history (momentum, moments, counts)
+                takes the gradient as at any other rate, but for the optimizers in `NOT_UPDATED_AT_0`.
             momentum: its momentum, or `None` for the optimizer's own.
             divisor: what the gradients are divided by: the number of samples, and what clipping adds.
 
         Raises:
-            ConfigError: for a momentum that the optimizer has no buffers for.
+            ConfigError: for a momentum that the optimizer has no buffers for, or a rate that float32 has not.
         """
+        self._refuse_rates(t, lr)
         if momentum and self._momentum == 0:
             raise ConfigError(
                 f"momentum: {momentum} for an optimizer that was built without; give it one "
@@ -93,8 +100,8 @@ class Applier:
             if self._momentum is not None:  # set each time, so that no update depends on the one before it
                 updater.optimizer.momentum = self._momentum if momentum is None else momentum
         self._noise_seed = seed_of(self._seed, t, -1) if self._noisy else None
-        if self._correct and lr == 0:
-            self._gather_history(divisor)
+        if lr == 0:
+            self._update_history(divisor)
             return
         factor = lr / self.applied_lr if self._correct and self.applied_lr is not None else 1.0
         self._update(lr, divisor, factor)
@@ -110,7 +117,8 @@ class Applier:
             updater.optimizer.rescale_grad = 1.0 / divisor
         if self._decay:
             self._add_decay(divisor)
-        self._stepper.step(self._noise_seed, factor)
+        fixed = [i for i, one in enumerate(self._parameters) if one.lr_mult == 0] if self._rests_at_0 else []
+        self._stepper.step(self._noise_seed, factor, fixed)
 
     def _add_decay(self, divisor: float) -> None:
         """Take weight decay into the gradient, for NAG.
@@ -127,12 +135,35 @@ class Applier:
                 if factor:
                     gradient += factor * weight
 
-    def _gather_history(self, divisor: float) -> None:
-        """Do an update at learning rate 0: the buffer takes the gradient at the last rate, the weights stay."""
-        weights = [weight for parameter in self._parameters for weight in list_held(parameter)]
-        before = [weight.copy() for weight in weights]
-        self.applied_lr = self.applied_lr or 1.0
-        self._update(self.applied_lr, divisor)
-        for weight, value in zip(weights, before, strict=True):
-            value.copyto(weight)
+    def _update_history(self, divisor: float) -> None:
+        """Do an update at learning rate 0: weights are put back to the bit, what else there is takes the gradient.
+
+        A buffer that holds the rate takes it at the last one that was applied; at 0 it would lose its history. Some
+        move weights at a rate of 0 as well: by a momentum that is not corrected, or clipped weights (RMSProp).
+        """
+        if self._rests_at_0:
+            return
+        before = [[weight.copy() for weight in list_held(parameter)] for parameter in self._parameters]
+        if self._correct:
+            self.applied_lr = self.applied_lr or 1.0
+            self._update(self.applied_lr, divisor)
+        else:
+            self._update(0.0, divisor)
+            self.applied_lr = 0.0
+        for parameter, values in zip(self._parameters, before, strict=True):
+            for weight, value in zip(list_held(parameter), values, strict=True):
+                value.copyto(weight)
         self.take_weights()
+
+    def _refuse_rates(self, t: int, lr: float) -> None:
+        """Refuse what float32, in which weights are updated, would turn into 0, infinity or a coarser number."""
+        for factor in {parameter.lr_mult for parameter in self._parameters}:
+            rate = lr * factor
+            if rate == 0 and (lr == 0 or factor == 0):
+                continue
+            if not _LEAST <= abs(rate) <= _MOST or lr < 0:  # a NaN as well
+                times = "" if factor == 1 else f" x lr_mult {factor:g}"
+                raise ConfigError(
+                    f"iteration {t}: learning rate {lr:g}{times}: must be finite in float32 and at least {_LEAST:.3g}, "
+                    "or 0; change lr.schedule, lr.base or optimizer.lr_mult"
+                )

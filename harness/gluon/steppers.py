@@ -50,18 +50,22 @@ class OnWorkers:
             _prepare(updater, self._parameters, ctx, is_settled=True)
         self._calls = _calls(optimizer, self._parameters)
 
-    def step(self, noise_seed: int | None, factor: float = 1.0) -> None:
+    def step(self, noise_seed: int | None, factor: float = 1.0, fixed: Sequence[int] = ()) -> None:
         """Step with the gradients that every device holds; each draws the same noise, if there is any.
 
         Args:
             noise_seed: of the noise.
             factor: by which the slots are multiplied before.
+            fixed: weights that have no update, by index.
         """
         _multiply_slots(self.updaters, factor)
         for updater, ctx in zip(self.updaters, self._contexts, strict=False):
             if noise_seed is not None:
                 mx.random.seed(noise_seed, ctx=ctx)
-            for indices in self._calls:
+            for call in self._calls:
+                indices = [index for index in call if index not in fixed] if fixed else call
+                if not indices:
+                    continue
                 own = [self._parameters[index] for index in indices]
                 updater(indices, [one.grad(ctx) for one in own], [held(one, ctx) for one in own])
 
@@ -106,8 +110,8 @@ class OnHost:
         many = sum(list_held(parameter)[0].size for parameter in parameters) >= _MANY
         return is_possible and count_threads("auto", Launch()) <= _MAX_THREADS and (is_waited_for or many)
 
-    def step(self, noise_seed: int | None, factor: float = 1.0) -> None:
-        """Step, once all pending work is done; SGD has no noise.
+    def step(self, noise_seed: int | None, factor: float = 1.0, fixed: Sequence[int] = ()) -> None:
+        """Step, once all pending work is done; SGD has no noise, and a weight whose rate is 0 stays by itself.
 
         Raises:
             ConfigError: if a learning rate or a weight decay is not finite in float32.
@@ -189,13 +193,15 @@ class OnKVStore:
         _prepare(self.updaters[0], self._parameters, first, is_settled=False)
         self.take_weights()
 
-    def step(self, noise_seed: int | None, factor: float = 1.0) -> None:
+    def step(self, noise_seed: int | None, factor: float = 1.0, fixed: Sequence[int] = ()) -> None:
         """Step with the gradients of the first device; see `OnWorkers`."""
         _multiply_slots(self.updaters, factor)
         if noise_seed is not None:
             for ctx in {mx.cpu(), *self._parameters[0].list_ctx()}:
                 mx.random.seed(noise_seed, ctx=ctx)
         for index, parameter in enumerate(self._parameters):
+            if index in fixed:
+                continue
             self._store.push(index, parameter.list_grad()[0])
             self._store.pull(index, out=list_held(parameter))
 

@@ -13,7 +13,7 @@ from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError
 from harness.gluon import Learner, State
 from harness.gluon.apply import Applier
-from harness.gluon.optimizers import REFUSED, build_optimizer, known_optimizers, set_multipliers
+from harness.gluon.optimizers import NOT_UPDATED_AT_0, REFUSED, build_optimizer, known_optimizers, set_multipliers
 from harness.gluon.state import StateKeeper
 
 RANDOM = np.random.default_rng(1)
@@ -84,6 +84,116 @@ def test_restoring_the_start_undoes_everything(name):
     learner.restore(state)
     assert learner.digest() == state.digest()
     assert play(learner, 1, 5) == end
+
+
+ZERO_FIRST, ZERO_INSIDE, ZERO_LAST = (0, 0.01, 0.02), (0.01, 0, 0, 0.02), (0.01, 0.02, 0)
+VARIANTS = {name: [{}] for name in sorted(known_optimizers())}
+for kind in MOMENTUM:
+    VARIANTS[kind] = [{}, {"momentum": 0.9, "wd": 0.01}]
+VARIANTS["rmsprop"] += [{"centered": True, "gamma2": 0.9}, {"clip_weights": 0.05}]
+VARIANTS["adam"] += [{"wd": 0.01}]
+VARIANTS["ftrl"] += [{"wd": 0.01, "lamda1": 0.1}]
+
+
+def bits(learner):
+    return {name: array.tobytes() for name, array in learner.snapshot().parameters.items() if "running" not in name}
+
+
+@pytest.mark.parametrize("rates", [ZERO_FIRST, ZERO_INSIDE, ZERO_LAST], ids=["first", "inside", "last"])
+@pytest.mark.parametrize(("name", "params"), [(name, one) for name, many in VARIANTS.items() for one in many], ids=str)
+def test_an_update_at_rate_0_changes_no_weight(name, params, rates):
+    learner = make_learner(name, **params)
+    for t, rate in enumerate(rates, start=1):
+        before = bits(learner)
+        learner.iteration(t, rate)
+        after = bits(learner)
+        assert (after == before) == (rate == 0), rate
+    assert all(np.isfinite(slot).all() for slot in learner.snapshot().slots.values())
+    learner.check_weights(len(rates))
+
+
+@pytest.mark.parametrize("name", NOT_UPDATED_AT_0)
+def test_some_are_not_updated_at_0(name):
+    """The same state as if the iteration had not been; the batch of iteration 2 is seen by neither."""
+    learner, other = make_learner(name), make_learner(name)
+    for t, rate in ((1, 0.01), (2, 0.0), (3, 0.02)):
+        learner.iteration(t, rate)
+    for t, rate in ((1, 0.01), (3, 0.02)):
+        other.iteration(t, rate)
+    for kind in ("slots", "numbers"):
+        np.testing.assert_equal(getattr(learner.snapshot(), kind), getattr(other.snapshot(), kind))
+    assert bits(learner) == bits(other)
+
+
+@pytest.mark.parametrize("name", ["adam", "nadam", "lamb", "signum", "adagrad"])
+def test_elsewhere_the_history_takes_the_gradient(name):
+    learner = make_learner(name)
+    before = learner.snapshot()
+    learner.iteration(1, 0.0)
+    after = learner.snapshot()
+    assert any(after.slots[key].tobytes() != array.tobytes() for key, array in before.slots.items())
+    assert after.numbers["num_update"] == 1
+
+
+@pytest.mark.parametrize("correction", [True, False])
+def test_a_momentum_moves_no_weight_at_rate_0_whether_corrected_or_not(correction):
+    learner = make_learner("sgd", momentum=0.9)
+    learner._applier._correct = correction
+    learner.iteration(1, 0.1)
+    before = bits(learner)
+    learner.iteration(2, 0.0)
+    assert bits(learner) == before
+
+
+@pytest.mark.parametrize("name", [*NOT_UPDATED_AT_0, "adam", "rmsprop"])
+@pytest.mark.parametrize("kvstore", [None, "local"])
+def test_a_weight_whose_own_rate_is_0_stays(name, kvstore):
+    found, params = [], {"gamma2": 0.9, "centered": True} if name == "rmsprop" else {}
+    weight, other = (mx.gluon.Parameter(key, shape=(4,), init=mx.init.One()) for key in ("weight", "other"))
+    for one in (weight, other):
+        one.initialize()
+    weight.lr_mult = 0.0
+    applier = Applier(build_optimizer(name, params), {"weight": weight, "other": other}, kvstore=kvstore)
+    for t in (1, 2):
+        for one in (weight, other):
+            one.grad()[:] = mx.nd.array([1.0, -2, 0.5, t])
+        applier.step(t, 0.01, None, 1.0)
+        found.append(weight.data().asnumpy())
+    np.testing.assert_array_equal(found, np.ones((2, 4)))
+    assert (other.data().asnumpy() != 1).all()
+
+
+@pytest.mark.parametrize("name", ["ftml", "ftrl", "adadelta", "sgd", "rmsprop"])
+def test_a_run_that_touches_0_goes_on_with_the_same_bits(name, tmp_path):
+    def play_cycles(learner, first, last):
+        for t in range(first, last + 1):
+            learner.iteration(t, 0.02 * (t % 3))  # 0 at 3, 6 and 9
+        return learner.digest()
+
+    learner = make_learner(name)
+    play_cycles(learner, 1, 6)
+    state = learner.snapshot()
+    end = play_cycles(learner, 7, 10)
+    other = make_learner(name, seed=9)
+    other.restore(through_the_disk(state, tmp_path))
+    assert play_cycles(other, 7, 10) == end
+
+
+@pytest.mark.parametrize("rate", [1e39, 1e-39, 1e-50, -0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_rate_that_float32_has_not_is_refused(name, rate):
+    learner = make_learner(name)
+    before = bits(learner)
+    with pytest.raises(ConfigError, match=r"iteration 1: learning rate .*: must be finite in float32 and at least"):
+        learner.iteration(1, rate)
+    assert bits(learner) == before
+
+
+def test_a_factor_that_makes_it_one_is_named():
+    learner = make_learner("adam")
+    learner.parameters["0.weight"].lr_mult = 1e-38
+    with pytest.raises(ConfigError, match=r"learning rate 0\.01 x lr_mult 1e-38: must be finite"):
+        learner.iteration(1, 0.01)
 
 
 @pytest.mark.parametrize("name", ["sgd", "nag", "lars", "adam", "lamb"])
