@@ -5,14 +5,64 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import itertools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from harness.errors import ConfigError
 
 T = TypeVar("T")
+
+
+def cut(text: str, longest: int = 60) -> str:
+    """A text, cut where it is long."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def brief(value: object, longest: int = 60) -> str:
+    """A value as Python shows it, cut where it is long, without first writing out all of it.
+
+    >>> brief([[1] * 1000] * 1000, 10)
+    '[[1, 1, 1,...'
+    """
+    return cut("".join(itertools.takewhile(_Room(longest), _pieces(value))), longest)
+
+
+class _Room:
+    """Whether there is room for one more piece of text, and for the one that shows that there was no more."""
+
+    def __init__(self, longest: int) -> None:
+        self.left = longest + 1
+
+    def __call__(self, piece: str) -> bool:
+        room, self.left = self.left > 0, self.left - len(piece)
+        return room
+
+
+def _pieces(value: object) -> Iterator[str]:
+    """What `repr` gives, a piece at a time."""
+    if type(value) is dict:
+        yield "{"
+        for number, (key, item) in enumerate(value.items()):
+            yield ", " if number else ""
+            yield from _pieces(key)
+            yield ": "
+            yield from _pieces(item)
+        yield "}"
+    elif type(value) is list:
+        yield "["
+        for number, item in enumerate(value):
+            yield ", " if number else ""
+            yield from _pieces(item)
+        yield "]"
+    elif isinstance(value, str):
+        yield repr(value[:1000])  # a message is shorter than that
+    elif type(value) is int and value.bit_length() > 1000:
+        yield f"a whole number of {value.bit_length()} bits"
+    else:
+        yield repr(value)
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

@@ -12,24 +12,22 @@ import io
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.config import LRConfig, Problem, config_error
+from harness.errors import ConfigError
 from harness.schedules import (
-    FactorSchedule,
     Frame,
-    LinearWarmUp,
-    RaisedSchedule,
-    ScaledSchedule,
     ScheduleLike,
-    SequentialSchedule,
     SpecError,
     breakpoints_of,
-    length_of,
 )
 from harness.schedules.base import mix, mix_many, piecewise, values_of
+from harness.schedules.ends import end_of
+from harness.schedules.purity import impurity, own_schedules
 from harness.sizes import Sizes
 from harness.units import round_position
 
@@ -39,7 +37,11 @@ _LARGEST = 3.4028234663852886e38  # a float32, which is what parameters are
 
 
 class LRPlan:
-    """Learning rate and momentum of every iteration of a run; a pure function of the iteration."""
+    """Learning rate and momentum of every iteration of a run; a pure function of the iteration.
+
+    Attributes:
+        own_values: what each schedule of the user's own gave for the iterations that the plan asked it for, by name.
+    """
 
     def __init__(
         self,
@@ -214,33 +216,38 @@ class LRPlan:
         self._warmup_length = self._resolve_warmup(problems)
         prefix = self.config.warmup is not None and self.config.warmup.mode == "prefix"
         self._shift = self._warmup_length if prefix else 0
-        try:
-            self._build_schedules(problems)
-        except OverflowError:
-            problems.append(Problem(("lr", "schedule"), f"is no number everywhere at 1x = {self.peak:g}"))
-        if not problems:
-            problems += self._out_of_bounds()
+        self.own_values: dict[str, dict[int, float]] = {}
+        self._build_schedules(problems)
+        for check in (self._out_of_bounds, self._impure):
+            for key in () if problems else ("schedule", "momentum"):
+                with self._asking(key, problems):
+                    problems += check(key)
         if problems:
             raise config_error(source, problems)
 
-    def _build_schedules(self, problems: list[Problem]) -> None:
-        config, sizes = self.config, self.sizes
-        span = sizes.num_iterations - self._shift
+    @contextmanager
+    def _asking(self, key: str, problems: list[Problem]) -> Iterator[None]:
+        """Make a problem of `key` of what a schedule does that is built or asked."""
         try:
-            self._schedule = config.schedule.build(Frame(sizes.iterations_per_epoch, span, self.peak))
+            yield
         except SpecError as error:
-            problems += [Problem(("lr", "schedule", *path), message) for path, message in error.problems]
-        else:
+            problems += [Problem(("lr", key, *path), message) for path, message in error.problems]
+        except ConfigError as error:  # from a schedule of the user's own
+            problems.append(Problem(("lr", key), str(error)))
+        except OverflowError:
+            problems.append(Problem(("lr", key), f"is not a number everywhere at 1x = {self.peak:g}"))
+
+    def _build_schedules(self, problems: list[Problem]) -> None:
+        per_epoch, total = self.sizes.iterations_per_epoch, self.sizes.num_iterations
+        span = total - self._shift
+        with self._asking("schedule", problems):
+            self._schedule = self.config.schedule.build(Frame(per_epoch, span, self.peak))
             problems += self._overlong("schedule", self._schedule, span)
         self._momentum = None
-        if config.momentum is None:
-            return
-        try:
-            self._momentum = config.momentum.build(Frame(sizes.iterations_per_epoch, sizes.num_iterations, 1.0))
-        except SpecError as error:
-            problems += [Problem(("lr", "momentum", *path), message) for path, message in error.problems]
-        else:
-            problems += self._overlong("momentum", self._momentum, sizes.num_iterations)
+        if self.config.momentum is not None:
+            with self._asking("momentum", problems):
+                self._momentum = self.config.momentum.build(Frame(per_epoch, total, 1.0))
+                problems += self._overlong("momentum", self._momentum, total)
 
     def _resolve_warmup(self, problems: list[Problem]) -> int:
         warmup = self.config.warmup
@@ -269,7 +276,7 @@ class LRPlan:
         return 0
 
     def _overlong(self, key: str, schedule: ScheduleLike, span: int) -> list[Problem]:
-        length = _end_of(schedule)
+        length = end_of(schedule)
         if length is None or length <= span:
             return []
         spec = self.config.momentum if key == "momentum" and self.config.momentum else self.config.schedule
@@ -282,8 +289,8 @@ class LRPlan:
         )
         return [Problem(("lr", key, spec.name), message)]
 
-    def _out_of_bounds(self) -> list[Problem]:
-        """The first learning rate and the first momentum that no update could use.
+    def _out_of_bounds(self, key: str) -> list[Problem]:
+        """The first learning rate, or the first momentum, that no update could use.
 
         Between two breakpoints every schedule rises or falls throughout, so its extremes lie beside them; the rows are
         looked at as well, for schedules that know no breakpoints.
@@ -291,29 +298,22 @@ class LRPlan:
         total = self.sizes.num_iterations
         beside = {t for b in self.breakpoints() for t in (b - 1, b, b + 1) if 1 <= t <= total}
         iterations = sorted(beside | set(self.rows()))
-        rate = next((t for t in iterations if not 0 <= self.lr(t) <= _LARGEST), None)
-        momentum = next((t for t in iterations if not 0 <= (self.momentum(t) or 0.0) < 1), None)
-        problems = []
-        if rate is not None:
-            found = f"the learning rate is {self.lr(rate):g} at iteration {rate}; it must be at least 0 and a float32"
-            problems.append(Problem(("lr",), f"{found} (at most {_LARGEST:.2g})"))
-        if momentum is not None:
-            found = f"is {self.momentum(momentum):g} at iteration {momentum}; it must be at least 0 and below 1"
-            problems.append(Problem(("lr", "momentum"), found))
-        return problems
+        if key == "momentum":
+            wrong = next((t for t in iterations if not 0 <= (self.momentum(t) or 0.0) < 1), None)
+            if wrong is None:
+                return []
+            found = f"is {self.momentum(wrong):g} at iteration {wrong}; it must be at least 0 and below 1"
+            return [Problem(("lr", "momentum"), found)]
+        wrong = next((t for t in iterations if not 0 <= self.lr(t) <= _LARGEST), None)
+        if wrong is None:
+            return []
+        found = f"the learning rate is {self.lr(wrong):g} at iteration {wrong}; it must be at least 0 and a float32"
+        return [Problem(("lr",), f"{found} (at most {_LARGEST:.2g})")]
 
-
-def _end_of(schedule: ScheduleLike) -> int | None:
-    """Where a schedule ends that has an end; a stepwise decay has a floor, which a run need not reach."""
-    if isinstance(schedule, FactorSchedule):
-        return 0
-    if isinstance(schedule, ScaledSchedule | RaisedSchedule):
-        return _end_of(schedule.schedule)
-    if isinstance(schedule, LinearWarmUp):
-        start, last = schedule.length, schedule.schedule
-    elif isinstance(schedule, SequentialSchedule):
-        start, last = (0, *schedule.boundaries)[-1], schedule.schedules[-1]
-    else:
-        return length_of(schedule)
-    end = _end_of(last)
-    return None if end is None else start + end
+    def _impure(self, key: str) -> list[Problem]:
+        """What schedules of the user's own give otherwise when they are asked again."""
+        own = own_schedules(self._schedule if key == "schedule" else self._momentum)
+        found = [impurity(one) for one in own]
+        for one in own:
+            self.own_values.setdefault(one.name, {}).update(one.asked)
+        return [Problem(("lr", key), problem) for problem in found if problem is not None]

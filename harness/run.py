@@ -16,7 +16,7 @@ from harness.data import Augmentation, BatchStream, Order, Splits, load
 from harness.errors import CheckpointError, ConfigError, DataError
 from harness.finder import find_lr, provenance_of, read_result, result_of, settings_of, take_result, with_base
 from harness.gluon import Learner, Requests, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
-from harness.guard import Guard, Unguarded, compare_ranks
+from harness.guard import Guard, Unguarded, compare_ranks, compare_schedules
 from harness.plan import LRPlan
 from harness.report import RunFolder
 from harness.resume import Origin, Settled, Start, agree_on_origin, settle, settle_plan
@@ -88,7 +88,7 @@ class Run:
         self.finder_settings = self._agreed("finder", lambda: settings_of(self.config, middle=self._begins_trained))
         self.splits: Splits = self._agreed("data", lambda: _load(self.config))
         self.data_fingerprint = self.splits.fingerprint()
-        self.sizes, self.plan, self._conflict = self._agreed("plan", lambda: self._build_plan(settled))
+        self.sizes, self.plan, self._conflict = self._agree_on_plan(settled)
         shards, size = self.sizes.shards, self.sizes.batch_size
         self.order = Order(self.sizes.num_samples, shards, size, self.config.seed, self.config.train.last_batch)
         self.augmentation = self._agreed("augmentation", self._build_augmentation)
@@ -143,7 +143,7 @@ class Run:
             NoUsableLRError: on every rank, if the finder refused.
         """
         self.config, said = self._agreed("base", lambda: take_result(self.config, result, origin))
-        self.sizes, self.plan, self._conflict = self._agreed("plan", lambda: self._build_plan(None))
+        self.sizes, self.plan, self._conflict = self._agree_on_plan(None)
         self.plan_fingerprint = self.plan.fingerprint()
         return said
 
@@ -291,6 +291,11 @@ class Run:
         except (ConfigError, DataError) as error:
             source = self.config.source
             raise error if str(error).startswith(source) else type(error)(f"{source}: {error}") from error
+
+    def _agree_on_plan(self, settled: Settled | None) -> tuple[Sizes, LRPlan, str | None]:
+        sizes, plan, conflict = self._agreed("plan", lambda: self._build_plan(settled))
+        compare_schedules(self.world, plan, self.config.source)
+        return sizes, plan, conflict
 
     def _build_plan(self, settled: Settled | None) -> tuple[Sizes, LRPlan, str | None]:
         config = self.config

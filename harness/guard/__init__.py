@@ -3,7 +3,7 @@
 from harness.guard.commands import Job, RunParser, add_run_options, run_job
 from harness.guard.exits import begin_together, report_failure
 from harness.guard.ledger import Ledger
-from harness.guard.preflight import compare_ranks
+from harness.guard.preflight import compare_ranks, compare_schedules
 from harness.guard.watch import Guard, Unguarded
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "add_run_options",
     "begin_together",
     "compare_ranks",
+    "compare_schedules",
     "report_failure",
     "run_job",
 ]

@@ -11,7 +11,8 @@ from typing import Any
 
 from harness.comm import World
 from harness.config import RunConfig
-from harness.errors import DisagreementError
+from harness.errors import ConfigError, DisagreementError
+from harness.plan import LRPlan
 
 _OF_A_HOST = (("output",), ("device",), ("data", "root"), ("data", "download"))  # may differ between hosts
 _OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -54,6 +55,26 @@ def compare_ranks(world: World, facts: dict[str, Any], config: RunConfig, own_sh
         raise DisagreementError(
             "preflight: every shard must be played by one rank:\n  " + "\n  ".join(wrong)
         ).on_all_ranks()
+
+
+def compare_schedules(world: World, plan: LRPlan, source: str) -> None:
+    """Compare what the user's own schedules give on the ranks; a collective where there are any.
+
+    Raises:
+        ConfigError: on every rank, naming the schedule, the iteration and the ranks' values.
+    """
+    if not plan.own_values or world.size == 1:
+        return
+    own = {name: list(values.items()) for name, values in plan.own_values.items()}
+    everyone = world.allgather_object(own, "schedules")
+    for name in own:
+        for points in zip(*(one[name] for one in everyone), strict=False):
+            if any(list(point) != list(points[0]) for point in points):
+                shown = "; ".join(f"{value!r} on rank {rank}" for rank, (_, value) in enumerate(points))
+                raise ConfigError(
+                    f"{source}: lr: {name!r} gives ranks other values, at its iteration {points[0][0]}: {shown}; a "
+                    "schedule must be a function of the iteration alone, so it may not ask for rank, host or process"
+                ).on_all_ranks()
 
 
 def code_digest(config: RunConfig) -> dict[str, str]:

@@ -110,3 +110,24 @@ def test_a_failing_dataset_of_one_rank_ends_both(train):
     assert "reading item 37 raised OSError" in text
     assert "<stderr>:Traceback" not in text
     assert "another rank left while this one waited in the collective" in text or "Exit code: 3" in text
+
+
+@pytest.mark.parametrize("name", ["noisy", "of_rank"])
+def test_a_schedule_that_is_no_function_of_the_iteration_is_refused_on_two_ranks(train, tmp_path, name):
+    schedule = f"{{'tests.programs.own_schedules:{name}': {{lr: 0.1}}}}"
+    done = train(f"lr={{schedule: {schedule}}}", np=2, launcher="mpirun", exit_code=2)
+    text = done.stdout + done.stderr
+    assert text.count("error:") == 1
+    assert f"'tests.programs.own_schedules:{name}' g" in text
+    assert "a schedule must be a function of the iteration alone" in text
+    assert not (tmp_path / "digits").exists()
+
+
+def test_it_is_refused_before_it_is_drawn(command, tmp_path):
+    words = ["--set", "lr={schedule: {'tests.programs.own_schedules:counting': {lr: 0.1}}}"]
+    ended = command("plan", "--output", tmp_path / "plans", *words)
+    assert ended.code == 2
+    assert ended.err.startswith(
+        "error: configs/digits.yaml: lr.schedule: 'tests.programs.own_schedules:counting' gave 0."
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,104 @@
+"""Whether a user's schedule is a function of the iteration alone, found out by asking again.
+
+Ranks compute their learning rates from the iteration, and so does a run that is resumed. A schedule that counts its
+calls, draws random numbers, or reads the clock or the environment would give them others, and nothing would show it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+
+from harness.errors import ConfigError
+from harness.named import cut
+from harness.schedules.base import Schedule, ScheduleLike
+from harness.schedules.custom import OwnSchedule, build_custom
+
+_PASS_S = 1.0  # for one pass over the recorded iterations; a slow schedule is asked fewer of them
+_FEWEST = 8
+_OTHER_SEED = 20_011
+_LATER_S = 7_654_321.0
+_KEPT = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")  # they say where, not what
+_ADVICE = (
+    "a schedule must be a function of the iteration alone, or ranks and resumed runs would differ: seed a generator of "
+    "your own in the function, keep no count between calls, and take what depends on the time or the environment as a "
+    "parameter"
+)
+
+
+def own_schedules(schedule: ScheduleLike | None) -> list[OwnSchedule]:
+    """The user's own schedules anywhere in a composition."""
+    if isinstance(schedule, OwnSchedule):
+        return [schedule]
+    if not isinstance(schedule, Schedule):
+        return []
+    parts = [getattr(schedule, one.name) for one in dataclasses.fields(schedule)]
+    inner = [item for part in parts for item in (part if isinstance(part, tuple) else (part,))]
+    return [own for item in inner if callable(item) for own in own_schedules(item)]
+
+
+def impurity(own: OwnSchedule) -> str | None:
+    """What is wrong with a schedule that gives something else when it is asked again; `None` if nothing is.
+
+    The recorded iterations are asked once more, backwards; then in a random order of a schedule that is built anew,
+    with other seeds of Python's and NumPy's generators, at another time and without the environment's variables. All
+    of those are as they were afterwards.
+    """
+    recorded = sorted(own.asked)
+    most = max(_FEWEST, int(_PASS_S / max(own.seconds_an_iteration, 1e-9)))
+    step = -(-len(recorded) // most)
+    iterations = recorded if step <= 1 else sorted({*recorded[::step], *recorded[-1:]})
+    own.stop_recording()
+    backwards = list(reversed(iterations))
+    shuffled = random.Random(1).sample(iterations, len(iterations))
+    return _compare(own, own, backwards, "when it is asked again") or _compare_anew(own, shuffled)
+
+
+def _compare_anew(own: OwnSchedule, iterations: list[int]) -> str | None:
+    where = "when it is built anew with other seeds, at another time, in an empty environment"
+    with _elsewhere():
+        try:
+            again = build_custom(own.name, own.arguments)
+        except ValueError as error:
+            return f"{own.name!r} cannot be called {where} ({cut(str(error), 200)}); {_ADVICE}"
+        again.stop_recording()
+        return _compare(own, again, iterations, where)
+
+
+def _compare(own: OwnSchedule, again: OwnSchedule, iterations: list[int], where: str) -> str | None:
+    for t in iterations:
+        first = own.asked[t]
+        try:
+            second = again(t)
+        except ConfigError as error:
+            return f"{error}, {where}; the first time it gave {first!r}; {_ADVICE}"
+        if second != first:
+            return f"{own.name!r} gave {first!r} at its iteration {t}, and {second!r} {where}; {_ADVICE}"
+    return None
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Other generators, another time and no environment, for code of Python in this process; then all as it was."""
+    with ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        random.seed(_OTHER_SEED)
+        np.random.seed(_OTHER_SEED)
+        variables = vars(os.environ)["_data"]  # of Python alone: the C library's stay, which other threads may read
+        stack.callback(variables.update, dict(variables))
+        kept = {key: value for key, value in variables.items() if os.fsdecode(key) in _KEPT}
+        variables.clear()
+        variables.update(kept)
+        now, now_ns = time.time, time.time_ns
+        stack.callback(setattr, time, "time", now)
+        stack.callback(setattr, time, "time_ns", now_ns)
+        for name, later in (("time", lambda: now() + _LATER_S), ("time_ns", lambda: now_ns() + int(_LATER_S * 1e9))):
+            setattr(time, name, later)
+        yield
