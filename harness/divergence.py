@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import DivergedError
+from harness.folder import MetricsLine
 from harness.gluon import Learner, State
 from harness.report import write_plan
 from harness.run import Run
@@ -56,7 +57,7 @@ class Divergence:
         self._warn(
             f"iteration {t}: loss or gradient were not finite; the update is left out ({count} of at most {most})"
         )
-        self._saver.record({"split": "skipped", "iteration": t, "lr": self._run.plan.lr(t), "count": count})
+        self._saver.record(MetricsLine("skipped", t, None, self._run.plan.lr(t), None, {"count": count}))
         return True
 
     def go_back(self, t: int, error: DivergedError) -> int:
@@ -87,7 +88,8 @@ class Divergence:
         run.world.on_root("rewind.plan", lambda: write_plan(run.folder.path, run.config, run.plan, run.amendments))
         what, times = str(error).partition(";")[0], f"{done + 1} of at most {section.limit}"
         self._warn(f"{what}: rewound to iteration {back} ({times}), learning rates x {section.cut:g} from here")
-        self._saver.record({"split": "rewind", "iteration": back, "diverged_at": diverged_at, "lr_factor": section.cut})
+        cut = {"diverged_at": diverged_at, "lr_factor": section.cut}
+        self._saver.record(MetricsLine("rewind", back, None, None, None, cut))
         return int(back)
 
     def _put_back(self) -> list[int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from harness.config import dump_config
 from harness.divergence import Divergence
 from harness.errors import ConfigError, DataError, DivergedError
+from harness.folder import METRICS, MetricsLine
 from harness.gluon import Learner, Requests
 from harness.guard import Ledger
 from harness.report import EventFile, MetricsFile, Progress, reported, write_finder_report, write_plan
@@ -39,10 +41,10 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         said = world.on_root("folder", lambda: _open_folder(run))
         stack.callback(run.folder.close)
         run.guard.settle(folder, beginning_of(run))
+        stack.enter_context(reported(folder, world.rank))
         if run.plan.in_units_of_base:
             said += _find_base(run, learner)
         world.on_root("plan", lambda: write_plan(folder, run.config, run.plan, run.amendments))
-        stack.enter_context(reported(folder, world.rank))
         training = _Training(run, learner, stack, log_level)
         training.progress.say(_opening(run))
         for line in [*run.remarks, *run.plan.remarks(), *said]:
@@ -72,8 +74,9 @@ class _Training:
         self.evaluate_every = self.total
         if config.evaluation.every is not None:
             self.evaluate_every = max(1, sizes.iterations(config.evaluation.every))
-        is_root = run.world.rank == 0
-        metrics = stack.enter_context(MetricsFile(folder / "metrics.jsonl", self.begun)) if is_root else None
+        opened: list[MetricsFile] = []  # on rank 0, which fails on all ranks or on none
+        run.world.on_root("metrics", lambda: opened.append(MetricsFile(folder / METRICS, self.begun)))
+        metrics = stack.enter_context(opened[0]) if opened else None
         if metrics is not None and run.config.log.tensorboard:
             texts = {"config": f"```yaml\n{dump_config(run.config)}```", "plan": run.plan.describe()}
             pictures = {"plan": folder / "plan.png", "finder": folder / "finder" / "curve.png"}
@@ -82,6 +85,10 @@ class _Training:
         self.progress = stack.enter_context(Progress(self.total, rank, self.begun, log_level, may_draw=alone))
         self.ledger = Ledger(run.world, learner)
         warn = self.progress.warn
+        for part in () if metrics is None else metrics.unread.parts:
+            warn(
+                f"warning: {folder / part.file}, line {part.line}, cannot be read and stays as it is: it {part.reason}"
+            )
         self.saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, warn, self.verify))
         self.divergence = Divergence(run, learner, self.saver, warn)
         self.clock = _Clock()
@@ -130,8 +137,9 @@ class _Training:
             return
         self.learner.finish()
         mean_loss, rate = float(loss), round(self.clock.rate(), 1)
-        numbers = {"loss": mean_loss, "gradient_norm": self.learner.gradient_norm, "images_per_s": rate}
-        self.saver.record({"split": "train", **self.position(t), **numbers})
+        norm = self.learner.gradient_norm
+        numbers = {"loss": mean_loss, **({} if norm is None else {"gradient_norm": norm}), "images_per_s": rate}
+        self.saver.record(self.line(t, "train", numbers))
         self.progress.update(t, self.run.sizes.epoch(t), self.run.plan.lr(t), mean_loss, rate)
 
     def evaluate(self, t: int) -> bool:
@@ -146,7 +154,7 @@ class _Training:
         for split, values in found.items():
             self.results.update({f"{split}.{name}": value for name, value in values.items()})
             self.progress.evaluated(t, split, values)
-            self.saver.record({"split": split, **self.position(t), **values})
+            self.saver.record(self.line(t, split, values))
             if split == held_out[0]:
                 self.saver.evaluated(t, split, values)
         self.clock.restart()
@@ -157,11 +165,11 @@ class _Training:
         plan = self.run.plan
         self.ledger.verify(t, plan.lr(t), plan.momentum(t), t * self.run.sizes.global_batch)
 
-    def position(self, t: int) -> dict[str, object]:
-        """What every line of the metrics says of update `t`."""
+    def line(self, t: int, split: str, values: Mapping[str, float]) -> MetricsLine:
+        """What the metrics say of update `t`."""
         plan, momentum = self.run.plan, self.run.plan.momentum(t)
         own = self.run.config.optimizer.own_momentum if momentum is None else momentum
-        return {"iteration": t, "epoch": self.run.sizes.epoch(t), "lr": plan.lr(t), "momentum": own}
+        return MetricsLine(split, t, self.run.sizes.epoch(t), plan.lr(t), own, values)
 
 
 def evaluate_only(run: Run) -> dict[str, float]:

@@ -14,7 +14,16 @@ from harness.comm import World
 from harness.config import RunConfig
 from harness.data import Augmentation, BatchStream, Order, Splits, load
 from harness.errors import CheckpointError, ConfigError, DataError
-from harness.finder import find_lr, provenance_of, read_result, result_of, settings_of, take_result, with_base
+from harness.finder import (
+    FinderResult,
+    find_lr,
+    provenance_of,
+    read_result,
+    result_of,
+    settings_of,
+    take_result,
+    with_base,
+)
 from harness.gluon import Learner, Requests, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
 from harness.guard import Guard, Unguarded, compare_ranks, compare_schedules
 from harness.plan import LRPlan
@@ -114,12 +123,8 @@ class Run:
             seed,
         )
 
-    def find(self, learner: Learner) -> dict[str, Any]:
-        """Run the learning-rate finder; the learner is left as it was.
-
-        Returns:
-            The result, as `result.json` holds it.
-        """
+    def find(self, learner: Learner) -> FinderResult:
+        """Run the learning-rate finder; the learner is left as it was."""
 
         def ask() -> Requests:
             return Requests(stop=self.guard.tick("the learning-rate finder"))
@@ -136,7 +141,7 @@ class Run:
         provenance = provenance_of(self.config, self.sizes.global_batch, **more)
         return result_of(finding, self.finder_settings, provenance)
 
-    def take_base(self, result: dict[str, Any], origin: str) -> list[str]:
+    def take_base(self, result: FinderResult, origin: str) -> list[str]:
         """Make a plan in units of the base definite with what was found.
 
         Raises:

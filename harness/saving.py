@@ -16,7 +16,7 @@ from typing import Any
 from harness.checkpoint import SetWriter, list_sets, mark_best, newest_whole, read_manifest
 from harness.comm import read_launch
 from harness.errors import CheckpointError
-from harness.folder import AttemptBegun
+from harness.folder import AttemptBegun, MetricsLine
 from harness.gluon import Learner, Requests, State
 from harness.report import MetricsFile
 from harness.resume import Origin
@@ -115,12 +115,12 @@ class Saver:
         self._asked = self._asked or due
         return Requests(save=due, failure=self._failure is not None, stop=stop)
 
-    def record(self, line: Mapping[str, Any]) -> None:
+    def record(self, line: MetricsLine) -> None:
         """Write a line of metrics on rank 0; a failure counts as that of a set."""
         if self._metrics is None:
             return
         try:
-            self._metrics.write(line)
+            self._metrics.write(line.to_json())
         except CheckpointError as error:
             self._take(error)
 

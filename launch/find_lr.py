@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from harness.errors import NoUsableLRError
+from harness.finder import FinderResult
 from harness.guard import Job, RunParser, add_run_options, run_job
 
 
@@ -53,9 +53,9 @@ def main() -> int:
         job.world.on_root("report", lambda: write_finder_report(result, _free(folder), run.config.run_name))
         if job.world.rank == 0:
             _show(result, folder)
-        refusal = result["suggestion"]["refusal"]
+        refusal = result.suggestion.refusal
         if refusal is not None:
-            raise NoUsableLRError(f"{refusal['reason']}. To go on: {refusal['advice']}").on_all_ranks()
+            raise NoUsableLRError(f"{refusal.reason}. To go on: {refusal.advice}").on_all_ranks()
 
     return run_job(options, lambda config: None, work)
 
@@ -68,20 +68,20 @@ def _free(folder: Path) -> Path:
     return folder
 
 
-def _show(result: dict[str, Any], folder: Path) -> None:
-    suggestion, batch = result["suggestion"], result["provenance"]["global_batch"]
-    for number, sweep in enumerate(result["sweeps"], start=1):
-        points = sweep["points"]
-        print(f"sweep {number}: {len(points)} iterations, {points[0][0]:.3g} to {points[-1][0]:.3g}; {sweep['stop']}")
-    for rule, lr in suggestion["rules"].items():
+def _show(result: FinderResult, folder: Path) -> None:
+    suggestion, num_ranks = result.suggestion, result.num_ranks
+    for number, sweep in enumerate(result.sweeps, start=1):
+        points = sweep.points
+        print(f"sweep {number}: {len(points)} iterations, {points[0].lr:.3g} to {points[-1].lr:.3g}; {sweep.stop}")
+    for rule, lr in suggestion.rules.items():
         print(f"  {rule:14} {'nothing to say' if lr is None else f'{lr:.3g}'}")
-    if suggestion["lr"] is not None:
-        what = "sweeps" if len(result["sweeps"]) > 1 else "rules"
-        interval = f"the {what}: {suggestion['low']:.3g} to {suggestion['high']:.3g}"
-        print(f"suggested: {suggestion['lr']:g} at a global batch of {batch} ({suggestion['rule']}; {interval})")
-    proof = result["proof"]
-    ranks = "the one rank" if proof["num_ranks"] == 1 else f"each of {proof['num_ranks']} ranks"
-    print(f"nothing was disturbed: digest {proof['digest'][:12]} before and after, on {ranks}")
+    if suggestion.lr is not None:
+        what = "sweeps" if len(result.sweeps) > 1 else "rules"
+        interval = f"the {what}: {suggestion.low:.3g} to {suggestion.high:.3g}"
+        batch = result.global_batch
+        print(f"suggested: {suggestion.lr:g} at a global batch of {batch} ({suggestion.rule}; {interval})")
+    ranks = "the one rank" if num_ranks == 1 else f"each of {num_ranks} ranks"
+    print(f"nothing was disturbed: digest {(result.digest or '')[:12]} before and after, on {ranks}")
     print(f"wrote {folder}/report.html, curve.png, curve.csv, result.json", flush=True)
 
 

@@ -1,6 +1,15 @@
 """The learning-rate finder: sweep, put back, prove, suggest. It returns data and draws nothing."""
 
-from harness.finder.result import provenance_of, read_result, result_of, settings_of, take_result, with_base
+from harness.finder.result import (
+    FinderResult,
+    SweepRecord,
+    provenance_of,
+    read_result,
+    result_of,
+    settings_of,
+    take_result,
+    with_base,
+)
 from harness.finder.runner import FinderSettings, Finding, Played, find_lr
 from harness.finder.suggestion import RULES, Curve, Point, Refusal, Suggestion, fit, suggest
 from harness.finder.sweep import Stop, StopRule, Sweep
@@ -8,6 +17,7 @@ from harness.finder.sweep import Stop, StopRule, Sweep
 __all__ = [
     "RULES",
     "Curve",
+    "FinderResult",
     "FinderSettings",
     "Finding",
     "Played",
@@ -17,6 +27,7 @@ __all__ = [
     "StopRule",
     "Suggestion",
     "Sweep",
+    "SweepRecord",
     "find_lr",
     "fit",
     "provenance_of",

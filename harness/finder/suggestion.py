@@ -23,6 +23,7 @@ BANDWIDTH = 0.12  # decades of the kernel's standard deviation
 MIN_POINTS = 15
 MAX_DISAGREEMENT = 100.0
 EDGE_SAFETY = 0.5
+_PIECE = 2000  # points that are weighed against all others at a time: 10,000 squared would not fit in memory
 
 
 class Point(NamedTuple):
@@ -91,12 +92,8 @@ def fit(points: Sequence[Point]) -> Curve:
     y = np.array([point.loss for point in finite], np.float64)
     steps = np.diff(x)
     width = max(BANDWIDTH, 2.5 * float(np.median(steps))) if len(steps) else BANDWIDTH
-    distance = x[None, :] - x[:, None]
-    weight = np.exp(-0.5 * (distance / width) ** 2)
-    total = weight.sum(1)
-    first = (weight * distance).sum(1)
-    second = (weight * distance**2).sum(1)
-    level, moment = weight @ y, (weight * distance) @ y
+    parts = [_weighed(x, y, width, slice(k, k + _PIECE)) for k in range(0, max(len(x), 1), _PIECE)]
+    total, first, second, level, moment = np.concatenate(parts, axis=1)
     determinant = total * second - first**2
     safe = np.where(determinant > 1e-12 * total * np.maximum(second, 1e-300), determinant, np.inf)
     slope = (total * moment - first * level) / safe
@@ -104,6 +101,14 @@ def fit(points: Sequence[Point]) -> Curve:
     bends = y[1:-1] - (y[:-2] + y[2:]) / 2
     noise = 1.4826 * float(np.median(np.abs(bends))) / math.sqrt(1.5) if len(bends) else 0.0
     return Curve(x, y, smooth, slope, noise)
+
+
+def _weighed(x: Floats, y: Floats, width: float, piece: slice) -> Floats:
+    """Sums over all points, each weighed by its distance to every point of a piece, `(5, n)`."""
+    distance = x[None, :] - x[piece, None]
+    weight = np.exp(-0.5 * (distance / width) ** 2)
+    sums = weight.sum(1), (weight * distance).sum(1), (weight * distance**2).sum(1)
+    return np.stack([*sums, weight @ y, (weight * distance) @ y])
 
 
 def steepest(curve: Curve) -> float | None:

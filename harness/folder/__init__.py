@@ -1,5 +1,6 @@
 """What a run's folder holds: one typed form of every record, which writers and readers share."""
 
+from harness.folder.best import BestSet
 from harness.folder.endings import (
     ATTEMPTS,
     EXIT_CODES,
@@ -13,22 +14,45 @@ from harness.folder.endings import (
     read_failures,
     read_outcome_file,
 )
-from harness.folder.files import MB, append_line, is_there, read_small, write_object
-from harness.folder.reading import LARGEST, LATEST_S, Fields, parse_json, read_object
+from harness.folder.files import MB, append_line, is_there, lines_of, open_plain, read_small, write_object
+from harness.folder.metrics import EVENTS, METRICS, MetricsLine, iteration_of_line, parse_line, read_metrics_lines
+from harness.folder.plans import (
+    CURVE,
+    MOST_PHASES,
+    PLAN,
+    Amendment,
+    Phase,
+    PlannedSizes,
+    PlanRecord,
+    read_curve,
+    read_plan,
+)
+from harness.folder.reading import LARGEST, LATEST_S, Fields, number, parse_json, plain, read_object
 from harness.folder.unread import RecordError, Unread, UnreadPart, described, seen
 
 __all__ = [
     "ATTEMPTS",
+    "CURVE",
+    "EVENTS",
     "EXIT_CODES",
     "FAILURES",
     "LARGEST",
     "LATEST_S",
     "MB",
+    "METRICS",
+    "MOST_PHASES",
     "OUTCOME",
+    "PLAN",
+    "Amendment",
     "Attempt",
     "AttemptBegun",
+    "BestSet",
     "Fields",
+    "MetricsLine",
     "Outcome",
+    "Phase",
+    "PlanRecord",
+    "PlannedSizes",
     "RankFailure",
     "RecordError",
     "Unread",
@@ -36,11 +60,20 @@ __all__ = [
     "append_line",
     "described",
     "is_there",
+    "iteration_of_line",
+    "lines_of",
+    "number",
+    "open_plain",
     "parse_json",
+    "parse_line",
+    "plain",
     "read_attempts",
+    "read_curve",
     "read_failures",
+    "read_metrics_lines",
     "read_object",
     "read_outcome_file",
+    "read_plan",
     "read_small",
     "seen",
     "write_object",

@@ -216,8 +216,14 @@ def read_attempts(folder: Path, unread: Unread, ending: Outcome | None = None) -
     return [Attempt(one, ended.get(one.attempt)) for one in begun]
 
 
-def read_failures(folder: Path, unread: Unread) -> list[RankFailure]:
-    """How ranks failed, by rank."""
+def read_failures(folder: Path, unread: Unread, num_ranks: int | None = None) -> list[RankFailure]:
+    """How ranks failed, by rank.
+
+    Args:
+        folder: of the run.
+        unread: takes what cannot be read, or cannot be right.
+        num_ranks: of the last attempt, where it is known.
+    """
     found = []
     paths = sorted(folder.glob(f"{FAILURES}/rank-*.json"), key=lambda path: (len(path.name), path.name))
     for path in paths[:_MOST_FAILURES]:
@@ -226,6 +232,8 @@ def read_failures(folder: Path, unread: Unread) -> list[RankFailure]:
             failure = RankFailure.read(read_object(path, 8 * MB))
             if path.name != f"rank-{failure.rank}.json":
                 raise RecordError(f"rank is {failure.rank}, which is not the one in the file's name")
+            if num_ranks is not None and failure.rank >= num_ranks:
+                raise RecordError(f"rank is {failure.rank}; the last attempt had {num_ranks} ranks")
         except RecordError as error:
             unread.add(name, error)
         else:

@@ -110,7 +110,7 @@ def _results(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     rows: dict[str, list[Any]] = {
         "state": [state_of(record) for record in records],
         "iterations": [f"{record.last_iteration} of {record.num_iterations or '?'}" for record in records],
-        "learning rate": [record.plan.get("described", "") for record in records],
+        "learning rate": ["" if record.plan is None else record.plan.described for record in records],
         "training loss": [_last(record) for record in records],
     }
     for split, name in measured:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import CheckpointError
+from harness.folder import MetricsLine
 
-_NOT_SHOWN = ("iteration", "epoch", "split", "time")
+_MOST_TAGS = 1000  # TensorBoard holds every one in memory
 
 
 class EventFile:
@@ -32,8 +33,9 @@ class EventFile:
         """
         self._folder, self._texts, self._pictures = folder, texts, pictures
         self._writer: Any = None
+        self._tags: set[str] = set()
 
-    def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def rewrite(self, lines: Iterable[MetricsLine]) -> None:
         """Begin anew with the lines of `metrics.jsonl`.
 
         Raises:
@@ -55,17 +57,17 @@ class EventFile:
                     self._add(0.0, 0, image(name, _read_picture(path)))
         except OSError as error:
             raise self._failed(error) from None
-        for record in records:
-            self._take(record)
+        for line in lines:
+            self._take(line)
         self._flush()
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, line: MetricsLine) -> None:
         """Add a line of `metrics.jsonl`.
 
         Raises:
             CheckpointError: if it cannot be written.
         """
-        self._take(record)
+        self._take(line)
         self._flush()
 
     def close(self) -> None:
@@ -75,15 +77,15 @@ class EventFile:
                 self._writer.close()
             self._writer = None
 
-    def _take(self, record: Mapping[str, Any]) -> None:
+    def _take(self, line: MetricsLine) -> None:
         from tensorboardX.summary import scalar
 
-        for name, value in record.items():
-            if name not in _NOT_SHOWN and value is not None:
-                tag = f"{record['split']}/{name}" if name not in ("lr", "momentum") else name
-                if tag == name and record["split"] != "train":
-                    continue  # said once is enough
-                self._add(record["time"], record["iteration"], scalar(tag, value))
+        values = {f"{line.split}/{name}": value for name, value in line.values.items()}
+        position = {"lr": line.lr, "momentum": line.momentum} if line.split == "train" else {}  # said once is enough
+        for tag, value in {**position, **values}.items():
+            if value is not None and len(self._tags | {tag}) <= _MOST_TAGS:
+                self._tags.add(tag)
+                self._add(line.time or 0.0, line.iteration, scalar(tag, value))
 
     def _add(self, wall_time: float, step: int, summary: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event

@@ -1,19 +1,18 @@
-"""The finder's report: the curve as a table and a picture, and one page to read anywhere. Draws a result's JSON."""
+"""The finder's report: the curve as a table and a picture, and one page to read anywhere."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from harness.errors import ConfigError
-from harness.finder import Curve, Point, fit
+from harness.finder import Curve, FinderResult, Point, Suggestion, fit
+from harness.folder import write_object
 from harness.report.charts import Chart, Scale, Series, Spot, Stretch, scale_for
 from harness.report.pages import render
 
@@ -45,9 +44,11 @@ RULES = {
     "edge": Rule("half of the last stable", "diamond", "D"),
 }
 _LEAST = 3  # points for a line
+_MOST_FITTED = 2000  # points of a line: every one is weighed against every other
+_MOST_SWEEPS = 50  # that are drawn
 
 
-def write_finder_report(result: Mapping[str, Any], folder: Path, title: str) -> None:
+def write_finder_report(result: FinderResult, folder: Path, title: str) -> None:
     """Write `result.json`, `curve.csv`, `curve.png` and `report.html`.
 
     Raises:
@@ -55,7 +56,7 @@ def write_finder_report(result: Mapping[str, Any], folder: Path, title: str) -> 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_object(folder / "result.json", result.to_json())
         (folder / "curve.csv").write_text(_table(result), encoding="utf-8")
         draw_curve(result, title).savefig(folder / "curve.png", metadata={"Software": None})
         (folder / "report.html").write_text(_page(result, title), encoding="utf-8", errors="xmlcharrefreplace")
@@ -65,7 +66,7 @@ def write_finder_report(result: Mapping[str, Any], folder: Path, title: str) -> 
         ) from None
 
 
-def draw_curve(result: Mapping[str, Any], title: str) -> Figure:
+def draw_curve(result: FinderResult, title: str) -> Figure:
     """Learning rate against loss, both logarithmic where the losses allow it."""
     from matplotlib.figure import Figure
 
@@ -82,15 +83,15 @@ def draw_curve(result: Mapping[str, Any], title: str) -> Figure:
     axes.grid(linewidth=0.4, alpha=0.5)
     _limit(axes, [point for points, _ in curves for point in points])
     _mark(axes, result, curves)
-    stops = sorted({sweep["stop"] for sweep in result["sweeps"]})
+    stops = sorted({sweep.stop for sweep in result.sweeps})
     figure.suptitle(title, fontsize=11, parse_math=False)
     axes.set_title(f"stopped: {'; '.join(stops)}", fontsize=9, loc="left", color="#555555")
     return figure
 
 
-def finder_chart(result: Mapping[str, Any]) -> Chart:
+def finder_chart(result: FinderResult) -> Chart:
     """The same for a page."""
-    curves, suggestion = _curves(result), result["suggestion"]
+    curves, suggestion = _curves(result), result.suggestion
     points = [point for one, _ in curves for point in one]
     rates, losses = (np.array(column) for column in ([p.lr for p in points], [p.loss for p in points]))
     series = [
@@ -106,7 +107,7 @@ def finder_chart(result: Mapping[str, Any]) -> Chart:
         series=series,
         stretches=_suggested(result),
         spots=[
-            Spot(lr, height, RULES[rule].shape, "chosen" if is_chosen else "rule", f"{RULES[rule].words}: {lr:.3g}")
+            Spot(lr, height, rule_of(rule).shape, "chosen" if is_chosen else "rule", f"{rule_of(rule).words}: {lr:.3g}")
             for rule, lr, height, is_chosen in _spots(suggestion, curves)
         ],
         x_title="learning rate",
@@ -114,26 +115,32 @@ def finder_chart(result: Mapping[str, Any]) -> Chart:
     )
 
 
-def _suggested(result: Mapping[str, Any]) -> list[Stretch]:
-    lr, low, high = (result["suggestion"][key] for key in ("lr", "low", "high"))
+def rule_of(name: str) -> Rule:
+    """How a rule is shown; one of another version by its name."""
+    return RULES.get(name, Rule(name, "circle", "o"))
+
+
+def _suggested(result: FinderResult) -> list[Stretch]:
+    lr, low, high = result.suggestion.lr, result.suggestion.low, result.suggestion.high
     if lr is None:
         return []
-    interval = Stretch(low, high, "interval", f"the sweeps: {low:.3g} to {high:.3g}")
     line = Stretch(lr, lr, "chosen", f"suggested: {lr:.3g}")
-    return [interval, line] if len(result["sweeps"]) > 1 and low < high else [line]
+    if low is None or high is None or not low < high or len(result.sweeps) < 2:
+        return [line]
+    return [Stretch(low, high, "interval", f"the sweeps: {low:.3g} to {high:.3g}"), line]
 
 
 def _spots(
-    suggestion: Mapping[str, Any], curves: list[tuple[list[Point], Curve | None]]
+    suggestion: Suggestion, curves: list[tuple[list[Point], Curve | None]]
 ) -> list[tuple[str, float, float, bool]]:
     """Every rule that has something to say: its name, learning rate, the loss there, whether it is the suggestion."""
     curve = next((curve for _, curve in curves if curve is not None), None)
     if curve is None:
         return []
-    has_lr = suggestion["lr"] is not None
+    has_lr = suggestion.lr is not None
     return [
-        (rule, lr, _height(curve, lr), has_lr and rule == suggestion["rule"])
-        for rule, lr in suggestion["rules"].items()
+        (rule, lr, _height(curve, lr), has_lr and rule == suggestion.rule)
+        for rule, lr in suggestion.rules.items()
         if lr is not None
     ]
 
@@ -159,17 +166,17 @@ def _limit(axes: Axes, points: list[Point]) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _mark(axes: Axes, result: Mapping[str, Any], curves: list[tuple[list[Point], Curve | None]]) -> None:
-    for rule, lr, height, is_chosen in _spots(result["suggestion"], curves):
+def _mark(axes: Axes, result: FinderResult, curves: list[tuple[list[Point], Curve | None]]) -> None:
+    for rule, lr, height, is_chosen in _spots(result.suggestion, curves):
         axes.plot(
             [lr],
             [height],
-            RULES[rule].marker,
+            rule_of(rule).marker,
             color=_MARK if is_chosen else "#555555",
             markersize=9 if is_chosen else 6,
             zorder=3,
             linestyle="none",
-            label=f"{RULES[rule].words}: {lr:.3g}" + (" (suggested)" if is_chosen else ""),
+            label=f"{rule_of(rule).words}: {lr:.3g}" + (" (suggested)" if is_chosen else ""),
         )
     for stretch in _suggested(result):
         if stretch.first < stretch.last:
@@ -185,33 +192,35 @@ def _height(curve: Curve, lr: float) -> float:
     return float(curve.smooth[position])
 
 
-def _curves(result: Mapping[str, Any]) -> list[tuple[list[Point], Curve | None]]:
+def _curves(result: FinderResult) -> list[tuple[list[Point], Curve | None]]:
+    """Each sweep's finite points, and the curve through them; through some of them where there are very many."""
     curves = []
-    for sweep in result["sweeps"]:
-        points = [Point(lr, loss) for lr, loss in sweep["points"] if loss is not None]
-        curves.append((points, fit(points) if len(points) >= _LEAST else None))
+    for sweep in result.sweeps[:_MOST_SWEEPS]:
+        points = [point for point in sweep.points if math.isfinite(point.loss)]
+        some = points[:: 1 + len(points) // _MOST_FITTED]
+        curves.append((points, fit(some) if len(some) >= _LEAST else None))
     return curves
 
 
-def _table(result: Mapping[str, Any]) -> str:
+def _table(result: FinderResult) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["sweep", "iteration", "lr", "loss", "smoothed"])
-    for number, (sweep, (_, curve)) in enumerate(zip(result["sweeps"], _curves(result), strict=True), start=1):
-        smooth = iter([] if curve is None else curve.smooth.tolist())
-        for k, (lr, loss) in enumerate(sweep["points"], start=1):
-            fitted = None if loss is None else next(smooth, None)
-            shown = "nan" if loss is None else repr(loss)
+    for number, sweep in enumerate(result.sweeps, start=1):
+        points = [point for point in sweep.points if math.isfinite(point.loss)]
+        smooth = iter(fit(points).smooth.tolist() if len(points) >= _LEAST else [])
+        for k, (lr, loss) in enumerate(sweep.points, start=1):
+            is_finite = math.isfinite(loss)
+            fitted = next(smooth, None) if is_finite else None
+            shown = repr(loss) if is_finite else "nan"
             writer.writerow([number, k, repr(lr), shown, "" if fitted is None else repr(fitted)])
     return text.getvalue()
 
 
-def _page(result: Mapping[str, Any], title: str) -> str:
+def _page(result: FinderResult, title: str) -> str:
+    settings = [value for value in map(result.settings.get, ("sweep", "stop_rule")) if isinstance(value, dict)]
+    shown = {key: value for part in settings for key, value in part.items() if value is not None}
+    shown |= {key: result.settings[key] for key in ("probes", "repeats") if key in result.settings}
     return render(
-        "finder.html",
-        title=title,
-        chart=finder_chart(result),
-        result=result,
-        suggestion=result["suggestion"],
-        rules=RULES,
+        "finder.html", title=title, chart=finder_chart(result), result=result, settings=shown, rule_of=rule_of
     )

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
+from harness.folder import LATEST_S, seen
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+_LINE = 2000  # characters of a text that is one of many
+_PLACE = 1_000_000  # of one that fills a page, such as the stacks of all threads
+
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of `templates/`; every value is escaped.
+    """Fill a template of `templates/`; every value is escaped, and shows what it holds in bounded room.
 
     Args:
         template: its file's name.
@@ -29,8 +33,9 @@ def render(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
-    environment.filters |= {"number": number, "plain": plain, "clock": clock, "breakable": breakable}
+    environment.filters |= {"number": number, "plain": plain, "clock": clock, "breakable": breakable, "short": short}
     return environment.get_template(template).render(**values)
 
 
@@ -54,16 +59,29 @@ def number(value: float | None) -> str:
 
 def plain(value: object) -> str:
     """A setting as text."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool | None) else str(value)
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool | None) else str(value)
+    return short(text)
+
+
+def short(text: str) -> str:
+    """Text in the room that a line of a table has."""
+    return seen(text, _LINE)
 
 
 def clock(seconds: float | None) -> str:
-    """Seconds since 1970 as a date and a time."""
-    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    """Seconds since 1970 as a date and a time; empty for what no calendar has."""
+    if seconds is None or not 0 <= seconds <= LATEST_S:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def breakable(key: str) -> Markup:
     """A key such as `lr.warmup.length`, which a narrow column may break after a dot or an underscore."""
     from markupsafe import Markup
 
-    return Markup("<wbr>").join(re.split(r"(?<=[._])", key))
+    return Markup("<wbr>").join(re.split(r"(?<=[._])", seen(key, 200)))
+
+
+def _shown(value: Any) -> Any:
+    """What every place of a template is filled through: no control character, no more than a page has room for."""
+    return seen(str(value), _PLACE) if type(value) is str or isinstance(value, Path) else value

@@ -1,49 +1,48 @@
-"""What a run's folder knows of its run. Reads files and needs none but `config.yaml`; changes nothing."""
+"""What a run's folder knows of its run. Reads files and changes nothing; what cannot be read is said, not guessed."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-from array import array
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from harness.checkpoint import BEST, iteration_of, list_sets
-from harness.config.reading import read_yaml
+from harness.config import parse_config
+from harness.config.reading import parse_yaml
 from harness.errors import ConfigError
-from harness.finder import read_result
-from harness.folder import Attempt, Outcome, RankFailure, Unread, read_attempts, read_failures
+from harness.finder import FinderResult, read_result
+from harness.folder import (
+    ATTEMPTS,
+    CURVE,
+    LARGEST,
+    METRICS,
+    OUTCOME,
+    PLAN,
+    Attempt,
+    BestSet,
+    Outcome,
+    PlanRecord,
+    RankFailure,
+    RecordError,
+    Unread,
+    is_there,
+    read_attempts,
+    read_curve,
+    read_failures,
+    read_object,
+    read_plan,
+    read_small,
+    seen,
+)
 from harness.report.charts import Numbers
+from harness.report.measured import Metrics, no_numbers, read_metrics
 
-_TRAINING = ("iteration", "lr", "loss", "momentum", "images_per_s")
-_NO_METRIC = ("split", "iteration", "epoch", "lr", "momentum", "time")
-_NONE: Numbers = np.zeros(0)
-
-
-class Metrics(NamedTuple):
-    """`metrics.jsonl`.
-
-    Attributes:
-        training: columns of the training lines: `iteration`, `lr`, `loss`, `momentum`, `images_per_s`, each `(n,)`.
-        evaluations: by split and metric, iterations and values.
-        events: lines of updates that were left out, and of rewinds.
-        num_unreadable: lines that are none of ours.
-    """
-
-    training: dict[str, Numbers]
-    evaluations: dict[str, dict[str, tuple[Numbers, Numbers]]]
-    events: list[dict[str, Any]]
-    num_unreadable: int
-
-    @property
-    def num_not_finite(self) -> int:
-        """Training losses that are not finite."""
-        return int((~np.isfinite(self.training["loss"])).sum())
+CONFIG, RESULT = "config.yaml", "finder/result.json"
+_MOST_BYTES = 1 << 18  # of config.yaml
+_MOST_SETTINGS = 10_000
+_MOST_SETS = 1000
 
 
 class SavedSet(NamedTuple):
@@ -61,9 +60,9 @@ class RunRecord:
 
     Attributes:
         folder: where it lies.
-        config_text: `config.yaml`.
+        config_text: `config.yaml`; empty where the run ended before it had one.
         settings: the same as plain data.
-        plan: `plan.json`; empty where it is missing.
+        plan: `plan.json`; `None` where it is missing or cannot be read.
         curve: iterations and learning rates of `plan.csv`.
         metrics: `metrics.jsonl`.
         attempts: every start, in order.
@@ -76,19 +75,20 @@ class RunRecord:
     folder: Path
     config_text: str
     settings: dict[str, Any]
-    plan: dict[str, Any]
+    plan: PlanRecord | None
     curve: tuple[Numbers, Numbers]
     metrics: Metrics
     attempts: list[Attempt]
     failures: list[RankFailure]
     sets: list[SavedSet]
-    finder: dict[str, Any] | None
+    finder: FinderResult | None
     unread: Unread
 
     @property
     def name(self) -> str:
         """The run's name."""
-        return str(self.settings.get("name") or self.folder.name)
+        name = self.settings.get("name")
+        return seen(name if isinstance(name, str) and name else self.folder.name, 200)
 
     @property
     def ending(self) -> Outcome | None:
@@ -98,19 +98,18 @@ class RunRecord:
     @property
     def last_iteration(self) -> int:
         """The last iteration that the folder knows of."""
-        seen = [int(x[-1]) for split in self.metrics.evaluations.values() for x, _ in split.values()]
-        seen += [one.iteration for one in self.sets]
-        return max([*seen, *map(int, self.metrics.training["iteration"][-1:])], default=0)
+        known = [one.iteration for one in self.sets]
+        return max([*known, self.metrics.last_iteration], default=0)
 
     @property
     def num_iterations(self) -> int | None:
         """Iterations of the whole run, where its plan was written."""
-        return self.plan["sizes"]["num_iterations"] if self.plan else None
+        return None if self.plan is None else self.plan.sizes.num_iterations
 
     @property
     def iterations_per_epoch(self) -> int | None:
         """Iterations of an epoch, where the plan was written."""
-        return self.plan["sizes"]["iterations_per_epoch"] if self.plan else None
+        return None if self.plan is None else self.plan.sizes.iterations_per_epoch
 
 
 def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
@@ -121,59 +120,28 @@ def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
         ending: how the attempt that is at work ends, as `outcome.json` will say.
 
     Raises:
-        ConfigError: if it is no run's.
+        ConfigError: if it is no run's, or its configuration cannot be read.
     """
-    config = folder / "config.yaml"
-    if not config.is_file():
-        found = "has no config.yaml" if folder.is_dir() else "is no folder"
-        raise ConfigError(f"{folder}: is not the folder of a run (it {found}); give one such as runs/digits")
-    settings = read_yaml(config)
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{config}: holds no settings; give the folder of a run")
     unread = Unread()
+    config_text, settings = _read_config(folder, unread)
+    plan, curve = _read_plan(folder, unread)
+    total = LARGEST if plan is None else plan.sizes.num_iterations
+    attempts = read_attempts(folder, unread, ending)
+    if attempts and attempts[-1].begun.after > total:
+        unread.add(ATTEMPTS, f"the last attempt began after iteration {attempts[-1].begun.after}; the run has {total}")
+    ranks = attempts[-1].begun.ranks if attempts else None
     return RunRecord(
         folder=folder,
-        config_text=config.read_text(encoding="utf-8"),
+        config_text=config_text,
         settings=settings,
-        plan=_read_json(folder / "plan.json"),
-        curve=_read_curve(folder / "plan.csv"),
-        metrics=read_metrics(folder / "metrics.jsonl"),
-        attempts=read_attempts(folder, unread, ending),
-        failures=read_failures(folder, unread),
-        sets=_read_sets(folder / "checkpoints"),
-        finder=_read_finder(folder / "finder" / "result.json"),
+        plan=plan,
+        curve=curve,
+        metrics=read_metrics(folder / METRICS, unread, total),
+        attempts=attempts,
+        failures=read_failures(folder, unread, ranks),
+        sets=_read_sets(folder / "checkpoints", unread, total),
+        finder=_read_finder(folder, unread),
         unread=unread,
-    )
-
-
-def read_metrics(path: Path) -> Metrics:
-    """Read `metrics.jsonl`, line by line: a million of them is no table of dictionaries."""
-    training = {name: array("d") for name in _TRAINING}
-    evaluations: dict[str, dict[str, tuple[array[float], array[float]]]] = {}
-    events, num_unreadable = [], 0
-    for line in _json_lines(path):
-        split, iteration = line.get("split"), line.get("iteration")
-        if not isinstance(split, str) or not isinstance(iteration, int):
-            num_unreadable += 1
-        elif split == "train":
-            for name, column in training.items():
-                value = line.get(name)
-                column.append(value if value.__class__ is float else _number(value))
-        elif split in ("skipped", "rewind"):
-            events.append(line)
-        else:
-            for name in line.keys() - _NO_METRIC:
-                x, y = evaluations.setdefault(split, {}).setdefault(name, (array("d"), array("d")))
-                x.append(iteration)
-                y.append(_number(line[name]))
-    return Metrics(
-        {name: np.array(column) for name, column in training.items()},
-        {
-            split: {name: (np.array(x), np.array(y)) for name, (x, y) in sorted(found.items())}
-            for split, found in evaluations.items()
-        },
-        events,
-        num_unreadable,
     )
 
 
@@ -193,50 +161,88 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _json_lines(path: Path, whole: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects of a file of lines, or the one that is the whole file; an empty one for what is none."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:  # json is twice as fast with text as with bytes
-        for text in [file.read()] if whole else file:
-            try:
-                line = json.loads(text)
-            except ValueError:
-                line = None
-            yield line if isinstance(line, dict) else {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; an empty one if the file is missing, or was torn when its run was killed."""
-    return next(_json_lines(path, whole=True), {})
-
-
-def _read_curve(path: Path) -> tuple[Numbers, Numbers]:
+def _read_config(folder: Path, unread: Unread) -> tuple[str, dict[str, Any]]:
+    """`config.yaml` as text and as plain data; empty for a run that ended before it had one."""
+    path = folder / CONFIG
+    if not is_there(path) and (is_there(folder / OUTCOME) or is_there(folder / ATTEMPTS)):
+        return "", {}
+    if not os.path.isfile(path):
+        found = f"has no {CONFIG}" if os.path.isdir(folder) else "is no folder"
+        raise ConfigError(f"{folder}: is not the folder of a run (it {found}); give one such as runs/digits")
     try:
-        with path.open(encoding="utf-8") as file:
-            rows = [(float(row["iteration"]), float(row["lr"])) for row in csv.DictReader(file)]
-    except (OSError, TypeError, ValueError):  # missing, or torn when its run was killed
-        return _NONE, _NONE
-    table = np.array(rows).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
+        text = read_small(path, _MOST_BYTES).decode("utf-8")
+    except (RecordError, UnicodeDecodeError) as error:
+        reason = str(error) if isinstance(error, RecordError) else f"is not UTF-8 text at byte {error.start}"
+        raise ConfigError(f"{path}: {reason}; give the folder of a run") from None
+    settings = parse_yaml(text, str(path))
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: holds no settings; give the folder of a run")
+    if not _is_small(settings):
+        raise ConfigError(f"{path}: holds more than {_MOST_SETTINGS:,} values; give the folder of a run")
+    try:
+        parse_config(settings, CONFIG)
+    except Exception as error:  # a page of what else is there is worth more than a reason
+        unread.add(CONFIG, f"this version does not accept it: {str(error).removeprefix(f'{CONFIG}: ')}")
+    return text, settings
 
 
-def _read_sets(folder: Path) -> list[SavedSet]:
-    best = _read_json(folder / BEST).get("set")
+def _is_small(settings: Any) -> bool:
+    """Whether data have at most `_MOST_SETTINGS` values; an alias counts as often as it stands there."""
+    left, waiting = _MOST_SETTINGS, [settings]
+    while waiting and left >= 0:
+        value = waiting.pop()
+        left -= 1
+        if isinstance(value, dict | list | tuple | set):
+            if len(value) > left:
+                return False
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+    return left >= 0
+
+
+def _read_plan(folder: Path, unread: Unread) -> tuple[PlanRecord | None, tuple[Numbers, Numbers]]:
+    plan = None
+    try:
+        plan = read_plan(folder)
+    except RecordError as error:
+        unread.add(PLAN, error)
+    try:
+        return plan, read_curve(folder, plan)
+    except RecordError as error:
+        unread.add(CURVE, error)
+    return plan, (no_numbers(), no_numbers())
+
+
+def _read_sets(folder: Path, unread: Unread, num_iterations: int) -> list[SavedSet]:
+    try:
+        best = BestSet.read(read_object(folder / BEST)).name if is_there(folder / BEST) else None
+    except RecordError as error:
+        best = None
+        unread.add(f"{folder.name}/{BEST}", error)
     sets = []
-    for path in list_sets(folder):
-        files = [file.stat() for file in path.iterdir() if file.is_file()]
+    try:
+        paths = list_sets(folder)[-_MOST_SETS:]
+    except OSError as error:
+        paths = []
+        unread.add(folder.name, f"cannot be read ({error.strerror})")
+    for path in paths:
+        name, iteration = f"{folder.name}/{path.name}", iteration_of(path) or 0
+        if not 0 < iteration <= num_iterations:
+            unread.add(name, f"is of iteration {iteration}; the run has {num_iterations}")
+            continue
+        try:
+            files = [entry.stat() for entry in os.scandir(path) if entry.is_file()]
+        except OSError as error:  # a run that is at work removes old ones
+            unread.add(name, f"cannot be read ({error.strerror})")
+            continue
         size, written_at = sum(file.st_size for file in files), max((file.st_mtime for file in files), default=0.0)
-        sets.append(SavedSet(iteration_of(path) or 0, size, written_at, path.name == best))
+        sets.append(SavedSet(iteration, size, written_at, path.name == best))
     return sets
 
 
-def _read_finder(path: Path) -> dict[str, Any] | None:
+def _read_finder(folder: Path, unread: Unread) -> FinderResult | None:
+    path = folder / RESULT
     try:
-        return read_result(path) if path.exists() else None
-    except ConfigError:
-        return None  # of another version: its own page shows it
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+        return read_result(path) if is_there(path) else None
+    except ConfigError as error:
+        unread.add(RESULT, str(error).removeprefix(f"{path}: ").partition("; ")[0])
+    return None

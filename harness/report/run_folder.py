@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from harness.config import RunConfig, dump_config
 from harness.errors import ConfigError
+from harness.folder import (
+    ATTEMPTS,
+    CURVE,
+    FAILURES,
+    MOST_PHASES,
+    OUTCOME,
+    PLAN,
+    Amendment,
+    Fields,
+    Phase,
+    PlannedSizes,
+    PlanRecord,
+    write_object,
+)
 from harness.plan import LRPlan
 from harness.report.plots import plot_plan
 
-_BEFORE_A_RUN = ("finder", ".lock", "attempts.jsonl", "outcome.json", "failures")  # also there without any update
+_BEFORE_A_RUN = ("finder", ".lock", ATTEMPTS, OUTCOME, FAILURES, "report.html")  # also there without any update
 
 
 class RunFolder:
@@ -101,7 +114,7 @@ class RunFolder:
             self._lock = None
 
 
-def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequence[dict[str, Any]]) -> None:
+def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequence[Mapping[str, Any]]) -> None:
     """Write `config.yaml` (resolved), `plan.json`, `plan.csv` and `plan.png`.
 
     Args:
@@ -113,17 +126,19 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequen
     Raises:
         ConfigError: if the folder cannot be written.
     """
-    described = {
-        "described": plan.describe(),
-        "sizes": vars(plan.sizes),
-        "phases": list(_phases(plan)),
-        "remarks": plan.remarks(),
-        "amendments": list(amendments),
-    }
+    phases = list(_phases(plan))
+    record = PlanRecord(
+        described=plan.describe(),
+        sizes=PlannedSizes(**vars(plan.sizes)),
+        phases=phases[:MOST_PHASES],
+        num_phases=len(phases),
+        remarks=plan.remarks(),
+        amendments=[Amendment.read(Fields(amendment, f"amendments[{k}]")) for k, amendment in enumerate(amendments)],
+    )
     try:
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        (folder / "plan.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-        (folder / "plan.csv").write_text(plan.to_csv(config.optimizer.own_momentum), encoding="utf-8")
+        write_object(folder / PLAN, record.to_json())
+        (folder / CURVE).write_text(plan.to_csv(config.optimizer.own_momentum), encoding="utf-8")
         plot_plan(plan, folder / "plan.png", title=config.run_name)
     except OSError as error:
         raise ConfigError(
@@ -131,12 +146,12 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequen
         ) from None
 
 
-def _phases(plan: LRPlan) -> Iterator[dict[str, Any]]:
+def _phases(plan: LRPlan) -> Iterator[Phase]:
     """First and last iteration of every piece of the plan's formula, with the values there."""
     total = plan.sizes.num_iterations
     points = [t for t in plan.breakpoints() if t < total] or [1]
     starts = [t for t, following in zip(points, [*points[1:], total + 1], strict=True) if following > t + 1 or t == 1]
     for first, following in zip(starts, [*starts[1:], total + 1], strict=True):
         last = following - 1
-        ends = {"lr": [plan.lr(first), plan.lr(last)], "momentum": [plan.momentum(first), plan.momentum(last)]}
-        yield {"first": first, "last": last, **ends}
+        lr, momentum = (plan.lr(first), plan.lr(last)), (plan.momentum(first), plan.momentum(last))
+        yield Phase(first, last, lr, momentum)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from harness.errors import HarnessError
-from harness.folder import Outcome
+from harness.folder import Amendment, Outcome, seen
 from harness.report.charts import Chart, Scale, Series, Stretch, above_each_other, scale_for
-from harness.report.finder import RULES, finder_chart
+from harness.report.finder import finder_chart, rule_of
 from harness.report.pages import clock, number, plain, render, write_page
 from harness.report.record import RunRecord, read_record
 from harness.report.words import sentence_of
@@ -23,6 +22,8 @@ from harness.report.words import sentence_of
 _MOST_PHASES = 60  # that are marked, and listed; of more nobody would see any
 _LEAST_WIDTH = 4.0  # percent of the run, for a phase that has its number above it
 _MOST_EVENTS = 200
+_MOST_SETS = 200
+_SAID = 2000  # characters of one line of what happened
 
 
 @contextmanager
@@ -69,11 +70,12 @@ def run_page(record: RunRecord) -> str:
         run=record,
         sentence=sentence_of(record),
         charts_drawn=_charts(record),
-        happened=_happened(record),
+        happened=[(t, seen(said, _SAID)) for t, said in _happened(record)],
         most_phases=_MOST_PHASES,
         most_events=_MOST_EVENTS,
+        most_sets=_MOST_SETS,
         finder_chart=None if finder is None else finder_chart(finder),
-        rules=RULES,
+        rule_of=rule_of,
         command=_command(record),
         written_at=clock(time.time()),
     )
@@ -122,10 +124,10 @@ def axis_of(records: Sequence[RunRecord]) -> Scale:
 
 def _phases(record: RunRecord) -> list[Stretch]:
     found = []
-    phases = record.plan.get("phases", [])
+    phases = record.plan.phases if record.plan is not None else []
     for k, phase in enumerate(phases[:_MOST_PHASES], start=1):
-        first, last = phase["first"], phase["last"]
-        start, end = map(number, phase["lr"])
+        first, last = phase.first, phase.last
+        start, end = map(number, phase.lr)
         wide = 100 * (last - first + 1) >= _LEAST_WIDTH * (record.num_iterations or 1)
         said = f"phase {k}: iterations {first} to {last}, learning rate {start} to {end}"
         found.append(Stretch(first - 1, last, "odd phase" if k % 2 else "phase", said, str(k) if wide else ""))
@@ -133,30 +135,30 @@ def _phases(record: RunRecord) -> list[Stretch]:
 
 
 def _events(record: RunRecord) -> list[Stretch]:
-    return [Stretch(t, t, "event", said) for t, said in _happened(record)[:_MOST_EVENTS] if t]
+    return [Stretch(t, t, "event", seen(said, _SAID)) for t, said in _happened(record)[:_MOST_EVENTS] if t]
 
 
 def _happened(record: RunRecord) -> list[tuple[int, str]]:
     """Whatever made the run another one than its plan says, each with the iteration after which it was."""
     begun = [attempt.begun.after for attempt in record.attempts[1:]]
     found = [(t, "resumed" if t else "begun again") for t in begun]
-    found += [(int(amendment["iteration"]), _amended(amendment)) for amendment in record.plan.get("amendments", [])]
+    found += [(one.iteration, _amended(one)) for one in (record.plan.amendments if record.plan is not None else [])]
     found += [
-        (int(line["iteration"]), "update left out: loss or gradient were not finite")
+        (line.iteration, "update left out: loss or gradient were not finite")
         for line in record.metrics.events
-        if line["split"] == "skipped"
+        if line.split == "skipped"
     ]
     return sorted(found)
 
 
-def _amended(amendment: Mapping[str, Any]) -> str:
-    if amendment["choice"] == "rewind":
+def _amended(amendment: Amendment) -> str:
+    if amendment.choice == "rewind":
         return (
-            f"gone back to from iteration {amendment['diverged_at']}, which was not finite; learning rates "
-            f"x {amendment['lr_factor']:g} from here"
+            f"gone back to from iteration {amendment.diverged_at}, which was not finite; learning rates "
+            f"x {number(amendment.lr_factor)} from here"
         )
-    changes = "; ".join(f"{key}: {plain(old)} -> {plain(new)}" for key, (old, new) in amendment["changes"].items())
-    kept = "the new settings" if amendment["choice"] == "config" else "the saved settings"
+    changes = "; ".join(f"{key}: {plain(old)} -> {plain(new)}" for key, (old, new) in amendment.changes.items())
+    kept = "the new settings" if amendment.choice == "config" else "the saved settings"
     return f"resumed by {kept}, where set and configuration differed: {changes}"
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from harness.errors import DivergedError, StoppedOnRequestError
+from harness.folder import seen
 from harness.report.pages import number
 from harness.report.record import RunRecord
+
+_CAUSE = 500  # characters of a cause that a sentence has room for
 
 
 def state_of(record: RunRecord) -> str:
@@ -34,7 +37,7 @@ def _what_it_is(record: RunRecord) -> str:
     where = f"iteration {last}" + (f" of {total}" if total else "")
     if record.ending is None:
         return f"is running, or was killed after {where} or later"
-    code, cause = record.ending.exit_code, record.ending.cause.split("\n", 1)[0].rstrip(".")
+    code, cause = record.ending.exit_code, seen(record.ending.cause.split("\n", 1)[0], _CAUSE).rstrip(".")
     if code == 0:
         return f"is done after {last} iterations" + (f" ({last / per_epoch:.3g} epochs)" if per_epoch else "")
     if code == StoppedOnRequestError.exit_code:

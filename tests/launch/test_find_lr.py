@@ -196,7 +196,7 @@ def test_what_cannot_be_defended_ends_with_8(start, find, tmp_path, settings, re
         (["lr.base=atuo"], 2, "or the path of a finder's result.json"),
         (["lr.base=absent/result.json"], 2, "cannot be read (No such file or directory)"),
         (["lr.base=FOREIGN.json"], 2, "is not the result of a finder"),
-        (["lr.base=TORN.json"], 2, "is no JSON"),
+        (["lr.base=TORN.json"], 2, "is not valid JSON"),
         (["lr.base=REFUSED.json"], 8, "found no learning rate that it can defend: it was flat"),
     ],
 )

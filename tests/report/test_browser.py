@@ -10,6 +10,8 @@ import subprocess
 
 import pytest
 
+from harness.finder import FinderResult
+from harness.folder import Fields
 from harness.report import write_comparison, write_finder_report, write_run_report
 from tests.report.folders import BEGUN, DONE, evaluated, finder_result, make_run, trained
 
@@ -70,7 +72,7 @@ def comparison(folder):
 
 
 def finder_page(folder):
-    write_finder_report(finder_result(num_sweeps=3), folder, "a-run")
+    write_finder_report(FinderResult.read(Fields(finder_result(num_sweeps=3))), folder, "a-run")
     return folder / "report.html"
 
 

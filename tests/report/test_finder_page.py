@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from harness.finder import FinderResult
+from harness.folder import Fields
 from harness.report import write_finder_report, write_run_report
 from harness.report.finder import finder_chart
 from tests.report.folders import finder_result
@@ -14,14 +16,14 @@ REFUSAL = {"reason": "the curve is <flat>", "advice": "go & higher"}
 
 
 def page_of(result, folder, title="a-run"):
-    write_finder_report(result, folder, title)
+    write_finder_report(FinderResult.read(Fields(result)), folder, title)
     return (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(("num_sweeps", "interval"), [(1, False), (3, True)])
 def test_curves_spots_and_suggestion(tmp_path, num_sweeps, interval):
     result = finder_result(num_sweeps=num_sweeps)
-    chart = finder_chart(result)
+    chart = finder_chart(FinderResult.read(Fields(result)))
     assert [one.label for one in chart.legend()] == ["an iteration", "smoothed"]
     assert len(chart.series) == 2 * num_sweeps
     assert chart.series[0].x.size == 49  # one loss is not finite

@@ -1,0 +1,278 @@
+"""The plan of a run as its folder holds it: `plan.json` (sizes, phases, amendments) and `plan.csv` (the curve)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.folder.files import MB, is_there, read_small
+from harness.folder.reading import LARGEST, Fields, number, plain, read_object
+from harness.folder.unread import RecordError, seen
+
+PLAN, CURVE = "plan.json", "plan.csv"
+MOST_PHASES = 20_000  # that are written down
+_CHOICES = ("config", "checkpoint", "rewind")
+_LARGEST_LR = 3.5e38  # a float32
+_CHANGES = 1000
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A piece of the plan's formula.
+
+    Attributes:
+        first: its first iteration.
+        last: its last.
+        lr: the learning rate at both.
+        momentum: the momentum at both; `None` where the optimizer's own number holds.
+    """
+
+    first: int
+    last: int
+    lr: tuple[float, float]
+    momentum: tuple[float | None, float | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the file holds it."""
+        return {"first": self.first, "last": self.last, "lr": list(self.lr), "momentum": list(self.momentum)}
+
+    @classmethod
+    def read(cls, fields: Fields, num_iterations: int) -> Phase:
+        """From the file.
+
+        Raises:
+            RecordError: naming the field that is missing, of another kind or impossible.
+        """
+        first = fields.whole("first", 1, num_iterations)
+        last = fields.whole("last", first, num_iterations)
+        lr = [number(value, fields.place("lr"), 0, _LARGEST_LR) for value in fields.items("lr")]
+        place = fields.place("momentum")
+        momentum = [None if value is None else number(value, place, 0, 1) for value in fields.items("momentum")]
+        if len(lr) != 2 or len(momentum) != 2:
+            raise RecordError(f"{place} and lr have {len(momentum)} and {len(lr)} values, not the first and the last")
+        return cls(first, last, (lr[0], lr[1]), (momentum[0], momentum[1]))
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """A change of the plan on the way.
+
+    Attributes:
+        iteration: after which it holds.
+        choice: `config` or `checkpoint`, which of two configurations that differed was taken; or `rewind`.
+        changes: by setting, what was saved and what was wanted; of the first two.
+        lr_factor: what learning rates are multiplied by; of a rewind.
+        diverged_at: the iteration that was not finite; of a rewind.
+        earlier: the sections `lr` and `train` that held until then, where they are others.
+    """
+
+    iteration: int
+    choice: str
+    changes: Mapping[str, tuple[Any, Any]]
+    lr_factor: float | None
+    diverged_at: int | None
+    earlier: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plan and checkpoints hold it."""
+        content: dict[str, Any] = {"iteration": self.iteration, "choice": self.choice}
+        if self.choice == "rewind":
+            content |= {"lr_factor": self.lr_factor, "diverged_at": self.diverged_at}
+        else:
+            content["changes"] = {key: list(values) for key, values in self.changes.items()}
+        return {**content, **self.earlier}
+
+    @classmethod
+    def read(cls, fields: Fields) -> Amendment:
+        """From plan or checkpoint.
+
+        Raises:
+            RecordError: naming the field that is missing, of another kind or impossible.
+        """
+        choice = fields.text("choice", 100)
+        if choice not in _CHOICES:
+            raise RecordError(f"{fields.place('choice')} is {choice!r}; known: {', '.join(_CHOICES)}")
+        is_rewind = choice == "rewind"
+        changes = {} if is_rewind else fields.plain("changes")
+        for key, values in changes.items():
+            if not isinstance(values, list) or len(values) != 2:
+                raise RecordError(f"{fields.place('changes')}.{seen(key, 40)} is not what was and what is")
+        if len(changes) > _CHANGES:
+            raise RecordError(f"{fields.place('changes')} has {len(changes)} settings; at most {_CHANGES} are known")
+        return cls(
+            iteration=fields.whole("iteration"),
+            choice=choice,
+            changes={key: (old, new) for key, (old, new) in changes.items()},
+            lr_factor=fields.number("lr_factor", 0, _LARGEST_LR) if is_rewind else None,
+            diverged_at=fields.whole("diverged_at", 1) if is_rewind else None,
+            earlier={name: fields.plain(name) for name in ("lr", "train") if fields.has(name)},
+        )
+
+
+@dataclass(frozen=True)
+class PlannedSizes:
+    """The numbers that durations are measured by, see `harness.sizes.Sizes`."""
+
+    num_samples: int
+    shards: int
+    batch_size: int
+    iterations_per_epoch: int
+    num_iterations: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> PlannedSizes:
+        """From the file.
+
+        Raises:
+            RecordError: naming the field that is missing, of another kind, or contradicts the others.
+        """
+        sizes = cls(**{name: fields.whole(name, 1) for name in cls.__dataclass_fields__})
+        full = sizes.num_samples // (sizes.shards * sizes.batch_size)
+        if not max(full, 1) <= sizes.iterations_per_epoch <= full + 1:
+            raise RecordError(
+                f"{fields.place('iterations_per_epoch')} is {sizes.iterations_per_epoch}, but {sizes.num_samples} "
+                f"samples are {full} global batches of {sizes.shards} x {sizes.batch_size}"
+            )
+        return sizes
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """`plan.json`.
+
+    Attributes:
+        described: the learning rate's scaling in words.
+        sizes: of the run.
+        phases: in order, without gaps; of a plan with more than `MOST_PHASES` the first.
+        num_phases: how many there are.
+        remarks: what may be a slip, a sentence each.
+        amendments: what was changed on the way.
+    """
+
+    described: str
+    sizes: PlannedSizes
+    phases: Sequence[Phase]
+    num_phases: int
+    remarks: Sequence[str]
+    amendments: Sequence[Amendment]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the file holds it."""
+        return {
+            "described": self.described,
+            "sizes": vars(self.sizes),
+            "phases": [phase.to_json() for phase in self.phases],
+            "num_phases": self.num_phases,
+            "remarks": list(self.remarks),
+            "amendments": [amendment.to_json() for amendment in self.amendments],
+        }
+
+    @classmethod
+    def read(cls, fields: Fields) -> PlanRecord:
+        """From the file; `num_phases` and `remarks` may be missing.
+
+        Raises:
+            RecordError: naming the field that is missing, of another kind, or contradicts the others.
+        """
+        sizes = PlannedSizes.read(fields.inner("sizes"))
+        total = sizes.num_iterations
+        phases = [Phase.read(one, total) for one in fields.inners("phases")]
+        num_phases = fields.maybe(fields.whole, "num_phases", len(phases)) or len(phases)
+        for k, (one, other) in enumerate(pairwise(phases)):
+            if other.first != one.last + 1:
+                raise RecordError(f"phases[{k + 1}].first is {other.first}, but the phase before ends at {one.last}")
+        complete = len(phases) == num_phases
+        if not phases or phases[0].first != 1 or (complete and phases[-1].last != total):
+            raise RecordError(f"phases do not reach from iteration 1 to {total}, the run's last")
+        amendments = [Amendment.read(one) for one in fields.inners("amendments")]
+        for k, amendment in enumerate(amendments):
+            if amendment.iteration > total:
+                raise RecordError(f"amendments[{k}].iteration is {amendment.iteration}; the run has {total}")
+        return cls(
+            described=fields.text("described"),
+            sizes=sizes,
+            phases=phases,
+            num_phases=num_phases,
+            remarks=[seen(str(plain(remark, "remarks"))) for remark in fields.items("remarks")]
+            if fields.has("remarks")
+            else [],
+            amendments=amendments,
+        )
+
+
+def read_plan(folder: Path) -> PlanRecord | None:
+    """`plan.json` of a folder; `None` if there is none.
+
+    Raises:
+        RecordError: if there is one that cannot be read.
+    """
+    path = folder / PLAN
+    return PlanRecord.read(read_object(path, 64 * MB)) if is_there(path) else None
+
+
+def read_curve(folder: Path, plan: PlanRecord | None) -> tuple[Numbers, Numbers]:
+    """Iterations and learning rates of `plan.csv`, each `(n,)`; empty if there is none.
+
+    Args:
+        folder: of the run.
+        plan: of the same folder, against which the curve is checked.
+
+    Raises:
+        RecordError: naming the first line that is cut, out of order, or contradicts the plan.
+    """
+    path = folder / CURVE
+    if not is_there(path):
+        return np.zeros(0), np.zeros(0)
+    try:
+        text = read_small(path, 16 * MB).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"is not UTF-8 text at byte {error.start}") from None
+    total = LARGEST if plan is None else plan.sizes.num_iterations
+    known = (
+        {}
+        if plan is None
+        else {t: lr for one in plan.phases for t, lr in ((one.first, one.lr[0]), (one.last, one.lr[1]))}
+    )
+    points: list[tuple[int, float]] = []
+    reader = csv.DictReader(io.StringIO(text))
+    try:
+        for row in reader:
+            points.append(_point(row, points[-1][0] if points else 0, total, known))
+    except (csv.Error, RecordError) as error:
+        raise RecordError(f"line {reader.line_num}: {seen(str(error), 200)}") from None
+    if points and plan is not None and (points[0][0], points[-1][0]) != (1, total):
+        raise RecordError(f"line {reader.line_num}: the last iteration is {points[-1][0]}, the plan's is {total}")
+    table = np.array(points, np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _point(row: Mapping[str, Any], last: int, total: int, known: Mapping[int, float]) -> tuple[int, float]:
+    """One row's iteration and learning rate."""
+    t, lr = _numeral(row, "iteration"), _numeral(row, "lr")
+    if not (t.is_integer() and last < t <= total):
+        raise RecordError(f"iteration is {t:g}; it must be whole, above {last} and at most {total}")
+    number(lr, "lr", 0, _LARGEST_LR)
+    if known.get(int(t), lr) != lr:
+        raise RecordError(f"lr is {lr!r} at iteration {t:g}, but plan.json has {known[int(t)]!r}")
+    return int(t), lr
+
+
+def _numeral(row: Mapping[str, Any], name: str) -> float:
+    text = row.get(name)
+    try:
+        if not isinstance(text, str) or len(text) > 40 or "_" in text:
+            raise ValueError
+        return float(text)
+    except ValueError:
+        found = "missing" if text is None else repr(seen(str(text), 40))
+        raise RecordError(f"{name} is {found}, not a number") from None
