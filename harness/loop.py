@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from harness.config import dump_config
+from harness.data import describe_scale, draws_at_random
 from harness.divergence import Divergence
 from harness.errors import ConfigError, DataError, DivergedError
 from harness.folder import METRICS, MetricsLine
@@ -235,8 +236,12 @@ def _opening(run: Run) -> str:
     devices = f" on {', '.join(run.config.devices)}" if run.config.devices else ""
     ranks = f"{_count(world.size, 'rank')} ({world.kind}){devices}"
     threads = _count(run.config.threads_per_rank, "thread")
+    words = [describe_scale(run.splits.train)]
+    if draws_at_random(run.splits.train):
+        words.append("seeded item by item")
+    done = f" ({', '.join(filter(None, words))})" if any(words) else ""
     return (
-        f"{run.config.run_name}: {sizes.num_samples} samples, {_count(sizes.num_iterations, 'iteration')} of "
+        f"{run.config.run_name}: {sizes.num_samples} samples{done}, {_count(sizes.num_iterations, 'iteration')} of "
         f"{sizes.shards} x {sizes.batch_size}, {ranks}, {threads} a rank; learning rate "
         f"{run.plan.describe()}"
     )

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from harness.checkpoint import plan_of
 from harness.comm import World
 from harness.config import RunConfig
-from harness.data import Augmentation, BatchStream, Order, Splits, load
+from harness.data import BatchStream, Order, Splits
 from harness.errors import CheckpointError, ConfigError, DataError
 from harness.finder import (
     FinderResult,
@@ -25,6 +23,8 @@ from harness.finder import (
     with_base,
 )
 from harness.gluon import Learner, Requests, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
+from harness.gluon.metrics import Metric
+from harness.gluon.samples import build_augmentation, first_samples, load_splits, probe_items, seed_items
 from harness.guard import Guard, Unguarded, compare_ranks, compare_schedules
 from harness.plan import LRPlan
 from harness.report import RunFolder
@@ -95,13 +95,15 @@ class Run:
         self._read_base()
         settled = self._settle(emulate_np or count_workers(config, world.size), threads)
         self.finder_settings = self._agreed("finder", lambda: settings_of(self.config, middle=self._begins_trained))
-        self.splits: Splits = self._agreed("data", lambda: _load(self.config))
+        self.splits: Splits = self._agreed("data", lambda: load_splits(self.config))
+        found = self._agreed("items", lambda: probe_items(self.splits))
+        self.splits = seed_items(world, self.splits, found, self.config.seed)
         self.data_fingerprint = self.splits.fingerprint()
         self.sizes, self.plan, self._conflict = self._agree_on_plan(settled)
         shards, size = self.sizes.shards, self.sizes.batch_size
         self.order = Order(self.sizes.num_samples, shards, size, self.config.seed, self.config.train.last_batch)
-        self.augmentation = self._agreed("augmentation", self._build_augmentation)
-        self.metrics = self._agreed("metrics", lambda: build_metrics(self.config.evaluation.metrics))
+        self.augmentation = self._agreed("augmentation", lambda: build_augmentation(self.config, self.splits))
+        self.metrics = self._agreed("metrics", self._build_metrics)
         self.best_is = self._agreed("best", self._direction)
         self.plan_fingerprint = self.plan.fingerprint()
 
@@ -154,8 +156,7 @@ class Run:
 
     def learner(self, stream: BatchStream) -> Learner:
         """The learner, in the state it goes on from; metrics are tried at once, so that none fails hours later."""
-        data, label = self.splits.train.take(np.arange(min(2, self.sizes.num_samples)))
-        samples = self.augmentation.evaluate(data, self.splits.train.full_scale), label.astype(np.float32)
+        samples = first_samples(self.splits.train, self.augmentation, 2)
         learner = build_learner(
             self.config,
             self.world,
@@ -262,12 +263,10 @@ class Run:
             raise CheckpointError(self._conflict)
         learner.restore(state)
 
-    def _build_augmentation(self) -> Augmentation:
-        section = self.config.data.augment
-        mean, std = _tuple(section.mean), _tuple(section.std)
-        augmentation = Augmentation(pad_crop=section.pad_crop, flip=section.flip, mean=mean, std=std)
-        augmentation.check(self.splits.sample_shape)
-        return augmentation
+    def _build_metrics(self) -> dict[str, Metric]:
+        network = self.config.network
+        axis = network.loss_params.get("axis") if network.loss == "softmax_cross_entropy" else None
+        return build_metrics(self.config.evaluation.metrics, axis if isinstance(axis, int) else None)
 
     def _direction(self) -> str | None:
         best, said = self.config.checkpoint.best, self.config.checkpoint.best_is
@@ -314,19 +313,3 @@ class Run:
         if settled is None or self.origin is None:
             return sizes, LRPlan(config.lr, sizes, config.source), None
         return sizes, *settle_plan(settled, self.origin, sizes, self.data_fingerprint)
-
-
-def _load(config: RunConfig) -> Splits:
-    data = config.data
-    return load(
-        data.name,
-        root=data.root,
-        download=data.download,
-        validation=data.validation,
-        params=data.params,
-        seed=config.seed,
-    )
-
-
-def _tuple(values: list[float] | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(values)

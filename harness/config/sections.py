@@ -70,6 +70,8 @@ class DataConfig(Section):
     """Whether missing files are fetched."""
     validation: Validation = 0
     """Training samples held out: a number of them, or a fraction below 1."""
+    scale: Positive | Literal["keep"] | None = None
+    """What integers are divided by; `keep` leaves them as they are; null divides pictures of bytes alone, by 255."""
     augment: AugmentConfig = AugmentConfig()
     """What is done to training pictures."""
     params: Parameters = {}

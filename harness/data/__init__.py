@@ -3,13 +3,16 @@
 Everything here is NumPy; it knows nothing of ranks, devices and MXNet.
 """
 
-from harness.data.arrays import ArrayDataset, Dataset, SequenceDataset, Subset
+from harness.data.arrays import ArrayDataset, Dataset, Subset
 from harness.data.augment import Augmentation
 from harness.data.batches import Batch, BatchStream, EvaluationBatch, GlobalBatch, evaluation_batches
 from harness.data.datasets import DATASETS, count_samples, load
+from harness.data.leaves import count_of, each_leaf, leaves_of, rows_of
 from harness.data.order import Order, permutation
+from harness.data.purity import draws_at_random, probe_splits, seeded_splits
 from harness.data.request import Counts
-from harness.data.splits import Splits, make_splits
+from harness.data.sequences import SequenceDataset
+from harness.data.splits import Splits, describe_scale, make_splits
 
 __all__ = [
     "DATASETS",
@@ -25,9 +28,17 @@ __all__ = [
     "SequenceDataset",
     "Splits",
     "Subset",
+    "count_of",
     "count_samples",
+    "describe_scale",
+    "draws_at_random",
+    "each_leaf",
     "evaluation_batches",
+    "leaves_of",
     "load",
     "make_splits",
     "permutation",
+    "probe_splits",
+    "rows_of",
+    "seeded_splits",
 ]

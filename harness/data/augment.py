@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from harness.data.dtypes import as_float32, as_they_are, refuse_lossy
+from harness.data.leaves import Array, each_leaf
 from harness.errors import DataError
 
 if TYPE_CHECKING:
-    from harness.data.arrays import Array, Floats, Indices
+    from harness.data.arrays import Floats, Indices, Scales
+    from harness.data.dtypes import Name, Scale
+    from harness.data.leaves import Data, Shape
 
 Bits = npt.NDArray[np.uint64]
+Numbers = tuple[float, ...]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio, the step between SplitMix64's states
 
@@ -88,22 +93,32 @@ def flip(images: Array, choices: npt.NDArray[np.bool_]) -> Array:
     return flipped
 
 
-def normalize(data: Array, full_scale: float, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Floats:
+def normalize(
+    data: Array, full_scale: Scale, mean: Numbers | None, std: Numbers | None, name: Name = "sample {}".format
+) -> Array:
     """`(data / full_scale - mean) / std` as float32, where only integer data are divided by `full_scale`.
 
-    With a mean or a deviation this is one multiplication and one addition, whose constants are rounded once.
+    With a mean or a deviation this is one multiplication and one addition, whose constants are rounded once. Integers
+    that nothing is to be done to stay integers.
 
     Args:
         data: `(batch, channels, ...)`.
-        full_scale: the value that becomes 1.
+        full_scale: the value that becomes 1; None leaves integers as they are.
         mean: one number, or one for each channel, in units of the scaled data; None is 0.
         std: one number, or one for each channel, not 0; None is 1.
+        name: what messages call a row.
+
+    Raises:
+        DataError: if float32, or the type that MXNet has for such integers, cannot hold a number.
     """
-    unit = full_scale if data.dtype.kind in "iu" else 1.0
+    unit = (full_scale or 1.0) if data.dtype.kind in "iu" else 1.0
     if mean is None and std is None:
+        if data.dtype.kind == "f" or full_scale is None:
+            return as_they_are(data, name)
         if unit == 1.0:
-            return np.ascontiguousarray(data, np.float32)
+            return as_float32(data, name)
         return np.divide(data, np.float32(unit), dtype=np.float32, casting="unsafe", order="C")
+    refuse_lossy(data, name)
     deviation = _by_channel(std or (1.0,), data.ndim)
     scale = (1.0 / (unit * deviation)).astype(np.float32)
     shift = (-_by_channel(mean or (0.0,), data.ndim) / deviation).astype(np.float32)
@@ -141,8 +156,23 @@ class Augmentation:
         if self.std is not None and min(self.std) <= 0:
             raise DataError(f"augmentation: std is {self.std}; every deviation is above 0")
 
-    def check(self, sample_shape: tuple[int, ...]) -> None:
+    @property
+    def changes(self) -> bool:
+        """Whether anything is done to samples at all."""
+        return bool(self.pad_crop or self.flip or self.mean is not None or self.std is not None)
+
+    def check(self, sample_shape: Shape | tuple[Shape, ...]) -> None:
         """Raise a `DataError` unless samples of this shape, without the batch, can be treated like this."""
+        shapes = [shape for shape in sample_shape if isinstance(shape, tuple)]
+        if shapes and self.changes:
+            raise DataError(
+                f"augmentation: pad_crop, flip, mean and std are for one input, but samples have {len(shapes)}, of the "
+                f"shapes {', '.join(map(str, shapes))}; leave them out, and do it where the items are made"
+            )
+        if not shapes:
+            self._check(tuple(size for size in sample_shape if isinstance(size, int)))
+
+    def _check(self, sample_shape: Shape) -> None:
         if (self.pad_crop or self.flip) and len(sample_shape) != 3:
             raise DataError(
                 f"augmentation: pad_crop and flip want images (channels, height, width), but samples have shape "
@@ -161,30 +191,45 @@ class Augmentation:
                     "number, or one for each channel (the first dimension)"
                 )
 
-    def train(self, data: Array, epoch: int, indices: Indices, seed: int, full_scale: float) -> Floats:
+    def train(
+        self,
+        data: Data,
+        epoch: int,
+        indices: Indices,
+        seed: int,
+        full_scale: Scales,
+        name: Name = "sample {}".format,
+    ) -> Data:
         """The batch as training sees it: cropped, flipped, normalised.
 
         Args:
-            data: `(batch, channels, height, width)`; with neither crop nor flip also `(batch, ...)`.
+            data: `(batch, channels, height, width)`; with neither crop nor flip also `(batch, ...)`, and with nothing
+                to be done a tuple of these.
             epoch: the epoch, from 1.
             indices: which sample of the data set each row is.
             seed: the run's seed.
-            full_scale: what integer data are divided by.
+            full_scale: what integer data are divided by; None leaves them as they are.
+            name: what messages call a row.
 
         Returns:
-            A C-contiguous float32 array of the same shape; `data` itself where nothing had to be done.
+            C-contiguous arrays of the same shape, float32 unless they stay integers; `data` itself where nothing had
+            to be done.
         """
         if self.pad_crop or self.flip:
             bits = random_bits(seed, epoch, indices)
             if self.pad_crop:
-                data = pad_crop(data, self.pad_crop, *crop_offsets(bits, self.pad_crop))
+                data = each_leaf(lambda leaf: pad_crop(leaf, self.pad_crop, *crop_offsets(bits, self.pad_crop)), data)
             if self.flip:
-                data = flip(data, flip_choices(bits))
-        return self.evaluate(data, full_scale)
+                data = each_leaf(lambda leaf: flip(leaf, flip_choices(bits)), data)
+        return self.evaluate(data, full_scale, name)
 
-    def evaluate(self, data: Array, full_scale: float) -> Floats:
+    def evaluate(self, data: Data, full_scale: Scales, name: Name = "sample {}".format) -> Data:
         """The batch as evaluation sees it: normalised only."""
-        return normalize(data, full_scale, self.mean, self.std)
+        if isinstance(data, tuple):
+            scales = full_scale if isinstance(full_scale, tuple) else (full_scale,) * len(data)
+            return tuple(normalize(leaf, scale, None, None, name) for leaf, scale in zip(data, scales, strict=True))
+        scale = full_scale[0] if isinstance(full_scale, tuple) else full_scale
+        return normalize(data, scale, self.mean, self.std, name)
 
 
 def _by_channel(values: tuple[float, ...], ndim: int) -> npt.NDArray[np.float64]:

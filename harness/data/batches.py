@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
+from harness.data.dtypes import as_they_are
+from harness.data.leaves import Array, count_of, rows_of, sample_shape_of
+from harness.data.purity import draws_at_random
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from harness.data.arrays import Array, Dataset, Floats
+    from harness.data.arrays import Dataset, Indices
     from harness.data.augment import Augmentation
+    from harness.data.dtypes import Name
+    from harness.data.leaves import Data
     from harness.data.order import Order
 
 
@@ -26,13 +32,19 @@ class Batch:
 
     Attributes:
         shard: its number, from 0.
-        data: `(n, ...)` float32; `n` is the batch size, or less, even 0, at the end of an epoch that keeps its rest.
-        label: `(n, ...)` float32, integer classes too, which is what Gluon's losses take.
+        data: `(n, ...)`, float32 or integers (int8, uint8, int32, int64), or a tuple of such arrays, one for each input
+            of the network; `n` is the batch size, or less, even 0, at the end of an epoch that keeps its rest.
+        label: `(n, ...)`, float32 or integers.
     """
 
     shard: int
-    data: Floats
-    label: Floats
+    data: Data
+    label: Array
+
+    @property
+    def count(self) -> int:
+        """The number of samples, `n`."""
+        return count_of(self.data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +63,20 @@ class GlobalBatch:
 
 
 class EvaluationBatch(NamedTuple):
-    """A batch of an evaluation: its number, from 0, its float32 data and its float32 labels."""
+    """A batch of an evaluation: its number, from 0, its data and its labels, as in `Batch`."""
 
     number: int
-    data: Floats
-    label: Floats
+    data: Data
+    label: Array
 
 
 class BatchStream:
     """The training batches of one reader: `stream(t)` is a pure function of `t`, asked in any order.
 
     While the caller works on batch `t`, one thread assembles `t + 1`; what it raises is raised by the call that asks
-    for that batch. Arrays are new in every batch and never reused. A stream serves one caller at a time; close it, or
-    use it as a context manager.
+    for that batch. Items that draw from global generators are read by the caller instead, since what it computes may
+    draw from them too. Arrays are new in every batch and never reused. A stream serves one caller at a time; close it,
+    or use it as a context manager.
 
     Args:
         dataset: the training set.
@@ -86,7 +99,7 @@ class BatchStream:
         wrong = [shard for shard in shards if not 0 <= shard < order.shards]
         if wrong or not shards:
             raise ValueError(f"shards {list(shards)}: give some of 0 to {order.shards - 1}")
-        augmentation.check(dataset.take(np.arange(1))[0].shape[1:])
+        augmentation.check(sample_shape_of(dataset.take(np.arange(1))[0]))
         self._dataset = dataset
         self._order = order
         self._shards = self.shards = tuple(shards)
@@ -97,6 +110,8 @@ class BatchStream:
 
     def __call__(self, t: int) -> GlobalBatch:
         """The own shards of global batch `t`, from 1."""
+        if draws_at_random(self._dataset):
+            return self._assemble(t)
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead[0] != t:
             if ahead is not None:
@@ -126,12 +141,15 @@ class BatchStream:
         order = self._order
         parts = [order.shard_indices(t, shard) for shard in self._shards]
         indices = np.concatenate(parts)
-        data, label = self._dataset.take(indices)
-        images = self._augmentation.train(data, order.epoch(t), indices, self._seed, self._dataset.full_scale)
-        labels = _as_floats(label)
+        data, label = _take(self._dataset, indices, order.epoch(t), self._seed)
+        name = _name_of(self._dataset, indices)
+        images = self._augmentation.train(
+            data, order.epoch(t), indices, self._seed, self._dataset.full_scale, name("sample")
+        )
+        labels = as_they_are(label, name("label"))
         ends = np.cumsum([len(part) for part in parts]).tolist()
         batches = [
-            Batch(shard, images[end - len(part) : end], labels[end - len(part) : end])
+            Batch(shard, rows_of(images, slice(end - len(part), end)), labels[end - len(part) : end])
             for shard, part, end in zip(self._shards, parts, ends, strict=True)
         ]
         return GlobalBatch(t, tuple(batches), order.global_count(t))
@@ -156,7 +174,7 @@ def evaluation_batches(
     """
     if batch_size < 1 or first < 0 or step < 1:
         raise ValueError(f"batch_size {batch_size}, first {first}, step {step}: they are at least 1, 0 and 1")
-    augmentation.check(dataset.take(np.arange(1))[0].shape[1:])
+    augmentation.check(sample_shape_of(dataset.take(np.arange(1))[0]))
     numbers = range(first, -(-len(dataset) // batch_size), step)
     return _read_ahead(dataset, batch_size, augmentation, numbers)
 
@@ -166,9 +184,15 @@ def _read_ahead(
 ) -> Iterator[EvaluationBatch]:
     def assemble(number: int) -> EvaluationBatch:
         start = number * batch_size
-        data, label = dataset.take(np.arange(start, min(start + batch_size, len(dataset))))
-        return EvaluationBatch(number, augmentation.evaluate(data, dataset.full_scale), _as_floats(label))
+        indices = np.arange(start, min(start + batch_size, len(dataset)))
+        data, label = dataset.take(indices)
+        name = _name_of(dataset, indices)
+        images = augmentation.evaluate(data, dataset.full_scale, name("sample"))
+        return EvaluationBatch(number, images, as_they_are(label, name("label")))
 
+    if draws_at_random(dataset):
+        yield from map(assemble, numbers)
+        return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation") as worker:
         ahead: Future[EvaluationBatch] | None = None
         for number in numbers:
@@ -178,5 +202,13 @@ def _read_ahead(
             yield batch
 
 
-def _as_floats(label: Array) -> Floats:
-    return np.ascontiguousarray(label, np.float32)
+def _take(dataset: Dataset, indices: Indices, epoch: int, seed: int) -> tuple[Data, Array]:
+    """Samples of a training set, drawn for this epoch where they are drawn at random."""
+    if draws_at_random(dataset):
+        return dataset.take(indices, epoch, seed)
+    return dataset.take(indices)
+
+
+def _name_of(dataset: Dataset, indices: Indices) -> Callable[[str], Name]:
+    """What messages call a row of a batch, by the sample that it is."""
+    return lambda what: lambda row: f"{dataset.source}: {what} {indices[row]}"

@@ -7,7 +7,8 @@ The function is called with `data.params`, and with `root` if it has an argument
 - a `Splits`,
 
 where a split is a pair `(data, label)` of arrays, one of our data sets, or anything with a length and items
-`(data, label)`, such as a `gluon.data.Dataset`. The module is looked for in the working directory first.
+`(data, label)`, such as a `gluon.data.Dataset`. For a network with several inputs a split is `((a, b), label)` or
+`(a, b, label)`, and items are alike. The module is looked for in the working directory first.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from harness.data.arrays import ArrayDataset, Dataset, Items, SequenceDataset, Subset, as_array, default_full_scale
+from harness.data.arrays import ArrayDataset, Dataset, Subset, as_array, default_scales
+from harness.data.leaves import pack
 from harness.data.request import Counts, DataRequest
+from harness.data.sequences import Items, SequenceDataset
 from harness.data.splits import Splits, as_num_classes, make_splits
 from harness.errors import DataError, HarnessError
 
 _ALLOWED = (
     "return (train, test), a mapping with train, validation, test and num_classes, or harness.data.Splits, where a "
-    "split is a pair (data, label) of arrays or a data set with items (data, label)"
+    "split is a pair (data, label) of arrays, or a data set with items (data, label)"
 )
 
 
@@ -144,17 +147,25 @@ def _as_splits(where: str, value: object) -> Splits:
 def _as_dataset(where: str, value: object) -> Dataset:
     if isinstance(value, ArrayDataset | SequenceDataset | Subset):
         return value
-    if isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_array, value)):
-        data, label = map(as_array, value)
-        if data.dtype.kind in "iu" and data.dtype.name != "uint8":
-            raise DataError(
-                f"{where}: data are {data.dtype}; as a pair of arrays give uint8 (divided by 255) or floats, or return "
-                "an ArrayDataset, which names its full_scale"
-            )
-        return ArrayDataset(data, label, default_full_scale(data.dtype), where)
+    arrays = _arrays(value)
+    if arrays is not None:
+        inputs, label = arrays
+        data = pack([as_array(one) for one in inputs], is_several=len(inputs) > 1)
+        return ArrayDataset(data, as_array(label), default_scales(data), where)
     if isinstance(value, Items) and not isinstance(value, str | Mapping) and not _is_array(value):
         return SequenceDataset(value, source=where)
     raise DataError(f"{where}: a {_describe(value)}; {_ALLOWED}")
+
+
+def _arrays(value: object) -> tuple[list[Any], Any] | None:
+    """The arrays of inputs and labels, if a split consists of arrays: a pair, `((a, b), label)` or `(a, b, label)`."""
+    if not isinstance(value, tuple | list) or len(value) < 2 or not _is_array(value[-1]):
+        return None
+    *inputs, label = value
+    if len(inputs) == 1 and isinstance(inputs[0], tuple):
+        inputs = list(inputs[0])
+    is_split = bool(inputs) and all(map(_is_array, inputs)) and (len(value) == 2 or isinstance(value, tuple))
+    return (inputs, label) if is_split else None
 
 
 def _is_array(value: Any) -> bool:

@@ -15,7 +15,7 @@ from harness.data.digits import count_digits, load_digits
 from harness.data.idx import count_idx, load_idx
 from harness.data.npy import count_npy, load_npy
 from harness.data.request import Counts, DataRequest
-from harness.data.splits import Splits, hold_out, holdout_size
+from harness.data.splits import Splits, hold_out, holdout_size, rescaled
 from harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def load(
     validation: float = 0,
     params: Mapping[str, object] | None = None,
     seed: int = 0,
+    scale: float | str | None = None,
 ) -> Splits:
     """The splits of a data set, checked.
 
@@ -58,12 +59,14 @@ def load(
             on `seed` and their number only.
         params: for `npy` `num_classes`; for a function its arguments.
         seed: the run's seed.
+        scale: what integer data are divided by, or `"keep"` to leave all integers as they are; by default pictures of
+            bytes are divided by 255, and other integers stay integers.
 
     Raises:
         DataError: if the data set is unknown, its files are missing or damaged, or a setting does not fit it.
     """
     request = _request(name, root, download, params)
-    splits = _reader(name).load(request)
+    splits = rescaled(_reader(name).load(request), scale)
     size = _holdout(request, validation, len(splits.train), splits.validation is not None)
     if size == 0:
         return splits

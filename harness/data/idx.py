@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.data.arrays import Array, ArrayDataset
+from harness.data.arrays import ArrayDataset
 from harness.data.download import Remote, download, missing_files
+from harness.data.leaves import Array
 from harness.data.request import Counts, DataRequest
 from harness.data.splits import Splits, make_splits
 from harness.errors import DataError

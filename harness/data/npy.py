@@ -1,7 +1,8 @@
 """`npy`: arrays in NumPy's own files, memory-mapped.
 
 `root` holds `train_data.npy` and `train_label.npy`, and if wanted `validation_data.npy`, `validation_label.npy`,
-`test_data.npy` and `test_label.npy`. Bytes are taken for pixels and divided by 255; floats are used as they are.
+`test_data.npy` and `test_label.npy`. Pictures of bytes are divided by 255; other
+integers stay integers, and floats are used as they are.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.data.arrays import Array, ArrayDataset, default_full_scale
+from harness.data.arrays import ArrayDataset, default_scales
 from harness.data.download import missing_files
+from harness.data.leaves import Array
 from harness.data.request import Counts, DataRequest
 from harness.data.splits import Splits, as_num_classes, make_splits
 from harness.errors import DataError
@@ -57,9 +59,7 @@ def _read_split(request: DataRequest, root: Path, split: str) -> ArrayDataset | 
     if missing:
         raise missing_files(request, missing)
     data, label = (_open(path) for path in paths)
-    if data.dtype.kind in "iu" and data.dtype != np.uint8:
-        raise DataError(f"{paths[0]}: data are {data.dtype}; allowed are uint8 (divided by 255), float32 and float64")
-    return ArrayDataset(data, label, default_full_scale(data.dtype), str(paths[0]))
+    return ArrayDataset(data, label, default_scales(data), str(paths[0]))
 
 
 def _open(path: Path) -> Array:

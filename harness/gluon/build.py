@@ -7,19 +7,17 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import mxnet as mx
-import numpy.typing as npt
 
 from harness.comm import World
 from harness.config import RunConfig
-from harness.data import GlobalBatch
+from harness.data import GlobalBatch, count_of, leaves_of
+from harness.data.leaves import Array, Data
 from harness.errors import CheckpointError, ConfigError
 from harness.gluon.initialise import initialise, naming_unsuited, seeded
 from harness.gluon.learner import Learner
 from harness.gluon.nets import build_initializer, build_loss, build_network
 from harness.gluon.optimizers import build_optimizer, set_multipliers
-from harness.gluon.shards import check_losses, parameters_of, refuse_unreducible, seed_of, settle
-
-Array = npt.NDArray[Any]
+from harness.gluon.shards import check_losses, labels_for, parameters_of, refuse_unreducible, seed_of, settle
 
 
 def devices_of_rank(config: RunConfig, local_rank: int) -> list[Any]:
@@ -54,7 +52,7 @@ def build_learner(
     stream: Callable[[int], GlobalBatch],
     *,
     shards: int,
-    samples: tuple[Array, Array],
+    samples: tuple[Data, Array],
     classes: int | None,
     weights: str | None = None,
     agree: Callable[[list[str]], None] | None = None,
@@ -115,7 +113,7 @@ class _Parts(NamedTuple):
     contexts: list[Any]
 
 
-def _build_parts(config: RunConfig, world: World, samples: tuple[Array, Array], classes: int | None) -> _Parts:
+def _build_parts(config: RunConfig, world: World, samples: tuple[Data, Array], classes: int | None) -> _Parts:
     try:
         contexts = devices_of_rank(config, world.local_rank)
         net, loss = _build_network(config, samples, classes, contexts)
@@ -138,16 +136,14 @@ def _build_parts(config: RunConfig, world: World, samples: tuple[Array, Array], 
 
 
 def _build_network(
-    config: RunConfig, samples: tuple[Array, Array], classes: int | None, contexts: list[Any]
+    config: RunConfig, samples: tuple[Data, Array], classes: int | None, contexts: list[Any]
 ) -> tuple[Any, Any]:
     section = config.network
     # another seed than below: what a network draws for itself must not come again in its other parameters
     net = seeded(seed_of(config.seed, 0, -1), lambda: build_network(section.name, section.params, classes))
     initializer = build_initializer(section.initializer)
-    loss = build_loss(section.loss, section.loss_params)
-    shape = tuple(samples[0].shape[1:])
     with _explained(
-        f"network: {section.name!r} with initializer {section.initializer!r} does not take samples of shape {shape}"
+        f"network: {section.name!r} with initializer {section.initializer!r} does not take {_describe(samples[0])}"
     ):
         initialise(net, initializer, contexts, seed_of(config.seed, 0, 0))
         with naming_unsuited(net, initializer):
@@ -161,17 +157,43 @@ def _build_network(
             f"{found}; join its outputs (F.concat) and take them apart in a loss of your own (network.loss: "
             "module:function)"
         )
-    if section.loss == "softmax_cross_entropy" and classes is not None and prediction.shape[1:] < (classes,):
+    loss = build_loss(section.loss, section.loss_params, prediction.shape, samples[1].shape)
+    axis = getattr(loss, "_axis", -1)
+    if (
+        section.loss == "softmax_cross_entropy"
+        and classes is not None
+        and -prediction.ndim <= axis < prediction.ndim
+        and prediction.shape[axis] < classes
+    ):
         raise ConfigError(
             f"network: {section.name!r} gives {prediction.shape[1:]} for a sample, but the data have {classes} "
             "classes; "
             f"set network.params.classes: {classes}, or leave it out"
         )
-    with _explained(f"network.loss: {section.loss!r} does not fit predictions {prediction.shape} and these labels"):
-        losses = loss(prediction, mx.nd.array(samples[1], ctx=contexts[0], dtype=samples[1].dtype))
-        check_losses(losses, len(samples[0]))
+    label = labels_for(loss, samples[1], "label")
+    advice = ""
+    if label.dtype.kind in "iu" and ":" in section.loss:
+        advice = "; a loss of your own gets integers as they are, F.cast(label, 'float32') there makes floats of them"
+    with _explained(
+        f"network.loss: {section.loss!r} does not fit predictions {prediction.shape} and {_describe(label, 'labels')}"
+        f"{advice}"
+    ):
+        losses = loss(prediction, mx.nd.array(label, ctx=contexts[0], dtype=label.dtype))
+        check_losses(losses, count_of(samples[0]))
         losses.wait_to_read()
     return net, loss
+
+
+def _describe(arrays: Data, what: str = "samples") -> str:
+    """Types and shapes of samples, with what to do about integers."""
+    leaves = leaves_of(arrays)
+    shapes = ", ".join(f"{leaf.dtype} {leaf.shape[1:]}" for leaf in leaves)
+    text = f"{what} of shape {leaves[0].shape[1:]}, {leaves[0].dtype}" if len(leaves) == 1 else f"{what} of {shapes}"
+    if what == "samples" and len(leaves) == 1 and leaves[0].dtype.kind in "iu":
+        text += (
+            " (integers are left as they are; data.scale: 1, or what they are to be divided by, makes floats of them)"
+        )
+    return text
 
 
 @contextmanager

@@ -31,17 +31,18 @@ class Graph:
         refusal: why the network itself is not a graph; `None` where it is one.
     """
 
-    def __init__(self, net: Any, parameters: Mapping[str, Any], loss: Any = None) -> None:
+    def __init__(self, net: Any, parameters: Mapping[str, Any], loss: Any = None, num_inputs: int = 1) -> None:
         """Trace the network and its loss; one that cannot be traced is taken to be random.
 
         Args:
             net: an initialised `gluon.Block`.
             loss: of it; its random operations count as well.
             parameters: its parameters by structural name.
+            num_inputs: how many arrays the network takes.
         """
         self.nested = False
         self.refusal: str | None = None
-        outputs = self._trace(net)
+        outputs = self._trace(net, num_inputs)
         if outputs is None:
             self.random = self.opaque = True
             self.nodes = [node for symbol in graphs_inside(net) for node in nodes_of(symbol)]
@@ -56,13 +57,13 @@ class Graph:
         self.random = self.opaque or any(_is_random(node) for node in self.nodes)
         self.statistics = set(prediction.list_auxiliary_states())
 
-    def _trace(self, net: Any) -> Any:
+    def _trace(self, net: Any, num_inputs: int) -> Any:
         """The network's outputs as symbols, in training; `None` and a reason where it is no graph."""
         if not isinstance(net, mx.gluon.HybridBlock):
             self.refusal = f"{type(net).__name__} is a Block, and only a HybridBlock is compiled"
             return None
         try:
-            outputs = trace(net)
+            outputs = trace(net, num_inputs)
         except Exception as error:  # a user's hybrid_forward may use what only arrays have; this only asks
             self.refusal = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}{_place(error)}"
             return None
@@ -72,10 +73,11 @@ class Graph:
         return outputs
 
 
-def trace(net: Any) -> Any:
-    """What a `HybridBlock` returns for a symbol, as in training; raises whatever its code raises."""
+def trace(net: Any, num_inputs: int = 1) -> Any:
+    """What a `HybridBlock` returns for symbols, as in training; raises whatever its code raises."""
+    names = ["data"] if num_inputs == 1 else [f"data{number}" for number in range(num_inputs)]
     with mx.autograd.train_mode():
-        return net(mx.sym.var("data"))
+        return net(*map(mx.sym.var, names))
 
 
 def runs_python(net: Any, loss: Any) -> bool:

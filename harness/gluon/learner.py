@@ -10,7 +10,8 @@ import mxnet as mx
 import numpy.typing as npt
 
 from harness.comm import World
-from harness.data import GlobalBatch
+from harness.data import GlobalBatch, leaves_of, rows_of
+from harness.data.leaves import Array, Data
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon.apply import Applier
 from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
@@ -44,7 +45,7 @@ class Learner:
         stream: Callable[[int], GlobalBatch],
         *,
         shards: int,
-        sample: npt.NDArray[Any] | None = None,
+        sample: Data | None = None,
         seed: int = 0,
         contexts: Sequence[Any] | None = None,
         kvstore: str = "local",
@@ -65,8 +66,8 @@ class Learner:
             stream: `stream(t)` gives this rank's shards of iteration `t`, in the order of `shards_of_rank`. The CPU
                 computes on its arrays themselves, so they become read-only, and nobody may write to their memory again.
             shards: S, a multiple of the number of ranks.
-            sample: a batch of samples, `(n, ...)`, from which deferred shapes are settled; by default one of the
-                first iteration's.
+            sample: a batch of samples, `(n, ...)` or a tuple of such arrays, from which deferred shapes are settled; by
+                default one of the first iteration's.
             seed: of everything random in an update.
             contexts: the devices; the CPU by default. Several are for a world of one rank.
             kvstore: the kind of the kvstore through which several devices add up: `"local"` or `"device"`.
@@ -91,12 +92,12 @@ class Learner:
         self.world = world
         self.stream = stream
         if sample is None:
-            sample = stream(1).batches[0].data[:1]
+            sample = rows_of(stream(1).batches[0].data, slice(1))
         for ctx in self._contexts:
             settle(net, sample, ctx)
         self.parameters = parameters_of(net)
         refuse_unreducible(self.parameters, len(self._contexts))
-        graph = Graph(net, self.parameters, loss)
+        graph = Graph(net, self.parameters, loss, len(leaves_of(sample)))
         is_on_cpu = all(ctx.device_type == "cpu" for ctx in self._contexts)
         forward = Forward(net, loss, graph, hybridize, is_on_cpu)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
@@ -215,8 +216,8 @@ class Learner:
                 "before it was; lower the learning rate, or clip the gradient (optimizer.clip_norm)"
             ).at(t)
 
-    def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Predictions `(n, ...)` and losses `(n,)` of samples, in predict mode."""
+    def predict(self, data: Data, label: Array) -> tuple[Array, Array]:
+        """Predictions `(n, ...)` and losses `(n,)` of samples (one array or a tuple of them), in predict mode."""
         self.finish()
         self._has_predicted = True
         prediction, losses = self._seats[0].player.predict(data, label)
@@ -296,7 +297,7 @@ class Learner:
 
     def _say(self, batch: GlobalBatch, ask: Requests) -> tuple[float, ...]:
         """Put this rank's words beside its first shard's sums; in a world of one there is nobody to tell."""
-        own = [len(shard.data) for shard in batch.batches]
+        own = [shard.count for shard in batch.batches]
         said = (sum(own), sum(map(bool, own)), *ask)
         if self.world.size > 1:
             self._sums.write_words([0, *said])

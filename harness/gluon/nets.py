@@ -11,6 +11,7 @@ from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
 
 from harness.errors import ConfigError
+from harness.gluon.metrics import class_axis
 from harness.named import call, choose, load_function
 
 Parameters = Mapping[str, Any]
@@ -149,10 +150,19 @@ def build_initializer(spec: str | Mapping[str, Parameters]) -> Any:
     return call(lambda **kwargs: mx.init.create(name, **kwargs), params or {}, "network.initializer")
 
 
-def build_loss(name: str, params: Parameters) -> Any:
-    """A loss that maps (prediction, label) to one value a sample."""
+def build_loss(name: str, params: Parameters, prediction: Sequence[int] = (), label: Sequence[int] = ()) -> Any:
+    """A loss that maps (prediction, label) to one value a sample.
+
+    Args:
+        name: a loss of Gluon in snake case, or `module:function`.
+        params: its arguments.
+        prediction: the shape of predictions, `(n, ...)`.
+        label: the shape of labels; with that of predictions it tells along which axis classes lie.
+    """
     if ":" in name:
         return call(load_function(name, "network.loss"), params, "network.loss_params")
+    if name == "softmax_cross_entropy" and class_axis(prediction, label) != -1:
+        params = {"axis": class_axis(prediction, label), **params}
     return call(choose(name, LOSSES, "network.loss"), params, "network.loss_params")
 
 

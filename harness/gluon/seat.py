@@ -74,7 +74,7 @@ class Seat:
             self.restore_statistics()
             self.sums.words[:] = 0
         self._is_first = False
-        if len(shard.data):
+        if shard.count:
             loss_sum = self.player.play(t, shard.shard, shard.data, shard.label)
             loss_sum.copyto(self.sums.words[0:1])
         else:  # MXNet has no arrays without elements; zeros, which the mean does not count

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
 import numpy as np
-import numpy.typing as npt
 
+from harness.data import count_of, leaves_of
+from harness.data.dtypes import as_float32, counted
+from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
 from harness.gluon.graph import Graph, runs_python
 from harness.gluon.parameters import held, list_held, parameters_of, refuse_unreducible, seed_python
@@ -32,6 +34,11 @@ def seed_of(seed: int, t: int, shard: int) -> int:
     """The seed of a shard's random operations in iteration `t`, 31 bits, because MXNet cuts at 32."""
     digest = hashlib.blake2b(f"{seed}/{t}/{shard}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def seed_generator(number: int) -> None:
+    """Seed MXNet's generator, 1.3 ms on a CPU; what was asked for before draws as it would have."""
+    mx.random.seed(number)
 
 
 class Forward:
@@ -64,33 +71,46 @@ class Forward:
         # a user's loss, or `forward` in place of `hybrid_forward`, is Python that may do another thing at each call
         if not runs_python(net, loss) and not graph.opaque:  # one call saves Python a fiftieth of an iteration of LeNet
             block = channel_block() if is_on_cpu else 1
-            self._whole = mx.gluon.nn.HybridLambda(lambda _, inputs, labels: self._rewritten(inputs, labels, block))
+            self._whole = mx.gluon.nn.HybridLambda(lambda _, *arrays: self._rewritten(arrays[:-1], arrays[-1], block))
             self._whole.register_child(net)
             # static_shape asks less of the engine: a sixteenth of an iteration of `mlp`. But loops then have no
             # gradient, and running statistics are written without the engine's knowledge, so that reads do not wait
             self._whole.hybridize(static_alloc=True, static_shape=not (graph.nested or graph.statistics))
 
+    def labels(self, label: Array, begin: str) -> Array:
+        """Labels as the loss takes them: Gluon's losses that compute with integers want them as float32.
+
+        Args:
+            label: `(n, ...)`.
+            begin: what messages say before the number of a row.
+
+        Raises:
+            DataError: if float32 cannot hold one.
+        """
+        return labels_for(self._loss, label, begin)
+
     def losses(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
-        """The samples' losses and their sum `(1,)`."""
+        """The samples' losses and their sum `(1,)`, from one array or a sequence of them."""
+        inputs = inputs if isinstance(inputs, list | tuple) else [inputs]
         net = self._net
         if self._whole is None or net._forward_hooks or net._forward_pre_hooks or not net._active:
             return self._separately(inputs, labels)
-        losses, loss_sum = self._whole(inputs, labels)
+        losses, loss_sum = self._whole(*inputs, labels)
         return losses, loss_sum
 
-    def _rewritten(self, inputs: Any, labels: Any, block: int) -> tuple[Any, Any]:
+    def _rewritten(self, inputs: Sequence[Any], labels: Any, block: int) -> tuple[Any, Any]:
         """The graph of both, from symbols."""
         shapes = {name: list_held(one)[0].shape for name, one in self._net.collect_params().items()}
-        losses = self._loss(rewrite(self._net(inputs), shapes, block), labels)
+        losses = self._loss(rewrite(self._net(*inputs), shapes, block), labels)
         return losses, losses.sum()
 
-    def _separately(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
+    def _separately(self, inputs: Sequence[Any], labels: Any) -> tuple[Any, Any]:
         losses = self.prediction(inputs, labels)[1]
         return losses, losses.sum()
 
-    def prediction(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
+    def prediction(self, inputs: Sequence[Any], labels: Any) -> tuple[Any, Any]:
         """The prediction and the samples' losses."""
-        prediction = self._net(inputs)
+        prediction = self._net(*inputs)
         return prediction, self._loss(prediction, labels)
 
 
@@ -113,13 +133,13 @@ class ShardPlayer:
         self._seed = seed
         self._graph = graph
 
-    def play(self, t: int, shard: int, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> Any:
+    def play(self, t: int, shard: int, data: Data, label: Array) -> Any:
         """Forward and backward of one shard.
 
         Args:
             t: the iteration.
             shard: the shard's number in the global batch.
-            data: samples, `(n, ...)`.
+            data: samples, `(n, ...)`, or a tuple of such arrays, one for each input of the network.
             label: labels, `(n, ...)`.
 
         Returns:
@@ -132,17 +152,19 @@ class ShardPlayer:
             mx.random.seed(seed_of(self._seed, t, shard), ctx=self._ctx)
         if self._graph.opaque:
             seed_python(seed_of(self._seed, t, shard))
-        inputs, labels = on_device(data, self._ctx), on_device(label, self._ctx)
+        inputs = [on_device(leaf, self._ctx) for leaf in leaves_of(data)]
+        labels = on_device(self._forward.labels(label, f"iteration {t}, shard {shard}: label"), self._ctx)
         with mx.autograd.record():
             losses, loss_sum = self._forward.losses(inputs, labels)
-        check_losses(losses, data.shape[0])
+        check_losses(losses, count_of(data))
         losses.backward()
         self._check_all_took_part(shard)
         return loss_sum
 
-    def predict(self, data: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[Any, Any]:
+    def predict(self, data: Data, label: Array) -> tuple[Any, Any]:
         """Prediction and losses of samples without training: `(n, ...)` and `(n,)`; wait for both."""
-        return self._forward.prediction(on_device(data[:], self._ctx), on_device(label[:], self._ctx))
+        inputs = [on_device(leaf[:], self._ctx) for leaf in leaves_of(data)]
+        return self._forward.prediction(inputs, on_device(self._forward.labels(label[:], "label"), self._ctx))
 
     def _check_all_took_part(self, shard: int) -> None:
         weights = [held(parameter, self._ctx) for parameter in self._trainable.values()]
@@ -157,19 +179,31 @@ class ShardPlayer:
             weight._fresh_grad = False
 
 
-def on_device(array: npt.NDArray[Any], ctx: Any) -> Any:
+def on_device(array: Array, ctx: Any) -> Any:
     """An array that nobody writes to again, on a device; on `cpu(0)` it is the same memory, and read-only from now on.
 
     `mx.nd.array` would wait until everything is computed that was asked for before, and Python stand still meanwhile.
     Who waits for the result passes a view, and leaves the caller's array writeable.
     """
-    return mx.nd.from_numpy(np.ascontiguousarray(array)).as_in_context(ctx)
+    array = np.ascontiguousarray(array)
+    if array.dtype == np.int8:  # which `from_numpy` does not know
+        return mx.nd.array(array, ctx=ctx, dtype=np.int8)
+    return mx.nd.from_numpy(array).as_in_context(ctx)
 
 
-def settle(net: Any, samples: npt.NDArray[Any], ctx: Any) -> Any:
+def labels_for(loss: Any, label: Array, begin: str) -> Array:
+    """Labels as a loss takes them; see `Forward.labels`. A loss of the user's own takes integers as they are."""
+    is_of_gluon = type(loss).__module__ == mx.gluon.loss.__name__
+    picks = isinstance(loss, mx.gluon.loss.SoftmaxCrossEntropyLoss) and loss._sparse_label
+    if label.dtype.kind not in "iu" or not is_of_gluon or picks:
+        return label
+    return as_float32(label, counted(begin))
+
+
+def settle(net: Any, samples: Data, ctx: Any) -> Any:
     """End deferred initialisation by a forward in predict mode, which changes nothing else; returns its prediction."""
     with mx.autograd.pause(train_mode=False):
-        prediction = net(on_device(samples[:], ctx))
+        prediction = net(*[on_device(leaf[:], ctx) for leaf in leaves_of(samples)])
     mx.nd.waitall()
     return prediction
 

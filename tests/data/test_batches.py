@@ -68,9 +68,9 @@ def test_a_batch_holds_the_samples_of_the_order():
                 data, label = dataset.take(order.shard_indices(t, batch.shard))
                 np.testing.assert_array_equal(batch.data, (data / 255).astype(np.float32))
                 np.testing.assert_array_equal(batch.label, label)
-                for array in (batch.data, batch.label):
-                    assert array.dtype == np.float32
-                    assert array.flags.c_contiguous
+                assert (batch.data.dtype, batch.label.dtype) == (np.float32, np.int64)
+                assert batch.data.flags.c_contiguous
+                assert batch.label.flags.c_contiguous
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(28, [5, 3]), (25, [5, 0])])
@@ -192,7 +192,7 @@ def test_evaluation_sees_every_sample_once(count, batch_size, ranks):
         np.concatenate([batch.data for batch in together]), AUGMENTATION.evaluate(dataset.data, 255.0)
     )
     np.testing.assert_array_equal(np.concatenate([batch.label for batch in together]), dataset.label)
-    assert all(batch.label.dtype == np.float32 for batch in together)
+    assert all(batch.label.dtype == np.int64 for batch in together)
 
 
 def test_the_next_batch_of_an_evaluation_is_read_ahead():

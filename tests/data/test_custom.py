@@ -114,7 +114,7 @@ def make(): return Gluon(), Gluon()
         ("def make(): return {'train': 'folder'}", ", train: a str; "),
         ("def make(): return {'train': (x, y), 'num_classes': 2.5}", "num_classes 2.5 is not a number of classes"),
         ("def make(): return {'train': (x, y[:3])}", r", train: data have shape \(6, 2\) and labels \(3,\)"),
-        ("def make(): return {'train': (y[:, None], y)}", "train: data are int64; .*or return an ArrayDataset"),
+        ("def make(): return {'train': (x > 0, y)}", r"train: data are bool; .*: convert them to uint8"),
         ("def make(): return {'train': (x, y), 'test': (x, y + 1)}", ", test: label 3 of sample 2 is not in 0..2"),
         ("def make(): return {'train': list(zip(x, y))}", "counting their classes would read every sample"),
     ],

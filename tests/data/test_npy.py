@@ -83,7 +83,7 @@ def test_files_that_are_missing(write_npy, tmp_path):
             images(2),
             "train_label.npy: not an array that can be memory-mapped .*not as Python objects",
         ),
-        (np.array([0, 1]), images(2, np.int32), "train_data.npy: data are int32; allowed are uint8"),
+        (np.array([0, 1]), images(2, bool), "train_data.npy: data are bool; allowed are .*: convert them to uint8"),
         (np.array([0, 1, 0]), images(2), r"shape \(2, 3, 2, 2\) and labels \(3,\)"),
         (np.array([0, 1]), np.full((2, 3), np.nan), "sample 0 has NaN or infinite values"),
         (np.array([0, np.nan]), images(2), "label 1 has NaN or infinite values"),

@@ -1,0 +1,154 @@
+"""Which types of numbers data and labels may have, and how they become those that MXNet computes with.
+
+Integers stay integers unless they are divided by a scale; floats become float32. Nothing is changed in silence: a
+number that its new type cannot hold is refused, with the sample it belongs to. Knows arrays, and no data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import DataError
+
+if TYPE_CHECKING:
+    from harness.data.leaves import Array, Shape
+
+Scale = float | None  # what integers are divided by; None leaves integers as they are
+Name = Callable[[int], str]  # a row of an array -> what messages call it
+
+_CHANNELS = (1, 3, 4)
+_EXACT = 1 << 24  # float32 holds every whole number up to it
+_ADVICE = {
+    "b": "convert them to uint8, astype('uint8')",
+    "c": "give real and imaginary parts as two channels of floats",
+    "O": "give items one shape and one type; several inputs of a network are a tuple of arrays",
+    "M": "give the time since a beginning as a float, or its parts as integers",
+    "m": "divide by a unit, x / np.timedelta64(1, 's')",
+    "U": "number them, and give the numbers as integers",
+    "S": "give bytes as uint8, np.frombuffer(x, 'uint8'), or number the strings",
+    "V": "give each field as an input of its own, in a tuple of arrays",
+    "f": "convert them to float32",
+}
+
+
+def counted(begin: str, start: int = 0) -> Name:
+    """A name for rows that are counted on from `start`.
+
+    >>> counted("sample", 100)(3)
+    'sample 103'
+    """
+    return lambda row: f"{begin} {start + row}"
+
+
+def is_picture(shape: Shape) -> bool:
+    """Whether a sample has the shape of a picture: one, three or four channels, first or last.
+
+    >>> is_picture((3, 32, 32)), is_picture((32, 32, 1)), is_picture((32, 32)), is_picture((128,))
+    (True, True, False, False)
+    """
+    return len(shape) == 3 and (shape[0] in _CHANNELS or shape[2] in _CHANNELS)
+
+
+def default_scale(dtype: np.dtype[Any], shape: Shape) -> Scale:
+    """255 for pictures of bytes, None for other integers, 1 for floats."""
+    if dtype.kind == "f":
+        return 1.0
+    return 255.0 if dtype == np.uint8 and is_picture(shape) else None
+
+
+def refuse_dtype(what: str, dtype: np.dtype[Any], allowed: str) -> None:
+    """Raise a `DataError` for numbers that MXNet does not compute with, and that have no plain meaning as such.
+
+    Args:
+        what: the beginning of the message, such as `here: data are`.
+        dtype: theirs.
+        allowed: what may be given instead.
+    """
+    if dtype.kind in "iu" or (dtype.kind == "f" and dtype.itemsize <= 8):
+        return
+    raise DataError(f"{what} {dtype}; {allowed}: {_ADVICE.get(dtype.kind, 'convert them')}")
+
+
+def refuse_scale(source: str, dtype: np.dtype[Any], scale: Scale) -> None:
+    """Raise a `DataError` for a scale that means nothing for such data."""
+    if scale is None:
+        return
+    if not 0 < scale < np.inf:
+        raise DataError(f"{source}: full_scale is {scale}; it is what integer data are divided by, above 0")
+    if dtype.kind == "f" and scale != 1:
+        raise DataError(f"{source}: full_scale is {scale}, but float data are not rescaled; leave it at 1")
+
+
+def as_they_are(values: Array, name: Name) -> Array:
+    """Numbers as MXNet has them: integers as int8, uint8, int32 or int64, floats as float32; C-contiguous.
+
+    Args:
+        values: `(n, ...)`.
+        name: what messages call a row.
+
+    Raises:
+        DataError: if a number does not fit.
+    """
+    if values.dtype.kind == "f":
+        return as_float32(values, name)
+    if values.dtype.itemsize == 1:
+        return np.ascontiguousarray(values)
+    if values.dtype.kind == "u" and values.dtype.itemsize == 8:
+        _refuse_first(values > np.uint64(2**63 - 1), values, name, "is beyond int64", "subtract an offset")
+    is_short = values.dtype.itemsize == 2 or (values.dtype.kind == "i" and values.dtype.itemsize == 4)
+    return np.ascontiguousarray(values, np.int32 if is_short else np.int64)
+
+
+def as_float32(values: Array, name: Name) -> npt.NDArray[np.float32]:
+    """Numbers as float32, C-contiguous; of a fraction the last digits are rounded.
+
+    Args:
+        values: `(n, ...)` integers or floats.
+        name: what messages call a row.
+
+    Raises:
+        DataError: if a number becomes infinite or zero, or a whole number becomes another one.
+    """
+    refuse_lossy(values, name)
+    return np.ascontiguousarray(values, np.float32)
+
+
+def refuse_lossy(values: Array, name: Name) -> None:
+    """Raise a `DataError` for numbers that float32 cannot hold; see `as_float32`."""
+    if values.dtype.itemsize < 4 or values.dtype == np.float32 or not values.size:
+        return
+    if values.dtype.kind in "iu":
+        if int(values.min()) >= -_EXACT and int(values.max()) <= _EXACT:
+            return
+        with np.errstate(invalid="ignore"):
+            is_off = values.astype(np.float32).astype(values.dtype) != values
+        advice = "give them as integers without a scale, or subtract an offset"
+        _refuse_first(is_off, values, name, "is a whole number that float32 cannot hold", advice)
+        return
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        rounded = values.astype(np.float32)
+        is_finite = np.isfinite(values)
+        _refuse_first(is_finite & np.isinf(rounded), values, name, "is beyond float32 (3.4e38)", "scale the numbers")
+        _refuse_first((values != 0) & (rounded == 0), values, name, "becomes 0 in float32", "scale the numbers")
+        is_off = is_finite & (rounded != values) & (np.abs(values) > _EXACT) & (values == np.rint(values))
+    advice = "give ids as integers, and of times the difference to a beginning"
+    _refuse_first(is_off, values, name, "is a whole number that float32 cannot hold", advice)
+
+
+def refuse_non_finite(values: Array, name: Name) -> None:
+    """Raise a `DataError` for NaN and infinity."""
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        if not finite.all():
+            row = int(np.argwhere(~finite)[0][0])
+            raise DataError(f"{name(row)} has NaN or infinite values; remove or replace them")
+
+
+def _refuse_first(is_bad: npt.NDArray[np.bool_], values: Array, name: Name, why: str, advice: str) -> None:
+    if is_bad.any():
+        place = tuple(np.argwhere(is_bad)[0].tolist())
+        raise DataError(f"{name(place[0])} has the value {values[place]}, which {why}; {advice}")

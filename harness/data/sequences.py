@@ -1,0 +1,202 @@
+"""A split over anything that can be counted and indexed, such as a `gluon.data.Dataset`, read item by item.
+
+Knows what an item may look like; whether items are functions of their index is asked in `purity.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import traceback
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from harness.data.arrays import Indices, Scales, Subset, as_array, check_sample, default_scales, scales_of
+from harness.data.generators import Seeding, kept_generators
+from harness.data.leaves import Array, Data, leaves_of, pack
+from harness.errors import DataError, HarnessError
+
+_PAIR = "an item is a pair (data, label), or with several inputs ((a, b), label) or (a, b, label)"
+
+
+@runtime_checkable
+class Items(Protocol):
+    """What `SequenceDataset` wraps; a `gluon.data.Dataset` is one."""
+
+    def __len__(self) -> int:
+        """The number of items."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """One item: a pair `(data, label)`."""
+
+
+class SequenceDataset:
+    """A split over items that are read one by one, by one thread: an `ArrayDataset` is many times faster.
+
+    An item is a pair `(data, label)` of NumPy arrays, numbers, or MXNet arrays. For a network with several inputs it is
+    `((a, b), label)` or `(a, b, label)`: a tuple of arrays is one array for each input, a list of numbers one array.
+    All items have the types and shapes of the first.
+
+    Attributes:
+        num_classes: classes are looked at when they are read, where there is such a number.
+        seeding: seeds the global generators before an item is read; None where items do not draw from them.
+
+    Args:
+        items: the sequence; it is indexed with plain integers.
+        full_scale: what integer data are divided by; None leaves integers as they are. By default pictures of bytes
+            are divided by 255.
+        source: where the items come from, for messages.
+
+    Raises:
+        DataError: if there are no items, or the first is not such an item.
+    """
+
+    # record files of Gluon are not to be read by two threads at once, and several data sets may share one
+    _reading: ClassVar[Any] = threading.RLock()
+
+    def __init__(self, items: Items, full_scale: Scales | str = "default", source: str = "data") -> None:
+        """Look at the first item; the others must be like it."""
+        self.items = items
+        self.source = source
+        self.num_classes: int | None = None
+        self.seeding: Seeding | None = None
+        if len(items) == 0:
+            raise DataError(f"{source}: no samples; a split has at least one, so leave an empty split out")
+        data, label = self.read(0)
+        self._is_several = isinstance(data, tuple)
+        self._first = [*leaves_of(data), label]
+        if isinstance(full_scale, str):
+            full_scale = default_scales(tuple(leaf[None] for leaf in data) if isinstance(data, tuple) else data[None])
+        self.full_scale: Scales = full_scale
+        inputs = [(leaf.dtype, leaf.shape) for leaf in self._first[:-1]]
+        check_sample(source, inputs, label.dtype, scales_of(full_scale, len(inputs)))
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.items)
+
+    def take(self, indices: Indices, *draws: int) -> tuple[Data, Array]:
+        """Fresh arrays with the data and the labels of these items, in this order.
+
+        Args:
+            indices: which items.
+            draws: epoch and seed, which decide with the item's index what is drawn at random; by default epoch 0, as
+                in evaluation, and the seed of `seeding`.
+        """
+        parts = [np.empty((len(indices), *one.shape), one.dtype) for one in self._first]
+        with kept_generators(self.seeding):
+            for row, index in enumerate(indices.tolist()):
+                if self.seeding is not None:
+                    self.seeding.begin(index, *draws)
+                data, label = self.read(index)
+                for part, one in zip(parts, self._checked(index, [*leaves_of(data), label]), strict=True):
+                    part[row] = one
+        self._refuse_classes(indices, parts[-1])
+        return pack(parts[:-1], self._is_several), parts[-1]
+
+    def subset(self, indices: Indices) -> Subset:
+        """A data set of these items, without a copy of them."""
+        return Subset(self, indices)
+
+    def labels(self) -> None:
+        """None: reading them all would mean reading every item."""
+        return
+
+    def with_scale(self, full_scale: Scales) -> SequenceDataset:
+        """The same items, divided by another number."""
+        other = copy.copy(self)
+        other.full_scale = full_scale
+        check_sample(
+            self.source,
+            [(leaf.dtype, leaf.shape) for leaf in self._first[:-1]],
+            self._first[-1].dtype,
+            scales_of(full_scale, len(self._first) - 1),
+        )
+        return other
+
+    def seeded(self, seeding: Seeding) -> SequenceDataset:
+        """The same items, each read after the global generators were seeded for it."""
+        other = copy.copy(self)
+        other.seeding = seeding
+        return other
+
+    def read(self, index: int) -> tuple[Data, Array]:
+        """Data and label of one item, as it comes.
+
+        Raises:
+            DataError: if reading it raises, or it is not such an item.
+        """
+        try:
+            with self._reading:
+                item = self.items[index]
+                return self._parts(index, item)
+        except HarnessError:
+            raise
+        except (Exception, SystemExit) as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise DataError(
+                f"{self.source}: reading item {index} raised {type(error).__name__}: {error} "
+                f"(at {last.filename}:{last.lineno}); mend it, or leave the item out"
+            ) from error
+
+    def _parts(self, index: int, item: Any) -> tuple[Data, Array]:
+        if not isinstance(item, tuple | list) or len(item) < 2:
+            found = f"{type(item).__name__} of {len(item)}" if isinstance(item, tuple | list) else type(item).__name__
+            raise DataError(f"{self.source}: item {index} is a {found}; {_PAIR}")
+        *inputs, label = item
+        if len(inputs) == 1:
+            if not (isinstance(inputs[0], tuple) and any(map(_is_no_number, inputs[0]))):
+                return self._array(index, inputs[0]), self._array(index, label)
+            inputs = list(inputs[0])
+        return tuple(self._array(index, one) for one in inputs), self._array(index, label)
+
+    def _array(self, index: int, value: Any) -> Array:
+        if isinstance(value, list | tuple) and any(map(_is_no_number, value)):
+            arrays = [self._array(index, one) for one in value]
+            if len({one.shape for one in arrays}) > 1:
+                raise DataError(
+                    f"{self.source}: item {index} has a {type(value).__name__} of arrays of the shapes "
+                    f"{', '.join(str(one.shape) for one in arrays[:3])}, which make no array; {_PAIR}"
+                )
+            return np.asanyarray(arrays)
+        array = as_array(value)
+        if array.dtype.kind == "O":
+            raise DataError(
+                f"{self.source}: item {index} has a {type(value).__name__}, which is not an array of numbers; {_PAIR}"
+            )
+        return array
+
+    def _checked(self, index: int, parts: list[Array]) -> list[Array]:
+        if len(parts) != len(self._first):
+            raise DataError(
+                f"{self.source}: item {index} has {len(parts) - 1} inputs, item 0 {len(self._first) - 1}; give all "
+                "items the same"
+            )
+        for number, (got, wanted) in enumerate(zip(parts, self._first, strict=True)):
+            if got.shape != wanted.shape or got.dtype != wanted.dtype:
+                is_label = number == len(parts) - 1
+                name = "label" if is_label else f"input {number + 1}" if self._is_several else "data"
+                raise DataError(
+                    f"{self.source}: the {name} of item {index} is {got.dtype} {got.shape}, that of item 0 "
+                    f"{wanted.dtype} {wanted.shape}; give all items one type and one shape"
+                )
+        return parts
+
+    def _refuse_classes(self, indices: Indices, label: Array) -> None:
+        if self.num_classes is None:
+            return
+        bad = np.argwhere((label < 0) | (label >= self.num_classes))
+        if len(bad):
+            place = tuple(bad[0].tolist())
+            raise DataError(
+                f"{self.source}: the label of item {indices[place[0]]} is {label[place]}, which is not in "
+                f"0..{self.num_classes - 1}; mend it, or set num_classes"
+            )
+
+
+def _is_no_number(value: Any) -> bool:
+    """Whether something inside a tuple or list is an array, or a list, and not a number."""
+    return not isinstance(value, int | float | complex | np.generic | str | bytes) and (
+        not hasattr(value, "shape") or value.shape != ()
+    )
