@@ -31,7 +31,7 @@ class Divergence:
         self._run, self._learner, self._saver, self._warn = run, learner, saver, warn
         self._section = run.config.guard.divergence
         self._skipped = learner.skipped
-        self._total = 0 if run.origin is None else int(run.origin.manifest["state"].get("skipped", 0))
+        self._total = 0 if run.origin is None else run.origin.manifest.state.skipped
         run.num_skipped = self._total
         self._first: State | None = None
         if self._section.policy == "rewind" and run.world.rank == 0:
@@ -100,4 +100,4 @@ class Divergence:
             self._learner.restore(self._first)
             return [self._begun, self._total]
         self._learner.restore(State.load(Path(origin.path)))
-        return [origin.iteration, int(origin.manifest["state"].get("skipped", 0))]
+        return [origin.iteration, origin.manifest.state.skipped]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from harness.checkpoint import (
     Conflicts,
+    Manifest,
     amend,
     compare,
     explain_plan,
@@ -22,6 +23,7 @@ from harness.checkpoint import (
     plan_of,
     read_manifest,
     refuse_fixed,
+    refuse_foreign_code,
     remove_debris,
     saved_config,
     set_aside,
@@ -57,18 +59,18 @@ class Start(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The set that a run goes on from; JSON can hold it.
+    """The set that a run goes on from.
 
     Attributes:
         path: of the set.
-        manifest: what it says.
+        manifest: what it says, checked.
         here: whether it lies in the run's own folder.
         abandoned: sets in the run's folder that are newer, or damaged: they do not belong to the run any more.
         reasons: why newer sets were rejected.
     """
 
     path: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     here: bool
     abandoned: list[str]
     reasons: list[str]
@@ -76,7 +78,7 @@ class Origin(NamedTuple):
     @property
     def iteration(self) -> int:
         """The last update that the set contains."""
-        return int(self.manifest["iteration"])
+        return self.manifest.iteration
 
 
 def agree_on_origin(world: World, folder: RunFolder, start: Start) -> Origin | None:
@@ -89,8 +91,13 @@ def agree_on_origin(world: World, folder: RunFolder, start: Start) -> Origin | N
     """
     own = (world.hostname, str(folder.path), _newest_here(folder) if start.resume == "auto" else 0)
     refuse_newer_elsewhere(world.allgather_object(own, "sets"))
-    found = world.on_root("origin", lambda: find_origin(folder, start))
-    return None if found is None else Origin(*found)
+
+    def find() -> list[Any] | None:
+        origin = find_origin(folder, start)
+        return None if origin is None else [origin.path, origin.manifest.content, *origin[2:]]
+
+    found = world.on_root("origin", find)
+    return None if found is None else Origin(found[0], Manifest.of(found[1], found[0]), *found[2:])
 
 
 def refuse_newer_elsewhere(places: Sequence[tuple[str, str, int]]) -> None:
@@ -143,12 +150,13 @@ def find_origin(folder: RunFolder, start: Start) -> Origin | None:
         )
     here = found.newest.parent.resolve() == own.resolve()
     later = sets_after(list_sets(own), found.newest) if here else []
-    manifest = read_manifest(found.newest)
-    if "config" not in manifest:
+    content = read_manifest(found.newest)
+    if "config" not in content:
         raise CheckpointError(
             f"{found.newest}: was not written by a run, so there is no plan to go on by; begin a run with its weights: "
             f"--set init.from={found.newest}"
         )
+    manifest = Manifest.of(content, found.newest)
     return Origin(str(found.newest), manifest, here, [str(path) for path in later], reasons)
 
 
@@ -213,13 +221,15 @@ def settle(config: RunConfig, origin: Origin, *, workers: int, threads: int, on_
         CheckpointError: for what cannot change in a run, and if the workers cannot share its shards.
     """
     manifest, path = origin.manifest, origin.path
-    shards = manifest["shards"]
+    shards = manifest.shards
     if config.batch.shards in (None, shards) and shards % workers:
-        fitting = ", ".join(str(n) for n in range(1, shards + 1) if shards % n == 0)
+        fitting = ", ".join(str(n) for n in range(1, min(shards, 1024) + 1) if shards % n == 0)
         raise CheckpointError(
-            f"{path}: its run has {shards} shards of {manifest['batch_size']}, which cannot be dealt evenly to "
+            f"{path}: its run has {shards} shards of {manifest.batch_size}, which cannot be dealt evenly to "
             f"{workers} workers; go on with a number of workers that divides {shards}: {fitting}"
         )
+    if not origin.here:
+        refuse_foreign_code(manifest, config, path)
     saved = saved_config(manifest, path)
     if config.lr.base == "auto" and isinstance(saved.lr.base, float):
         config = with_base(config, saved.lr.base, saved.lr.reference_batch)  # a run that goes on never finds again
@@ -230,31 +240,51 @@ def settle(config: RunConfig, origin: Origin, *, workers: int, threads: int, on_
         refuse_fixed(path, conflicts._replace(optimizer=[]), config.source)
     else:
         refuse_fixed(path, conflicts, config.source)
-    amendments = manifest["state"]["amendments"]
+    amendments = manifest.state.amendments
     differs = bool(conflicts.plan or conflicts.optimizer)
     if differs and on_conflict != "error":
         amendments = amend(amendments, origin.iteration, on_conflict, conflicts, saved)
     return Settled(wanted, saved, conflicts, amendments, undecided=differs and on_conflict == "error")
 
 
-def settle_plan(settled: Settled, origin: Origin, sizes: Sizes, data: str) -> tuple[LRPlan, str | None]:
+def refuse_other_data(origin: Origin, num_samples: int, data: str, source: str) -> None:
+    """Refuse other training data than those that the checkpoint was trained with.
+
+    Args:
+        origin: the checkpoint.
+        num_samples: of the training data.
+        data: their fingerprint.
+        source: the configuration's file, for messages.
+
+    Raises:
+        CheckpointError: if number, shape or labels differ.
+    """
+    then, path = origin.manifest.num_samples, origin.path
+    if (data, num_samples) != (origin.manifest.data, then):
+        raise CheckpointError(
+            f"{source}: the training data are not those that {path} was trained with ({then} samples then, "
+            f"{num_samples} now; number, shape or labels differ); give the same data, or start a new run from "
+            f"its weights: --set init.from={path} --set name=..."
+        )
+
+
+def settle_plan(settled: Settled, origin: Origin, sizes: Sizes) -> tuple[LRPlan, str | None]:
     """The plan of a run that goes on; and, where the user has to choose, what the choice is between.
 
     Raises:
-        CheckpointError: if the data are others, or the run would already be over.
+        CheckpointError: if the run would already be over, or an amendment cannot be used.
     """
     source, path = settled.config.source, origin.path
-    if data != origin.manifest["data"]:
-        then = origin.manifest["sizes"]["num_samples"]
-        raise CheckpointError(
-            f"{source}: the training data are not those that {path} was trained with ({then} samples then, "
-            f"{sizes.num_samples} now; number, shape or labels differ); give the same data, or start a new run from "
-            f"its weights: --set init.from={path} --set name=..."
-        )
-    plan = plan_of(settled.config, sizes, settled.amendments)
+    try:
+        plan = plan_of(settled.config, sizes, settled.amendments)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     conflict = None
     if settled.undecided:
-        saved_plan = plan_of(settled.saved, _sizes_of(settled.saved, sizes), origin.manifest["state"]["amendments"])
+        try:
+            saved_plan = plan_of(settled.saved, _sizes_of(settled.saved, sizes), origin.manifest.state.amendments)
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: its own plan cannot be used by this version: {error}") from None
         conflict = explain_plan(path, settled.conflicts, origin.iteration, saved_plan, plan, source)
     if origin.iteration > sizes.num_iterations:
         raise CheckpointError(
@@ -267,7 +297,7 @@ def settle_plan(settled: Settled, origin: Origin, sizes: Sizes, data: str) -> tu
 
 def warnings_for(origin: Origin, environment: dict[str, Any]) -> Sequence[str]:
     """What may change the last bits of a result: other versions, another number of threads."""
-    then = origin.manifest["environment"]
+    then = origin.manifest.environment
     differing = [f"{key} {then.get(key)} -> {now}" for key, now in environment.items() if then.get(key) != now]
     return [f"the last bits may differ from an unbroken run's: {', '.join(differing)}"] if differing else []
 

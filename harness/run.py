@@ -25,10 +25,11 @@ from harness.finder import (
 from harness.gluon import Learner, Requests, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
 from harness.gluon.metrics import Metric
 from harness.gluon.samples import build_augmentation, first_samples, load_splits, probe_items, seed_items
+from harness.gluon.state import listed, refuse_not_finite
 from harness.guard import Guard, Unguarded, compare_ranks, compare_schedules
 from harness.plan import LRPlan
 from harness.report import RunFolder
-from harness.resume import Origin, Settled, Start, agree_on_origin, settle, settle_plan
+from harness.resume import Origin, Settled, Start, agree_on_origin, refuse_other_data, settle, settle_plan
 from harness.sizes import Sizes, count_workers, resolve_shards
 from harness.versions import versions
 
@@ -195,7 +196,7 @@ class Run:
     @property
     def evaluation_is_due(self) -> bool:
         """Whether the run that this one goes on from was stopped before its last evaluation."""
-        return self.origin is not None and bool(self.origin.manifest["state"].get("evaluation_due"))
+        return self.origin is not None and self.origin.manifest.state.evaluation_due
 
     @property
     def held_out(self) -> list[str]:
@@ -252,11 +253,12 @@ class Run:
 
     def _restore(self, learner: Learner, origin: Origin) -> None:
         state = State.load(Path(origin.path))
+        refuse_not_finite(state, origin.path)
         problems = learner.misfits(state)
         if problems:
             raise CheckpointError(
-                f"{self.config.source}: {origin.path} does not fit this network and optimizer:\n  "
-                + "\n  ".join(problems)
+                f"{self.config.source}: {origin.path} does not fit this network and optimizer:"
+                + listed(problems)
                 + (f"\n{self._conflict}" if self._conflict else "")
             )
         if self._conflict is not None:
@@ -303,6 +305,8 @@ class Run:
 
     def _build_plan(self, settled: Settled | None) -> tuple[Sizes, LRPlan, str | None]:
         config = self.config
+        if self.origin is not None:
+            refuse_other_data(self.origin, len(self.splits.train), self.data_fingerprint, config.source)
         sizes = Sizes.of(
             config.train,
             num_samples=len(self.splits.train),
@@ -312,4 +316,4 @@ class Run:
         )
         if settled is None or self.origin is None:
             return sizes, LRPlan(config.lr, sizes, config.source), None
-        return sizes, *settle_plan(settled, self.origin, sizes, self.data_fingerprint)
+        return sizes, *settle_plan(settled, self.origin, sizes)

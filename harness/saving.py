@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness.checkpoint import SetWriter, list_sets, mark_best, newest_whole, read_manifest
+from harness.checkpoint import Best, Manifest, SetWriter, list_sets, mark_best, newest_whole, read_manifest
 from harness.comm import read_launch
 from harness.errors import CheckpointError
 from harness.folder import AttemptBegun, MetricsLine
@@ -82,12 +82,12 @@ class Saver:
         self._writer = SetWriter(folder, config.keep) if run.world.rank == 0 else None
         self._buffer: State | None = None
         self._failure: CheckpointError | None = None
-        self._best: dict[str, Any] | None = None
+        self._best: Best | None = None
         self._last = 0
         if run.origin is not None:
             self._last = run.origin.iteration if run.origin.here else 0
-            self._best = run.origin.manifest["state"]["best"]
-            if self._best is not None and self._best["metric"].partition(".")[2] != self._metric:
+            self._best = run.origin.manifest.state.best
+            if self._best is not None and self._best.metric.partition(".")[2] != self._metric:
                 self._best = None
             if self._writer is not None and self._best is not None and run.origin.here:
                 self._mark_best(folder, self._best)
@@ -96,9 +96,9 @@ class Saver:
         self._evaluation_due = False
         self._since_s = time.monotonic()
 
-    def _mark_best(self, folder: Path, best: Mapping[str, Any]) -> None:
+    def _mark_best(self, folder: Path, best: Best) -> None:
         try:
-            mark_best(folder, best)
+            mark_best(folder, best.to_json())
         except OSError as error:
             self._take(CheckpointError(f"{folder}: best.json could not be written ({error.strerror}); make room"))
 
@@ -130,8 +130,8 @@ class Saver:
             return
         value, best = values[self._metric], self._best
         sign = 1.0 if self._mode == "highest" else -1.0
-        if value == value and (best is None or sign * value > sign * best["value"]):
-            self._best = {"iteration": t, "metric": f"{split}.{self._metric}", "value": value}
+        if value == value and (best is None or sign * value > sign * best.value):
+            self._best = Best(t, f"{split}.{self._metric}", value)
             self._is_best = True
 
     def after(self, t: int, requests: Requests, evaluation_due: bool = False) -> None:
@@ -169,7 +169,7 @@ class Saver:
         self._take(self._writer.wait())
         self._raise()
         found = newest_whole(list_sets(self._folder)).newest
-        return None if found is None else Origin(str(found), read_manifest(found), True, [], [])
+        return None if found is None else Origin(str(found), Manifest.of(read_manifest(found), found), True, [], [])
 
     def go_back(self, t: int) -> None:
         """Forget, on every rank, what was saved and asked after iteration `t`."""
@@ -207,15 +207,18 @@ class Saver:
             return
         self._buffer = self._learner.snapshot(self._buffer)
         sync = None if self._metrics is None else self._metrics.sync
-        self._writer.start(t, self._buffer.arrays, self._manifest(t, self._buffer.numbers), best=self._best, first=sync)
+        manifest = self._manifest(t, self._buffer.numbers)
+        best = None if self._best is None else self._best.to_json()
+        self._writer.start(t, self._buffer.arrays, manifest, best=best, first=sync)
 
     def _manifest(self, t: int, numbers: Mapping[str, Any]) -> dict[str, Any]:
         run, plan = self._run, self._run.plan
+        best = None if self._best is None else self._best.to_json()
         more: dict[str, Any] = {"evaluation_due": True} if self._evaluation_due else {}
         more |= {"skipped": run.num_skipped} if run.num_skipped else {}
         around = [i for i in (t - 1, t, t + 1) if 1 <= i <= run.sizes.num_iterations]
         return {
-            "state": {"iteration": t, **numbers, "amendments": run.amendments, "best": self._best, **more},
+            "state": {"iteration": t, **numbers, "amendments": run.amendments, "best": best, **more},
             "shards": run.sizes.shards,
             "batch_size": run.sizes.batch_size,
             "sizes": {key: value for key, value in vars(run.sizes).items() if key not in ("shards", "batch_size")},

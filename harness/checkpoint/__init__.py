@@ -7,27 +7,21 @@ from harness.checkpoint.conflicts import (
     explain_plan,
     plan_of,
     refuse_fixed,
+    refuse_foreign_code,
     saved_config,
     take_saved,
 )
-from harness.checkpoint.sets import (
-    iteration_of,
-    list_sets,
-    locate,
-    newest_whole,
-    read_arrays,
-    read_manifest,
-    remove_debris,
-    set_aside,
-    set_path,
-    verify,
-    write_set,
-)
+from harness.checkpoint.manifest import Best, Manifest, SavedState, read_manifest, read_numbers
+from harness.checkpoint.places import iteration_of, list_sets, locate, set_path
+from harness.checkpoint.sets import newest_whole, read_arrays, remove_debris, set_aside, verify, write_set
 from harness.checkpoint.writer import BEST, SetWriter, mark_best
 
 __all__ = [
     "BEST",
+    "Best",
     "Conflicts",
+    "Manifest",
+    "SavedState",
     "SetWriter",
     "amend",
     "compare",
@@ -40,7 +34,9 @@ __all__ = [
     "plan_of",
     "read_arrays",
     "read_manifest",
+    "read_numbers",
     "refuse_fixed",
+    "refuse_foreign_code",
     "remove_debris",
     "saved_config",
     "set_aside",

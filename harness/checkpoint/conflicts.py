@@ -11,11 +11,13 @@ Every setting is of one of four kinds:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from harness.checkpoint.manifest import Manifest
 from harness.config import RunConfig, parse_config
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, ConfigError
 from harness.plan import LRPlan
 from harness.sizes import Sizes
 
@@ -40,6 +42,8 @@ _FREE = (
 )
 _FIXED = ("seed", "batch", "data", "train.last_batch")
 _OPTIMIZER = ("optimizer.name",)
+_OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_LONGEST_SHOWN = 200
 
 
 class Difference(NamedTuple):
@@ -62,7 +66,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         """`key: saved -> wanted`."""
-        return f"{self.key}: {self.saved} -> {self.wanted}"
+        return f"{self.key}: {_cut(self.saved)} -> {_cut(self.wanted)}"
 
 
 class Conflicts(NamedTuple):
@@ -73,16 +77,52 @@ class Conflicts(NamedTuple):
     plan: list[Difference]
 
 
-def saved_config(manifest: Mapping[str, Any], path: str) -> RunConfig:
-    """The configuration that a set was trained with.
+def saved_config(manifest: Manifest, path: str) -> RunConfig:
+    """The configuration that a checkpoint was trained with.
 
     Raises:
-        CheckpointError: if this version cannot read it.
+        CheckpointError: if this version cannot read it, or the rest of the manifest contradicts it.
     """
     try:
-        return parse_config(manifest["config"], f"{path}/manifest.json: config")
+        saved = parse_config(manifest.config, f"{path}/manifest.json: config")
+        counted = Sizes.of(
+            saved.train, num_samples=manifest.num_samples, shards=manifest.shards, batch_size=manifest.batch_size
+        )
     except Exception as error:
-        raise CheckpointError(f"{path}: its configuration cannot be used by this version: {error}") from None
+        raise CheckpointError(
+            f"{path}: its configuration cannot be used by this version: {str(error)[:2000]}"
+        ) from None
+    told: list[tuple[str, Any, str, Any]] = [
+        ("shards", manifest.shards, "config.batch.shards", saved.batch.shards),
+        ("batch_size", manifest.batch_size, "config.batch.size", saved.batch.size),
+        ("sizes.iterations_per_epoch", manifest.iterations_per_epoch, "config.train", counted.iterations_per_epoch),
+        ("sizes.num_iterations", manifest.num_iterations, "config.train", counted.num_iterations),
+    ]
+    if saved.lr.is_found:
+        told.append(("config.lr.base", saved.lr.base, "a run's base", "a number"))
+    for key, one, other, two in told:
+        if one != two:
+            raise CheckpointError(
+                f"{path}: manifest.json contradicts itself: {key} is {one}, but by {other} it is {two}; another "
+                "program has changed it; resume from another checkpoint (--resume PATH)"
+            )
+    return saved
+
+
+def refuse_foreign_code(manifest: Manifest, config: RunConfig, path: str) -> None:
+    """Refuse a checkpoint of another folder that would run code which the configuration does not name.
+
+    Raises:
+        CheckpointError: naming the code.
+    """
+    theirs = {*_code_in(manifest.config), *_code_in([amendment.get("lr") for amendment in manifest.state.amendments])}
+    foreign = sorted(theirs - set(_code_in(config.plain())))
+    if foreign:
+        raise CheckpointError(
+            f"{path}: its configuration names code that {config.source} does not: {', '.join(map(_cut, foreign[:5]))}; "
+            "resume it with the configuration that it was trained with, or, if you trust it, put it into the folder of "
+            "this run"
+        )
 
 
 def compare(saved: RunConfig, wanted: RunConfig) -> Conflicts:
@@ -155,6 +195,10 @@ def plan_of(config: RunConfig, sizes: Sizes, amendments: list[dict[str, Any]]) -
         sizes: of the run, by `config`.
         amendments: as in the state; those without a plan of their own (the saved one was kept) change nothing, and
             a rewind multiplies what comes after it.
+
+    Raises:
+        ConfigError: if `config` gives no plan.
+        CheckpointError: if an amendment holds no plan.
     """
     earlier: list[tuple[int, LRPlan]] = []
     cuts: list[tuple[int, float]] = []
@@ -162,16 +206,28 @@ def plan_of(config: RunConfig, sizes: Sizes, amendments: list[dict[str, Any]]) -
         if amendment["choice"] == "rewind":
             cuts.append((int(amendment["iteration"]), float(amendment["lr_factor"])))
         if "lr" in amendment:
-            old = parse_config({**config.plain(), "lr": amendment["lr"], "train": amendment["train"]}, config.source)
-            old_sizes = Sizes.of(
-                old.train,
-                num_samples=sizes.num_samples,
-                shards=sizes.shards,
-                batch_size=sizes.batch_size,
-                source=config.source,
-            )
-            earlier.append((int(amendment["iteration"]), LRPlan(old.lr, old_sizes, config.source, cuts=cuts)))
+            earlier.append((int(amendment["iteration"]), _plan_before(amendment, config, sizes, cuts)))
     return LRPlan(config.lr, sizes, config.source, earlier=earlier, cuts=cuts)
+
+
+def _plan_before(amendment: dict[str, Any], config: RunConfig, sizes: Sizes, cuts: list[tuple[int, float]]) -> LRPlan:
+    """The plan that held until an amendment."""
+    where = f"the plan that held until iteration {amendment['iteration']}"
+    try:
+        old = config.changed({"lr": amendment["lr"], "train": amendment["train"]})
+        old_sizes = Sizes.of(
+            old.train,
+            num_samples=sizes.num_samples,
+            shards=sizes.shards,
+            batch_size=sizes.batch_size,
+            source=config.source,
+        )
+        return LRPlan(old.lr, old_sizes, config.source, cuts=cuts)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"state.amendments: {where} cannot be used by this version ({error}); resume from a checkpoint that was "
+            "saved before it (--resume PATH)"
+        ) from None
 
 
 def amend(
@@ -196,6 +252,24 @@ def _differences(path: tuple[str, ...], saved: Any, wanted: Any) -> Iterator[Dif
             yield from _differences((*path, name), saved[name], wanted[name])
     else:
         yield Difference(path, saved, wanted)
+
+
+def _cut(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _code_in(value: object) -> Iterator[str]:
+    """The texts in plain data that could name code."""
+    if isinstance(value, str):
+        yield from [value] if _OWN_CODE.fullmatch(value) else []
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _code_in(key)
+            yield from _code_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _code_in(item)
 
 
 def _is_of(key: str, kinds: tuple[str, ...]) -> bool:

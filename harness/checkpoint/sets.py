@@ -25,12 +25,11 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from harness.checkpoint.manifest import ARRAY_FILES, FORMAT, LARGEST_MANIFEST, read_manifest
+from harness.checkpoint.places import list_sets, set_path
 from harness.errors import CheckpointError
 
-FORMAT = 1
-ARRAY_FILES = {"parameters": "params.safetensors", "slots": "optimizer.safetensors"}
 ASIDE = "aside"
-_NAME = re.compile(r"iteration-([0-9]{9,})")
 _TEMPORARY = ".writing-"
 _REPLACED = re.compile(r"\.writing-(iteration-[0-9]{9,})-[0-9]+-replaced")
 _DTYPES = {
@@ -57,43 +56,6 @@ class Found(NamedTuple):
 
     newest: Path | None
     rejected: list[tuple[Path, str]]
-
-
-def set_path(folder: Path, iteration: int) -> Path:
-    """Where the set of an iteration lies."""
-    return folder / f"iteration-{iteration:09d}"
-
-
-def iteration_of(path: Path) -> int | None:
-    """The iteration in a set's name; `None` for any other name."""
-    match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else None
-
-
-def list_sets(folder: Path) -> list[Path]:
-    """The sets in a folder, oldest first; whether they are whole is not looked at."""
-    if not folder.is_dir():
-        return []
-    numbered = [(iteration_of(path), path) for path in folder.iterdir()]
-    return [path for _, path in sorted((number, path) for number, path in numbered if number is not None)]
-
-
-def locate(path: Path) -> list[Path]:
-    """The sets that a path stands for, oldest first: a set itself, a folder of sets, or a run's folder.
-
-    Raises:
-        CheckpointError: if there are none.
-    """
-    if iteration_of(path) is not None and path.is_dir():
-        return [path]
-    sets = list_sets(path) or list_sets(path / "checkpoints")
-    if not sets:
-        there = "holds no sets" if path.is_dir() else "there is no such folder"
-        raise CheckpointError(
-            f"{path}: {there}; give a set (runs/NAME/checkpoints/iteration-000000100), a folder of sets, or a run's "
-            "folder"
-        )
-    return sets
 
 
 def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manifest: Mapping[str, Any]) -> Path:
@@ -124,6 +86,12 @@ def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manife
             files[name] = _write_file(temporary / name, _safetensors(arrays[kind]))
         content = {"format": FORMAT, "iteration": iteration, **manifest, "files": files}
         text = json.dumps(content, indent=1).encode()
+        if len(text) > LARGEST_MANIFEST:
+            raise CheckpointError(
+                f"{target}: its manifest would have {len(text):,} bytes, and at most {LARGEST_MANIFEST:,} are read; "
+                "what is large in it is most likely a list in the configuration (data.params, network.params): put "
+                "that into a file"
+            )
         described = _write_file(temporary / "manifest.json", [text])
         _write_file(temporary / "manifest.sha256", [f"{described['sha256']}\n".encode()])
         _force(temporary)
@@ -203,33 +171,8 @@ def verify(path: Path) -> dict[str, Any]:
         for name, found in zip(files, threads.map(_describe, [path / name for name in files]), strict=True):
             for key in ("bytes", "sha256"):
                 if found[key] != files[name].get(key):
-                    told = files[name].get(key)
+                    told = str(files[name].get(key))[:80]
                     raise CheckpointError(f"{path}: {name} has {key} {found[key]}, the manifest says {told}")
-    return manifest
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a set, itself verified; the arrays are not looked at.
-
-    Raises:
-        CheckpointError: if it is missing, cut, changed, or of an unknown format.
-    """
-    text, seal = (_read(path / name) for name in ("manifest.json", "manifest.sha256"))
-    if seal != f"{hashlib.sha256(text).hexdigest()}\n".encode():
-        raise CheckpointError(
-            f"{path}: manifest.json and manifest.sha256 do not fit together; one of them was changed or cut"
-        )
-    try:
-        manifest: dict[str, Any] = json.loads(text)
-        known = manifest["format"] == FORMAT
-        described = all(isinstance(file, dict) for file in dict(manifest["files"]).values())
-        complete = set(manifest["files"]) == set(ARRAY_FILES.values()) and iteration_of(path) == manifest["iteration"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise CheckpointError(f"{path}: manifest.json is not the manifest of a set") from None
-    if not known:
-        raise CheckpointError(f"{path}: is of format {manifest['format']}, this version reads format {FORMAT}")
-    if not (complete and described):
-        raise CheckpointError(f"{path}: manifest.json belongs to another iteration or lists other files")
     return manifest
 
 
@@ -241,7 +184,8 @@ def read_arrays(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """
     try:
         return {kind: load_file(path / name) for kind, name in ARRAY_FILES.items()}
-    except (OSError, SafetensorError, AttributeError, KeyError, TypeError) as error:  # NumPy has no bfloat16 or float8
+    except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        # NumPy has no bfloat16 or float8, and not more than 32 dimensions
         raise CheckpointError(f"{path}: the arrays cannot be read ({error})") from error
 
 
@@ -303,15 +247,10 @@ def _safetensors(arrays: Arrays) -> Iterable[Any]:
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path.parent}: {path.name} cannot be read ({error.strerror})") from None
-
-
 def _describe(path: Path) -> dict[str, Any]:
     try:
+        if path.is_fifo():  # which might never end
+            raise CheckpointError(f"{path.parent}: {path.name} cannot be read (it is not a regular file)")
         with path.open("rb") as file:
             return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     except OSError as error:

@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoint.sets import Arrays, keep_newest, set_path, write_json, write_set
+from harness.checkpoint.places import set_path
+from harness.checkpoint.sets import Arrays, keep_newest, write_json, write_set
 from harness.errors import CheckpointError
 
 BEST = "best.json"

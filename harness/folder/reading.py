@@ -94,6 +94,10 @@ class Fields:
         """A field that may be missing or null, else as `take(key, *limits)` has it."""
         return take(key, *limits) if self.has(key) else None
 
+    def value(self, key: str) -> Any:
+        """Whatever stands there, as it was parsed; nothing is checked but that it is there."""
+        return self._get(key)
+
     def text(self, key: str, most: int = TEXT) -> str:
         """A text; what is too long, or cannot be seen, shows that it is (`seen`)."""
         value = self._get(key)

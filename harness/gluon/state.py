@@ -20,12 +20,11 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from harness.checkpoint import read_arrays, read_manifest, write_set
+from harness.checkpoint import read_arrays, read_numbers, write_set
 from harness.errors import CheckpointError, DisagreementError
 from harness.gluon.apply import Applier
 from harness.gluon.parameters import held
 
-_NUMBERS = ("applied_lr", "num_update", "update_counts", "scalars")
 _SCALARS = {"nadam": ("m_schedule",)}  # numbers that some optimizers keep outside their slots
 
 
@@ -72,12 +71,12 @@ class State:
         """The state in a set; `newest_whole` finds one whose every byte is what was written.
 
         Raises:
-            CheckpointError: if the set cannot be read, or holds weights alone.
+            CheckpointError: if the set cannot be read, says what cannot be, or holds weights alone.
         """
-        manifest = read_manifest(path)
-        if "state" not in manifest:
+        numbers = read_numbers(path)
+        if numbers is None:
             raise CheckpointError(f"{path}: holds weights alone and no state; learner.load_weights takes them")
-        return cls(**read_arrays(path), numbers={key: manifest["state"][key] for key in _NUMBERS})
+        return cls(**read_arrays(path), numbers=numbers)
 
 
 class StateKeeper:
@@ -147,7 +146,14 @@ class StateKeeper:
     def misfits(self, state: State) -> list[str]:
         """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
         problems = misfits(self._current_parameters(), state.parameters)
-        return [*problems, *misfits(dict(self._slots()), state.slots)]
+        problems += misfits(dict(self._slots()), state.slots)
+        counts, names = state.numbers["update_counts"], self._scalar_names()
+        if len(counts) != len(self._trainable):
+            problems.append(f"update_counts has {len(counts)} entries, expected {len(self._trainable)}")
+        if set(state.numbers["scalars"]) != set(names):
+            found = ", ".join(state.numbers["scalars"]) or "none"
+            problems.append(f"scalars are {found}, expected {', '.join(names) or 'none'}")
+        return problems
 
     def restore(self, state: State) -> None:
         """Put a state back, bit for bit.
@@ -157,7 +163,7 @@ class StateKeeper:
         """
         problems = self.misfits(state)
         if problems:
-            raise CheckpointError("the state does not fit this network and optimizer:\n  " + "\n  ".join(problems))
+            raise CheckpointError(f"the state does not fit this network and optimizer:{listed(problems)}")
         self.write({**state.parameters, **state.slots})
         self._set_numbers(state.numbers)
 
@@ -249,6 +255,31 @@ def misfits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
         if name in found and _form(found[name]) != _form(array)
     ]
     return problems
+
+
+def not_finite(arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:
+    """The names of the arrays that hold a NaN or an infinity."""
+    return [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+
+
+def refuse_not_finite(state: State, path: str) -> None:
+    """Refuse a checkpoint that no run has saved: weights, statistics and slots were finite then.
+
+    Raises:
+        CheckpointError: naming the arrays.
+    """
+    damaged = not_finite({**state.parameters, **state.slots})
+    if damaged:
+        raise CheckpointError(
+            f"{path}: holds numbers that are not finite, in{listed(damaged)}\nresume from an earlier checkpoint "
+            "(--resume PATH)"
+        )
+
+
+def listed(problems: Sequence[str], most: int = 20) -> str:
+    """Problems a line each, the first ones and how many more there are."""
+    left = len(problems) - most
+    return "".join(f"\n  {problem}" for problem in [*problems[:most], *([f"and {left:,} more"] if left > 0 else [])])
 
 
 def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -1,0 +1,301 @@
+"""What a checkpoint's manifest says: read within limits, typed, and every number within bounds, whoever sealed it.
+
+A seal (`manifest.sha256`) proves that nothing was damaged, and not who wrote it: another program, another version or a
+stranger may have. Whatever stands there, reading it ends in checked values or in one `CheckpointError` that names the
+key, what was found and what is allowed. It knows neither arrays nor what a configuration means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.checkpoint.places import iteration_of
+from harness.errors import CheckpointError
+from harness.folder import Fields, RecordError, described, parse_json
+from harness.folder.reading import whole
+
+T = TypeVar("T")
+
+FORMAT = 1
+ARRAY_FILES = {"parameters": "params.safetensors", "slots": "optimizer.safetensors"}
+LARGEST_MANIFEST = 8 << 20  # bytes; a network of 100,000 parameters has a manifest of two million
+NUMBERS = ("applied_lr", "num_update", "update_counts", "scalars")
+_SEAL = 65  # bytes of manifest.sha256
+_DEEPEST = 100
+_MOST = 10**9  # of shards and samples in one, as in a configuration
+_LARGEST_RATE = 3.4028234663852886e38  # of float32
+_ADVICE = "another program has written or changed it; resume from another checkpoint (--resume PATH)"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation so far.
+
+    Attributes:
+        iteration: after which update.
+        metric: split and name, such as `test.accuracy`.
+        value: of the metric; infinite where a loss was.
+    """
+
+    iteration: int
+    metric: str
+    value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As manifests and `best.json` hold it."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """The state that a checkpoint holds besides its arrays.
+
+    Attributes:
+        iteration: the last update that it contains.
+        numbers: of the learner: applied learning rate, update counts, scalars of the optimizer, as they were written.
+        amendments: changes of the plan on the way, as they were written.
+        best: the best evaluation so far.
+        evaluation_due: whether the last evaluation was left to the run that resumes.
+        skipped: updates that were left out because they were not finite.
+    """
+
+    iteration: int
+    numbers: dict[str, Any]
+    amendments: list[dict[str, Any]]
+    best: Best | None = None
+    evaluation_due: bool = False
+    skipped: int = 0
+
+    @classmethod
+    def read(cls, fields: Fields, iteration: int) -> SavedState:
+        """From the section `state` of a run's manifest.
+
+        Raises:
+            RecordError: naming the field that is missing, of another kind or impossible.
+        """
+        numbers = numbers_of(fields, iteration)
+        updates = fields.whole("num_update", 0, iteration)
+        for index, count in enumerate(numbers["update_counts"]):  # every update of a run is one of all parameters
+            whole(count, f"{fields.place('update_counts')}[{index}]", updates, updates)
+        for amendment in fields.inners("amendments"):
+            _check_amendment(amendment, iteration)
+        return cls(
+            iteration=iteration,
+            numbers=numbers,
+            amendments=fields.items("amendments"),
+            best=_best(fields.inner("best"), iteration) if fields.has("best") else None,
+            evaluation_due=fields.has("evaluation_due") and _flag(fields, "evaluation_due"),
+            skipped=fields.maybe(fields.whole, "skipped", 0, iteration) or 0,
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run's checkpoint says of the run.
+
+    Attributes:
+        iteration: the last update that the state contains.
+        state: what is not an array.
+        shards: S.
+        batch_size: b, samples in a shard.
+        num_samples: training samples.
+        iterations_per_epoch: updates in an epoch.
+        num_iterations: updates in the run.
+        data: fingerprint of the training data.
+        config: the whole configuration as plain data, which nobody has checked yet.
+        environment: versions and threads, by name.
+        init: which weights the run began with; `None` for the initializer's.
+        content: all of it, as JSON holds it.
+    """
+
+    iteration: int
+    state: SavedState
+    shards: int
+    batch_size: int
+    num_samples: int
+    iterations_per_epoch: int
+    num_iterations: int
+    data: str
+    config: dict[str, Any]
+    environment: dict[str, str | int]
+    init: dict[str, Any] | None
+    content: dict[str, Any]
+
+    @classmethod
+    def of(cls, content: dict[str, Any], path: str | Path) -> Manifest:
+        """A run's manifest, typed.
+
+        Args:
+            content: what `read_manifest` returns.
+            path: of the checkpoint, for messages.
+
+        Raises:
+            CheckpointError: naming the key that is missing, of another kind, impossible, or contradicts another.
+        """
+        try:
+            return cls._of(Fields(content), content)
+        except RecordError as error:
+            raise CheckpointError(f"{path}: manifest.json: {error}; {_ADVICE}") from None
+
+    @classmethod
+    def _of(cls, fields: Fields, content: dict[str, Any]) -> Manifest:
+        iteration = fields.whole("iteration")
+        sizes, plan, world = fields.inner("sizes"), fields.inner("plan"), fields.inner("world")
+        shards, batch_size = fields.whole("shards", 1, _MOST), fields.whole("batch_size", 1, _MOST)
+        num_samples = sizes.whole("num_samples", shards * batch_size)
+        full, rest = divmod(num_samples, shards * batch_size)
+        rates, environment = plan.inner("lr"), fields.inner("environment")
+        for section, key in ((plan, "described"), (plan, "fingerprint"), (world, "kind")):
+            section.text(key)
+        _each(rates, rates.number)
+        world.whole("size", 1, _MOST)
+        return cls(
+            iteration=iteration,
+            state=SavedState.read(fields.inner("state"), iteration),
+            shards=shards,
+            batch_size=batch_size,
+            num_samples=num_samples,
+            iterations_per_epoch=sizes.whole("iterations_per_epoch", full, full + bool(rest)),
+            num_iterations=sizes.whole("num_iterations", max(1, iteration)),
+            data=fields.text("data"),
+            config=_object(fields, "config"),
+            environment=_each(environment, lambda key: _text_or_whole(environment, key)),
+            init=_object(fields, "init") if fields.has("init") else None,
+            content=content,
+        )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint as plain data, itself verified; arrays and meaning are not looked at.
+
+    Raises:
+        CheckpointError: if it is missing, cut, changed, too large, or of an unknown format.
+    """
+    text, seal = _read(path / "manifest.json", LARGEST_MANIFEST), _read(path / "manifest.sha256", _SEAL)
+    if seal != f"{hashlib.sha256(text).hexdigest()}\n".encode():
+        raise CheckpointError(
+            f"{path}: manifest.json and manifest.sha256 do not fit together; one of them was changed or cut"
+        )
+    try:
+        content = parse_json(text, may_be_nan=True)  # which this version once wrote for a metric without bounds
+        fields = Fields(content)
+        version, iteration, files = fields.whole("format"), fields.whole("iteration"), fields.inner("files")
+        _refuse_deep(content)
+    except RecordError as error:
+        raise CheckpointError(f"{path}: manifest.json is not the manifest of a set ({error})") from None
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: is of format {version}, this version reads format {FORMAT}")
+    listed = _each(files, files.value)
+    complete = set(listed) == set(ARRAY_FILES.values()) and iteration_of(path) == iteration
+    if not complete or not all(isinstance(file, dict) for file in listed.values()):
+        raise CheckpointError(f"{path}: manifest.json belongs to another iteration or lists other files")
+    return dict(content)
+
+
+def read_numbers(path: Path) -> dict[str, Any] | None:
+    """The numbers of a learner's state in a checkpoint, for `State`; `None` where it holds weights alone.
+
+    Raises:
+        CheckpointError: naming the key that is missing, of another kind or impossible.
+    """
+    content = read_manifest(path)
+    if "state" not in content:
+        return None
+    try:
+        return numbers_of(Fields(content).inner("state"), content["iteration"])
+    except RecordError as error:
+        raise CheckpointError(f"{path}: manifest.json: {error}; {_ADVICE}") from None
+
+
+def numbers_of(state: Fields, iteration: int) -> dict[str, Any]:
+    """The numbers of a learner's state, as they were written: the digest looks at each.
+
+    Raises:
+        RecordError: naming the field that is missing, of another kind or impossible.
+    """
+    state.whole("iteration", iteration, iteration)
+    state.maybe(state.number, "applied_lr", 0.0, _LARGEST_RATE)
+    most = state.whole("num_update")
+    counts, scalars = state.items("update_counts"), state.inner("scalars")
+    for index, count in enumerate(counts):
+        whole(count, f"{state.place('update_counts')}[{index}]", 0, most)
+    _each(scalars, scalars.number)
+    return {key: state.value(key) for key in NUMBERS}
+
+
+def _check_amendment(fields: Fields, iteration: int) -> None:
+    fields.whole("iteration", 0, iteration)
+    choice = fields.text("choice")
+    if choice == "rewind":
+        fields.number("lr_factor", math.ulp(0.0), 1.0)
+        fields.whole("diverged_at")
+    elif choice in ("config", "checkpoint"):
+        fields.inner("changes")
+        for key in ("lr", "train"):
+            if choice == "config" or fields.has("lr") or fields.has("train"):
+                fields.inner(key)
+    else:
+        found = described(choice)
+        raise RecordError(f"{fields.place('choice')} is {found}; allowed: config, checkpoint or rewind")
+
+
+def _best(fields: Fields, iteration: int) -> Best:
+    metric = fields.text("metric")
+    if not all(metric.partition(".")):
+        raise RecordError(f"{fields.place('metric')} is {described(metric)}; allowed: a split and a name (test.loss)")
+    value = fields.value("value")
+    if not (isinstance(value, float) and math.isinf(value)):
+        value = fields.number("value")
+    return Best(fields.whole("iteration", 1, iteration), metric, value)
+
+
+def _each(fields: Fields, take: Callable[[str], T]) -> dict[str, T]:
+    """Every field of an object that may have any names, as `take` has it."""
+    names = fields.keys()
+    return {name: take(name) for name in names}
+
+
+def _flag(fields: Fields, key: str) -> bool:
+    value = fields.value(key)
+    if not isinstance(value, bool):
+        raise RecordError(f"{fields.place(key)} is {described(value)}, not true or false")
+    return value
+
+
+def _text_or_whole(fields: Fields, key: str) -> str | int:
+    value = fields.value(key)
+    return value if isinstance(value, str) else fields.whole(key)
+
+
+def _object(fields: Fields, key: str) -> dict[str, Any]:
+    fields.inner(key)
+    value: dict[str, Any] = fields.value(key)
+    return value
+
+
+def _refuse_deep(content: object) -> None:
+    """Refuse what Python's writer, which calls itself at every level, could not show."""
+    level, depth = [content], 0
+    while level:
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level, depth = [item for items in inner for item in items], depth + 1
+        if depth > _DEEPEST:
+            raise RecordError(f"is nested more than {_DEEPEST} levels deep")
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        found = path.stat()
+        if found.st_size > most and stat.S_ISREG(found.st_mode):
+            raise CheckpointError(f"{path.parent}: {path.name} has {found.st_size:,} bytes; at most {most:,} are read")
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # a pipe might never end
+            raise CheckpointError(f"{path.parent}: {path.name} cannot be read (it is not a regular file)")
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path.parent}: {path.name} cannot be read ({error.strerror})") from None
