@@ -268,7 +268,7 @@ def _read_suggestion(fields: Fields) -> Suggestion:
         raise RecordError("suggestion has " + ("both a lr and a refusal" if refusal else "neither a lr nor a refusal"))
     if lr is not None:
         own = rules.get(rule)
-        if own is not None and float(f"{own:.3g}") != lr:
+        if rules and (own is None or float(f"{own:.3g}") != lr):
             raise RecordError(f"suggestion.lr is {lr!r}, but its rule {rule!r} says {own!r}")
         if not (low or lr) <= lr <= (high or lr):
             raise RecordError(f"suggestion.lr is {lr!r}, outside of its interval of {low!r} to {high!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -12,6 +13,7 @@ from harness.errors import ConfigError
 from harness.folder import LATEST_S, seen
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 _LINE = 2000  # characters of a text that is one of many
@@ -25,6 +27,12 @@ def render(template: str, **values: Any) -> str:
         template: its file's name.
         values: what it asks for; a value that it asks for and that is missing is an error.
     """
+    return _environment().get_template(template).render(**values)
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Templates are compiled once: that takes longer than filling one."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -36,7 +44,7 @@ def render(template: str, **values: Any) -> str:
         finalize=_shown,
     )
     environment.filters |= {"number": number, "plain": plain, "clock": clock, "breakable": breakable, "short": short}
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def write_page(path: Path, page: str) -> None:
