@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from harness.errors import ConfigError
 
 T = TypeVar("T")
+LONGEST_NAME = 100  # characters; nothing longer is a slip of the keyboard in a name
 
 
 def cut(text: str, longest: int = 60) -> str:
@@ -59,7 +60,7 @@ def _pieces(value: object) -> Iterator[str]:
         yield "]"
     elif isinstance(value, str):
         yield repr(value[:1000])  # a message is shorter than that
-    elif type(value) is int and value.bit_length() > 1000:
+    elif type(value) is int and value.bit_length() > 14_000:  # Python refuses to write out more than 4300 digits
         yield f"a whole number of {value.bit_length()} bits"
     else:
         yield repr(value)
@@ -67,7 +68,7 @@ def _pieces(value: object) -> Iterator[str]:
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """`did you mean 'x'? ` where one of the known names is close, else nothing."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= LONGEST_NAME else []
     return f"did you mean {close[0]!r}? " if close else ""
 
 
@@ -80,7 +81,7 @@ def choose(name: str, known: Mapping[str, T], key: str) -> T:
     if name in known:
         return known[name]
     raise ConfigError(
-        f"{key}: unknown name {name!r}; {did_you_mean(name, list(known))}known: {', '.join(sorted(known))}"
+        f"{key}: unknown name {brief(name)}; {did_you_mean(name, list(known))}known: {', '.join(sorted(known))}"
     )
 
 

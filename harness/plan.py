@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -23,17 +24,17 @@ from harness.schedules import (
     Frame,
     ScheduleLike,
     SpecError,
-    breakpoints_of,
 )
-from harness.schedules.base import mix, mix_many, piecewise, values_of
+from harness.schedules.base import iter_breakpoints_of, mix, mix_many, piecewise, values_of
+from harness.schedules.bounds import LARGEST, SMALLEST
 from harness.schedules.ends import end_of
 from harness.schedules.purity import impurity, own_schedules
 from harness.sizes import Sizes
 from harness.units import round_position
 
 MAX_CSV_ROWS = 10_000
+MAX_BREAKPOINTS = 100_000
 _PIECE = 1 << 15  # iterations that are evaluated at a time, so that they stay in the cache
-_LARGEST = 3.4028234663852886e38  # a float32, which is what parameters are
 
 
 class LRPlan:
@@ -135,11 +136,14 @@ class LRPlan:
         return values
 
     def breakpoints(self) -> list[int]:
-        """The iterations at which a formula changes, with the run's first and last, in order."""
+        """The iterations at which a formula changes, with the run's first and last, in order.
+
+        Those of a schedule that has more than `MAX_BREAKPOINTS` of them are left out.
+        """
         total = self.sizes.num_iterations
-        points = {1, total, *(p + self._shift for p in breakpoints_of(self._schedule, total - self._shift))}
+        points = {1, total, *(p + self._shift for p in _few_breakpoints(self._schedule, total - self._shift))}
         if self._momentum is not None:
-            points.update(breakpoints_of(self._momentum, total))
+            points.update(_few_breakpoints(self._momentum, total))
         points.add(self._warmup_length)
         points.update(p for last, _ in self._cuts for p in (last, last + 1))
         for last, plan in reversed(self._earlier):
@@ -208,9 +212,12 @@ class LRPlan:
 
     def _build(self, source: str) -> None:
         problems: list[Problem] = []
-        if not 0 < self.peak <= _LARGEST:
+        if not SMALLEST <= self.peak <= LARGEST:
+            mend = "lower" if self.peak > LARGEST else "raise"
             problem = Problem(
-                ("lr", "base"), f"{self.base:g} x factor {self.factor:g} = {self.peak:g} is no learning rate; lower it"
+                ("lr", "base"),
+                f"{self.base:g} x factor {self.factor:g} = {self.peak:g} is not a valid learning rate: float32 holds "
+                f"{SMALLEST:.2g} to {LARGEST:.2g}; {mend} it",
             )
             raise config_error(source, [problem])
         self._warmup_length = self._resolve_warmup(problems)
@@ -304,11 +311,18 @@ class LRPlan:
                 return []
             found = f"is {self.momentum(wrong):g} at iteration {wrong}; it must be at least 0 and below 1"
             return [Problem(("lr", "momentum"), found)]
-        wrong = next((t for t in iterations if not 0 <= self.lr(t) <= _LARGEST), None)
+        wrong = next((t for t in iterations if not (SMALLEST <= self.lr(t) <= LARGEST or self.lr(t) == 0)), None)
         if wrong is None:
             return []
-        found = f"the learning rate is {self.lr(wrong):g} at iteration {wrong}; it must be at least 0 and a float32"
-        return [Problem(("lr",), f"{found} (at most {_LARGEST:.2g})")]
+        rate = self.lr(wrong)
+        found = f"the learning rate is {rate:g} at iteration {wrong}; it must be at least 0 and a float32 (at most "
+        found += f"{LARGEST:.2g})"
+        if 0 < rate < SMALLEST:
+            found = (
+                f"the learning rate is {rate:g} at iteration {wrong}; float32, in which weights are updated, holds 0 "
+                f"and {SMALLEST:.2g} to {LARGEST:.2g}; give the schedule a floor (raised, floor_lr), or end it at 0"
+            )
+        return [Problem(("lr",), found)]
 
     def _impure(self, key: str) -> list[Problem]:
         """What schedules of the user's own give otherwise when they are asked again."""
@@ -317,3 +331,8 @@ class LRPlan:
         for one in own:
             self.own_values.setdefault(one.name, {}).update(one.asked)
         return [Problem(("lr", key), problem) for problem in found if problem is not None]
+
+
+def _few_breakpoints(schedule: ScheduleLike, until: int) -> list[int]:
+    found = list(islice(iter_breakpoints_of(schedule, until), MAX_BREAKPOINTS + 1))
+    return found if len(found) <= MAX_BREAKPOINTS else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.config import Problem, RunConfig, TrainConfig, config_error
+from harness.config.values import MOST
 from harness.errors import ConfigError
 from harness.units import Duration, round_position
 
@@ -37,7 +38,7 @@ class Sizes:
         """Count the iterations; an epoch's remainder is dropped, or kept as one smaller batch.
 
         Raises:
-            ConfigError: if there are fewer samples than one global batch.
+            ConfigError: if there are fewer samples than one global batch, or more iterations than can be counted.
         """
         global_batch = shards * batch_size
         if num_samples < global_batch:
@@ -54,6 +55,10 @@ class Sizes:
         full, rest = divmod(num_samples, global_batch)
         per_epoch = full + (1 if rest and train.last_batch == "keep" else 0)
         total = train.iterations if train.iterations is not None else (train.epochs or 0) * per_epoch
+        if total > MOST:
+            found = f"{train.epochs} epochs of {per_epoch} iterations are {total:,} iterations"
+            message = f"{found}; at most {MOST:,} are possible; lower train.epochs"
+            raise config_error(source, [Problem(("train", "epochs"), message)])
         return cls(num_samples, shards, batch_size, per_epoch, total)
 
     def epoch(self, t: int) -> int:

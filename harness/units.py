@@ -10,12 +10,17 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from harness.named import brief
+
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ep|it|%)\s*")
 _CLOCK = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(s|min|h)\s*")
 LENGTH_PATTERN = f"^{_PATTERN.pattern}$"
 CLOCK_PATTERN = f"^{_CLOCK.pattern}$"
+MOST_SECONDS = 1e9  # 31 years; the system's clocks cannot wait much longer
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _ALLOWED = "a length is written '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
+_LONGEST_TEXT = 64  # characters; a length that is meant has a few
+_MOST = 10**18  # of any unit; no run is longer
 _NUMBER = re.compile(r"\s*(-?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z%]*)\s*", re.IGNORECASE)
 
 
@@ -44,10 +49,13 @@ class Duration:
         """
         if text == 0 and not isinstance(text, bool):
             return cls(Fraction(0), "it")
-        match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
+        is_short = isinstance(text, str) and len(text) <= _LONGEST_TEXT
+        match = _PATTERN.fullmatch(text) if isinstance(text, str) and is_short else None
         if match is None:
-            raise ValueError(f"{text!r} is not a length: {_ALLOWED}{_hint(text)}")
+            raise ValueError(f"{brief(text)} is not a length: {_ALLOWED}{_hint(text)}")
         duration = cls(Fraction(match[1]), match[2])
+        if duration.value > _MOST:
+            raise ValueError(f"{text!r} is longer than any run; a length is at most {_MOST} of its unit")
         if duration.unit == "it" and duration.value.denominator != 1:
             raise ValueError(
                 f"{text!r} is not a whole number of iterations; write '{max(1, round_position(duration.value))}it'"
@@ -86,9 +94,10 @@ class ClockTime:
         >>> ClockTime.parse("10min").seconds
         600.0
         """
-        match = _CLOCK.fullmatch(text) if isinstance(text, str) else None
+        is_short = isinstance(text, str) and len(text) <= _LONGEST_TEXT
+        match = _CLOCK.fullmatch(text) if isinstance(text, str) and is_short else None
         seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-        return cls(text.strip(), seconds) if isinstance(text, str) and seconds > 0 else None
+        return cls(text.strip(), seconds) if isinstance(text, str) and 0 < seconds <= MOST_SECONDS else None
 
     def __str__(self) -> str:
         """The text that `parse` reads back."""
@@ -117,6 +126,8 @@ def _decimal(value: Fraction) -> str:
 def _hint(found: object) -> str:
     """What was probably meant, where a number can be made out."""
     if isinstance(found, bool) or not isinstance(found, str | int | float):
+        return ""
+    if len(brief(found)) > _LONGEST_TEXT - 2:
         return ""
     match = _NUMBER.fullmatch(str(found))
     if match is None:

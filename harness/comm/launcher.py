@@ -11,7 +11,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.config.values import MOST_THREADS
 from harness.errors import ConfigError
+from harness.named import cut
 
 # launcher, and the variables in which it tells a process its rank, world size, local rank and local size
 _LAUNCHERS = (
@@ -112,16 +114,31 @@ def count_threads(setting: int | str, launch: Launch, emulate_np: int | None = N
     ranks. A rank bound to fewer cores than the host has was given its share by the launcher; `srun --cpus-per-task`
     says how many even where Slurm binds nobody. Emulated ranks get what the real ones would, because the number of
     threads changes the bits of a result.
+
+    Raises:
+        ConfigError: if `OMP_NUM_THREADS` is not a number of threads.
     """
     if setting != "auto":
         return int(setting)
-    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
-        return max(1, int(os.environ["OMP_NUM_THREADS"]))
+    told = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if told:
+        return _read_threads(told)
     cores, own = os.cpu_count() or 1, len(os.sched_getaffinity(0))
     if launch.cores is not None:
         return min(launch.cores, own)
     bound = launch.size > 1 and own < cores
     return own if bound else max(1, own // (emulate_np or launch.local_size))
+
+
+def _read_threads(told: str) -> int:
+    """The number in `OMP_NUM_THREADS`; of a list, one for each level of nested parallel regions, the first."""
+    first = told.split(",")[0].strip()
+    if re.fullmatch("[0-9]{1,6}", first) and 1 <= int(first) <= MOST_THREADS:
+        return int(first)
+    raise ConfigError(
+        f"OMP_NUM_THREADS: {cut(told)!r} in the environment is not a number of threads from 1 to {MOST_THREADS}; unset "
+        "it, or set threads_per_rank"
+    )
 
 
 def settle_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:

@@ -13,6 +13,7 @@ from harness.config.model import RunConfig
 from harness.config.reading import dump_yaml, path_of, read_yaml, set_path
 from harness.config.values import Problem
 from harness.errors import ConfigError
+from harness.named import cut
 
 _LONGEST_SHOWN = 80
 
@@ -55,7 +56,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         try:
             set_path(raw, override)
         except ConfigError as error:
-            problems.append(Problem((), f"--set {override}: {error}"))
+            problems.append(Problem((), f"--set {cut(override, _LONGEST_SHOWN)}: {error}"))
     if problems:
         raise config_error(str(path), problems)
     config = _parse(raw, str(path), overrides)
@@ -88,6 +89,5 @@ def _blame(problem: Problem, overrides: Sequence[str]) -> Problem:
         keys = path_of(override)
         shared = min(len(path), len(keys))
         if shared and path[:shared] == keys[:shared]:
-            shown = override if len(override) <= _LONGEST_SHOWN else f"{override[:_LONGEST_SHOWN]}..."
-            return Problem(problem.path, f"{problem.message} (from --set {shown})")
+            return Problem(problem.path, f"{problem.message} (from --set {cut(override, _LONGEST_SHOWN)})")
     return problem

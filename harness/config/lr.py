@@ -11,6 +11,7 @@ from harness.config.values import (
     Base,
     Count,
     MomentumSpec,
+    NotNegative,
     Positive,
     Problem,
     RefusedError,
@@ -116,11 +117,11 @@ class FinderConfig(Section):
     """Where it stops in any case."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Weight of the past in the smoothed loss, below 1."""
-    min_iter: Annotated[int, Field(ge=0)] = 20
+    min_iter: NotNegative = 20
     """Iterations before it may stop."""
     growth: Annotated[float, Field(gt=1)] = 2.0
     """It stops where the smoothed loss is this many times the smallest."""
-    probes: Annotated[int, Field(ge=0)] | None = None
+    probes: NotNegative | None = None
     """Losses on held-out batches that are looked at beside the training loss; null means as the rule wants."""
     repeats: Count = 1
     """Sweeps with other samples, from which an interval is made."""

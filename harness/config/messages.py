@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.config.values import Problem, RefusedError
 from harness.errors import ConfigError
-from harness.named import did_you_mean
+from harness.named import LONGEST_NAME, brief, cut, did_you_mean
 from harness.schedules import SpecError
 
 _MIXED_PRECISION = (
@@ -49,43 +49,53 @@ _WANTED = {
     "string_pattern_mismatch": RUN_NAME_IN_WORDS,
 }
 _YAML_1_1_FLAGS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-_LONGEST_SHOWN = 60
+MOST_PROBLEMS = 20  # that are told at once
 
 
 def config_error(source: str, problems: Sequence[Problem]) -> ConfigError:
-    """One error for all problems, a line each."""
+    """One error for all problems, a line each; of very many the first ones and how many more there are."""
     lines = []
-    for path, message in problems:
-        where = ".".join(map(str, path))
+    for path, message in problems[:MOST_PROBLEMS]:
+        where = ".".join(cut(str(key), LONGEST_NAME) for key in path)
         lines.append(f"{source}: {where}: {message}" if where else f"{source}: {message}")
+    if len(problems) > MOST_PROBLEMS:
+        lines.append(f"{source}: and {len(problems) - MOST_PROBLEMS:,} more problems; mend these first")
     return ConfigError("\n".join(lines))
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """The problems in a pydantic error, with a guess at misspelt keys."""
     problems: list[Problem] = []
-    for item in error.errors():
-        path: tuple[str | int, ...] = tuple(key for key in item["loc"] if key != "[key]")
-        if path != item["loc"]:  # a key of free parameters
-            problems.append(Problem(path[:-1], f"the key {path[-1]} is no text; put it in quotes, or remove it"))
-            continue
-        context = item.get("ctx", {})
-        cause = context.get("error")
-        if isinstance(cause, SpecError | RefusedError):
-            problems += [Problem((*path, *inner), message) for inner, message in cause.problems]
-        elif cause is not None:
-            found = "" if str(cause).startswith((repr(item["input"]), "a ")) else f"found {show(item['input'])}; "
-            problems.append(Problem(path, found + str(cause)))
-        elif item["type"] == "extra_forbidden":
-            problems.append(Problem(path, _unknown_key(path, model)))
-        elif item["type"] == "missing":
-            problems.append(Problem(path, f"is missing{_needs(_section(path, model), '; give a mapping')}"))
-        elif item["type"] == "invalid_key":
-            problems.append(Problem(path[:-1], f"the key {path[-1]} is no text; put it in quotes, or remove it"))
-        else:
-            wanted = _wanted(item["type"], context, path, model)
-            problems.append(Problem(path, f"found {show(item['input'])}; must be {wanted}" + _hint(item)))
+    for item in error.errors(include_url=False):
+        if len(problems) < MOST_PROBLEMS:
+            problems += _problems(item, model)
+        else:  # it is counted and not told, and guessing at thousands of keys takes minutes
+            cause = item.get("ctx", {}).get("error")
+            number = len(cause.problems) if isinstance(cause, SpecError | RefusedError) else 1
+            problems += [Problem((), "")] * number
     return problems
+
+
+def _problems(item: Any, model: type[BaseModel]) -> list[Problem]:
+    path: tuple[str | int, ...] = tuple(key for key in item["loc"] if key != "[key]")
+    if path != item["loc"]:  # a key of free parameters
+        return [Problem(path[:-1], f"the key {brief(path[-1])} is no text; put it in quotes, or remove it")]
+    context = item.get("ctx", {})
+    cause = context.get("error")
+    if isinstance(cause, SpecError | RefusedError):
+        return [Problem((*path, *inner), message) for inner, message in cause.problems]
+    if cause is not None:
+        said = str(cause)
+        found = "" if said.startswith((brief(item["input"]), "a ")) else f"found {show(item['input'])}; "
+        return [Problem(path, found + said)]
+    if item["type"] == "extra_forbidden":
+        return [Problem(path, _unknown_key(path, model))]
+    if item["type"] == "missing":
+        return [Problem(path, f"is missing{_needs(_section(path, model), '; give a mapping')}")]
+    if item["type"] == "invalid_key":
+        return [Problem(path[:-1], f"the key {brief(path[-1])} is no text; put it in quotes, or remove it")]
+    wanted = _wanted(item["type"], context, path, model)
+    return [Problem(path, f"found {show(item['input'])}; must be {wanted}" + _hint(item))]
 
 
 def show(value: object) -> str:
@@ -96,8 +106,7 @@ def show(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(repr(value), repr(value))
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    return brief(value)
 
 
 def _wanted(kind: str, context: Mapping[str, Any], path: tuple[str | int, ...], model: type[BaseModel]) -> str:
@@ -118,7 +127,12 @@ def _hint(item: Mapping[str, Any]) -> str:
     if kind == "literal_error" and isinstance(found, str):
         hint = did_you_mean(found, re.findall(r"'(\w+)'", item["ctx"]["expected"])).strip()
         return f"; {hint}" if hint else ""
-    if kind.startswith("int_") and isinstance(found, str | float) and re.fullmatch(r"[0-9]+(\.0)?", str(found)):
+    if (
+        kind.startswith("int_")
+        and isinstance(found, str | float)
+        and len(str(found)) < LONGEST_NAME
+        and re.fullmatch(r"[0-9]+(\.0)?", str(found))
+    ):
         return f"; write {int(float(found))}"
     return ""
 

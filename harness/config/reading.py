@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.errors import ConfigError
+from harness.named import brief, cut
+
+MOST_BYTES = 500_000  # of a file, which is read whole
+MOST_VALUES = 20_000
+MOST_DEPTH = 60
 
 
 class _OwnError(yaml.constructor.ConstructorError):
@@ -21,7 +27,41 @@ class _OwnError(yaml.constructor.ConstructorError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's plain scalars."""
+    """SafeLoader with YAML 1.2's plain scalars, which stops where a text grows beyond what a configuration is."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._num_values = 0
+        self._depth = 0
+        self._weights: dict[str, int] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Count the values, those behind an alias as often as it is used, because they are copied and shown so."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        event = self._peek()
+        before = self._num_values
+        self._num_values += self._weights.get(event.anchor, 1) if is_alias else 1
+        self._depth += 1
+        if self._num_values > MOST_VALUES:
+            raise _OwnError(
+                None,
+                None,
+                f"more than {MOST_VALUES:,} values, where aliases (*name) count as often as they are used; a "
+                "configuration has a few hundred, and tables belong into files of their own",
+                event.start_mark,
+            )
+        if self._depth > MOST_DEPTH:
+            problem = f"it is nested too deeply, more than {MOST_DEPTH} levels; write plain values"
+            raise _OwnError(None, None, problem, event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if not is_alias and event.anchor is not None:
+            self._weights[event.anchor] = self._num_values - before
+        return node
+
+    def _peek(self) -> Any:
+        peek: Callable[[], Any] = self.peek_event
+        return peek()
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -30,7 +70,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise _at(key, "a key must be text, not a list or a mapping")
             if key.value in seen:
-                raise _at(key, f"the key {key.value!r} stands twice in one mapping; keep one of the two")
+                raise _at(key, f"the key {brief(key.value)} stands twice in one mapping; keep one of the two")
             seen.add(key.value)
         return node
 
@@ -54,7 +94,7 @@ _SCALARS = (
     ("tag:yaml.org,2002:int", r"[-+]?[0-9]+", "-+0123456789"),
     (
         "tag:yaml.org,2002:float",
-        r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+.0123456789",
     ),
     ("tag:yaml.org,2002:merge", r"<<", "<"),
@@ -88,12 +128,19 @@ def read_yaml(path: Path) -> Any:
         ConfigError: if the file cannot be read or is no YAML; the message has the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content[:MOST_BYTES].decode("utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         hint = _neighbour(path) or "give a file such as configs/digits.yaml with --config"
         raise ConfigError(f"{path}: cannot be read ({reason}); {hint}") from None
-    return parse_yaml(text, str(path))
+    if len(content) > MOST_BYTES:
+        raise ConfigError(
+            f"{path}: is larger than {MOST_BYTES:,} bytes, which no configuration is; give a file such as "
+            "configs/digits.yaml with --config"
+        )
+    return parse_yaml(text.replace("\r\n", "\n"), str(path))
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -107,13 +154,13 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark and "\n" in text else source
-        problem = getattr(error, "problem", None) or str(error)
+        problem = str(getattr(error, "problem", None) or error)
         raise ConfigError(f"{where}: {problem if isinstance(error, _OwnError) else _in_words(problem)}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = (
             "it is nested too deeply"
             if isinstance(error, RecursionError)
-            else f"a tag does not fit its value ({error})"
+            else f"a tag does not fit its value ({cut(str(error), 200)})"
         )
         raise ConfigError(f"{source}: {reason}; write plain values") from None
     if _contains_itself(data, [], set()):
@@ -141,6 +188,8 @@ def set_path(raw: Any, override: str) -> None:
     keys = path_of(override)
     if not equals or not all(keys):
         raise ConfigError("must be key.path=value, such as lr.base=0.1")
+    if len(keys) > MOST_DEPTH:
+        raise ConfigError(f"its key is nested too deeply, {len(keys)} levels; no setting is")
     value = parse_yaml(text, "its value")
     where = raw
     for depth, key in enumerate(keys[:-1], start=1):
@@ -149,7 +198,7 @@ def set_path(raw: Any, override: str) -> None:
         where = where[key]
         if not isinstance(where, dict):
             place = ".".join(keys[:depth])
-            raise ConfigError(f"{place} holds {where!r}, which has no keys; set the whole of it: {place}=...")
+            raise ConfigError(f"{place} holds {brief(where)}, which has no keys; set the whole of it: {place}=...")
     where[keys[-1]] = value
 
 
@@ -162,8 +211,8 @@ def _in_words(problem: str) -> str:
     for pattern, meaning in _MEANT:
         match = re.search(pattern, problem)
         if match:
-            return match.expand(meaning)
-    return f"this is no YAML: {problem}"
+            return cut(match.expand(meaning), 200)
+    return f"this is not YAML: {cut(problem, 200)}"
 
 
 def _neighbour(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from harness.config.sections import Section
-from harness.config.values import Count, Interval, Name, Period, Positive, Problem, RefusedError
+from harness.config.values import Count, Interval, Name, Period, Problem, RefusedError, Seconds
 from harness.units import Duration
 
 
@@ -78,11 +78,11 @@ class GuardConfig(Section):
 
     verify_every: Period = Duration.parse("500it")
     """How often ranks compare checksums of their whole state."""
-    stall_after_s: Positive = 300.0
+    stall_after_s: Seconds = 300.0
     """Seconds without an update after which a job counts as stalled."""
-    stall_after_first_s: Positive = 1800.0
+    stall_after_first_s: Seconds = 1800.0
     """The same before the first update."""
-    stall_after_evaluation_s: Positive = 1800.0
+    stall_after_evaluation_s: Seconds = 1800.0
     """The same in an evaluation."""
     divergence: DivergenceConfig = DivergenceConfig()
     """What a loss or gradient that is not finite means."""

@@ -10,8 +10,10 @@ from harness.config.messages import show
 from harness.config.values import (
     Count,
     Factor,
+    Float32,
     Initializer,
     Name,
+    NotNegative,
     Parameters,
     PathText,
     Period,
@@ -20,6 +22,7 @@ from harness.config.values import (
     RefusedError,
     Validation,
 )
+from harness.schedules.bounds import LARGEST, SMALLEST
 from harness.units import Duration
 
 MOMENTUM_CORRECTED = ("sgd", "nag", "lars")  # the optimizers that keep the learning rate inside their momentum buffer
@@ -49,11 +52,11 @@ class Section(BaseModel):
 class AugmentConfig(Section):
     """What is done to training images; each sample's randomness is a function of (seed, epoch, sample)."""
 
-    pad_crop: Annotated[int, Field(ge=0)] = 0
+    pad_crop: NotNegative = 0
     """Pixels added on every side before a random crop of the old size."""
     flip: bool = False
     """Whether half of the pictures are mirrored left to right."""
-    mean: list[float] | None = None
+    mean: list[Float32] | None = None
     """Subtracted from each channel, in units of a full pixel (0 to 1); one number for all, or one for each."""
     std: list[Positive] | None = None
     """What each channel is divided by after that."""
@@ -165,6 +168,19 @@ class OptimizerConfig(Section):
             if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < limit:
                 allowed = "at least 0 and below 1" if name == "momentum" else "a number of at least 0"
                 problems.append(Problem(("params", name), f"found {show(found)}; must be {allowed}"))
+        refused = {problem.path[1] for problem in problems}
+        problems += [
+            Problem(
+                ("params", name),
+                f"found {show(found)}; must be a number that float32 holds: 0, or "
+                f"{SMALLEST:.2g} to {LARGEST:.2g} (which MXNet computes in)",
+            )
+            for name, found in self.params.items()
+            if isinstance(found, int | float)
+            and found
+            and name not in refused
+            and not SMALLEST <= abs(found) <= LARGEST
+        ]
         if problems:
             raise RefusedError(problems)
         return self

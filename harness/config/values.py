@@ -12,9 +12,11 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
+from harness.named import brief
 from harness.schedules import ScheduleSpec, parse_spec
+from harness.schedules.bounds import LARGEST, SMALLEST
 from harness.schedules.scalars import MULTIPLE
-from harness.units import CLOCK_PATTERN, LENGTH_PATTERN, ClockTime, Duration
+from harness.units import CLOCK_PATTERN, LENGTH_PATTERN, MOST_SECONDS, ClockTime, Duration
 
 _DEVICE = re.compile(r"(cpu|gpu)\((?:0|[1-9][0-9]{0,2})\)")
 _MULTIPLE = re.compile(MULTIPLE)
@@ -58,9 +60,20 @@ def _is_whole(value: object, least: int) -> bool:
 def _read_threads(value: object) -> int | str:
     if value == "auto":
         return "auto"
-    if isinstance(value, int) and _is_whole(value, 1):
+    if not isinstance(value, int) or not _is_whole(value, 1):
+        raise ValueError("must be auto, or a whole number of at least 1")
+    if value > MOST_THREADS:
+        raise ValueError(
+            f"must be auto, or at most {MOST_THREADS}: no host has more cores, and OpenMP ends the process where it "
+            "cannot start as many"
+        )
+    return value
+
+
+def _read_float32(value: float) -> float:
+    if value == 0 or SMALLEST <= abs(value) <= LARGEST:
         return value
-    raise ValueError("must be auto, or a whole number of at least 1")
+    raise ValueError(f"must be a number that float32 holds: 0, or {SMALLEST:.2g} to {LARGEST:.2g}")
 
 
 def _read_devices(value: object) -> list[str]:
@@ -98,7 +111,7 @@ def _read_base(value: object) -> float | str | None:
         return value
     number = _read_number(value)
     if number is not None and number > 0:
-        return number
+        return _read_float32(number)
     raise ValueError(
         "must be a finite number above 0, auto (run the learning-rate finder), or the path of a finder's result.json"
     )
@@ -107,7 +120,7 @@ def _read_base(value: object) -> float | str | None:
 def _read_start(value: object) -> float | str:
     number = _read_number(value)
     if number is not None and number >= 0:
-        return number
+        return _read_float32(number)
     if value == "unscaled":
         return "unscaled"
     match = _MULTIPLE.fullmatch(value) if isinstance(value, str) else None
@@ -183,11 +196,14 @@ def _unwritable(value: object, path: tuple[str | int, ...]) -> list[Problem]:
         return []
     if _read_number(value) is None:
         return [
-            Problem(path, f"found {value!r}; must be a finite number, text, true, false, null, a list or a mapping")
+            Problem(
+                path, f"found {brief(value)}; must be a finite number, text, true, false, null, a list or a mapping"
+            )
         ]
     return []
 
 
+MOST_THREADS = 1024
 MOST = 10**9  # of anything that is counted; beyond it lies a slip of the keyboard
 
 
@@ -212,13 +228,18 @@ MomentumSpec = Annotated[
     ScheduleSpec, PlainValidator(_read_momentum), PlainSerializer(lambda spec: spec.raw), _SCHEDULE
 ]
 Count = Annotated[int, Field(ge=1, le=MOST)]
-Positive = Annotated[float, Field(gt=0)]
-Factor = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(_read_float32)]
+Factor = Annotated[float, Field(ge=0), AfterValidator(_read_float32)]
+Float32 = Annotated[float, AfterValidator(_read_float32)]
+NotNegative = Annotated[int, Field(ge=0, le=MOST)]
+Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
 Name = Annotated[str, AfterValidator(_read_name)]
 PathText = Annotated[str, AfterValidator(_read_path)]
 Threads = Annotated[
-    int | str, PlainValidator(_read_threads), _any({"const": "auto"}, {"type": "integer", "minimum": 1})
+    int | str,
+    PlainValidator(_read_threads),
+    _any({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_THREADS}),
 ]
 Devices = Annotated[
     list[str],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,10 @@ class Schedule(ABC):
         """
         return ()
 
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """The same one by one, for a schedule that may have more of them than memory should hold."""
+        return iter(self.breakpoints(until))
+
 
 def values_of(schedule: ScheduleLike, t: Iterations) -> Rates:
     """The `values` of a schedule, or of any callable, which is asked one by one."""
@@ -72,6 +76,22 @@ def length_of(schedule: ScheduleLike) -> int | None:
 def breakpoints_of(schedule: ScheduleLike, until: int) -> tuple[int, ...]:
     """The `breakpoints` of a schedule; none for a callable that is none of ours."""
     return schedule.breakpoints(until) if isinstance(schedule, Schedule) else ()
+
+
+def iter_breakpoints_of(schedule: ScheduleLike, until: int) -> Iterator[int]:
+    """`breakpoints_of`, one by one."""
+    return schedule.iter_breakpoints(until) if isinstance(schedule, Schedule) else iter(())
+
+
+def in_order(until: int, positions: Iterable[int]) -> Iterator[int]:
+    """Those of rising positions that are breakpoints before `until`, each once."""
+    last = 0
+    for position in positions:
+        if position >= until:
+            return
+        if position > last:
+            yield position
+            last = position
 
 
 def inside(until: int, *positions: int) -> tuple[int, ...]:

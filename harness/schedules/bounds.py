@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from harness.named import brief
+
 
 class BoundError(ValueError):
     """An argument outside what is allowed.
@@ -29,7 +31,7 @@ class BoundError(ValueError):
     @property
     def reason(self) -> str:
         """The message without the names of class and argument."""
-        return f"must be {self.allowed}, found {self.found!r}"
+        return f"must be {self.allowed}, found {brief(self.found)}"
 
     def __str__(self) -> str:
         """The whole message."""
@@ -57,6 +59,9 @@ class Interval:
         high = "" if math.isinf(self.high) else f" and {'<' if self.open_high else '<='} {self.high:g}"
         return f"a finite number {low}{high}"
 
+
+SMALLEST, LARGEST = 1.1754943508222875e-38, 3.4028234663852886e38
+"""The positive numbers that a float32 holds with all its digits, which is what parameters and learning rates are."""
 
 RATE = Interval()
 POSITIVE = Interval(open_low=True)

@@ -10,6 +10,7 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.named import LONGEST_NAME
 from harness.schedules.bounds import FRACTION, POSITIVE, RATE, SHRINK, Interval
 from harness.schedules.cyclical import CyclicalSchedule
 from harness.schedules.modifiers import (
@@ -217,7 +218,8 @@ def did_you_mean_schedule(found: object) -> str:
 
 def _suggest(found: object, spellings: dict[str, str]) -> str:
     plain = {_plain(spelling): name for spelling, name in spellings.items()}
-    close = difflib.get_close_matches(_plain(str(found)), plain, n=1)
+    written = str(found) if isinstance(found, str | int | float | None) else ""
+    close = difflib.get_close_matches(_plain(written), plain, n=1) if len(written) <= LONGEST_NAME else []
     hint = f"did you mean {plain[close[0]]!r}? " if close else ""
     return f"{hint}known: {', '.join(dict.fromkeys(spellings.values()))}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from harness.errors import ConfigError
 from harness.named import brief, call, cut, load_function
 from harness.schedules.adapters import as_schedule
-from harness.schedules.base import Iterations, Rates, Schedule, breakpoints_of, length_of
+from harness.schedules.base import Iterations, Rates, Schedule, breakpoints_of, iter_breakpoints_of, length_of
 from harness.schedules.bounds import RATE
 from harness.schedules.scalars import read_rate
 from harness.units import Duration
@@ -87,6 +87,10 @@ class OwnSchedule(Schedule):
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The returned schedule's own."""
         return breakpoints_of(self.function, until)
+
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """The returned schedule's own."""
+        return iter_breakpoints_of(self.function, until)
 
     @property
     def seconds_an_iteration(self) -> float:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.schedules.adapters import as_schedule
-from harness.schedules.base import Iterations, Rates, Schedule, ScheduleLike, breakpoints_of, inside, values_of
+from harness.schedules.base import Iterations, Rates, Schedule, ScheduleLike, in_order, iter_breakpoints_of, values_of
 from harness.schedules.bounds import POSITIVE, RATE, SHRINK, BoundError, check_counts, keep_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _LONGEST = 10**15  # cycles stop changing here, past the end of any run, so that a float holds every length exactly
 _KEPT = 64  # inner schedules kept built; a run moves from one cycle to the next and needs one
@@ -210,11 +210,18 @@ class CyclicalSchedule(Schedule):
 
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The first iteration of each cycle and the schedule's own within it."""
-        found: list[int] = []
+        return tuple(self.iter_breakpoints(until))
+
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """See `Schedule`."""
+        return in_order(until, self._positions(until))
+
+    def _positions(self, until: int) -> Iterator[int]:
         start = 0
         while start < until:
             length = self._table.find(start)[2]
             inner = self._built.get(length) or self._inner(length)
-            found += [start, *(start + position for position in breakpoints_of(inner, length))]
+            yield start
+            for position in iter_breakpoints_of(inner, length):
+                yield start + position
             start += length
-        return inside(until, *found)

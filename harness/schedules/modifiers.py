@@ -6,8 +6,9 @@ Every inner schedule is built or asked once, at construction. Any callable will 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from harness.schedules.adapters import as_schedule, keep_schedule
 from harness.schedules.base import (
@@ -17,7 +18,8 @@ from harness.schedules.base import (
     ScheduleLike,
     breakpoints_of,
     constant,
-    inside,
+    in_order,
+    iter_breakpoints_of,
     length_of,
     mix,
     mix_many,
@@ -81,8 +83,12 @@ class LinearWarmUp(Schedule):
 
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The end of the line and, later by its length, the schedule's own."""
-        after = breakpoints_of(self.schedule, until - self.length)
-        return inside(until, self.length, *(self.length + position for position in after))
+        return tuple(self.iter_breakpoints(until))
+
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """See `Schedule`."""
+        after = iter_breakpoints_of(self.schedule, until - self.length)
+        return in_order(until, chain([self.length], (self.length + position for position in after)))
 
 
 @dataclass(frozen=True)
@@ -142,8 +148,12 @@ class LinearCoolDown(Schedule):
 
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The schedule's own before the line, and the two ends of the line."""
-        before = breakpoints_of(self.schedule, min(until, self.start_idx))
-        return inside(until, *before, self.start_idx, self.total_length)
+        return tuple(self.iter_breakpoints(until))
+
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """See `Schedule`."""
+        before = iter_breakpoints_of(self.schedule, min(until, self.start_idx))
+        return in_order(until, chain(before, [self.start_idx, self.total_length]))
 
 
 @dataclass(frozen=True)
@@ -202,10 +212,17 @@ class SequentialSchedule(Schedule):
 
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The boundaries and each schedule's own while it runs."""
-        found = list(self.boundaries)
+        return tuple(self.iter_breakpoints(until))
+
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """See `Schedule`."""
+        return in_order(until, self._positions(until))
+
+    def _positions(self, until: int) -> Iterator[int]:
         for schedule, start, end in zip(self.schedules, self._starts, (*self.boundaries, until), strict=True):
-            found += [start + position for position in breakpoints_of(schedule, min(end, until) - start)]
-        return inside(until, *found)
+            yield start
+            for position in iter_breakpoints_of(schedule, min(end, until) - start):
+                yield start + position
 
 
 @dataclass(frozen=True)
@@ -244,6 +261,10 @@ class ScaledSchedule(Schedule):
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The schedule's own."""
         return breakpoints_of(self.schedule, until)
+
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """The schedule's own."""
+        return iter_breakpoints_of(self.schedule, until)
 
 
 @dataclass(frozen=True)
@@ -285,3 +306,7 @@ class RaisedSchedule(Schedule):
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The schedule's own."""
         return breakpoints_of(self.schedule, until)
+
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """The schedule's own."""
+        return iter_breakpoints_of(self.schedule, until)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from harness.named import brief
 from harness.schedules.bounds import Interval, as_number
 
-MULTIPLE = r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*"
+MULTIPLE = r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*"
 """How `Nx` is written, at least 0."""
 
-_NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*(x?)\s*")
+_NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*(x?)\s*")
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ def read_rate(raw: object, allowed: Interval, allow_x: bool) -> float | Multiple
     split = _split(raw)
     if split and split[1]:
         if not allow_x:
-            raise ValueError(f"momentum is never scaled: write a plain number, found {raw!r}")
+            raise ValueError(f"momentum is never scaled: write a plain number, found {found(raw)}")
         if not allowed.holds(split[0]):
-            raise ValueError(f"must be x times {allowed}, found {raw!r}")
+            raise ValueError(f"must be x times {allowed}, found {found(raw)}")
         return Multiple(split[0])
     if allow_x and not split and as_number(raw) is None:
         raise ValueError(f"must be {allowed} or text like '0.1x', found {found(raw)}")
@@ -68,7 +69,7 @@ def is_rate(raw: object) -> bool:
 
 def found(raw: object) -> str:
     """What YAML gave, for a message."""
-    return "nothing" if raw is None else repr(raw)
+    return "nothing" if raw is None else brief(raw)
 
 
 def _split(raw: object) -> tuple[float, bool] | None:

@@ -9,8 +9,10 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from harness.named import brief
 from harness.schedules.bounds import POSITIVE, RATE, BoundError, as_number, is_count
 from harness.schedules.catalogue import (
     CATALOGUE,
@@ -41,6 +43,7 @@ Problems: TypeAlias = list[tuple[Path, str]]
 Value: TypeAlias = "float | str | Multiple | Duration | ScheduleSpec | tuple[Duration, ...] | tuple[ScheduleSpec, ...]"
 Read = TypeVar("Read")
 
+_MOST_GUESSES = 20  # at misspelt names; comparing thousands would take minutes, and nobody reads them
 _WANTED = "a mapping from one schedule's name to its parameters, or for a constant a number"
 _PLATEAU = (
     "is not a schedule: waiting for a plateau depends on measured losses, so it is no function of the iteration and "
@@ -162,7 +165,7 @@ class ScheduleSpec:
             return CATALOGUE[self.name].make(**arguments)
         except BoundError as error:
             written = _plain(dict(self.arguments).get(error.argument))
-            note = f" (written {written!r})" if isinstance(written, str | list) else ""
+            note = f" (written {brief(written)})" if isinstance(written, str | list) else ""
             problems.append(((*path, error.argument), error.reason + note))
             return None
 
@@ -219,7 +222,7 @@ class _Parser:
             rate = self._read(path, _read_constant, raw, self.allow_x)
             return None if rate is None else ScheduleSpec("constant", (("lr", rate),))
         if len(raw) != 1:
-            names = ", ".join(repr(name) for name in raw) or "an empty mapping"
+            names = ", ".join(map(brief, islice(raw, 5))) or "an empty mapping"
             self.problems.append((path, f"must be {_WANTED}, found {names}"))
             return None
         ((name, parameters),) = raw.items()
@@ -238,7 +241,8 @@ class _Parser:
         # without a known schedule_class nobody can say what belongs to it
         for key in given if name != "cyclical" or repeated else ():
             if key not in known:
-                message = f"is no parameter of {name}; {did_you_mean(key, known)}"
+                guess = did_you_mean(key, known) if len(self.problems) < _MOST_GUESSES else "known: see above"
+                message = f"is no parameter of {name}; {guess}"
                 self.problems.append(((*path, _key(key)), message))
         arguments: list[tuple[str, Value]] = []
         for parameter, (kind, default) in known.items():
@@ -285,9 +289,9 @@ def _read_constant(raw: object, allow_x: bool) -> float | Multiple:
     if is_rate(raw):
         return read_rate(raw, RATE, allow_x)
     if isinstance(raw, str) and "plateau" in raw.lower():
-        raise ValueError(f"{raw!r} {_PLATEAU}")
+        raise ValueError(f"{brief(raw)} {_PLATEAU}")
     if isinstance(raw, str) and ":" in raw:
-        raise ValueError(f"{raw!r} must be the key of a mapping of its parameters: {{{raw!r}: {{}}}}")
+        raise ValueError(f"{brief(raw)} must be the key of a mapping of its parameters: {{{brief(raw)}: {{}}}}")
     if isinstance(raw, str) and raw in CATALOGUE:
         known = ", ".join(CATALOGUE[raw].parameters)
         raise ValueError(f"{raw!r} alone is not enough: it must be the key of a mapping of its parameters ({known})")

@@ -16,7 +16,7 @@ from harness.schedules.base import Iterations, Rates, Schedule, inside
 from harness.schedules.bounds import RATE, SHRINK, check_counts, check_order, keep_numbers, keep_positions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,12 @@ class FactorSchedule(Schedule):
 
     def breakpoints(self, until: int) -> tuple[int, ...]:
         """The first iteration after each drop: `step + 1`, `2 step + 1`, ... down to the floor."""
+        return tuple(self.iter_breakpoints(until))
+
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """See `Schedule`."""
         last = until - 1 if self._settled is None else min(self._settled, until - 1)
-        return tuple(range(self.step + 1, last + 1, self.step))
+        return iter(range(self.step + 1, last + 1, self.step))
 
 
 @dataclass(frozen=True)

