@@ -43,6 +43,7 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         stack.callback(run.folder.close)
         run.guard.settle(folder, beginning_of(run))
         stack.enter_context(reported(folder, world.rank))
+        stack.enter_context(run.guard.explained())
         if run.plan.in_units_of_base:
             said += _find_base(run, learner)
         world.on_root("plan", lambda: write_plan(folder, run.config, run.plan, run.amendments))

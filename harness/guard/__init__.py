@@ -4,7 +4,8 @@ from harness.guard.commands import Job, RunParser, add_run_options, run_job
 from harness.guard.exits import begin_together, report_failure
 from harness.guard.ledger import Ledger
 from harness.guard.preflight import compare_ranks, compare_schedules
-from harness.guard.watch import Guard, Unguarded
+from harness.guard.unguarded import Unguarded
+from harness.guard.watch import Guard
 
 __all__ = [
     "Guard",

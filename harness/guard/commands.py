@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 from harness.comm import Launch, World, read_launch, settle_threads
 from harness.config import RunConfig, load_config
 from harness.errors import ConfigError, HarnessError, LostRankError
+from harness.guard.causes import Cause, outranks
 from harness.guard.exits import begin_together, report_failure
 from harness.guard.outcome import OutcomeFiles
 from harness.guard.preflight import compare_configs
@@ -99,20 +100,20 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
     except HarnessError as error:
         if error.everywhere or world.size == 1:
             return _end_together(error, world, guard)
-        return _leave(error, world, guard, exit_code=error.exit_code)
+        return _leave(error, world, guard)
     except SystemExit as error:
         text = f"{config.source}: the network's or the data's own code ended the process ({error!r}); it must not"
-        return _leave(ConfigError(text), world, guard, exit_code=ConfigError.exit_code)
+        return _leave(ConfigError(text), world, guard)
     except Exception as error:
         lost = world.explain(error)
         if lost is None and world.size == 1:
-            files.write(1, repr(error))
+            files.write(HarnessError.exit_code, repr(error))
             guard.close()
             raise
         if lost is None:
             traceback.print_exc()
             lost = HarnessError(f"{type(error).__name__}: {error}")
-        return _leave(lost, world, guard, exit_code=LostRankError.exit_code)
+        return _leave(lost, world, guard)
     files.write(0, "done")
     guard.close()
     world.close()
@@ -128,24 +129,29 @@ def _end_together(error: HarnessError, world: World, guard: Guard) -> int:
     return code
 
 
-def _leave(error: HarnessError, world: World, guard: Guard, exit_code: int) -> int:
+def _leave(error: HarnessError, world: World, guard: Guard) -> int:
     """This rank ends, and the others cannot go on without it; or the other way round."""
-    first = not isinstance(error, LostRankError)
-    kind = "" if type(error) is HarnessError else f"{type(error).__name__}: "
-    cause = f"{kind}{error}" if first else guard.cause_of_loss() or str(error)
-    if not first:
-        error = LostRankError(f"{error} in {guard.place()}: {cause}")
     if world.size == 1:
-        guard.files.write(exit_code, str(error), place=guard.place())
+        guard.files.write(error.exit_code, str(error), place=guard.place())
         code = report_failure(error, world.rank)
         guard.close()
-        return exit_code or code
-    said = f"rank {world.rank} left in {guard.place()}: {cause}" if first else cause
-    guard.files.write(LostRankError.exit_code, said, place=guard.place(), collective=world.last_collective)
+        return code
+    kind = "" if type(error) is HarnessError else f"{type(error).__name__}: "
+    is_first = not isinstance(error, LostRankError)
+    own = Cause(f"{kind}{error}", error.exit_code, is_first)
+    known = guard.known_loss() if is_first else guard.cause_of_loss()
+    if is_first and outranks(own, known):
+        cause, said = own, own.text
+        told = f"rank {world.rank} left in {guard.place()}: {own.text}"
+    else:
+        cause = (known or own)._replace(first=False)
+        said = told = cause.text
+        error = LostRankError(f"waiting in the collective {world.last_collective!r} in {guard.place()}: {cause.text}")
+    guard.files.write(cause.exit_code, told, place=guard.place(), collective=world.last_collective)
     report_failure(error, world.rank)
-    guard.leave(exit_code, cause, first=first)
+    code = guard.leave(cause._replace(text=said))
     sys.stdout.flush()
-    return exit_code
+    return code
 
 
 def _at_least_one(text: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,6 +29,7 @@ from harness.folder import (
     read_outcome_file,
     write_object,
 )
+from harness.guard.causes import Cause, outranks
 
 JOB_FOLDER = "HARNESS_JOB"  # the folder in which a supervisor waits for outcome.json and the ranks' process ids
 
@@ -44,6 +46,7 @@ class OutcomeFiles:
         self.attempt = attempt
         self._rank = rank
         self._folders: list[Path] = []
+        self._writing = threading.Lock()  # the guard's thread writes as well as the main one
         job = environ.get(JOB_FOLDER)
         if job and Path(job).is_dir():
             self._folders.append(Path(job))
@@ -95,21 +98,35 @@ class OutcomeFiles:
             collective: the last one that it called.
             stacks: of its threads.
         """
+        own = Cause(cause, exit_code)
         record = Outcome(self.attempt, exit_code, cause, round(time.time(), 3))
         failure = RankFailure(
             self._rank, cause, self.attempt, exit_code, record.ended_at, place, collective, stacks
         ).to_json()
         for folder in self._folders:
-            with suppress(OSError):
+            with self._writing, suppress(OSError):
                 if exit_code not in (0, 75):
                     failures = folder / FAILURES
                     failures.mkdir(parents=True, exist_ok=True)  # a host that does not share rank 0's disk has none
                     write_object(failures / f"rank-{self._rank}.json", failure)
                 if self._rank == 0:
-                    write_object(folder / OUTCOME, record.to_json())
-                elif exit_code == 7:  # rank 0 may be the one that is lost
+                    told = self._told(folder)  # perhaps a weightier cause that this rank has not heard of
+                    if told is None or not outranks(told, own):
+                        write_object(folder / OUTCOME, record.to_json())
+                elif exit_code not in (0, 75):  # rank 0 may be lost, or not hear why this one leaves
                     self._forget_earlier(folder)
+                    told = self._told(folder)
+                    if told is not None and outranks(own, told):
+                        (folder / OUTCOME).unlink(missing_ok=True)
                     _write_first(folder / OUTCOME, record, self._rank)
+
+    def _told(self, folder: Path) -> Cause | None:
+        """What a rank of this attempt has told already."""
+        with suppress(RecordError):
+            found = read_outcome_file(folder)
+            if found is not None and found.attempt == self.attempt:
+                return Cause(found.cause, found.exit_code)
+        return None
 
     def _forget_earlier(self, folder: Path) -> None:
         """Remove another attempt's outcome, and never this one's, which rank 0 may write at the same time."""

@@ -6,56 +6,36 @@ one runs no Python at all. So every rank tells the thread where it is (`tick`), 
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import selectors
 import signal
 import sys
-import tempfile
 import threading
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from harness.comm import World
-from harness.comm.compare import name_ranks
 from harness.config import RunConfig
-from harness.errors import StoppedOnRequestError
+from harness.errors import LostRankError, StoppedOnRequestError
 from harness.folder import AttemptBegun
-from harness.guard.lifeline import Link, open_lifeline
+from harness.guard.causes import Cause, outranks
+from harness.guard.lifeline import open_lifeline
+from harness.guard.messages import Message
 from harness.guard.outcome import OutcomeFiles
+from harness.guard.peers import Peer, Place
 from harness.guard.signals import StopSignals
+from harness.guard.stall import explain_stall, place_of, process_of, stacks, who_is_silent
 
 _PERIOD_S = 0.25
 _TELL_EVERY_S = 1.0
 _SILENT_S = 5.0  # a rank that tells nothing for so long is not running
 _GRACE_S = 8.0  # from the loss of a rank to the end of those that are left, whatever their main threads do
 _GRACE_IN_VAIN_S = 1.0  # the same where main threads would never hear of it
-
-
-class Place(NamedTuple):
-    """Where a rank is.
-
-    Attributes:
-        where: in words.
-        since_s: when it came there, by this host's monotonic clock.
-        limit_s: how long it may stay.
-    """
-
-    where: str
-    since_s: float
-    limit_s: float
-
-
-class Peer:
-    """What is known of another rank."""
-
-    def __init__(self, link: Link) -> None:
-        """It has just connected."""
-        self.link = link
-        self.heard_s = time.monotonic()
-        self.told: dict[str, Any] = {}
-        self.has_left = False
+_NOTED_S = 2.0  # in which the others write down why a rank leaves
+_MOST_FAILURES = 3  # of the guard itself that are shown
 
 
 class Guard:
@@ -84,13 +64,16 @@ class Guard:
         self._signals = StopSignals()
         self._place = Place("start", time.monotonic(), section.stall_after_first_s)
         self._peers: dict[int, Peer] = {}
-        self._lost: str | None = None
+        self._loss: Cause | None = None
         self._lost_s = 0.0
         self._grace_s = _GRACE_S if world.fails_when_lost else _GRACE_IN_VAIN_S
         self._heard_of_loss = threading.Event()
+        self._all_noted = threading.Event()
+        self._leaver: int | None = None  # on rank 0: the rank that waits until all others know why it leaves
         self._told_s = 0.0
         self._stalled_s: float | None = None
-        self._exit: tuple[float, int] | None = None
+        self._exit_s: float | None = None  # when this rank, which leaves, has to be gone
+        self._deciding = threading.Lock()
         self._ending = threading.Event()
         self._main = threading.main_thread().ident
         self._thread = threading.Thread(target=self._watch, name="guard", daemon=True)
@@ -124,30 +107,59 @@ class Guard:
         who = f" ({self._signals.received} to rank {self._world.rank})" if self._signals.received else ""
         return StoppedOnRequestError(f"stopped on request{who}: {where}").on_all_ranks()
 
-    def cause_of_loss(self) -> str | None:
+    def known_loss(self) -> Cause | None:
+        """Why another rank has left, if this one has heard of it."""
+        return self._loss
+
+    def cause_of_loss(self) -> Cause | None:
         """Which rank was lost and why, as soon as it is known, or which is silent; waits a second at most."""
         self._heard_of_loss.wait(1.0)
-        return self._lost or "; ".join(self._silent(time.monotonic()).values()) or None
+        silent = "; ".join(self._silent(time.monotonic()).values())
+        return self._loss or (Cause(silent) if silent else None)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn the error of a collective that another rank's end has broken into the error which that one left with.
+
+        Raises:
+            HarnessError: of the cause's class, in its words.
+        """
+        try:
+            yield
+        except LostRankError as error:
+            cause = self.cause_of_loss()
+            if cause is None or cause.exit_code == LostRankError.exit_code:
+                raise
+            raise cause.error() from error
 
     def place(self) -> str:
         """Where this rank is, in words."""
         return self._place.where
 
-    def leave(self, exit_code: int, cause: str, *, first: bool) -> None:
+    def leave(self, cause: Cause) -> int:
         """Tell the others that this rank leaves them, and see to it that it does even if something hangs.
 
+        Returns when the others have written down why, for their launcher may end them as soon as this one has ended.
+
         Args:
-            exit_code: what the process will end with.
-            cause: in words.
-            first: whether it leaves by itself, and not because another one left.
+            cause: why; a consequence if another one left.
+
+        Returns:
+            What the process has to end with: another rank may have left at the same time for a weightier reason.
         """
-        self._exit = (time.monotonic() + _GRACE_S, exit_code)
-        self._tell({"left": cause, "first": first, "place": self._place.where})
+        self._exit_s = time.monotonic() + _GRACE_S
+        self._take_cause(cause)
+        self._tell(Message(left=cause.text, code=cause.exit_code, first=cause.first, place=self._place.where))
+        if cause.first and self._peers:
+            self._all_noted.wait(_NOTED_S)
         time.sleep(_PERIOD_S)  # the words must be out before the process is
+        if cause.first and not self._world.fails_when_lost:
+            self._wait_for_the_others()
+        return (self._loss or cause).exit_code
 
     def close(self) -> None:
         """Say farewell and stop watching; the job ends in good order."""
-        self._tell({"bye": True})
+        self._tell(Message(bye=True))
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -155,25 +167,41 @@ class Guard:
         for peer in self._peers.values():
             peer.link.close()
 
+    def _wait_for_the_others(self) -> None:
+        """Go last: a launcher of MPI ends all at once, and the others have still to say why they end."""
+        deadline = time.monotonic() + _GRACE_IN_VAIN_S + 4 * _PERIOD_S
+        while time.monotonic() < deadline and not all(peer.has_left for peer in self._peers.values()):
+            time.sleep(_PERIOD_S / 5)
+
     def _watch(self) -> None:
         with selectors.DefaultSelector() as selector:
             if self._signals.socket.fileno() >= 0:
                 selector.register(self._signals.socket, selectors.EVENT_READ, None)
             for rank, peer in self._peers.items():
                 selector.register(peer.link.socket, selectors.EVENT_READ, rank)
+            failures = 0
             while not self._ending.is_set():
-                for key, _ in selector.select(_PERIOD_S):
-                    if key.data is None:
-                        self._take_signal()
-                    elif self._hear(key.data):
-                        selector.unregister(key.fileobj)
-                self._look(time.monotonic())
+                try:
+                    self._turn(selector)
+                except Exception:
+                    failures += 1
+                    if failures <= _MOST_FAILURES:
+                        _print(f"error: rank {self._world.rank}: the guard itself failed:\n{traceback.format_exc()}")
+                    time.sleep(_PERIOD_S)
+
+    def _turn(self, selector: selectors.BaseSelector) -> None:
+        for key, _ in selector.select(_PERIOD_S):
+            if key.data is None:
+                self._take_signal()
+            elif self._hear(key.data):
+                selector.unregister(key.fileobj)
+        self._look(time.monotonic())
 
     def _take_signal(self) -> None:
         name = self._signals.read()
         if name is not None:
             cause = f"{name} a second time: stopped at once, nothing was saved"
-            self._tell({"left": cause, "first": True, "place": self._place.where})
+            self._tell(Message(left=cause, first=True, place=self._place.where))
             _print(f"error: rank {self._world.rank}: {cause}\n")
             time.sleep(_PERIOD_S)
             os._exit(128 + signal.Signals[name])
@@ -185,145 +213,120 @@ class Guard:
         if messages:
             peer.heard_s = time.monotonic()
         for message in messages:
-            if "place" in message:
-                peer.told |= message
-            if "bye" in message:
+            if message.place is not None:
+                peer.told = message
+            if message.bye or message.left is not None:
                 peer.has_left = True
-            if "lost" in message:
-                self._lose(message["lost"], message["first"])
-            if "left" in message:
-                peer.has_left = True
-                text = f"rank {rank} left in {_place_of(peer)}: {message['left']}"
-                self._lose(text if message["first"] else message["left"], message["first"])
-            if "end" in message:
-                self._end(message["end"])
-            if "stalled" in message and self._world.rank == 0:
+            if message.heard:
+                peer.has_noted = True
+            if message.lost is not None:
+                self._lose(message.cause(message.lost), rank)
+            if message.left is not None:
+                text = f"rank {rank} left in {place_of(message)}: {message.left}" if message.first else message.left
+                self._lose(message.cause(text), rank)
+            if message.end is not None:
+                self._end(message.cause(message.end))
+            if message.stalled and self._world.rank == 0:
                 self._conclude()
         if gone and not peer.has_left:
             peer.has_left = True
-            last = f"it was last heard of in {_place_of(peer)}"
-            self._lose(f"rank {rank}{_process_of(peer)} was killed or lost its host; {last}", True)
+            last = f"it was last heard of in {place_of(peer.told)}"
+            self._lose(Cause(f"rank {rank}{process_of(peer.told)} was killed or lost its host; {last}"), rank)
         return gone
 
-    def _lose(self, text: str, first: bool) -> None:
-        """A rank is lost. The first to leave is the cause; that others left because of it explains nothing."""
-        if self._lost is None:
-            self._lost_s = time.monotonic()
-        if self._lost is None or (first and not self._heard_of_loss.is_set()):
-            self._lost = text
-            if self._world.rank == 0:
-                self._tell({"lost": text, "first": first})
-        if first:
+    def _lose(self, cause: Cause, source: int) -> None:
+        """A rank is lost, as another one tells: write down why, at once, and answer that it is written."""
+        is_news = self._take_cause(cause)
+        if is_news and cause.first:
+            self.files.write(
+                cause.exit_code, cause.text, place=self._place.where, collective=self._world.last_collective
+            )
+        if is_news and self._world.rank == 0:
+            self._leaver = source  # is answered once the others have answered
+            self._tell(Message(lost=cause.text, code=cause.exit_code, first=cause.first))
+        else:
+            self._peers[source].link.send(Message(heard=True))
+        if cause.first:
             self._heard_of_loss.set()
+
+    def _take_cause(self, cause: Cause) -> bool:
+        """Whether this is why the job ends, as far as is known by now."""
+        with self._deciding:
+            if not outranks(cause, self._loss):
+                return False
+            self._loss = cause
+            self._lost_s = self._lost_s or time.monotonic()
+            return True
 
     def _look(self, now: float) -> None:
         """Whatever does not begin with a message."""
         if now - self._told_s > _TELL_EVERY_S:
             self._told_s = now
-            self._tell({"place": self._place.where, **self._position(), "for_s": round(now - self._place.since_s, 1)})
-        if self._exit is not None:
-            if now > self._exit[0]:
-                os._exit(self._exit[1])
+            self._tell(self._position())
+        if all(peer.has_noted or peer.has_left for rank, peer in self._peers.items() if rank != self._leaver):
+            self._all_noted.set()
+            if self._leaver is not None and self._leaver in self._peers:
+                self._peers[self._leaver].link.send(Message(heard=True))
+            self._leaver = None
+        if self._exit_s is not None:
+            if now > self._exit_s and self._loss is not None:
+                os._exit(self._loss.exit_code)
             return
-        if self._lost is not None:
+        if self._loss is not None:
             if now - self._lost_s > self._grace_s:
-                self._end(self._lost)
+                self._end(self._loss)
             return
         if now - self._place.since_s > self._place.limit_s and self._stalled_s is None:
             self._stalled_s = now
-            self._tell({"stalled": True})
+            self._tell(Message(stalled=True))
         if self._stalled_s is not None and (self._world.rank == 0 or now - self._stalled_s > _SILENT_S):
             self._conclude()
 
     def _conclude(self) -> None:
         """There is a stall: find out who it is, tell all, end."""
-        if self._lost is not None:
+        if self._loss is not None:
             return
-        now = time.monotonic()
-        own = {"place": self._place.where, **self._position()}
-        told = {self._world.rank: own, **{rank: peer.told for rank, peer in self._peers.items()}}
-        silent = self._silent(now)
-        furthest = max(one.get("calls", 0) for one in told.values())
-        behind = [rank for rank, one in told.items() if rank not in silent and one.get("calls", furthest) < furthest]
-        waited = next((one["collective"] for one in told.values() if one.get("calls", 0) == furthest), "start")
-        reasons = list(silent.values())
-        reasons += [
-            f"rank {rank} has not come to the collective {waited!r}; it is at {told[rank]['at']}, in "
-            f"{told[rank]['place']}"
-            for rank in behind
-        ]
-        if not reasons:
-            reasons = [f"{name_ranks(sorted(told))} all wait; rank {self._world.rank} is at {own['at']}"]
-        limit = f"{self._place.limit_s:g} s without progress in {self._place.where}"
-        cause = f"stalled, {limit}: " + "; ".join(reasons)
-        self._tell({"end": cause})
-        self._end(cause)
+        told = {self._world.rank: self._position(), **{rank: peer.told for rank, peer in self._peers.items()}}
+        reasons = explain_stall(told, self._silent(time.monotonic()), self._world.rank)
+        cause = f"stalled, {self._place.limit_s:g} s without progress in {self._place.where}: {reasons}"
+        self._tell(Message(end=cause))
+        self._end(Cause(cause))
 
     def _silent(self, now: float) -> dict[int, str]:
-        """The ranks that do not run, or are out of reach, with what is known of each."""
-        return {
-            rank: f"rank {rank}{_process_of(peer)} has been silent for {now - peer.heard_s:.0f} s, last in "
-            f"{_place_of(peer)}: it was stopped (SIGSTOP, a debugger), or its host cannot be reached"
-            for rank, peer in self._peers.items()
-            if now - peer.heard_s > _SILENT_S
-        }
+        told = {rank: peer.told for rank, peer in self._peers.items()}
+        return who_is_silent(told, {rank: now - peer.heard_s for rank, peer in self._peers.items()}, _SILENT_S)
 
-    def _position(self) -> dict[str, Any]:
+    def _position(self) -> Message:
         frame = sys._current_frames().get(self._main or 0)
         at = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})"
         world = self._world
-        return {
-            "collective": world.last_collective,
-            "calls": world.num_collectives,
-            "at": at,
-            "process": f"pid {os.getpid()} on {world.hostname}",
-        }
+        return Message(
+            place=self._place.where,
+            collective=world.last_collective,
+            calls=world.num_collectives,
+            at=at,
+            process=f"pid {os.getpid()} on {world.hostname}",
+        )
 
-    def _end(self, cause: str) -> None:
-        """End this process with 7: stacks, files, a line on the terminal, and no clean-up that could hang."""
+    def _end(self, cause: Cause) -> None:
+        """End this process: files, a line on the terminal, stacks of a loss, and no clean-up that could hang."""
         world = self._world
-        stacks = _stacks()
-        text = f"rank {world.rank}, waiting in the collective {world.last_collective!r} in {self._place.where}: {cause}"
-        self.files.write(7, cause, place=self._place.where, collective=world.last_collective, stacks=stacks)
-        _print(f"error: {text}\n{stacks}")
+        waiting = f"in the collective {world.last_collective!r} in {self._place.where}"
+        found = stacks()
+        self.files.write(
+            cause.exit_code, cause.text, place=self._place.where, collective=world.last_collective, stacks=found
+        )
+        shown = found if cause.exit_code == LostRankError.exit_code else ""
+        _print(f"error: rank {world.rank}, waiting {waiting}: {cause.text}\n{shown}")
         time.sleep(2 * _PERIOD_S)  # what was told must arrive before the connection ends
-        os._exit(7)
+        os._exit(cause.exit_code)
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        if self._world.rank == 0 and "left" in message:
-            message = {"lost": f"rank 0 left in {self._place.where}: {message['left']}", "first": message["first"]}
+    def _tell(self, message: Message) -> None:
+        if self._world.rank == 0 and message.left is not None:
+            lost = f"rank 0 left in {self._place.where}: {message.left}" if message.first else message.left
+            message = Message(lost=lost, code=message.code, first=message.first)
         for peer in self._peers.values():
             peer.link.send(message)
-
-
-class Unguarded:
-    """What a library user has who brings no guard: nobody stops the run, nobody watches."""
-
-    def settle(self, folder: Path, begun: AttemptBegun) -> None:
-        """Nothing is written."""
-
-    def tick(self, where: str, kind: str = "update") -> bool:
-        """Nobody was told to stop."""
-        return False
-
-    def stopped(self, where: str) -> StoppedOnRequestError:
-        """See `Guard`."""
-        return StoppedOnRequestError(f"stopped on request: {where}").on_all_ranks()
-
-
-def _place_of(peer: Peer) -> str:
-    return str(peer.told.get("place", "start"))
-
-
-def _process_of(peer: Peer) -> str:
-    return f" ({peer.told['process']})" if "process" in peer.told else ""
-
-
-def _stacks() -> str:
-    with tempfile.TemporaryFile("w+") as file:
-        faulthandler.dump_traceback(file, all_threads=True)
-        file.seek(0)
-        return file.read()
 
 
 def _print(text: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 
 import pytest
 
+from tests.conftest import launched_by
 from tests.guard.conftest import still_running
 
 THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
@@ -20,6 +22,7 @@ CAUSES = {
     "stop": r"stalled, .* in {place}: rank 1 \(pid \d+ on .*\) has been silent for \d+ s",
     "sleep": r"stalled, .* in {place}: rank 1 has not come to the collective .*faulty_train.py:\d+ \(strike\)",
 }
+CODES = {"raise": 1, "exit": 2}  # the cause's own; 7 where a rank was lost
 PLACES = {"50": "iteration 50", "evaluation": "evaluation on test", "finder": "the learning-rate finder"}
 if THOROUGH:
     CASES = [(fault, where, np) for fault in CAUSES for where in PLACES for np in (2, 4)]
@@ -50,7 +53,7 @@ def test_the_others_end_in_time_and_say_why(attempt, tmp_path, fault, where, np)
     assert set(ended.failures) == set(range(np)) - silent
     pattern = CAUSES[fault].format(place=PLACES[where])
     for rank, failure in ended.failures.items():
-        assert failure["exit_code"] == 7
+        assert failure["exit_code"] == CODES.get(fault, 7)
         assert re.search(pattern, failure["cause"]), failure["cause"]
         assert failure["ended_at"] - struck < STALL_S + 15
         if fault in ("raise", "exit", "kill"):
@@ -59,7 +62,7 @@ def test_the_others_end_in_time_and_say_why(attempt, tmp_path, fault, where, np)
             assert failure["place"] == PLACES[where]
             assert failure["collective"] in ("update", "evaluation")
             assert f"{failure['collective']!r} in {PLACES[where]}" in ended.text
-    assert ended.outcome["exit_code"] == 7
+    assert ended.outcome["exit_code"] == CODES.get(fault, 7)
     assert re.search(pattern, ended.outcome["cause"])
 
 
@@ -71,11 +74,42 @@ def test_the_ranks_of_mpirun_say_why_too(attempt, tmp_path, fault, where):
     pattern = CAUSES[fault].format(place=PLACES[where])
     assert set(ended.failures) == {0, 1}
     for failure in ended.failures.values():
-        assert failure["exit_code"] == 7
+        assert failure["exit_code"] == CODES.get(fault, 7)
         assert re.search(pattern, failure["cause"]), failure["cause"]
         assert failure["ended_at"] - struck < (STALL_S + 15 if fault == "sleep" else 10)
-    assert ended.outcome["exit_code"] == 7
+    assert ended.code == ended.outcome["exit_code"] == CODES.get(fault, 7)
     assert re.search(pattern, ended.outcome["cause"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "launcher", "np"),
+    [("DataError@50:1", 3, "horovodrun", 2), ("CheckpointError@evaluation:3", 4, "mpirun", 4)],
+)
+def test_the_code_is_the_causes_own_on_any_number_of_ranks(attempt, fault, code, launcher, np):
+    """And rank 0, which did not fail itself, writes the page with the same code where its main thread can."""
+    ended = attempt(*LIMITS, faults=fault, launcher=launcher, np=np)
+    assert ended.outcome["exit_code"] == code
+    assert {failure["exit_code"] for failure in ended.failures.values()} == {code}
+    assert sorted(ended.failures) == list(range(np))
+    assert re.search(rf"rank {np - 1} left in .*: {fault.split('@')[0]}: planted", ended.outcome["cause"])
+    assert ended.took_s < 60
+    if launcher == "mpirun":
+        assert ended.code == code
+
+
+def test_an_unreadable_item_ends_a_supervised_job_for_good(start, tmp_path):
+    settings = [
+        "data={name: 'tests.programs.own:data', params: {how: raises}}",
+        "network.name=mlp",
+        f"output={tmp_path}",
+    ]
+    settings += ["batch={size: 8, shards: 2}", "train={epochs: 1, iterations: null}"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    ranks = [str(word) for word in launched_by("mpirun", 2)]
+    command = [*ranks, sys.executable, "launch/train.py", *words]
+    done = start("launch/supervise.py", "--pause", "0", "--", *command, exit_code=3, PYTHONPATH=".")
+    assert done.stderr.count("supervise:") == 1
+    assert "ended: exit code 3: rank" in done.stderr
 
 
 def test_mpirun_ends_all_ranks_itself_when_one_is_killed(attempt, tmp_path):

@@ -80,3 +80,15 @@ def test_a_job_that_begins_has_no_outcome_of_an_earlier_one(tmp_path):
     assert read_outcome(tmp_path).attempt == "a"
     OutcomeFiles(0, attempt="b", environ=environ).announce()
     assert read_outcome(tmp_path) is None
+
+
+def test_a_rank_that_fails_alone_tells_and_rank_0_that_heard_nothing_does_not_overwrite_it(tmp_path):
+    """The other way round as well: what rank 1 knows better replaces what rank 0 told."""
+    for order in ((1, 0), (0, 1)):
+        folder = tmp_path / str(order)
+        folder.mkdir()
+        ranks = {rank: OutcomeFiles(rank, attempt="a", environ={JOB_FOLDER: str(folder)}) for rank in order}
+        for rank in order:
+            ranks[rank].write(*((3, "rank 1 left: DataError: item 7") if rank else (7, "another rank left")))
+        assert read_outcome(folder).exit_code == 3
+        assert sorted(path.name for path in folder.glob("failures/*")) == ["rank-0.json", "rank-1.json"]

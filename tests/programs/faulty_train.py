@@ -1,7 +1,8 @@
 """`launch/train.py` (or another PROGRAM) with faults: FAULT@WHERE:RANK,..., then the program's own arguments.
 
-FAULT is raise, exit, kill, stop (SIGSTOP), sleep (for ever), term (SIGTERM to itself, and on), or slow (20 ms every
-iteration from there on; and every fsync takes .2 s); WHERE is an iteration, `evaluation` or `finder`.
+FAULT is raise, an error of the harness by its name, exit, kill, stop (SIGSTOP), sleep (for ever), term (SIGTERM to
+itself, and on), or slow (20 ms every iteration from there on; and every fsync takes .2 s); WHERE is an iteration,
+`evaluation` or `finder`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 
+import harness.errors
 import harness.guard.watch
 
 RANK = os.environ.get("HOROVOD_RANK", os.environ.get("PMI_RANK", "0"))
@@ -24,6 +26,8 @@ def strike(fault):
     print(f"STRIKE {fault} {time.time()}", file=sys.stderr, flush=True)
     if fault == "raise":
         raise RuntimeError("something of the user's own")
+    if fault.endswith("Error"):
+        raise getattr(harness.errors, fault)("planted")
     if fault == "exit":
         sys.exit(0)
     if fault == "term":

@@ -1,0 +1,55 @@
+"""Which of several causes of an end counts, and what of it the others are told; pure.
+
+Two ranks may fail at once, and a rank that failed takes the others down. The cause is a failure of a class of its own
+(data, configuration, ...), which would come again; then one that a new attempt may not meet (a rank that was killed);
+then the wish to stop. Among equals the first counts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from harness.errors import HarnessError, LostRankError, StoppedOnRequestError
+
+_LOST, _STOPPED = LostRankError.exit_code, StoppedOnRequestError.exit_code
+_BUG = HarnessError.exit_code  # an error of code that is not the harness's own
+_CLASSES = {kind.exit_code: kind for kind in HarnessError.__subclasses__()}
+CODES = frozenset({_BUG, *_CLASSES})  # with which a rank can say that it left
+
+
+class Cause(NamedTuple):
+    """Why a job ends.
+
+    Attributes:
+        text: in words.
+        exit_code: of every rank.
+        first: whether it explains the end, and is not itself a consequence of another rank's end.
+    """
+
+    text: str
+    exit_code: int = _LOST
+    first: bool = True
+
+    @property
+    def may_end_otherwise(self) -> bool:
+        """Whether another attempt may not meet it: a rank was lost, or somebody wanted the job to stop."""
+        return self.exit_code in (_LOST, _STOPPED)
+
+    def error(self) -> HarnessError:
+        """The cause as the error that it began as."""
+        return _CLASSES.get(self.exit_code, HarnessError)(self.text)
+
+
+def outranks(new: Cause, old: Cause | None) -> bool:
+    """Whether a cause that became known counts more than the one that was known.
+
+    >>> outranks(Cause("data", 3), Cause("killed", 7)), outranks(Cause("killed", 7), Cause("data", 3))
+    (True, False)
+    """
+    return old is None or _weight(new) > _weight(old)
+
+
+def _weight(cause: Cause) -> int:
+    if not cause.first:
+        return 0
+    return 1 if cause.exit_code == _STOPPED else 2 if cause.exit_code in (_LOST, _BUG) else 3

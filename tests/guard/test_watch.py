@@ -1,0 +1,139 @@
+"""The guard's thread: what it hears, what it writes and answers, and that nothing it hears ends it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from harness.config import load_config
+from harness.errors import ConfigError, DataError, HarnessError, LostRankError, StoppedOnRequestError
+from harness.folder import AttemptBegun
+from harness.guard import Guard
+from harness.guard.causes import Cause, outranks
+from harness.guard.lifeline import open_lifeline
+from harness.guard.messages import Message
+from harness.guard.outcome import OutcomeFiles, read_outcome
+from tests.guard.worlds import Ranks
+
+
+def begun():
+    return AttemptBegun(0, None, 2, "threads", "host", "python train.py", {})
+
+
+def until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A guard on rank 0 that writes into `tmp_path`, and the links of the other two ranks."""
+
+    def open_one(world):
+        if world.rank:
+            return open_lifeline(world)[0]
+        files = OutcomeFiles(0, "a", environ={})
+        files.settle(tmp_path, begun())
+        guard = Guard(world, load_config("configs/digits.yaml", []), files)
+        guard.open()
+        return guard
+
+    guard, *links = Ranks(3).run(open_one)
+    yield guard, links
+    guard.close()
+    for link in links:
+        link.close()
+
+
+def test_a_rank_that_leaves_tells_all_why_and_is_answered_when_they_know(watched, tmp_path):
+    guard, links = watched
+    links[1].send(Message(left="DataError: item 7", code=3, first=True, place="iteration 4"))
+    assert until(lambda: read_outcome(tmp_path) is not None)
+    told = read_outcome(tmp_path)
+    assert (told.exit_code, told.cause) == (3, "rank 2 left in iteration 4: DataError: item 7")
+    heard = []
+
+    def others_know():
+        heard.extend(message for message in links[0].receive()[0] if message.lost is not None)
+        return heard
+
+    assert until(others_know)
+    assert (heard[0].lost, heard[0].code, heard[0].first) == (told.cause, 3, True)
+    assert not any(message.heard for message in links[1].receive()[0])
+    links[0].send(Message(heard=True))
+    assert until(lambda: any(message.heard for message in links[1].receive()[0]))
+    with pytest.raises(DataError, match="rank 2 left in iteration 4: DataError: item 7"), guard.explained():
+        raise LostRankError("a collective failed")
+
+
+def test_a_cause_of_its_own_outranks_a_rank_that_was_killed(watched, tmp_path):
+    guard, links = watched
+    links[0].close()
+    assert until(lambda: guard.known_loss() is not None)
+    assert guard.known_loss().exit_code == 7
+    assert "rank 1 was killed" in read_outcome(tmp_path).cause
+    links[1].send(Message(left="ConfigError: x", code=2, first=True))
+    assert until(lambda: guard.known_loss().exit_code == 2)
+    assert until(lambda: read_outcome(tmp_path).exit_code == 2)
+
+
+def test_nothing_that_is_heard_ends_the_thread(watched):
+    guard, links = watched
+    for line in (b'{"lost": 5, "first": true}', b'{"left": {}, "code": "x"}', b"[" * 10_000, b'{"end": 1}', b"\xff"):
+        links[0].socket.sendall(line + b"\n")
+    links[0].send(Message(place="here", calls=-(10**300)))
+    time.sleep(0.6)
+    assert guard.known_loss() is None
+    assert any(thread.name == "guard" for thread in threading.enumerate())
+
+
+def test_a_fault_of_the_guard_itself_is_told_and_survived(watched, capfd, monkeypatch):
+    guard, links = watched
+
+    def broken(now):
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "_look", broken)
+        assert until(lambda: "the guard itself failed" in capfd.readouterr().err)
+    links[0].send(Message(left="x", code=3, first=True))
+    assert until(lambda: guard.known_loss() is not None)
+
+
+DATA, KILLED, BUG, STOPPED = (Cause("text", code) for code in (3, 7, 1, 75))
+ECHO = Cause("another rank left", first=False)
+
+
+@pytest.mark.parametrize(
+    ("order", "counts"),
+    [
+        ([KILLED, DATA], DATA),
+        ([DATA, KILLED], DATA),
+        ([BUG, KILLED], BUG),
+        ([KILLED, BUG], KILLED),
+        ([STOPPED, KILLED], KILLED),
+        ([STOPPED, BUG], BUG),
+        ([ECHO, STOPPED], STOPPED),
+        ([DATA, ECHO], DATA),
+        ([Cause("first", 3), Cause("second", 2)], Cause("first", 3)),
+    ],
+)
+def test_which_cause_counts(order, counts):
+    known = None
+    for cause in order:
+        if outranks(cause, known):
+            known = cause
+    assert known == counts
+
+
+def test_a_cause_is_the_error_that_it_began_as():
+    assert isinstance(Cause("x", 2).error(), ConfigError)
+    assert isinstance(Cause("x", 75).error(), StoppedOnRequestError)
+    assert type(Cause("x", 1).error()) is HarnessError
+    assert [Cause("x", code).may_end_otherwise for code in (1, 2, 3, 7, 8, 75)] == [False] * 3 + [True, False, True]
