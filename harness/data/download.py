@@ -7,10 +7,12 @@ digest is right, so a reader sees a whole file or none; the price is that ranks 
 from __future__ import annotations
 
 import importlib
+import lzma
 import os
 import shutil
 import tarfile
 import tempfile
+import zlib
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
@@ -65,15 +67,17 @@ def extract(archive: Path, members: Sequence[str], folder: Path) -> None:
     """Unpack these members of a tar archive, and nothing else, to the same paths in `folder`.
 
     Raises:
-        DataError: if the archive cannot be read or lacks a member.
+        DataError: if the archive cannot be read, or a member is missing or not a file.
     """
     try:
         with tarfile.open(archive) as tar:
             for member in members:
-                content = tar.extractfile(member)
-                assert content is not None, member  # the members are files, by the archive's digest
+                entry = tar.getmember(member)
+                content = tar.extractfile(entry) if entry.isreg() else None
+                if content is None:  # a folder or a link
+                    raise DataError(f"{archive}: {member} is not a file in it; remove the archive and start again")
                 _write(folder / member, content)
-    except (OSError, KeyError, EOFError, tarfile.TarError) as error:
+    except (OSError, KeyError, ValueError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); remove it and start again") from error
 
 

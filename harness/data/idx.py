@@ -10,6 +10,8 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _NUM_CLASSES = 10
 _OFFICIAL = Counts(60_000, 0, 10_000, official=True)
 _SPLITS = ("train", "t10k")
+_MOST_PACKED = 1032  # bytes that gzip can pack into one
+_PIECE_BYTES = 1 << 20
 
 REMOTES = {
     "mnist": Remote(
@@ -131,13 +135,35 @@ def _read(path: Path, ndim: int) -> Array:
     header = _read_header(path, ndim)
     data: Array
     if path.suffix == ".gz":
-        content = _read_bytes(path)
-        _check_size(path, header, len(content))
-        data = np.frombuffer(content, np.uint8, offset=header.start)
+        data = _unpack(path, header)
     else:
         _check_size(path, header, path.stat().st_size)
         data = np.memmap(path, np.uint8, "r", header.start)
     return data.reshape(header.shape)
+
+
+def _unpack(path: Path, header: _Header) -> Array:
+    """The elements of a compressed file; memory is used for what is there, not for what the header promises.
+
+    One byte more than that is asked for: what is behind it is never unpacked, and at the end gzip compares checksums.
+    """
+    if header.size_bytes > _MOST_PACKED * path.stat().st_size:
+        raise _wrong_size(path, header, f"{path.stat().st_size} bytes cannot be so many (gzip packs 1032 into one)")
+    data = np.empty(math.prod(header.shape), np.uint8)  # no memory is used before it is written to
+    filled = 0
+    with _reading(path), gzip.open(path) as file:
+        file.read(header.start)
+        while filled < len(data):
+            count = file.readinto(data[filled : filled + _PIECE_BYTES].data)
+            if not count:
+                raise _wrong_size(path, header, f"{header.start + filled} bytes (uncompressed)")
+            filled += count
+        if file.read(1):
+            packed = path.read_bytes()[-4:] if path.stat().st_size < _PIECE_BYTES else b""
+            size = int.from_bytes(packed, "little")  # what gzip noted, which is not believed but shown
+            found = str(size) if size > header.size_bytes else f"more than {header.size_bytes}"
+            raise _wrong_size(path, header, f"{found} bytes (uncompressed)")
+    return data
 
 
 def _read_header(path: Path, ndim: int) -> _Header:
@@ -159,15 +185,25 @@ def _read_header(path: Path, ndim: int) -> _Header:
 
 def _check_size(path: Path, header: _Header, size: int) -> None:
     if size != header.size_bytes:
-        raise DataError(
-            f"{path}: {size} bytes (uncompressed), but by its header {'x'.join(map(str, header.shape))} elements make "
-            f"{header.size_bytes}; the file is cut off or damaged, so fetch it anew"
-        )
+        raise _wrong_size(path, header, f"{size} bytes (uncompressed)")
 
 
-def _read_bytes(path: Path, length: int = -1) -> bytes:
+def _wrong_size(path: Path, header: _Header, found: str) -> DataError:
+    return DataError(
+        f"{path}: {found}, but by its header {'x'.join(map(str, header.shape))} elements make "
+        f"{header.size_bytes}; the file is cut off or damaged, so fetch it anew"
+    )
+
+
+def _read_bytes(path: Path, length: int) -> bytes:
+    with _reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return file.read(length)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever reading a file raises into one sentence."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read(length)
+        yield
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); check that it may be, or fetch the file anew") from error

@@ -14,6 +14,7 @@ import numpy as np
 from harness.data.arrays import ArrayDataset, default_scales
 from harness.data.download import missing_files
 from harness.data.leaves import Array
+from harness.data.npy_header import read_header
 from harness.data.request import Counts, DataRequest
 from harness.data.splits import Splits, as_num_classes, make_splits
 from harness.errors import DataError
@@ -63,16 +64,11 @@ def _read_split(request: DataRequest, root: Path, split: str) -> ArrayDataset | 
 
 
 def _open(path: Path) -> Array:
+    header = read_header(path)
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(
-            f"{path}: not an array that can be memory-mapped ({error}); write it with numpy.save, as "
-            "numbers and not as Python objects"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: an archive of several arrays; write one array with numpy.save")
-    return array
+        return np.memmap(path, header.dtype, "r", header.start, header.shape, order="F" if header.is_fortran else "C")
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: cannot be memory-mapped ({error}); check that it may be read") from error
 
 
 def _num_classes(request: DataRequest) -> int | None:
