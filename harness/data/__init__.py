@@ -11,8 +11,9 @@ from harness.data.leaves import count_of, each_leaf, leaves_of, rows_of
 from harness.data.order import Order, permutation
 from harness.data.purity import draws_at_random, probe_splits, seeded_splits
 from harness.data.request import Counts
+from harness.data.scales import describe_scale
 from harness.data.sequences import SequenceDataset
-from harness.data.splits import Splits, describe_scale, make_splits
+from harness.data.splits import Splits, make_splits
 
 __all__ = [
     "DATASETS",

@@ -54,7 +54,7 @@ def load_custom(request: DataRequest) -> Splits:
             raise DataError(
                 f"{request.where}: raised {type(error).__name__}: {error} (at {last.filename}:{last.lineno})"
             ) from error
-    return _as_splits(request.where, returned)
+    return _as_splits(request, returned)
 
 
 def count_custom(request: DataRequest) -> Counts:
@@ -122,8 +122,8 @@ def _arguments(request: DataRequest, function: Callable[..., object]) -> dict[st
     return arguments
 
 
-def _as_splits(where: str, value: object) -> Splits:
-    num_classes = None
+def _as_splits(request: DataRequest, value: object) -> Splits:
+    where, num_classes = request.where, None
     parts: Mapping[str, object]
     if isinstance(value, Splits):
         parts = {"train": value.train, "validation": value.validation, "test": value.test}
@@ -141,7 +141,8 @@ def _as_splits(where: str, value: object) -> Splits:
     splits = {name: _as_dataset(f"{where}, {name}", part) for name, part in parts.items() if part is not None}
     if "train" not in splits:
         raise DataError(f"{where}: returned no training split; {_ALLOWED}")
-    return make_splits(splits["train"], splits.get("validation"), splits.get("test"), num_classes)
+    validation, test = splits.get("validation"), splits.get("test")
+    return make_splits(splits["train"], validation, test, num_classes, count_classes=not request.labels_are_numbers)
 
 
 def _as_dataset(where: str, value: object) -> Dataset:

@@ -15,7 +15,8 @@ from harness.data.digits import count_digits, load_digits
 from harness.data.idx import count_idx, load_idx
 from harness.data.npy import count_npy, load_npy
 from harness.data.request import Counts, DataRequest
-from harness.data.splits import Splits, hold_out, holdout_size, rescaled
+from harness.data.scales import rescaled
+from harness.data.splits import Splits, hold_out, holdout_size
 from harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def load(
     params: Mapping[str, object] | None = None,
     seed: int = 0,
     scale: float | str | None = None,
+    labels_are_numbers: bool = False,
 ) -> Splits:
     """The splits of a data set, checked.
 
@@ -61,11 +63,13 @@ def load(
         seed: the run's seed.
         scale: what integer data are divided by, or `"keep"` to leave all integers as they are; by default pictures of
             bytes are divided by 255, and other integers stay integers.
+        labels_are_numbers: whether integer labels are numbers to compute with, as for the loss `l2`, and not classes
+            to be counted.
 
     Raises:
         DataError: if the data set is unknown, its files are missing or damaged, or a setting does not fit it.
     """
-    request = _request(name, root, download, params)
+    request = replace(_request(name, root, download, params), labels_are_numbers=labels_are_numbers)
     splits = rescaled(_reader(name).load(request), scale)
     size = _holdout(request, validation, len(splits.train), splits.validation is not None)
     if size == 0:

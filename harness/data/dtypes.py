@@ -134,7 +134,8 @@ def refuse_lossy(values: Array, name: Name) -> None:
         is_finite = np.isfinite(values)
         _refuse_first(is_finite & np.isinf(rounded), values, name, "is beyond float32 (3.4e38)", "scale the numbers")
         _refuse_first((values != 0) & (rounded == 0), values, name, "becomes 0 in float32", "scale the numbers")
-        is_off = is_finite & (rounded != values) & (np.abs(values) > _EXACT) & (values == np.rint(values))
+        size = np.abs(values)  # beyond 2^53 every double is a whole number, and none is meant to be one
+        is_off = (size > _EXACT) & (size <= 2.0**53) & (rounded != values) & (values == np.rint(values))
     advice = "give ids as integers, and of times the difference to a beginning"
     _refuse_first(is_off, values, name, "is a whole number that float32 cannot hold", advice)
 

@@ -31,7 +31,8 @@ def load_npy(request: DataRequest) -> Splits:
     """
     train, validation, test = _read(request)
     assert train is not None  # a missing one has raised
-    return make_splits(train, validation, test, _num_classes(request))
+    count = not request.labels_are_numbers
+    return make_splits(train, validation, test, _num_classes(request), count_classes=count)
 
 
 def count_npy(request: DataRequest) -> Counts:

@@ -43,10 +43,12 @@ class Found(NamedTuple):
     Attributes:
         draws: whether items draw from generators that the harness can seed.
         calls_more: whether reading them calls the library whose generator is not Python's or NumPy's.
+        digest: of the items that were read, which is the same on every rank.
     """
 
     draws: bool = False
     calls_more: bool = False
+    digest: str = ""
 
 
 def probe_splits(splits: Splits, more: SeedMore | None, library: str = "mxnet") -> dict[str, Found]:
@@ -92,7 +94,7 @@ def probe(items: SequenceDataset, more: SeedMore | None = None, library: str = "
             readings.append(values)
             drew |= has_drawn
         if not drew and _first_difference(readings) is None:
-            return Found()
+            return Found(digest=_digest(first))
         same = [_read(items, order(indices), "same", more)[0] for order in _ORDERS]
     different = _first_difference(same)
     if different is not None:
@@ -104,7 +106,7 @@ def probe(items: SequenceDataset, more: SeedMore | None = None, library: str = "
             "draw what is random from random, np.random or mx.random, which are seeded for every item by (seed, epoch, "
             "item)"
         )
-    return Found(draws=True, calls_more=more is not None)
+    return Found(draws=True, calls_more=more is not None, digest=_digest(same[0]))
 
 
 def seeded_splits(splits: Splits, found: Mapping[str, Found], seed: int, more: SeedMore | None) -> Splits:
@@ -155,6 +157,10 @@ def _read(items: SequenceDataset, order: Indices, key: str, more: SeedMore | Non
             digest.update(np.ascontiguousarray(array).tobytes())
         digests[index] = digest.digest()
     return digests, drew
+
+
+def _digest(reading: Mapping[int, bytes]) -> str:
+    return hashlib.blake2b(b"".join(reading[index] for index in sorted(reading)), digest_size=8).hexdigest()
 
 
 def _first_difference(readings: list[dict[int, bytes]]) -> int | None:

@@ -21,12 +21,14 @@ class DataRequest:
         root: `data.root`, the folder with the files, or None.
         download: `data.download`, whether missing files may be fetched.
         params: `data.params`, for the data sets that take parameters.
+        labels_are_numbers: whether integer labels are numbers to compute with, and not classes to be counted.
     """
 
     name: str
     root: Path | None = None
     download: bool = False
     params: Mapping[str, object] = field(default_factory=dict)
+    labels_are_numbers: bool = False
 
     @property
     def where(self) -> str:

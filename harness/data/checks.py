@@ -1,0 +1,105 @@
+"""What every split is looked at for: labels that are classes, numbers that are finite and that their new type holds.
+
+What is in memory is looked at whole, in blocks; of the rest the first and last sample, and all when they are read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data.arrays import ArrayDataset, Dataset, Subset, scales_of
+from harness.data.dtypes import as_they_are, counted, refuse_lossy, refuse_non_finite
+from harness.data.leaves import Array, Data, leaves_of
+from harness.data.sequences import SequenceDataset
+from harness.errors import DataError
+
+_BLOCK = 4096  # samples that are checked at a time
+
+
+def named_split(name: str, split: Dataset) -> str:
+    """How messages call a split."""
+    return split.source if split.source != "data" else f"the {name} split"
+
+
+def check_labels(where: str, split: Dataset, num_classes: int | None) -> None:
+    """Look at all labels that are at hand, or the first and last, for classes and numbers that can be used.
+
+    Args:
+        where: the split, for messages.
+        split: whose labels.
+        num_classes: None where they are numbers; items look at their labels when they are read.
+
+    Raises:
+        DataError: naming the first sample whose label cannot be used.
+    """
+    labels = split.labels()
+    complete = labels is not None
+    if labels is None:
+        labels = split.take(np.array([0, len(split) - 1]))[1]
+        inner = split.dataset if isinstance(split, Subset) else split
+        if isinstance(inner, SequenceDataset):
+            inner.num_classes = num_classes
+    if labels.dtype.kind == "f" and num_classes is not None and complete:  # record files of Gluon have float classes
+        raise DataError(
+            f"{where}: labels are {labels.dtype}, but there are {num_classes} classes; give classes as integers, "
+            "or for regression float labels in every split and no num_classes"
+        )
+    num_bad, first = 0, ""
+    for start in range(0, len(labels), _BLOCK):  # in blocks: the comparisons need memory too
+        block = labels[start : start + _BLOCK]
+        name = counted(f"{where}: label", start)
+        refuse_non_finite(block, name)
+        as_they_are(block, name)
+        if num_classes is not None:
+            bad = np.argwhere((block < 0) | (block >= num_classes))
+            num_bad += len(bad)
+            if len(bad) and not first:
+                first = f"label {block[tuple(bad[0])]} of sample {start + int(bad[0][0])}"
+    if num_classes is not None and num_bad:
+        raise DataError(
+            f"{where}: {first} is not in 0..{num_classes - 1} ({num_bad} such labels); mend the labels, or set "
+            "num_classes where the data set takes it"
+        )
+
+
+def check_values(where: str, split: Dataset) -> None:
+    """Look at data in memory whole, at others' first and last sample; the rest are looked at when they are read."""
+    if _is_in_memory(split):
+        for start in range(0, len(split), _BLOCK):
+            _check_block(where, split, np.arange(start, min(start + _BLOCK, len(split))))
+        return
+    for index in (0, len(split) - 1):
+        _check_block(where, split, np.array([index]))
+
+
+def _check_block(where: str, split: Dataset, indices: npt.NDArray[np.int64]) -> None:
+    if isinstance(split, ArrayDataset):
+        leaves = tuple(leaf[indices[0] : indices[-1] + 1] for leaf in leaves_of(split.data))  # without a copy
+    else:
+        leaves = leaves_of(split.take(indices)[0])
+    name = counted(f"{where}: sample", int(indices[0]))
+    for leaf, scale in zip(leaves, scales_of(split.full_scale, len(leaves)), strict=True):
+        refuse_non_finite(leaf, name)
+        if leaf.dtype.kind == "f" or scale == 1:
+            refuse_lossy(leaf, name)
+        elif scale is None:
+            as_they_are(leaf, name)
+
+
+def become_floats(split: Dataset, sample: Data) -> list[bool]:
+    """Which inputs are floats for the network, and which integers."""
+    leaves = leaves_of(sample)
+    scales = scales_of(split.full_scale, len(leaves))
+    return [leaf.dtype.kind == "f" or scale is not None for leaf, scale in zip(leaves, scales, strict=True)]
+
+
+def _is_in_memory(split: Dataset) -> bool:
+    while isinstance(split, Subset):
+        split = split.dataset
+    return isinstance(split, ArrayDataset) and not any(map(is_mapped, leaves_of(split.data)))
+
+
+def is_mapped(array: Array) -> bool:
+    """Whether an array lies in a file and is read when it is used."""
+    return isinstance(array, np.memmap)

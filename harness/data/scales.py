@@ -1,0 +1,75 @@
+"""What integer data are divided by, where the user says so, and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from harness.data.arrays import ArrayDataset, Dataset, Subset, scales_of
+from harness.data.checks import check_values, named_split
+from harness.data.dtypes import Scale
+from harness.data.leaves import Array, leaves_of
+from harness.data.sequences import SequenceDataset
+from harness.data.splits import Splits
+from harness.errors import DataError
+
+
+def rescaled(splits: Splits, scale: float | str | None) -> Splits:
+    """The same data with `data.scale` in place of what their reader divides by.
+
+    Args:
+        splits: the data.
+        scale: what integers are divided by; `"keep"` leaves all integers as they are; None changes nothing.
+
+    Raises:
+        DataError: where it would have no effect, or it is not clear what it is for.
+    """
+    if scale is None:
+        return splits
+    leaves = leaves_of(splits.train.take(np.arange(1))[0])
+    where = f"data.scale: {scale}"
+    if all(leaf.dtype.kind == "f" for leaf in leaves):
+        raise DataError(f"{where}: no effect on float data, which are used as they are; leave it out")
+    if len(leaves) > 1 and scale != "keep":
+        raise DataError(f"{where}: samples have {len(leaves)} inputs, and it is for one; divide where they are made")
+    scales = tuple(1.0 if leaf.dtype.kind == "f" else None if scale == "keep" else float(scale) for leaf in leaves)
+
+    def of(dataset: Dataset | None) -> Dataset | None:
+        if isinstance(dataset, Subset):
+            inner = of(dataset.dataset)
+            return None if inner is None else replace(dataset, dataset=inner)
+        if isinstance(dataset, ArrayDataset | SequenceDataset):
+            return dataset.with_scale(scales if len(scales) > 1 else scales[0])
+        return dataset
+
+    train = of(splits.train)
+    assert train is not None  # it was not None before
+    changed = replace(splits, train=train, validation=of(splits.validation), test=of(splits.test))
+    for name, split in (("train", changed.train), ("validation", changed.validation), ("test", changed.test)):
+        if split is not None:
+            check_values(named_split(name, split), split)
+    return changed
+
+
+def describe_scale(dataset: Dataset) -> str:
+    """What is done to integer data, in words; empty where data are floats.
+
+    >>> describe_scale(ArrayDataset(np.zeros((2, 3, 8, 8), np.uint8), np.zeros(2), 255.0))
+    'bytes / 255'
+    """
+    leaves = leaves_of(dataset.take(np.arange(1))[0])
+    words = [
+        _words(leaf, scale) for leaf, scale in zip(leaves, scales_of(dataset.full_scale, len(leaves)), strict=True)
+    ]
+    if len(leaves) == 1:
+        return words[0]
+    return ", ".join(f"input {number} {word}" for number, word in enumerate(words, start=1) if word)
+
+
+def _words(leaf: Array, scale: Scale) -> str:
+    if leaf.dtype.kind == "f":
+        return ""
+    if scale is None:
+        return f"{leaf.dtype.name} as they are"
+    return f"{'bytes' if leaf.dtype == np.uint8 else leaf.dtype.name} / {scale:g}"
