@@ -16,6 +16,7 @@ from harness.errors import CheckpointError, ConfigError
 from harness.gluon.initialise import initialise, naming_unsuited, seeded
 from harness.gluon.learner import Learner
 from harness.gluon.nets import build_initializer, build_loss, build_network
+from harness.gluon.operators import refuse_blocks_across_devices
 from harness.gluon.optimizers import build_optimizer, set_multipliers
 from harness.gluon.shards import check_losses, labels_for, parameters_of, refuse_unreducible, seed_of, settle
 
@@ -83,6 +84,7 @@ def build_learner(
         stream,
         shards=shards,
         sample=samples[0],
+        label=samples[1],
         seed=config.seed,
         contexts=parts.contexts,
         kvstore=config.kvstore or ("local" if parts.contexts[0].device_type == "cpu" else "device"),
@@ -142,6 +144,7 @@ def _build_network(
     # another seed than below: what a network draws for itself must not come again in its other parameters
     net = seeded(seed_of(config.seed, 0, -1), lambda: build_network(section.name, section.params, classes))
     initializer = build_initializer(section.initializer)
+    refuse_blocks_across_devices(net)
     with _explained(
         f"network: {section.name!r} with initializer {section.initializer!r} does not take {_describe(samples[0])}"
     ):

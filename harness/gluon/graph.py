@@ -29,6 +29,8 @@ class Graph:
         statistics: full names of the parameters that a training forward changes, such as running means.
         nodes: of the network's graph and its loss's, or what can be seen of them.
         refusal: why the network itself is not a graph; `None` where it is one.
+        symbol: of the losses, or of the predictions where the loss is no graph; `None` where the network is none.
+        has_custom: whether operators are called that users have programmed.
     """
 
     def __init__(self, net: Any, parameters: Mapping[str, Any], loss: Any = None, num_inputs: int = 1) -> None:
@@ -42,17 +44,20 @@ class Graph:
         """
         self.nested = False
         self.refusal: str | None = None
+        self.symbol: Any = None
         outputs = self._trace(net, num_inputs)
         if outputs is None:
             self.random = self.opaque = True
+            self.has_custom = False
             self.nodes = [node for symbol in graphs_inside(net) for node in nodes_of(symbol)]
             self.statistics = _likely_statistics(net, parameters)
             return
-        prediction = mx.sym.Group(list(_flat(outputs)))
+        prediction = mx.sym.Group(list(flat(outputs)))
         traced = _trace_loss(loss, outputs, prediction)
-        self.nodes = nodes_of(prediction if traced is None else traced)
-        has_code = any(map(is_computed, parameters.values())) or any("custom" in n["op"].lower() for n in self.nodes)
-        self.opaque = traced is None or has_code
+        self.symbol = prediction if traced is None else traced
+        self.nodes = nodes_of(self.symbol)
+        self.has_custom = any("custom" in node["op"].lower() for node in self.nodes)
+        self.opaque = traced is None or self.has_custom or any(map(is_computed, parameters.values()))
         self.nested = any("subgraphs" in node for node in self.nodes)
         self.random = self.opaque or any(_is_random(node) for node in self.nodes)
         self.statistics = set(prediction.list_auxiliary_states())
@@ -65,9 +70,9 @@ class Graph:
         try:
             outputs = trace(net, num_inputs)
         except Exception as error:  # a user's hybrid_forward may use what only arrays have; this only asks
-            self.refusal = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}{_place(error)}"
+            self.refusal = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}{place_of(error)}"
             return None
-        if not all(isinstance(output, mx.sym.Symbol) for output in _flat(outputs)):
+        if not all(isinstance(output, mx.sym.Symbol) for output in flat(outputs)):
             self.refusal = "its forward does not return what F's operators give"
             return None
         return outputs
@@ -123,15 +128,16 @@ def _trace_loss(loss: Any, outputs: Any, prediction: Any) -> Any:
     return losses if isinstance(losses, mx.sym.Symbol) else None
 
 
-def _flat(outputs: Any) -> Iterator[Any]:
+def flat(outputs: Any) -> Iterator[Any]:
+    """The arrays or symbols of a nested list."""
     if isinstance(outputs, list | tuple):
         for output in outputs:
-            yield from _flat(output)
+            yield from flat(output)
     else:
         yield outputs
 
 
-def _place(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """Where a user's code raised: the last line that is neither MXNet's nor ours."""
     here = (Path(mx.__file__).parent, Path(__file__).parents[1])
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

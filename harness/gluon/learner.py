@@ -15,10 +15,13 @@ from harness.data.leaves import Array, Data
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon.apply import Applier
 from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
+from harness.gluon.operators import refuse_blocks_across_devices
 from harness.gluon.parameters import form_of, held
+from harness.gluon.probe import probe
 from harness.gluon.seat import Seat, SeatSum
 from harness.gluon.shards import Forward, Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
 from harness.gluon.state import State, StateKeeper, misfits
+from harness.gluon.trial import Trial
 from harness.gluon.weights import read_weights, write_params
 
 _CORRECTED = ("SGD", "NAG", "LARS")
@@ -46,6 +49,7 @@ class Learner:
         *,
         shards: int,
         sample: Data | None = None,
+        label: Array | None = None,
         seed: int = 0,
         contexts: Sequence[Any] | None = None,
         kvstore: str = "local",
@@ -68,6 +72,7 @@ class Learner:
             shards: S, a multiple of the number of ranks.
             sample: a batch of samples, `(n, ...)` or a tuple of such arrays, from which deferred shapes are settled; by
                 default one of the first iteration's.
+            label: its labels; without them only the network is tried before the first update, and the loss is not.
             seed: of everything random in an update.
             contexts: the devices; the CPU by default. Several are for a world of one rank.
             kvstore: the kind of the kvstore through which several devices add up: `"local"` or `"device"`.
@@ -92,12 +97,16 @@ class Learner:
         self.world = world
         self.stream = stream
         if sample is None:
-            sample = rows_of(stream(1).batches[0].data, slice(1))
+            first = stream(1).batches[0]
+            sample, label = rows_of(first.data, slice(2)), first.label[:2]
+        refuse_blocks_across_devices(net, loss)
         for ctx in self._contexts:
             settle(net, sample, ctx)
         self.parameters = parameters_of(net)
         refuse_unreducible(self.parameters, len(self._contexts))
         graph = Graph(net, self.parameters, loss, len(leaves_of(sample)))
+        tried = Trial.of(net, loss, self.parameters, graph, self._contexts[0], sample, label, seed)
+        graph.statistics |= world.agreed("probe", lambda: probe(tried, hybridize))
         is_on_cpu = all(ctx.device_type == "cpu" for ctx in self._contexts)
         forward = Forward(net, loss, graph, hybridize, is_on_cpu)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}

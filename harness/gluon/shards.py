@@ -14,6 +14,7 @@ from harness.data.dtypes import as_float32, counted
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
 from harness.gluon.graph import Graph, runs_python
+from harness.gluon.operators import calls_across_devices_refused
 from harness.gluon.parameters import held, list_held, parameters_of, refuse_unreducible, seed_python
 from harness.gluon.rewriting import channel_block, rewrite
 
@@ -22,6 +23,7 @@ __all__ = [
     "Graph",
     "ShardPlayer",
     "check_losses",
+    "labels_for",
     "on_device",
     "parameters_of",
     "refuse_unreducible",
@@ -202,7 +204,7 @@ def labels_for(loss: Any, label: Array, begin: str) -> Array:
 
 def settle(net: Any, samples: Data, ctx: Any) -> Any:
     """End deferred initialisation by a forward in predict mode, which changes nothing else; returns its prediction."""
-    with mx.autograd.pause(train_mode=False):
+    with mx.autograd.pause(train_mode=False), calls_across_devices_refused(net):
         prediction = net(*[on_device(leaf[:], ctx) for leaf in leaves_of(samples)])
     mx.nd.waitall()
     return prediction
