@@ -48,11 +48,11 @@ def parse_json(data: bytes, *, may_be_nan: bool = False) -> Any:
         raise RecordError(f"holds more than {_MOST_VALUES:,} values")
     try:
         text = data.decode("utf-8")
-        constant = float if may_be_nan else _refuse_constant
-        content = json.loads(text, parse_constant=constant)
-        if isinstance(content, dict) and text.count('":') == len(content):
-            return content  # as flat as most are; no key can stand twice
-        return json.loads(text, parse_constant=constant, object_pairs_hook=_each_once)
+        if may_be_nan:
+            content = _FLAT.decode(text)
+            if isinstance(content, dict) and text.count('":') == len(content):
+                return content  # as lines of numbers are; no key can stand twice
+        return (_WITH_NAN if may_be_nan else _STRICT).decode(text)
     except UnicodeDecodeError as error:
         raise RecordError(f"is not UTF-8 text at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -207,3 +207,8 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise RecordError(f"has the key {seen(twice, 40)!r} twice")
     return content
+
+
+_FLAT = json.JSONDecoder()
+_WITH_NAN = json.JSONDecoder(object_pairs_hook=_each_once)
+_STRICT = json.JSONDecoder(object_pairs_hook=_each_once, parse_constant=_refuse_constant)

@@ -52,12 +52,18 @@ class Unread:
 def seen(text: str, most: int = TEXT) -> str:
     r"""Text that shows what it holds: control characters are spelt out, and what is too long is cut with a word.
 
-    >>> seen("a\x1b[2Jb"), seen("abcdef", 3)
-    ('a\\x1b[2Jb', 'abc... (3 more characters)')
+    What has been through it once stays as it is.
+
+    >>> seen("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    >>> seen("x" * 1000, 40)
+    'xxxxxxxxxxxxx... (987 more characters)'
     """
-    left = len(text) - most
-    kept = text if left <= 0 else f"{text[:most]}... ({left:,} more characters)"
-    return _UNSEEN.sub(_spelt_out, kept)
+    shown = _UNSEEN.sub(_spelt_out, text[: most + 1])
+    if len(shown) <= most:
+        return shown
+    kept = max(0, most - len(f"... ({len(text):,} more characters)"))
+    return f"{shown[:kept]}... ({len(text) - kept:,} more characters)"
 
 
 def described(value: object) -> str:

@@ -20,6 +20,7 @@ Numbers = npt.NDArray[np.float64]
 SPAN = 1000  # the view box of a curve is so wide and so high
 MOST_POINTS = 1000
 _MOST_TICKS = 5
+_LEAST, _MOST = 1e-300, 1e300  # of what an axis shows: beyond, floats have no room for its ends
 _LOG_FROM = 30  # the highest value as a multiple of the lowest from which an axis is logarithmic
 
 
@@ -40,11 +41,11 @@ class Scale(NamedTuple):
 
     def parts(self, values: Numbers) -> Numbers:
         """0 for `low`, 1 for `high`; no finite number for what a logarithm does not know."""
-        if not self.is_log:
-            return (values - self.low) / (self.high - self.low)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs: Numbers = np.log(values / self.low)
-        return logs / math.log(self.high / self.low)
+        with np.errstate(all="ignore"):
+            if not self.is_log:
+                return (values - self.low) / (self.high - self.low)
+            logs: Numbers = np.log(values) - math.log(self.low)
+        return logs / (math.log(self.high) - math.log(self.low))
 
     def percent(self, value: float) -> float:
         """The place of one value, at most two axes away.
@@ -72,7 +73,7 @@ class Scale(NamedTuple):
 
     def _decades(self) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        factors = (1, 2, 5) if self.high / self.low < 200 else (1,)
+        factors = (1, 2, 5) if self.high < 200 * self.low else (1,)
         every = max(1, math.ceil((last - first) / _MOST_TICKS))
         values = [factor * 10.0**power for power in range(first, last + 1, every) for factor in factors]
         return [value for value in values if self.low <= value <= self.high]
@@ -92,18 +93,21 @@ def label_of(value: float, is_whole: bool = False) -> str:
 
 
 def scale_for(values: Sequence[Numbers], *, from_zero: bool = False) -> Scale:
-    """An axis on which every finite value has room; logarithmic where values are positive and far apart.
+    """An axis on which every value below 1e300 has room; logarithmic where values are positive and far apart.
 
     Args:
         values: of all curves.
         from_zero: whether the axis is linear and begins at 0.
     """
     finite = np.concatenate([np.zeros(0), *values])
-    finite = finite[np.isfinite(finite)]
+    finite = finite[np.abs(finite) < _MOST]  # neither NaN nor infinity is
     if not finite.size:
         return Scale(0.0, 1.0)
     low, high = float(finite.min()), float(finite.max())
-    if low > 0 and high > _LOG_FROM * low and not from_zero:
+    if high - low <= 1e-12 * abs(high) or max(-low, high) < _LEAST:  # there is nothing between that floats could tell
+        room = 0.06 * abs(high) if abs(high) > _LEAST else 1.0
+        return Scale(min(low, 0.0) if from_zero else low - room, high + room)
+    if low > _LEAST and high > _LOG_FROM * low and not from_zero:
         return Scale(low / 1.2, high * 1.2, is_log=True)
     low = min(low, 0.0) if from_zero else low
     room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
@@ -230,7 +234,8 @@ class Chart:
     def _places(self, series: Series) -> list[str]:
         """Coordinates in the view box; empty for a point that has none."""
         x, y = thin(series.x, series.y)
-        right, down = SPAN * self.x.parts(x), SPAN * (1 - self.y.parts(y))
+        with np.errstate(over="ignore"):
+            right, down = SPAN * self.x.parts(x), SPAN * (1 - self.y.parts(y))
         known = np.isfinite(right) & np.isfinite(down)
         near = np.clip(down, -SPAN, 2 * SPAN)  # what is cut off need not be drawn at its height
         rows = zip(right.tolist(), near.tolist(), known.tolist(), strict=True)

@@ -55,6 +55,7 @@ def compare_page(records: Sequence[RunRecord]) -> str:
         "compare.html",
         title=f"{len(records)} runs compared",
         labels=labels,
+        unread_of=[(label, record.unread) for label, record in zip(labels, records, strict=True)],
         sentences=[sentence_of(record) for record in records],
         charts_drawn=above_each_other(charts, "iteration"),
         cut_at=cut_at,

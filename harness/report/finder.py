@@ -148,7 +148,7 @@ def _spots(
 def _loss_limits(points: list[Point]) -> tuple[float, float] | None:
     """Ends of a logarithmic axis of losses; a loss that has grown fourfold need not be seen."""
     low = min((point.loss for point in points), default=0.0)
-    return (0.8 * low, 4 * points[0].loss) if low > 0 else None
+    return (0.8 * low, 4 * points[0].loss) if low > 1e-300 and points[0].loss < 1e300 else None
 
 
 def _limit(axes: Axes, points: list[Point]) -> None:

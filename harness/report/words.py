@@ -38,6 +38,8 @@ def _what_it_is(record: RunRecord) -> str:
     if record.ending is None:
         return f"is running, or was killed after {where} or later"
     code, cause = record.ending.exit_code, seen(record.ending.cause.split("\n", 1)[0], _CAUSE).rstrip(".")
+    if code == 0 and record.unread.parts and total and last < total:
+        return f"is done; what can be read of it ends at iteration {last} of {total}"
     if code == 0:
         return f"is done after {last} iterations" + (f" ({last / per_epoch:.3g} epochs)" if per_epoch else "")
     if code == StoppedOnRequestError.exit_code:

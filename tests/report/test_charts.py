@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -72,6 +73,21 @@ def test_an_axis_is_logarithmic_where_values_are_far_apart():
     assert not scale_for([numbers(1.0, 2.3)]).is_log
     assert not scale_for([numbers(-0.01, 2.3)]).is_log
     assert scale_for([numbers(0.01, 2.3)], from_zero=True)[:3] == (0.0, pytest.approx(2.3 * 1.06), False)
+
+
+EXTREMES = (-1.7e308, -1e300, -1.0, -5e-324, 0.0, 5e-324, 1e-300, 1e-45, 1.0, 1 + 1e-15, 1e299, 1e300, 1.7e308, np.inf)
+
+
+@pytest.mark.parametrize("from_zero", [False, True])
+def test_an_axis_for_whatever_a_float_can_be(from_zero):
+    for low, high in itertools.product(EXTREMES, repeat=2):
+        values = numbers(low, high, 1.0)
+        scale = scale_for([values], from_zero=from_zero)
+        assert -np.inf < scale.low < scale.high < np.inf
+        assert len(scale.ticks()) <= 15
+        path = chart([], y=scale).line(Series("a", numbers(0, 0.5, 1), values))
+        assert path.startswith("M")
+        assert not {"n", "f"} & set(path)
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [np.inf, -np.inf], [0.0], [5.0, 5.0], [-3.0]])
