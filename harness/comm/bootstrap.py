@@ -1,7 +1,8 @@
 """Horovod under `mpirun` or `srun`: ranks find each other over mpi4py, and then talk over Gloo (or NCCL).
 
 So Horovod need not be built for the cluster's MPI. What `horovodrun` does before it starts ranks, a server at which
-they find each other and an environment that says where it is, happens here after they were started.
+they find each other and an environment that says where it is, happens here after they were started. The server is
+closed as soon as they have.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 from harness.comm.mpi import MpiWorld
+from harness.comm.rendezvous import Rendezvous, listen
 from harness.errors import ConfigError
 
 
 class Bootstrap:
-    """What lives as long as Horovod does: the ranks of MPI, and on rank 0 the server."""
+    """What Horovod needs besides itself: the ranks of MPI and, until it has found its own, a server on rank 0."""
 
     def __init__(self, world: MpiWorld) -> None:
         """Set the environment in which `hvd.init()` finds the ranks of `world`; a collective.
@@ -27,17 +30,9 @@ class Bootstrap:
         """
         world.agreed("horovod", _check_installed)
         self._world = world
-        self._server: Any = None
+        self._rendezvous: Rendezvous | None = None
         places = [(str(host), int(local)) for host, local in world.allgather_object(_place(world), "places")]
-        said: list[Any] = []
-        if world.rank == 0:
-            self._server, port = _serve(places)
-            said = [_addresses(), port]
-        addresses, port = world.broadcast_object(said, "rendezvous")
-        here = places[0][0] == places[world.rank][0]
-        address, interface = world.agreed(
-            "rendezvous", lambda: _reach(addresses, port, is_same_host=here and _is_one_host(places))
-        )
+        address, port, interface = self._meet(_is_one_host(places))
         host, rank, local_rank, cross_rank, size, local_size, cross_size = slots(places)[world.rank]
         os.environ.update(
             HOROVOD_RANK=str(rank),
@@ -54,12 +49,43 @@ class Bootstrap:
             HOROVOD_CPU_OPERATIONS="gloo",
         )
 
-    def close(self) -> None:
-        """End the server and MPI; Horovod has shut down on this rank."""
+    def found(self) -> None:
+        """End the server; Horovod has found its ranks, on this one. A collective."""
         self._world.barrier("rendezvous")
-        if self._server is not None:
-            self._server.stop()
+        if self._rendezvous is not None:
+            self._rendezvous.stop()
+            self._rendezvous = None
+
+    def close(self) -> None:
+        """End MPI; Horovod has shut down on this rank."""
+        self._world.barrier("rendezvous")
         self._world.close()
+
+    def _meet(self, is_one_host: bool) -> tuple[str, int, str]:
+        """Serve on rank 0 at the addresses through which ranks reach it; a collective.
+
+        Returns:
+            This rank's way to rank 0: its address, the port there, and the interface of this rank.
+        """
+        world = self._world
+        listeners: dict[str, socket.socket] = {}
+        if world.rank == 0:
+            listeners = _listen_at(["127.0.0.1"] if is_one_host else _addresses())
+        ports = {address: listener.getsockname()[1] for address, listener in listeners.items()}
+        ports = world.broadcast_object(ports, "rendezvous")
+        try:
+            ways = world.agreed("rendezvous", lambda: _ways_to(ports))
+            everyone = world.allgather_object(ways, "rendezvous.ways")
+            chosen = [choose_way(list(ports), everyone, rank) for rank in range(world.size)]
+            used = {address for address, _ in chosen}
+            if world.rank == 0:
+                kept = [listeners.pop(address) for address in list(listeners) if address in used]
+                self._rendezvous = Rendezvous(kept, {own for _, own in chosen}, world.size)
+        finally:
+            for listener in listeners.values():
+                listener.close()
+        address, own = chosen[world.rank]
+        return address, ports[address], dict(_interfaces())[own]
 
 
 def slots(places: list[tuple[str, int]]) -> list[tuple[str, int, int, int, int, int, int]]:
@@ -98,20 +124,40 @@ def _is_one_host(places: list[tuple[str, int]]) -> bool:
     return len({host for host, _ in places}) == 1
 
 
-def _serve(places: list[tuple[str, int]]) -> tuple[Any, int]:
-    """The server at which Horovod's ranks find each other, and its port."""
-    from horovod.runner.common.util.hosts import SlotInfo
-    from horovod.runner.http.http_server import RendezvousServer
+def choose_way(addresses: Sequence[str], ways: Sequence[Mapping[str, str]], rank: int) -> tuple[str, str]:
+    """Which of rank 0's addresses a rank uses, and its own address on that way: the first one that all can reach.
 
-    server = RendezvousServer()
-    port = server.start()
-    server.init([SlotInfo(*slot) for slot in slots(places)])
-    return server, port
+    Ranks that meet at one address tell each other addresses of one network. Where there is none that all can reach,
+    each takes the first that it can.
+
+    Args:
+        addresses: of rank 0, in its order.
+        ways: of each rank, the addresses of rank 0 that it reaches, and its own address on that way.
+        rank: that wants to know.
+
+    >>> choose_way(["172.17.0.1", "10.0.0.1"], [{"172.17.0.1": "172.17.0.1", "10.0.0.1": "10.0.0.1"},
+    ...                                         {"10.0.0.1": "10.0.0.2"}], rank=1)
+    ('10.0.0.1', '10.0.0.2')
+    """
+    common = [address for address in addresses if all(address in way for way in ways)]
+    address = next(iter(common), None) or next(address for address in addresses if address in ways[rank])
+    return address, ways[rank][address]
+
+
+def _listen_at(addresses: Sequence[str]) -> dict[str, socket.socket]:
+    listeners = {}
+    for address in addresses:
+        with suppress(OSError):
+            listeners[address] = listen(address)
+    return listeners
 
 
 def _addresses() -> list[str]:
-    """The addresses of this host's interfaces, other than the one that leads to itself."""
-    return [address for address, _ in _interfaces() if not address.startswith("127.")]
+    """The addresses of this host's interfaces; of those that others may reach, or of the one that somebody chose."""
+    chosen = os.environ.get("HOROVOD_GLOO_IFACE")
+    return [
+        address for address, name in _interfaces() if (name == chosen if chosen else not address.startswith("127."))
+    ]
 
 
 def _interfaces() -> list[tuple[str, str]]:
@@ -125,15 +171,22 @@ def _interfaces() -> list[tuple[str, str]]:
     ]
 
 
-def _reach(addresses: list[str], port: int, *, is_same_host: bool) -> tuple[str, str]:
-    """An address at which rank 0 answers, and the interface through which it is reached."""
-    for address in ["127.0.0.1"] if is_same_host else addresses:
-        with suppress(OSError), socket.create_connection((address, port), timeout=5) as connection:
-            own = connection.getsockname()[0]
-            interface = next((name for known, name in _interfaces() if known == own), None)
-            if interface is not None:
-                return address, interface
-    raise ConfigError(
-        f"comm: horovod: rank 0 does not answer at port {port} of {', '.join(addresses) or 'any address'}; open the "
-        "ports between the hosts"
-    )
+def _ways_to(ports: Mapping[str, int]) -> dict[str, str]:
+    """Of the addresses at which rank 0 listens those that answer, and this rank's own address on the way to each."""
+    known = dict(_interfaces())
+    with ThreadPoolExecutor(max(1, len(ports))) as threads:
+        own = threads.map(_own_address, ports, ports.values())
+    ways = {address: found for address, found in zip(ports, own, strict=True) if found in known}
+    if not ways:
+        places = ", ".join(f"{address}:{port}" for address, port in ports.items())
+        raise ConfigError(
+            f"comm: horovod: rank 0 does not answer at {places or 'any address'}; open the ports between the hosts; "
+            "HOROVOD_GLOO_IFACE, if it is set, must name the interface that joins them"
+        )
+    return ways
+
+
+def _own_address(address: str, port: int) -> str | None:
+    with suppress(OSError), socket.create_connection((address, port), timeout=5) as connection:
+        return str(connection.getsockname()[0])
+    return None

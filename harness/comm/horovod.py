@@ -51,6 +51,8 @@ class HorovodWorld(World):
         self._hvd = hvd
         self._mx = mx
         hvd.init()
+        if self._bootstrap is not None:
+            self._bootstrap.found()
         self.kind = "horovod over " + ("NCCL" if hvd.nccl_built() else "Gloo" if hvd.gloo_enabled() else "MPI")
         super().__init__(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
 
