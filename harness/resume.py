@@ -32,6 +32,7 @@ from harness.checkpoint import (
 from harness.comm import World
 from harness.config import RunConfig
 from harness.errors import CheckpointError, ConfigError
+from harness.files import TEMPORARY, make_folder
 from harness.finder import with_base
 from harness.plan import LRPlan
 from harness.report import RunFolder
@@ -129,6 +130,8 @@ def find_origin(folder: RunFolder, start: Start) -> Origin | None:
     if start.resume == "never":
         return None
     own = folder.path / "checkpoints"
+    if folder.path.parent.is_dir():
+        folder.reserve()  # what is found here must still be true when the folder is opened
     if folder.path.exists() and not start.overwrite:
         _refuse_foreign(folder.path)
         folder.lock()
@@ -175,16 +178,21 @@ def open_folder(folder: RunFolder, start: Start, origin: Origin | None) -> list[
         ConfigError: if the folder holds a run already, is in use, or cannot be written.
     """
     goes_on = origin is not None and origin.here
-    if start.overwrite:
+    if start.overwrite and folder.path.parent.is_dir():
+        folder.reserve()
         _refuse_foreign(folder.path)  # what is moved aside is a run, and not whatever has the run's name
     begins_again = origin is None and start.resume == "auto" and folder.path.exists() and not start.overwrite
     moved_aside = None if goes_on or begins_again else folder.claim(start.overwrite)
     folder.lock()
+    if begins_again and list_sets(folder.path / "checkpoints"):
+        raise ConfigError(f"{folder.path}: another process has just trained there; start again with --resume auto")
     said = [] if moved_aside is None else [f"the run that was there is now {moved_aside}"]
+    said += folder.remarks
     said += [] if origin is None else [f"rejected: {reason}" for reason in origin.reasons]
     try:
         sets = folder.path / "checkpoints"
-        sets.mkdir(exist_ok=True)
+        make_folder(sets)
+        remove_debris(folder.path)
         remove_debris(sets)
         if origin is not None:
             moved = set_aside([Path(path) for path in origin.abandoned])
@@ -317,7 +325,7 @@ def _refuse_foreign(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ConfigError(f"{folder} is a file and not the folder of a run; choose another --set name=...")
-    names = {path.name for path in folder.iterdir() if not path.name.startswith("finder")}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(("finder", TEMPORARY))}
     if "config.yaml" not in names and names - _OWN:
         raise ConfigError(
             f"{folder} is not the folder of a run (it has no config.yaml, but {', '.join(sorted(names - _OWN)[:3])}); "

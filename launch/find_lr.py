@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.errors import NoUsableLRError
+from harness.errors import ConfigError, NoUsableLRError
 from harness.finder import FinderResult
 from harness.guard import Job, RunParser, add_run_options, run_job
+from harness.locks import HeldError, lock_of_name
+
+if TYPE_CHECKING:
+    from harness.report import RunFolder
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -48,9 +55,11 @@ def main() -> int:
             job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
         )
         folder = options.output or run.folder.path / "finder"
-        with run.stream() as stream:
-            result = run.find(run.learner(stream))
-        job.world.on_root("report", lambda: write_finder_report(result, _free(folder), run.config.run_name))
+        with ExitStack() as stack:
+            # before the sweep: a run that trains writes there too, and an earlier report is moved aside
+            job.world.on_root("folder", lambda: _take(folder, run.folder if options.output is None else None, stack))
+            result = run.find(run.learner(stack.enter_context(run.stream())))
+            job.world.on_root("report", lambda: write_finder_report(result, _free(folder), run.config.run_name))
         if job.world.rank == 0:
             _show(result, folder)
         refusal = result.suggestion.refusal
@@ -60,11 +69,33 @@ def main() -> int:
     return run_job(options, lambda config: None, work)
 
 
+def _take(folder: Path, run: RunFolder | None, stack: ExitStack) -> None:
+    """Keep others from the report's folder until the stack ends: from the whole run's, if it lies in one."""
+    if run is not None:
+        run.open()
+        stack.callback(run.close)
+        return
+    try:
+        lock = lock_of_name(folder.resolve())
+        lock.path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except HeldError as error:
+        raise ConfigError(
+            f"{folder}: {error.owner} is writing there; wait until it has ended, or give another --output"
+        ) from None
+    except (OSError, ValueError) as error:  # a ValueError is the root of the file system
+        raise ConfigError(f"{folder}: cannot be written ({error}); give another --output") from None
+    stack.callback(lock.release, remove=True)
+
+
 def _free(folder: Path) -> Path:
     """The folder, with an earlier report moved aside."""
     if (folder / "result.json").exists():
         names = (folder.with_name(f"{folder.name}.{number}") for number in range(1, 1_000_000))
-        folder.rename(next(name for name in names if not name.exists()))
+        try:
+            folder.rename(next(name for name in names if not os.path.lexists(name)))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{folder}: an earlier report cannot be moved aside ({error}); move it") from None
     return folder
 
 

@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = [
     "errors",
+    "files",
+    "locks",
     "named",
     "units",
     "versions",

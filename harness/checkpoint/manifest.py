@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from harness.checkpoint.places import iteration_of
 from harness.errors import CheckpointError
+from harness.files import must_be_regular
 from harness.folder import Fields, RecordError, described, parse_json
 from harness.folder.reading import whole
 
@@ -291,11 +291,10 @@ def _refuse_deep(content: object) -> None:
 
 def _read(path: Path, most: int) -> bytes:
     try:
-        found = path.stat()
-        if found.st_size > most and stat.S_ISREG(found.st_mode):
-            raise CheckpointError(f"{path.parent}: {path.name} has {found.st_size:,} bytes; at most {most:,} are read")
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # a pipe might never end
-            raise CheckpointError(f"{path.parent}: {path.name} cannot be read (it is not a regular file)")
+        must_be_regular(path)
+        size = path.stat().st_size
+        if size > most:
+            raise CheckpointError(f"{path.parent}: {path.name} has {size:,} bytes; at most {most:,} are read")
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path.parent}: {path.name} cannot be read ({error.strerror})") from None

@@ -28,9 +28,9 @@ from safetensors.numpy import load_file
 from harness.checkpoint.manifest import ARRAY_FILES, FORMAT, LARGEST_MANIFEST, read_manifest
 from harness.checkpoint.places import list_sets, set_path
 from harness.errors import CheckpointError
+from harness.files import TEMPORARY, force_folder, make_folder, must_be_regular, open_regular, replace_file
 
 ASIDE = "aside"
-_TEMPORARY = ".writing-"
 _REPLACED = re.compile(r"\.writing-(iteration-[0-9]{9,})-[0-9]+-replaced")
 _DTYPES = {
     "<f8": "F64",
@@ -74,7 +74,7 @@ def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manife
         CheckpointError: if the disk is full, read-only, or gone; the message has the system's reason.
     """
     target = set_path(folder, iteration)
-    temporary = folder / f"{_TEMPORARY}{target.name}-{os.getpid()}"
+    temporary = folder / f"{TEMPORARY}{target.name}-{os.getpid()}"
     replaced = temporary.with_name(f"{temporary.name}-replaced")
     named = False
     try:
@@ -94,12 +94,12 @@ def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manife
             )
         described = _write_file(temporary / "manifest.json", [text])
         _write_file(temporary / "manifest.sha256", [f"{described['sha256']}\n".encode()])
-        _force(temporary)
+        force_folder(temporary)
         if target.exists():
             target.rename(replaced)
         temporary.rename(target)
         named = True
-        _force(folder)
+        force_folder(folder)
         shutil.rmtree(replaced, ignore_errors=True)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -119,11 +119,12 @@ def write_set(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manife
 
 def remove_debris(folder: Path) -> None:
     """Remove what an interrupted write left behind; a set that was just being replaced gets its name back."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
+    for path in folder.glob(f"{TEMPORARY}*"):
         replaced = _REPLACED.fullmatch(path.name)
-        if replaced is not None and not (folder / replaced[1]).exists():
+        is_folder = path.is_dir() and not path.is_symlink()
+        if replaced is not None and is_folder and not os.path.lexists(folder / replaced[1]):
             path.rename(folder / replaced[1])
-        elif path.is_dir():
+        elif is_folder:
             shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
@@ -135,7 +136,7 @@ def keep_newest(folder: Path, keep: int, protected: Iterable[Path] = ()) -> None
     spared = set(protected)
     for path in list_sets(folder)[:-keep]:
         if path not in spared:
-            doomed = path.with_name(f"{_TEMPORARY}removed-{path.name}")
+            doomed = path.with_name(f"{TEMPORARY}removed-{path.name}")
             try:
                 path.rename(doomed)
             except OSError:
@@ -152,7 +153,7 @@ def set_aside(sets: Iterable[Path]) -> list[Path]:
     moved = []
     for path in sets:
         folder = path.parent / ASIDE
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         names = (path.name if n == 0 else f"{path.name}.{n}" for n in range(1_000_000))
         target = next(folder / name for name in names if not (folder / name).exists())
         moved.append(path.rename(target))
@@ -183,6 +184,8 @@ def read_arrays(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
         CheckpointError: if a file cannot be read.
     """
     try:
+        for name in ARRAY_FILES.values():
+            must_be_regular(path / name)  # the library would wait for the other end of a FIFO
         return {kind: load_file(path / name) for kind, name in ARRAY_FILES.items()}
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         # NumPy has no bfloat16 or float8, and not more than 32 dimensions
@@ -204,16 +207,7 @@ def newest_whole(sets: Iterable[Path]) -> Found:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a small file whole or not at all."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        _write_file(temporary, [f"{json.dumps(content, indent=1)}\n".encode()])
-        temporary.rename(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _force(path.parent)
+    replace_file(path, f"{json.dumps(content, indent=1)}\n", force=True)
 
 
 def _write_file(path: Path, parts: Iterable[Any]) -> dict[str, Any]:
@@ -249,17 +243,8 @@ def _safetensors(arrays: Arrays) -> Iterable[Any]:
 
 def _describe(path: Path) -> dict[str, Any]:
     try:
-        if path.is_fifo():  # which might never end
-            raise CheckpointError(f"{path.parent}: {path.name} cannot be read (it is not a regular file)")
-        with path.open("rb") as file:
-            return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            return {"bytes": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     except OSError as error:
         raise CheckpointError(f"{path.parent}: {path.name} cannot be read ({error.strerror})") from None
-
-
-def _force(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from harness.files import open_regular
 from harness.folder.unread import RecordError
 
 MB = 1 << 20
@@ -89,7 +90,7 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    with path.open("a+b") as file:
+    with open_regular(path, "a+b") as file:
         end = file.seek(0, os.SEEK_END)
         torn = end > 0 and file.seek(end - 1) >= 0 and file.read(1) != b"\n"
         file.write((b"\n" if torn else b"") + json.dumps(content, allow_nan=False).encode() + b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from harness.checkpoint import locate, newest_whole, read_arrays
 from harness.errors import CheckpointError
+from harness.files import TEMPORARY
 
 
 def write_params(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -22,7 +24,7 @@ def write_params(path: Path, arrays: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(8)}")  # MXNet would follow a planted link
     try:
         mx.nd.save(str(temporary), {name: _of_mxnet(array) for name, array in arrays.items()})
         with temporary.open("rb") as written:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from harness.errors import ConfigError
+from harness.files import make_folder, replace_file
 from harness.finder import Curve, FinderResult, Point, Suggestion, fit
 from harness.folder import write_object
 from harness.report.charts import Chart, Scale, Series, Spot, Stretch, scale_for
 from harness.report.pages import render
+from harness.report.plots import as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,11 +57,12 @@ def write_finder_report(result: FinderResult, folder: Path, title: str) -> None:
         ConfigError: if the folder cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_object(folder / "result.json", result.to_json())
-        (folder / "curve.csv").write_text(_table(result), encoding="utf-8")
-        draw_curve(result, title).savefig(folder / "curve.png", metadata={"Software": None})
-        (folder / "report.html").write_text(_page(result, title), encoding="utf-8", errors="xmlcharrefreplace")
+        replace_file(folder / "curve.csv", _table(result))
+        replace_file(folder / "curve.png", as_png(draw_curve(result, title)))
+        replace_file(folder / "report.html", _page(result, title).encode("utf-8", errors="xmlcharrefreplace"))
     except OSError as error:
         raise ConfigError(
             f"{error.filename or folder}: cannot be written ({error.strerror or error}); give another --output"

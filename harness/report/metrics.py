@@ -8,11 +8,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from harness.errors import CheckpointError
+from harness.files import must_be_regular, open_regular
 from harness.folder import (
     MetricsLine,
     RecordError,
@@ -62,10 +64,11 @@ class MetricsFile:
         self._events = events
         events.rewrite(self._lines())
 
-    def _open(self, after: int) -> BinaryIO:
+    def _open(self, after: int) -> FileIO:
         if os.path.lexists(self._path):
+            must_be_regular(self._path)
             _cut_back(self._path, after, self.unread)
-        return self._path.open("ab", buffering=0)
+        return open_regular(self._path, "ab")
 
     def _lines(self) -> Iterator[MetricsLine]:
         return read_metrics_lines(self._path, Unread())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
+from harness.files import replace_file
 from harness.folder import LATEST_S, seen
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def write_page(path: Path, page: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # a path need not be UTF-8
+        replace_file(path, page.encode("utf-8", errors="xmlcharrefreplace"))  # a path need not be UTF-8
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another --output") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.files import replace_file
 from harness.plan import LRPlan
 from harness.report.plans import NamedPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LINE = "#1f5fa8"
 _MARK = "#8a8a8a"
@@ -43,7 +46,14 @@ def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
     )
     epochs.set_xlabel("epoch")
     figure.suptitle(f"{title}: {plan.describe()}", fontsize=10, parse_math=False)
-    figure.savefig(path, metadata={"Software": None})
+    replace_file(path, as_png(figure))
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file, the same for the same figure."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
 
 
 def plot_plans(plans: Sequence[NamedPlan], path: Path, title: str, size: tuple[float, float] = (8, 3.8)) -> None:

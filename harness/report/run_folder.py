@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
-import socket
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from harness.config import RunConfig, dump_config
 from harness.errors import ConfigError
+from harness.files import TEMPORARY, replace_file, special_entries
 from harness.folder import (
     ATTEMPTS,
     CURVE,
@@ -25,53 +26,101 @@ from harness.folder import (
     PlanRecord,
     write_object,
 )
+from harness.guard.kept import refuse_other_supervisor, tell_supervisor
+from harness.locks import FileLock, HeldError, lock_of_name
 from harness.plan import LRPlan
 from harness.report.plots import plot_plan
 
-_BEFORE_A_RUN = ("finder", ".lock", ATTEMPTS, OUTCOME, FAILURES, "report.html")  # also there without any update
+_BEFORE_A_RUN = ("finder", ".lock", ATTEMPTS, OUTCOME, FAILURES, "report.html", TEMPORARY)  # there without an update
+_OWN = re.compile(
+    r"config\.yaml|plan\.(json|csv|png)|metrics\.jsonl.*|attempts\.jsonl.*|outcome\.json.*|report\.html|"
+    r"final\.params|tensorboard|checkpoints|failures|finder.*|\..*"
+)
+_OWN_SETS = re.compile(r"iteration-.*|best\.json|aside|\..*")
+_SHOWN = 5
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class RunFolder:
     """The folder of one run, which one process at a time may write to.
 
+    Two locks keep others out, and both end with the process, however it ends. The one beside the folder,
+    `.NAME.lock`, is the name's: it is not moved when `--overwrite` moves the folder aside. The one in it, `.lock`, is
+    the folder's, whatever it is called, and the one that earlier versions know.
+
     Attributes:
         path: where it lies.
+        remarks: what the user should know of its locks.
     """
 
     def __init__(self, path: Path) -> None:
         """Nothing is touched yet."""
         self.path = path
-        self._lock: TextIO | None = None
+        self.remarks: list[str] = []
+        self._name = lock_of_name(path)
+        self._inner = FileLock(path / ".lock")
 
-    def lock(self) -> None:
-        """Keep other processes out until this one ends, however it ends.
+    def reserve(self) -> None:
+        """Keep other processes from the name until this one ends, whether the folder is there or not.
 
         Raises:
-            ConfigError: if another process writes there, or the folder cannot be written.
+            ConfigError: if another process writes there, a supervisor of another job keeps it, it is a link, or the
+                folder that it lies in cannot be written.
         """
-        if self._lock is not None:
+        self._refuse_link()
+        if self._name.is_held:
             return
         try:
-            lock = (self.path / ".lock").open("a+", encoding="utf-8")
+            self._name.acquire()
+        except HeldError as error:
+            raise self._in_use(error.owner) from None
         except OSError as error:
-            raise ConfigError(
-                f"{self.path}: cannot be written ({error.strerror}); set output to a folder that can be"
-            ) from None
+            if error.errno not in _READ_ONLY or not self.path.is_dir():
+                raise self._cannot("be made", error) from None
+            # nobody can move a folder whose parent cannot be written: the lock in it is enough
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
-            lock.close()
-            raise ConfigError(
-                f"{self.path}: {owner} is writing there; wait until it has ended, or choose another --set name=..."
-            ) from None
-        except OSError:
-            pass  # a file system without locks: what keeps two jobs apart there is the batch system
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-        self._lock = lock
+            refuse_other_supervisor(self.path)
+        except ConfigError:
+            self.close()
+            raise
+        if not self._name.is_real:
+            self.remarks.append(
+                f"the file system of {self.path.parent} has no locks: make sure that no other host trains in "
+                f"{self.path}"
+            )
+
+    def lock(self) -> None:
+        """Keep other processes from the folder, too, which is there.
+
+        Raises:
+            ConfigError: as `reserve`, or if it holds a link or what is no file, or cannot be written.
+        """
+        held = self._name.is_held
+        self.reserve()
+        if self._inner.is_held:
+            return
+        try:
+            refuse_special_files(self.path)
+            self._lock_inner()
+        except ConfigError:
+            if not held:
+                self.close()
+            raise
+        tell_supervisor(self.path)
+
+    def open(self) -> None:
+        """Make the folder if it is not there, and lock it.
+
+        Raises:
+            ConfigError: as `lock`.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.reserve()
+            self.path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise self._cannot("be made", error) from None
+        self.lock()
 
     def claim(self, overwrite: bool) -> Path | None:
         """Make the folder for a new run; one that is there already is moved aside with `overwrite`.
@@ -80,38 +129,115 @@ class RunFolder:
             Where it was moved to, if it was there.
 
         Raises:
-            ConfigError: if it exists, is in use, or cannot be made.
+            ConfigError: if it exists, is in use, is a link, or cannot be made.
         """
-        if self.path.is_dir() and all(path.name.startswith(_BEFORE_A_RUN) for path in self.path.iterdir()):
-            self.lock()  # a finder was here, no run
-            return None
-        if self.path.exists() and not overwrite:
-            raise ConfigError(
-                f"{self.path} already holds a run; go on with it by --resume auto, move it aside with --overwrite, or "
-                "choose another --set name=..."
-            )
-        moved = None
+        held = self._name.is_held
         try:
-            if self.path.exists():
-                if self.path.is_dir():
-                    self.lock()
-                    self.close()
-                numbers = range(1, 1_000_000)
-                names = (self.path.with_name(f"{self.path.name}.{number}") for number in numbers)
-                moved = self.path.rename(next(name for name in names if not name.exists()))
-            self.path.mkdir(parents=True)
-        except OSError as error:
-            raise ConfigError(
-                f"{self.path}: cannot be made ({error.strerror}); set output to a folder that can be written"
-            ) from None
-        self.lock()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.reserve()
+            moved = self._make_room(overwrite)
+            self.path.mkdir(exist_ok=True)
+            self.lock()
+        except (OSError, ConfigError) as error:
+            if not held:
+                self.close()
+            raise self._cannot("be made", error) if isinstance(error, OSError) else error from None
         return moved
 
     def close(self) -> None:
         """Let others in."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._inner.release()
+        self._name.release(remove=True)
+
+    def _make_room(self, overwrite: bool) -> Path | None:
+        if not os.path.lexists(self.path):
+            return None
+        if self.path.is_dir() and all(path.name.startswith(_BEFORE_A_RUN) for path in self.path.iterdir()):
+            return None  # a finder was here, no run
+        if not overwrite:
+            raise ConfigError(
+                f"{self.path} already holds a run; go on with it by --resume auto, move it aside with --overwrite, or "
+                "choose another --set name=..."
+            )
+        return self._move_aside()
+
+    def _lock_inner(self) -> None:
+        try:
+            self._inner.acquire()
+        except HeldError as error:
+            raise self._in_use(error.owner) from None
+        except OSError as error:
+            raise self._cannot("be written", error) from None
+
+    def _move_aside(self) -> Path:
+        """Give the folder the first free name of `NAME.1`, `NAME.2`, ...; a run of that name may just be beginning."""
+        if self.path.is_dir():
+            self._lock_inner()  # a job of an earlier version has only this one
+        for number in range(1, 1_000_000):
+            target = self.path.with_name(f"{self.path.name}.{number}")
+            if os.path.lexists(target):
+                continue
+            lock = lock_of_name(target)
+            try:
+                lock.acquire()
+            except HeldError:
+                continue
+            try:
+                if not os.path.lexists(target):
+                    moved = self.path.rename(target)
+                    self._inner.release()
+                    return moved
+            finally:
+                lock.release(remove=True)
+        raise OSError(errno.EEXIST, "a million of them are there")
+
+    def _refuse_link(self) -> None:
+        if self.path.is_symlink():
+            raise ConfigError(
+                f"{self.path}: is a symbolic link, which is not followed; remove it, choose another --set name=..., or "
+                "set output to the folder in which runs are to lie (output may be a link)"
+            )
+
+    def _in_use(self, owner: str) -> ConfigError:
+        return ConfigError(
+            f"{self.path}: {owner} is writing there; wait until it has ended, or choose another --set name=..."
+        )
+
+    def _cannot(self, what: str, error: OSError) -> ConfigError:
+        name = "" if error.filename is None else Path(error.filename).name
+        where = self.path if name in ("", ".lock") or error.errno != errno.ELOOP else error.filename
+        return ConfigError(
+            f"{where}: cannot {what} ({error.strerror or error}); set output to a folder that can be written"
+        )
+
+
+def refuse_special_files(folder: Path) -> None:
+    """Make sure that what a run writes are files and folders of its own, and lead nowhere else.
+
+    Names that a run does not use are the user's: a link among them is not looked at.
+
+    Raises:
+        ConfigError: naming what was found.
+    """
+
+    def is_own(path: Path) -> bool:
+        names = path.relative_to(folder).parts
+        if len(names) == 2 and names[0] == "checkpoints":
+            return _OWN_SETS.fullmatch(names[1]) is not None
+        return len(names) > 1 or _OWN.fullmatch(names[0]) is not None
+
+    try:
+        found = [f"{path.relative_to(folder)} is {what}" for path, what in special_entries(folder, is_own)]
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or folder}: cannot be read ({error.strerror}); set output to a folder that can be"
+        ) from None
+    if found:
+        more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ConfigError(
+            f"{folder}: {'; '.join(sorted(found)[:_SHOWN])}{more}; in a run's folder only files and folders are "
+            "written to, and no link is followed. Remove it, or move the folder aside with --overwrite"
+        )
 
 
 def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequence[Mapping[str, Any]]) -> None:
@@ -136,9 +262,9 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequen
         amendments=[Amendment.read(Fields(amendment, f"amendments[{k}]")) for k, amendment in enumerate(amendments)],
     )
     try:
-        (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        replace_file(folder / "config.yaml", dump_config(config))
         write_object(folder / PLAN, record.to_json())
-        (folder / CURVE).write_text(plan.to_csv(config.optimizer.own_momentum), encoding="utf-8")
+        replace_file(folder / CURVE, plan.to_csv(config.optimizer.own_momentum))
         plot_plan(plan, folder / "plan.png", title=config.run_name)
     except OSError as error:
         raise ConfigError(
