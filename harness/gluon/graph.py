@@ -47,10 +47,7 @@ class Graph:
         self.symbol: Any = None
         outputs = self._trace(net, num_inputs)
         if outputs is None:
-            self.random = self.opaque = True
-            self.has_custom = False
-            self.nodes = [node for symbol in graphs_inside(net) for node in nodes_of(symbol)]
-            self.statistics = _likely_statistics(net, parameters)
+            self._take_for_code(net, parameters)
             return
         prediction = mx.sym.Group(list(flat(outputs)))
         traced = _trace_loss(loss, outputs, prediction)
@@ -62,6 +59,18 @@ class Graph:
         self.random = self.opaque or any(_is_random(node) for node in self.nodes)
         self.statistics = set(prediction.list_auxiliary_states())
 
+    def distrust(self, why: str, net: Any, parameters: Mapping[str, Any]) -> None:
+        """Take the network for one that cannot be traced, because its graph is not what its code does."""
+        self.refusal = why
+        self._take_for_code(net, parameters)
+
+    def _take_for_code(self, net: Any, parameters: Mapping[str, Any]) -> None:
+        self.random = self.opaque = True
+        self.nested = self.has_custom = False
+        self.symbol = None
+        self.nodes = [node for symbol in graphs_inside(net) for node in nodes_of(symbol)]
+        self.statistics = _likely_statistics(net, parameters)
+
     def _trace(self, net: Any, num_inputs: int) -> Any:
         """The network's outputs as symbols, in training; `None` and a reason where it is no graph."""
         if not isinstance(net, mx.gluon.HybridBlock):
@@ -70,7 +79,7 @@ class Graph:
         try:
             outputs = trace(net, num_inputs)
         except Exception as error:  # a user's hybrid_forward may use what only arrays have; this only asks
-            self.refusal = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}{place_of(error)}"
+            self.refusal = f"{type(error).__name__}: {reason_of(error)}{place_of(error)}"
             return None
         if not all(isinstance(output, mx.sym.Symbol) for output in flat(outputs)):
             self.refusal = "its forward does not return what F's operators give"
@@ -78,10 +87,10 @@ class Graph:
         return outputs
 
 
-def trace(net: Any, num_inputs: int = 1) -> Any:
-    """What a `HybridBlock` returns for symbols, as in training; raises whatever its code raises."""
+def trace(net: Any, num_inputs: int = 1, training: bool = True) -> Any:
+    """What a `HybridBlock` returns for symbols, as in training or not; raises whatever its code raises."""
     names = ["data"] if num_inputs == 1 else [f"data{number}" for number in range(num_inputs)]
-    with mx.autograd.train_mode():
+    with mx.autograd.train_mode() if training else mx.autograd.predict_mode():
         return net(*map(mx.sym.var, names))
 
 
@@ -135,6 +144,12 @@ def flat(outputs: Any) -> Iterator[Any]:
             yield from flat(output)
     else:
         yield outputs
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says in one line; MXNet's begin with a traceback of their own."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["without a word"]
+    return lines[-1] if isinstance(error, mx.base.MXNetError) else lines[0]
 
 
 def place_of(error: BaseException) -> str:

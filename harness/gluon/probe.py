@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.data.leaves import Array
 from harness.errors import ConfigError
-from harness.gluon.graph import Node, flat, nodes_of, place_of, runs_python, trace
+from harness.gluon.graph import Node, flat, nodes_of, place_of, reason_of, runs_python, trace
 from harness.gluon.operators import (
     IGNORE_HEAD,
     calls_across_devices_refused,
@@ -61,13 +61,22 @@ def probe(tried: Trial, hybridize: bool) -> set[str]:
     if sparse:  # it exists in graphs only, and adds a gradient of its own
         raise ConfigError(_bent(tried, sparse, None))
     own = _has_own_code(tried)
-    is_compiled = hybridize and graph.refusal is None and not graph.opaque and not runs_python(net, tried.loss)
-    if own and is_compiled:
+    if own and _is_compiled(tried, hybridize):
         _refuse_changing_graph(net, len(tried.inputs))
-    if (own and not is_compiled) or suspects(graph.nodes):
+    if own and graph.refusal is None:
+        why = _why_untrue(tried)
+        if why is not None:
+            graph.distrust(why, net, tried.parameters)
+    if (own and not _is_compiled(tried, hybridize)) or suspects(graph.nodes):
         with tried.put_back(), calls_across_devices_refused(net), _explained(net):
             return _run(tried)
     return set()
+
+
+def _is_compiled(tried: Trial, hybridize: bool) -> bool:
+    """Whether an update calls the graph alone, and none of the user's code."""
+    graph = tried.graph
+    return hybridize and graph.refusal is None and not graph.opaque and not runs_python(tried.net, tried.loss)
 
 
 @contextmanager
@@ -80,10 +89,9 @@ def _explained(net: Any) -> Iterator[None]:
     except Exception as error:
         if "not in a computational graph" in str(error):
             raise ConfigError(_DEAD.format(why="the loss is computed from arrays that were taken out")) from error
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(
             f"network: {type(net).__name__} or its loss raised {type(error).__name__} in a training forward and "
-            f"backward of a few samples ({lines[-1] if lines else 'without a word'}{place_of(error)})"
+            f"backward of a few samples ({reason_of(error)}{place_of(error)})"
         ) from error
 
 
@@ -235,6 +243,33 @@ def _has_own_code(tried: Trial) -> bool:
         or bool(block._forward_hooks or block._forward_pre_hooks)
         for block in (*blocks_of(tried.net).values(), *loss.values())
     )
+
+
+def _why_untrue(tried: Trial) -> str | None:
+    """Why a network's graph is not what its code does, if it is not; a graph has no sizes, and takes one way alone."""
+    net, num_inputs = tried.net, len(tried.inputs)
+    try:
+        outputs = list(flat(trace(net, num_inputs, training=False)))
+        if runs_python(net, tried.loss) and _without_names(outputs) != _without_names(trace(net, num_inputs)):
+            return "it asks whether it trains, and one graph would serve both"
+        graph = mx.sym.Group(outputs)
+        with tried.put_back(), mx.autograd.predict_mode():
+            mx.random.seed(tried.seed, ctx=tried.ctx)
+            expected = [one.asnumpy() for one in flat(net(*tried.inputs))]
+            mx.random.seed(tried.seed, ctx=tried.ctx)
+            found = [one.asnumpy() for one in flat(tried.run_graph(graph))]
+    except Exception as error:
+        return f"{type(error).__name__}: {reason_of(error)}{place_of(error)}"
+    if all(_is_close(*pair) for pair in zip(found, expected, strict=True)):
+        return None
+    return "its graph gives other predictions than its code: len(x), x[0] and for ... in x ask a symbol for its outputs"
+
+
+def _is_close(found: Array, expected: Array) -> bool:
+    if found.shape != expected.shape:
+        return False
+    bound = _TOLERANCE * np.abs(np.nan_to_num(expected)).max(initial=0)
+    return np.allclose(found, expected, rtol=0, atol=bound + np.finfo(np.float32).tiny, equal_nan=True)
 
 
 def _refuse_changing_graph(net: Any, num_inputs: int) -> None:

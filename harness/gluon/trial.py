@@ -76,6 +76,13 @@ class Trial(NamedTuple):
         with mx.autograd.predict_mode():
             self.net(*[mx.nd.concat(*[leaf[:1]] * len(leaf), dim=0) for leaf in self.inputs])
 
+    def run_graph(self, symbol: Any) -> Any:
+        """What a graph of the network gives for the samples."""
+        values = {parameter.name: parameter.data(self.ctx) for parameter in self.parameters.values()}
+        names = ["data"] if len(self.inputs) == 1 else [f"data{number}" for number in range(len(self.inputs))]
+        values.update(zip(names, self.inputs, strict=True))
+        return mx.nd.CachedOp(symbol)(*[values[name] for name in symbol.list_inputs()])
+
     def backward(self, losses: Any, head: Array) -> dict[str, Array]:
         """The gradients of the parameters by structural name, from a head gradient."""
         losses.backward(mx.nd.array(head, ctx=losses.context, dtype=losses.dtype))

@@ -100,7 +100,7 @@ def test_an_imported_graph_lives_on_the_devices_of_the_run(trained, exported):
     assert trained(network, "devices=['cpu(0)', 'cpu(1)']", np=None)[0] == trained(network)[0]
 
 
-UNTRACEABLE = ["ReadsShape", "AsksValue", "UsesNumpy", "LoopsOverShape"]
+UNTRACEABLE = ["ReadsShape", "AsksValue", "UsesNumpy", "LoopsOverShape", "AsksLength", "TakesFirst", "AsksMode"]
 
 
 @pytest.mark.parametrize("kind", UNTRACEABLE)
@@ -108,10 +108,17 @@ def test_what_cannot_be_compiled_trains_and_says_so(trained, kind):
     data = "tests.programs.own:data"
     digest, _, said = trained(f"{{name: '{NETS}:{kind}'}}", data=data)
     assert f"network: {kind} cannot be compiled (" in said
-    assert "odd_nets.py:" in said
+    assert ("odd_nets.py:" in said) == (kind not in ("AsksLength", "TakesFirst", "AsksMode"))
     assert "network.hybridize: false" in said
     plainly, _, nothing = trained(f"{{name: '{NETS}:{kind}', hybridize: false}}", data=data)
     assert (plainly, nothing) == (digest, "")
+
+
+def test_whoever_asks_whether_it_trains_is_compiled_for_both(trained):
+    """The graph of a training update is another one than that of predictions, whichever was asked for first."""
+    data = "tests.programs.own:data"
+    losses = [trained(f"{{name: '{NETS}:AsksModeInside', hybridize: {on}}}", data=data)[1] for on in ("true", "false")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_what_can_be_compiled_says_nothing(trained):

@@ -79,6 +79,35 @@ class LoopsOverShape(ReadsShape):
         return sum(self.out(x) * (i + 1) for i in range(x.ndim))
 
 
+class AsksLength(ReadsShape):
+    """Of a symbol, `len` is the number of outputs."""
+
+    def hybrid_forward(self, F, x):
+        return self.out(x) * len(x)
+
+
+class TakesFirst(ReadsShape):
+    """Of a symbol, `x[0]` is the whole of it."""
+
+    def hybrid_forward(self, F, x):
+        return F.broadcast_add(self.out(x), F.reshape(F.mean(x[0]), (1, 1)))
+
+
+class AsksMode(ReadsShape):
+    """What dropout is for, by hand."""
+
+    def forward(self, x):
+        return super().forward(x * 2 if mx.autograd.is_training() else x)
+
+    def hybrid_forward(self, F, x):
+        return self.out(x)
+
+
+class AsksModeInside(ReadsShape):
+    def hybrid_forward(self, F, x):
+        return self.out(x * 2 if mx.autograd.is_training() else x)
+
+
 class WeightDrop(mx.gluon.Parameter):
     """A parameter that is read through dropout: another array at every `data()`."""
 
