@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from harness.config import dump_config
@@ -14,7 +15,7 @@ from harness.errors import ConfigError, DataError, DivergedError
 from harness.folder import METRICS, MetricsLine
 from harness.gluon import Learner, Requests
 from harness.guard import Ledger
-from harness.report import EventFile, MetricsFile, Progress, reported, write_finder_report, write_plan
+from harness.report import EventFile, MetricsFile, Progress, reported, write_finder_report, write_plan, write_run_report
 from harness.resume import open_folder, warnings_for
 from harness.run import Run
 from harness.saving import Saver, beginning_of, environment_of
@@ -41,7 +42,7 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         learner = run.learner(stack.enter_context(run.stream()))
         said = world.on_root("folder", lambda: _open_folder(run))
         stack.callback(run.folder.close)
-        run.guard.settle(folder, beginning_of(run))
+        run.guard.settle(folder, beginning_of(run), partial(write_run_report, folder))
         stack.enter_context(reported(folder, world.rank))
         stack.enter_context(run.guard.explained())
         if run.plan.in_units_of_base:

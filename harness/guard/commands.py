@@ -150,6 +150,7 @@ def _leave(error: HarnessError, world: World, guard: Guard) -> int:
     guard.files.write(cause.exit_code, told, place=guard.place(), collective=world.last_collective)
     report_failure(error, world.rank)
     code = guard.leave(cause._replace(text=said))
+    guard.files.draw()
     sys.stdout.flush()
     return code
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +46,7 @@ class OutcomeFiles:
         self.attempt = attempt
         self._rank = rank
         self._folders: list[Path] = []
+        self._page: Callable[[], object] | None = None
         self._writing = threading.Lock()  # the guard's thread writes as well as the main one
         job = environ.get(JOB_FOLDER)
         if job and Path(job).is_dir():
@@ -62,13 +63,16 @@ class OutcomeFiles:
                     self._forget_earlier(job)
                 (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
-    def settle(self, folder: Path, begun: AttemptBegun) -> None:
+    def settle(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
         """Write into the run's folder from now on; what earlier attempts left there becomes history (rank 0).
 
         Args:
             folder: of the run.
             begun: how this attempt begins; which one it is and the clock are added.
+            page: writes the run's page, from what is in its folder.
         """
+        if self._rank == 0 and page is not None:
+            self._page = page
         if self._rank == 0:
             with suppress(OSError):
                 earlier = _take_earlier(folder)
@@ -120,6 +124,24 @@ class OutcomeFiles:
                         (folder / OUTCOME).unlink(missing_ok=True)
                     _write_first(folder / OUTCOME, record, self._rank)
 
+    def draw(self, limit_s: float = 5.0) -> None:
+        """On rank 0, write the page of a run that lost a rank, once its outcome is written.
+
+        In a thread of its own, which is waited for so long and no longer: the disk may be what has failed, and the main
+        thread may hold whatever the page needs.
+
+        Args:
+            limit_s: how long to wait; a page takes half a second.
+        """
+        own = any(
+            (told := read_outcome(folder)) is not None and told.attempt == self.attempt for folder in self._folders
+        )
+        if self._page is None or not own:
+            return
+        thread = threading.Thread(target=_draw, args=(self._page,), name="page", daemon=True)
+        thread.start()
+        thread.join(limit_s)
+
     def _told(self, folder: Path) -> Cause | None:
         """What a rank of this attempt has told already."""
         with suppress(RecordError):
@@ -141,6 +163,11 @@ def read_outcome(folder: Path) -> Outcome | None:
         return read_outcome_file(folder)
     except RecordError:
         return None
+
+
+def _draw(page: Callable[[], object]) -> None:
+    with suppress(Exception):  # the job has ended; `launch/report.py` writes the page later and says what is wrong
+        page()
 
 
 def _take_earlier(folder: Path) -> Outcome | None:

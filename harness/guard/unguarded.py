@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from harness.folder import AttemptBegun
 class Unguarded:
     """What a library user has who brings no guard: nobody stops the run, nobody watches."""
 
-    def settle(self, folder: Path, begun: AttemptBegun) -> None:
+    def settle(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
         """Nothing is written."""
 
     def tick(self, where: str, kind: str = "update") -> bool:

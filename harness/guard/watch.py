@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,9 +85,9 @@ class Guard:
         self._peers = {rank: Peer(link) for rank, link in open_lifeline(self._world).items()}
         self._thread.start()
 
-    def settle(self, folder: Path, begun: AttemptBegun) -> None:
-        """The run's folder is this attempt's now; how it begins is kept there."""
-        self.files.settle(folder, begun)
+    def settle(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
+        """The run's folder is this attempt's now; how it begins is kept there, and `page` shows how it ends."""
+        self.files.settle(folder, begun, page)
 
     def tick(self, where: str, kind: str = "update") -> bool:
         """Say where this rank is.
@@ -289,8 +289,7 @@ class Guard:
         told = {self._world.rank: self._position(), **{rank: peer.told for rank, peer in self._peers.items()}}
         reasons = explain_stall(told, self._silent(time.monotonic()), self._world.rank)
         cause = f"stalled, {self._place.limit_s:g} s without progress in {self._place.where}: {reasons}"
-        self._tell(Message(end=cause))
-        self._end(Cause(cause))
+        self._end(Cause(cause), Message(end=cause))
 
     def _silent(self, now: float) -> dict[int, str]:
         told = {rank: peer.told for rank, peer in self._peers.items()}
@@ -308,14 +307,20 @@ class Guard:
             process=f"pid {os.getpid()} on {world.hostname}",
         )
 
-    def _end(self, cause: Cause) -> None:
-        """End this process: files, a line on the terminal, stacks of a loss, and no clean-up that could hang."""
+    def _end(self, cause: Cause, farewell: Message | None = None) -> None:
+        """End this process: files, a line on the terminal, stacks of a loss, and no clean-up that could hang.
+
+        The page comes before the farewell: once another rank has ended, a launcher gives this one no time.
+        """
         world = self._world
         waiting = f"in the collective {world.last_collective!r} in {self._place.where}"
         found = stacks()
         self.files.write(
             cause.exit_code, cause.text, place=self._place.where, collective=world.last_collective, stacks=found
         )
+        self.files.draw()
+        if farewell is not None:
+            self._tell(farewell)
         shown = found if cause.exit_code == LostRankError.exit_code else ""
         _print(f"error: rank {world.rank}, waiting {waiting}: {cause.text}\n{shown}")
         time.sleep(2 * _PERIOD_S)  # what was told must arrive before the connection ends

@@ -49,7 +49,7 @@ def _environment() -> Environment:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page.
+    """Write a page, whole or not at all.
 
     Raises:
         ConfigError: if it cannot be written.

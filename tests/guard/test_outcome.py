@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+
+import pytest
 
 from harness.folder import AttemptBegun
 from harness.guard.outcome import JOB_FOLDER, OutcomeFiles, read_outcome
@@ -92,3 +95,40 @@ def test_a_rank_that_fails_alone_tells_and_rank_0_that_heard_nothing_does_not_ov
             ranks[rank].write(*((3, "rank 1 left: DataError: item 7") if rank else (7, "another rank left")))
         assert read_outcome(folder).exit_code == 3
         assert sorted(path.name for path in folder.glob("failures/*")) == ["rank-0.json", "rank-1.json"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_page_is_drawn_of_an_attempt_s_own_end_by_rank_0(tmp_path, rank):
+    drawn = []
+    files = OutcomeFiles(rank, attempt="a", environ={})
+    files.settle(tmp_path, AttemptBegun(), lambda: drawn.append(read_outcome(tmp_path).cause))
+    files.draw()
+    assert drawn == []  # it has no end yet
+    files.write(7, "rank 1 was killed")
+    files.draw()
+    assert drawn == ["rank 1 was killed"] * (rank == 0)
+    OutcomeFiles(0, attempt="b", environ={}).settle(tmp_path, AttemptBegun())
+    files.draw()
+    assert len(drawn) == (rank == 0)  # the folder is another attempt's
+
+
+def test_a_page_that_hangs_or_fails_does_not_keep_a_rank(tmp_path):
+    goes_on = threading.Event()
+    for page in (goes_on.wait, lambda: 1 / 0):
+        files = OutcomeFiles(0, attempt="a", environ={})
+        files.settle(tmp_path, AttemptBegun(), page)
+        files.write(7, "the disk is gone")
+        files.draw(limit_s=0.05)
+    goes_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "page":
+            thread.join()
+
+
+def test_an_outcome_that_cannot_be_read_is_kept_under_another_name(tmp_path):
+    for number, content in enumerate(('{"attempt": "a", "exit_co', '{"attempt": "a", "exit_code": 99, "cause": "x"}')):
+        (tmp_path / "outcome.json").write_text(content)
+        assert read_outcome(tmp_path) is None
+        OutcomeFiles(0, attempt=str(number), environ={}).settle(tmp_path, AttemptBegun())
+        assert (tmp_path / "outcome.json.unreadable").read_text() == content
+    assert not (tmp_path / "outcome.json").exists()
