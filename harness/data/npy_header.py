@@ -110,7 +110,7 @@ def _parse(path: Path, text: bytes) -> tuple[np.dtype[Any], bool, Shape]:
     if not sizes_are_whole or len(shape) > _MOST_DIMENSIONS:
         raise _damaged(path, f"shape is {_short(shape)}, and must be at most {_MOST_DIMENSIONS} whole numbers")
     if 0 in shape:
-        raise DataError(f"{path}: the array has the shape {_short(shape)}, so nothing is in it")
+        raise DataError(f"{path}: the array has the shape {_short(shape)}, so nothing is in it; write one with samples")
     return _dtype(path, descr), is_fortran, shape
 
 

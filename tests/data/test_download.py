@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import http.server
 import io
 import multiprocessing
+import random
 import tarfile
 import threading
 
 import pytest
 
 from harness.data import cifar, count_samples, idx, load
-from harness.data.download import Remote, download
+from harness.data.download import Remote, download, extract
 from harness.errors import DataError
 
 
@@ -84,6 +86,36 @@ def test_an_archive_without_a_member(tmp_path, server, monkeypatch):
     monkeypatch.setitem(cifar.REMOTES, "cifar10", remote)
     with pytest.raises(DataError, match=r"cifar-10-binary.tar.gz: cannot be unpacked .*remove it and start again"):
         load("cifar10", root=str(tmp_path), download=True)
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_a_member_that_is_not_a_file_is_refused(tmp_path, kind):
+    archive, member = tmp_path / "archive.tar.gz", "folder/data.bin"
+    with tarfile.open(archive, "w:gz") as tar:
+        entry = tarfile.TarInfo(member)
+        entry.type = kind
+        entry.linkname = member  # a link to itself, which tarfile would follow for ever
+        tar.addfile(entry)
+    with pytest.raises(
+        DataError, match=rf"^{archive}: {member} is not a file in it; remove the archive and start again"
+    ):
+        extract(archive, [member], tmp_path)
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize("place", [3, 12, 40, 60, 90, -9, -3])
+def test_a_damaged_archive_is_one_message(tmp_path, place):
+    archive = tmp_path / "archive.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        entry = tarfile.TarInfo("data.bin")
+        entry.size = 100_000
+        tar.addfile(entry, io.BytesIO(random.Random(0).randbytes(entry.size)))
+    content = archive.read_bytes()
+    for damaged in (content[:place], content[:place] + b"\xff" * 2 + content[place:][2:]):
+        archive.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            extract(archive, ["data.bin"], tmp_path)
+            assert (tmp_path / "data.bin").stat().st_size == 100_000
 
 
 def test_a_file_with_another_digest_is_not_kept(tmp_path, server):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import random
+import sys
 import threading
 
 import mxnet as mx
@@ -171,6 +173,15 @@ def test_a_few_items_of_many_are_probed():
     assert asked[:16] != asked[16:32] != asked[32:]
     shared = load("tests.programs.own_data:pictures", validation=8, params={"how": "plain"})
     assert set(probe_splits(shared, None)) == {"train", "validation", "test"}
+
+
+def test_a_profiler_of_the_users_is_left_alone():
+    items = SequenceDataset(pictures("numpy")["train"])
+    with cProfile.Profile():
+        profiler = sys.getprofile()
+        assert probe(items, seed_generator)[:2] == (True, True)
+        assert sys.getprofile() is profiler
+    assert sys.getprofile() is None
 
 
 def test_small_sequences_are_probed_too():
