@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
 from harness.config import dump_config, load_config, parse_config
 from harness.errors import ConfigError
-from harness.finder import take_result, with_base
+from harness.finder import read_result, take_result, with_base
+from harness.plan import LRPlan
+from harness.sizes import Sizes
 
 RAW = {
     "train": {"epochs": 1},
@@ -78,11 +81,15 @@ def test_a_batch_from_a_finder_is_a_count(batch):
         with_base(parse_config(RAW), 0.1, batch)
 
 
-@pytest.mark.parametrize("lr", [True, 10**400, "0.1", [], -1.0, math.inf])
-def test_a_result_whose_learning_rate_is_none(lr):
-    result = {"suggestion": {"lr": lr, "rule": "edge"}, "provenance": {"global_batch": 32}}
-    with pytest.raises(ConfigError, match="lacks a learning rate or its global batch"):
-        take_result(parse_config(RAW), result, "result.json")
+@pytest.mark.parametrize("lr", [True, 10**400, "0.1", [], -1.0, math.inf, 1e300])
+def test_a_result_whose_learning_rate_is_none(tmp_path, lr):
+    path = tmp_path / "result.json"
+    suggestion = {"lr": lr, "low": 0.1, "high": 0.2, "rule": "edge", "rules": {"edge": 0.1}, "refusal": None}
+    content = {"format": 1, "kind": "learning-rate finder", "suggestion": suggestion}
+    path.write_text(json.dumps({**content, "provenance": {"global_batch": 32}}))
+    config = parse_config(RAW)
+    with pytest.raises(ConfigError, match=r"result\.json: |config: lr"):
+        LRPlan(take_result(config, read_result(path), str(path))[0].lr, Sizes(64, 1, 32, 2, 2), config.source)
 
 
 def test_changed_keeps_the_source_and_says_all_that_is_wrong():
