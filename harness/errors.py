@@ -6,7 +6,14 @@ written for the person who started the run: where, what was found, what is allow
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
+
+
+def listed(problems: Sequence[str], most: int = 20) -> str:
+    """Problems a line each, for the end of a message: the first ones, and how many more there are."""
+    left = len(problems) - most
+    return "".join(f"\n  {problem}" for problem in [*problems[:most], *([f"and {left:,} more"] if left > 0 else [])])
 
 
 class HarnessError(Exception):

@@ -183,7 +183,7 @@ def evaluate_only(run: Run) -> dict[str, float]:
         name = run.config.data.name
         raise DataError(f"data.name: {name!r} has neither a validation nor a test split to evaluate on").on_all_ranks()
     with run.stream() as stream:
-        learner = run.learner(stream)
+        learner = run.learner(stream, policy="all")  # weights that are fresh say nothing
     if run.world.rank == 0:
         counts = ", ".join(f"{len(getattr(run.splits, split))} {split}" for split in run.held_out)
         print(f"{run.config.init.from_} on {run.config.data.name} ({counts} samples):", flush=True)

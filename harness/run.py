@@ -11,7 +11,7 @@ from harness.checkpoint import plan_of
 from harness.comm import World
 from harness.config import RunConfig
 from harness.data import BatchStream, Order, Splits
-from harness.errors import CheckpointError, ConfigError, DataError
+from harness.errors import CheckpointError, ConfigError, DataError, listed
 from harness.finder import (
     FinderResult,
     find_lr,
@@ -25,7 +25,7 @@ from harness.finder import (
 from harness.gluon import Learner, Requests, State, build_learner, build_metrics, evaluate, shards_of_rank, try_metrics
 from harness.gluon.metrics import Metric
 from harness.gluon.samples import build_augmentation, first_samples, load_splits, probe_items, seed_items
-from harness.gluon.state import listed, refuse_not_finite
+from harness.gluon.state import refuse_not_finite
 from harness.guard import Guard, Unguarded, compare_ranks, compare_schedules
 from harness.plan import LRPlan
 from harness.report import RunFolder
@@ -48,6 +48,7 @@ class Run:
         origin: the set it goes on from; `None` for a new run.
         amendments: what was changed in its plan on the way.
         num_skipped: updates that were left out because they were not finite.
+        began_with: which weights it began with; `None` for the initializer's.
         sizes: samples, shards, iterations.
         plan: learning rate and momentum of every iteration.
         plan_fingerprint: of that plan.
@@ -89,10 +90,19 @@ class Run:
         self.start = start or Start()
         self.guard = guard or Unguarded()
         self.folder = RunFolder(Path(config.output) / config.run_name)
-        self.origin = agree_on_origin(world, self.folder, self.start)
         self.remarks: list[str] = []
         self.num_skipped = 0
+        self.began_with: dict[str, Any] | None = None
         self.amendments: list[dict[str, Any]] = []
+        try:
+            self._prepare(threads, emulate_np)
+        except BaseException:
+            self.folder.close()  # whoever catches the error may try again
+            raise
+
+    def _prepare(self, threads: int, emulate_np: int | None) -> None:
+        config, world = self.config, self.world
+        self.origin = agree_on_origin(world, self.folder, self.start)
         self._read_base()
         settled = self._settle(emulate_np or count_workers(config, world.size), threads)
         self.finder_settings = self._agreed("finder", lambda: settings_of(self.config, middle=self._begins_trained))
@@ -155,8 +165,13 @@ class Run:
         self.plan_fingerprint = self.plan.fingerprint()
         return said
 
-    def learner(self, stream: BatchStream) -> Learner:
-        """The learner, in the state it goes on from; metrics are tried at once, so that none fails hours later."""
+    def learner(self, stream: BatchStream, policy: str | None = None) -> Learner:
+        """The learner, in the state it goes on from; metrics are tried at once, so that none fails hours later.
+
+        Args:
+            stream: of batches.
+            policy: how much of `init.from` has to fit, instead of what `init.match` says.
+        """
         samples = first_samples(self.splits.train, self.augmentation, 2)
         learner = build_learner(
             self.config,
@@ -166,9 +181,11 @@ class Run:
             samples=samples,
             classes=self.splits.num_classes,
             weights=self.config.init.from_ if self.origin is None else None,
+            policy=policy or self.config.init.match,
             agree=lambda parameters: self._preflight(parameters, stream.shards),
         )
         self.remarks += learner.remarks
+        self.began_with = learner.began_with if self.origin is None else self.origin.manifest.init
         prediction, _ = learner.predict(*samples)
         self._agreed("metrics", lambda: try_metrics(self.metrics, prediction, samples[1]))
         if self.origin is not None:

@@ -229,6 +229,7 @@ class Saver:
                 "lr": {str(i): plan.lr(i) for i in around},
             },
             "config": run.config.plain(),
+            **({} if run.began_with is None else {"init": run.began_with}),
             "environment": environment_of(run),
             "world": {"kind": run.world.kind, "size": run.world.size},
         }

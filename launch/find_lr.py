@@ -58,7 +58,10 @@ def main() -> int:
         with ExitStack() as stack:
             # before the sweep: a run that trains writes there too, and an earlier report is moved aside
             job.world.on_root("folder", lambda: _take(folder, run.folder if options.output is None else None, stack))
-            result = run.find(run.learner(stack.enter_context(run.stream())))
+            learner = run.learner(stack.enter_context(run.stream()))
+            if job.world.rank == 0 and learner.remarks:
+                print("\n".join(learner.remarks))
+            result = run.find(learner)
             job.world.on_root("report", lambda: write_finder_report(result, _free(folder), run.config.run_name))
         if job.world.rank == 0:
             _show(result, folder)

@@ -3,7 +3,8 @@
 Every setting is of one of four kinds:
 
 - *free*: does not touch the result (where data lie, logging, what is kept), or only its rounding (threads);
-- *fixed*: decides which samples an update sees, so that no set could be gone on with: seed, batch, data;
+- *fixed*: decides which samples an update sees, or what the optimizer holds, so that no set could be gone on with:
+  seed, batch, data, frozen parameters;
 - *another optimizer*: its slots mean something else, even where their shapes agree;
 - *plan*: everything else. The arrays can be used, but the run is no longer the one that was begun: the run's length,
   the learning rate, the optimizer's parameters, the network's.
@@ -35,12 +36,13 @@ _FREE = (
     "finder",
     "guard",
     "evaluation",
-    "init",
+    "init.from",
+    "init.match",
     "data.root",
     "data.download",
     "network.hybridize",
 )
-_FIXED = ("seed", "batch", "data", "train.last_batch")
+_FIXED = ("seed", "batch", "data", "train.last_batch", "init.freeze")
 _OPTIMIZER = ("optimizer.name",)
 _OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LONGEST_SHOWN = 200
@@ -145,9 +147,9 @@ def refuse_fixed(path: str, conflicts: Conflicts, source: str) -> None:
     if conflicts.fixed:
         lines = "\n  ".join(map(str, conflicts.fixed))
         raise CheckpointError(
-            f"{source}: {path} was trained with other data, seed or batch, which are fixed for the life of a run "
-            f"(saved -> now):\n  {lines}\nset them back, or start a new run from its weights: --set init.from={path} "
-            "--set name=..."
+            f"{source}: {path} was trained with other data, seed, batch or frozen parameters, which are fixed for the "
+            f"life of a run (saved -> now):\n  {lines}\nset them back, or start a new run from its weights: --set "
+            f"init.from={path} --set name=..."
         )
     if conflicts.optimizer:
         raise CheckpointError(

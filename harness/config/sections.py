@@ -198,7 +198,17 @@ class OptimizerConfig(Section):
 
 
 class InitConfig(Section):
-    """Where a new run's weights come from."""
+    """Where a new run's weights come from, and which of them it does not train."""
 
     from_: Annotated[PathText | None, Field(alias="from")] = None
-    """A `.params` file, or a set of another run, whose weights a new run begins with."""
+    """Weights that a new run begins with: a `.params` file, an exported network (its `-symbol.json`) or a set."""
+    match: Literal["all", "head", "shapes"] = "head"
+    """What of it has to fit: `all`; all but the outputs of one layer, the `head`; or nothing: what fits is taken."""
+    freeze: list[str] = []
+    """Patterns of parameters' names (`features.*`) that are not trained; a frozen batch norm's statistics stay, too."""
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> InitConfig:
+        if self.from_ is None and self.match != "head":
+            raise RefusedError([Problem(("match",), f"{self.match} has no effect without init.from; name the weights")])
+        return self

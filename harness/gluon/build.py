@@ -13,6 +13,7 @@ from harness.config import RunConfig
 from harness.data import GlobalBatch, count_of, leaves_of
 from harness.data.leaves import Array, Data
 from harness.errors import CheckpointError, ConfigError
+from harness.gluon.freezing import freeze
 from harness.gluon.initialise import initialise, naming_unsuited, seeded
 from harness.gluon.learner import Learner
 from harness.gluon.nets import build_initializer, build_loss, build_network
@@ -56,6 +57,7 @@ def build_learner(
     samples: tuple[Data, Array],
     classes: int | None,
     weights: str | None = None,
+    policy: str = "all",
     agree: Callable[[list[str]], None] | None = None,
 ) -> Learner:
     """Build what a configuration describes.
@@ -68,6 +70,7 @@ def build_learner(
         samples: one or a few samples and their labels, on which everything is tried before it counts.
         classes: the data's number of classes; `None` for regression.
         weights: a file or a set that the weights come from, instead of the initializer.
+        policy: how much of it has to fit (`Learner.load_weights`).
         agree: see `Learner`.
 
     Raises:
@@ -93,19 +96,25 @@ def build_learner(
         momentum_correction=config.momentum_correction,
         clip_norm=config.optimizer.clip_norm,
         skip_nonfinite=config.guard.divergence.policy == "skip",
+        frozen=parts.frozen,
         agree=agree,
     )
     if weights is not None:
-        world.on_root("init.from", lambda: _load(learner, weights, config.source))
+        taken = world.on_root("init.from", lambda: _load(learner, weights, policy, config.source))
+        learner.began_with, lines = taken
+        learner.remarks += lines
         learner.take_weights_of_root()
     return learner
 
 
-def _load(learner: Learner, weights: str, source: str) -> None:
+def _load(learner: Learner, weights: str, policy: str, source: str) -> tuple[dict[str, Any], list[str]]:
+    """Load, and tell manifests and the user what was taken; nothing is to be told of weights that fit as they are."""
     try:
-        learner.load_weights(weights)
+        matched = learner.load_weights(weights, policy)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
+    is_plain = matched.fits and all(name == theirs for name, theirs in matched.taken.items())
+    return {"from": weights, **matched.to_json()}, [] if is_plain else matched.table(weights)
 
 
 class _Parts(NamedTuple):
@@ -113,6 +122,7 @@ class _Parts(NamedTuple):
     loss: Any
     optimizer: Any
     contexts: list[Any]
+    frozen: list[str]
 
 
 def _build_parts(config: RunConfig, world: World, samples: tuple[Data, Array], classes: int | None) -> _Parts:
@@ -121,6 +131,7 @@ def _build_parts(config: RunConfig, world: World, samples: tuple[Data, Array], c
         net, loss = _build_network(config, samples, classes, contexts)
         parameters = parameters_of(net)
         refuse_unreducible(parameters, len(contexts))
+        frozen = freeze(net, parameters, config.init.freeze)
         trainable = {name: p for name, p in parameters.items() if p.grad_req != "null"}
         section = config.optimizer
         optimizer = build_optimizer(
@@ -131,10 +142,11 @@ def _build_parts(config: RunConfig, world: World, samples: tuple[Data, Array], c
             lr_mult=section.lr_mult,
             wd_mult=section.wd_mult,
             decay_bias_and_norm=section.decay_bias_and_norm,
+            frozen=frozen,
         )
     except ConfigError as error:
         raise ConfigError(f"{config.source}: {error}") from error
-    return _Parts(net, loss, optimizer, contexts)
+    return _Parts(net, loss, optimizer, contexts, frozen)
 
 
 def _build_network(

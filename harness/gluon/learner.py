@@ -9,10 +9,11 @@ from typing import Any
 import mxnet as mx
 import numpy.typing as npt
 
+from harness.checkpoint.matching import Matched
 from harness.comm import World
 from harness.data import GlobalBatch, leaves_of, rows_of
 from harness.data.leaves import Array, Data
-from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
+from harness.errors import ConfigError, DisagreementError, DivergedError
 from harness.gluon.apply import Applier
 from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
 from harness.gluon.operators import refuse_blocks_across_devices
@@ -20,9 +21,9 @@ from harness.gluon.parameters import form_of, held
 from harness.gluon.probe import probe
 from harness.gluon.seat import Seat, SeatSum
 from harness.gluon.shards import Forward, Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
-from harness.gluon.state import State, StateKeeper, misfits
+from harness.gluon.state import State, StateKeeper
 from harness.gluon.trial import Trial
-from harness.gluon.weights import read_weights, write_params
+from harness.gluon.weights import choose_weights, write_params
 
 _CORRECTED = ("SGD", "NAG", "LARS")
 
@@ -37,6 +38,7 @@ class Learner:
         loss: the mean loss of that update's global batch, in float64.
         skipped: how many updates were left out because they were not finite.
         remarks: what the user should know of how the network is run.
+        began_with: which weights it began with, as manifests tell it; `None` for the initializer's.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Learner:
         momentum_correction: bool | None = None,
         clip_norm: float | None = None,
         skip_nonfinite: bool = False,
+        frozen: Sequence[str] = (),
         agree: Callable[[list[str]], None] | None = None,
     ) -> None:
         """Settle the network, agree on its shape over ranks, and take rank 0's weights.
@@ -81,6 +84,7 @@ class Learner:
             momentum_correction: by default where the optimizer keeps the learning rate in its momentum.
             clip_norm: the largest Euclidean norm of the mean gradient.
             skip_nonfinite: leave out an update that is not finite, without a trace, instead of raising.
+            frozen: parameters whose running statistics stay as they are, by structural name.
             agree: is called with a sentence for each parameter before weights are sent; by default ranks compare
                 these, and a run compares more at the same time.
 
@@ -110,13 +114,14 @@ class Learner:
         is_on_cpu = all(ctx.device_type == "cpu" for ctx in self._contexts)
         forward = Forward(net, loss, graph, hybridize, is_on_cpu)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
-        statistics = [p for p in self.parameters.values() if p.name in graph.statistics]
+        statistics = {name: p for name, p in self.parameters.items() if p.name in graph.statistics}
         self._seats = [
             Seat(
                 ShardPlayer(forward, ctx, trainable, seed, graph),
                 trainable,
-                statistics,
+                [p for name, p in statistics.items() if name not in frozen],
                 ctx,
+                kept=[p for name, p in statistics.items() if name in frozen],
                 num_words=len(Control._fields),
                 keep_statistics=shards > workers or skip_nonfinite,
             )
@@ -139,6 +144,7 @@ class Learner:
         self._waits = waits or self._applier.must_wait
         self._clip_norm = clip_norm
         self.remarks = [forward.remark] if forward.remark else []
+        self.began_with: dict[str, Any] | None = None
         self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._contexts)
         self._skip_nonfinite = skip_nonfinite
         self._gauge = Gauge(self._sums)
@@ -275,21 +281,15 @@ class Learner:
         self.finish()
         write_params(path, {name: held(parameter, self._contexts[0]) for name, parameter in self.parameters.items()})
 
-    def load_weights(self, path: str) -> None:
-        """Take weights and running statistics from a `.params` file or a set; slots are left alone.
+    def load_weights(self, path: str, policy: str = "all") -> Matched:
+        """Take weights and statistics from a file or checkpoint (`find_weights`), if as much fits as `accept` wants.
 
         Raises:
-            CheckpointError: if it cannot be read, or its names, dtypes and shapes are not the network's.
+            CheckpointError: if it cannot be read or does not fit; nothing has been changed then.
         """
-        try:
-            loaded = read_weights(path)
-        except CheckpointError as error:
-            raise CheckpointError(f"init.from: {error}") from None
-        targets = {name: held(parameter, self._contexts[0]) for name, parameter in self.parameters.items()}
-        problems = misfits(targets, loaded)
-        if problems:
-            raise CheckpointError(f"init.from: {path} does not fit the network:\n  " + "\n  ".join(problems))
-        self._keeper.write(loaded)
+        matched, arrays = choose_weights(path, self.parameters, self._contexts[0], policy)
+        self._keeper.write(arrays)
+        return matched
 
     def take_weights_of_root(self) -> None:
         """Give every rank the weights and running statistics of rank 0."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -104,6 +104,7 @@ def set_multipliers(
     lr_mult: Mapping[str, float],
     wd_mult: Mapping[str, float],
     decay_bias_and_norm: bool,
+    frozen: Sequence[str] = (),
 ) -> None:
     """Give each parameter its factor on the learning rate and on weight decay.
 
@@ -112,9 +113,10 @@ def set_multipliers(
         lr_mult: factor by name pattern (`features.*`); the last pattern that matches holds.
         wd_mult: the same for weight decay, and stronger than `decay_bias_and_norm`.
         decay_bias_and_norm: whether weight decay also pulls biases and the gamma and beta of norms to zero.
+        frozen: parameters that are not trained, by structural name.
 
     Raises:
-        ConfigError: if a pattern matches no parameter.
+        ConfigError: if a pattern matches no parameter, or frozen ones alone.
     """
     if not decay_bias_and_norm:
         for name, parameter in parameters.items():
@@ -123,6 +125,11 @@ def set_multipliers(
     for attribute, patterns in (("lr_mult", lr_mult), ("wd_mult", wd_mult)):
         for pattern, factor in patterns.items():
             matching = fnmatch.filter(parameters, pattern)
+            if not matching and fnmatch.filter(frozen, pattern):
+                raise ConfigError(
+                    f"optimizer.{attribute}: the pattern {pattern!r} matches frozen parameters alone (init.freeze), so "
+                    "it has no effect; remove it, or freeze less"
+                )
             if not matching:
                 raise ConfigError(
                     f"optimizer.{attribute}: the pattern {pattern!r} (as in a shell: *.bias) matches no parameter; "

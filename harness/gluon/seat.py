@@ -9,6 +9,7 @@ import mxnet as mx
 
 from harness.comm import World
 from harness.data import Batch
+from harness.gluon.parameters import held
 from harness.gluon.shards import ShardPlayer
 from harness.gluon.sums import Fold, Sums, visiting_order
 
@@ -41,6 +42,7 @@ class Seat:
         *,
         num_words: int,
         keep_statistics: bool,
+        kept: Sequence[Any] = (),
     ) -> None:
         """Move gradients and statistics of this device into one buffer.
 
@@ -51,6 +53,7 @@ class Seat:
             ctx: the device.
             num_words: what ranks say of an update.
             keep_statistics: whether the statistics before an update may be needed again within it.
+            kept: frozen statistics, which an update leaves as they are.
         """
         self.player = player
         self.sums = Sums(trainable, statistics, ctx, num_words)
@@ -59,10 +62,13 @@ class Seat:
         self._before: Any = None
         if self._statistics is not None and keep_statistics:
             self._before = self._statistics.copy()
+        self._kept = [(held(parameter, ctx), held(parameter, ctx).copy()) for parameter in kept]
         self._is_first = True
 
     def begin(self) -> None:
         """Begin an update."""
+        for statistic, copy in self._kept:
+            statistic.copyto(copy)
         if self._before is not None:
             self._statistics.copyto(self._before)
         self._is_first = True
@@ -82,8 +88,10 @@ class Seat:
         self._fold.push()
 
     def finish(self) -> None:
-        """Leave the sums of everything played in their place."""
+        """Leave the sums of everything played in their place, and frozen statistics as they were."""
         self._fold.finish()
+        for statistic, copy in self._kept:
+            copy.copyto(statistic)
 
     def average_statistics(self, num_shards: float) -> None:
         """Turn the sum of the shards' running statistics into their mean."""

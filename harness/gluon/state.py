@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.checkpoint import read_arrays, read_numbers, write_set
-from harness.errors import CheckpointError, DisagreementError
+from harness.errors import CheckpointError, DisagreementError, listed
 from harness.gluon.apply import Applier
 from harness.gluon.parameters import held
 
@@ -274,12 +274,6 @@ def refuse_not_finite(state: State, path: str) -> None:
             f"{path}: holds numbers that are not finite, in{listed(damaged)}\nresume from an earlier checkpoint "
             "(--resume PATH)"
         )
-
-
-def listed(problems: Sequence[str], most: int = 20) -> str:
-    """Problems a line each, the first ones and how many more there are."""
-    left = len(problems) - most
-    return "".join(f"\n  {problem}" for problem in [*problems[:most], *([f"and {left:,} more"] if left > 0 else [])])
 
 
 def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]) -> None:

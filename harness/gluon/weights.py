@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 import numpy.typing as npt
 
 from harness.checkpoint import locate, newest_whole, read_arrays
-from harness.errors import CheckpointError
+from harness.checkpoint.matching import Form, Matched, Target, accept, match, without_kinds
+from harness.checkpoint.params import read_params
+from harness.errors import CheckpointError, listed
 from harness.files import TEMPORARY
+from harness.gluon.parameters import held
+from harness.gluon.state import not_finite
+
+_GIVE = "give a .params file, an exported network or a set, such as a run's final.params"
 
 
 def write_params(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -37,33 +45,93 @@ def write_params(path: Path, arrays: Mapping[str, Any]) -> None:
         ) from None
 
 
-def read_weights(path: str) -> dict[str, npt.NDArray[Any]]:
-    """Weights and running statistics by structural name.
+def find_weights(path: str) -> Path:
+    """The file or checkpoint that a path means.
 
     Args:
-        path: a Gluon `.params` file; or a set, a folder of sets or a run's folder, whose newest whole set is read.
+        path: a `.params` file; the `X-symbol.json` of an exported network, or its stem `X`, of which the newest
+            `X-NNNN.params` is meant; or a checkpoint, a folder of checkpoints or a run's folder, of which the newest
+            valid one is.
 
     Raises:
-        CheckpointError: if nothing can be read there.
+        CheckpointError: if there is none.
     """
     place = Path(path)
-    if place.is_dir():
-        found = newest_whole(locate(place))
-        if found.newest is None:
-            reasons = "\n  ".join(reason for _, reason in found.rejected)
-            raise CheckpointError(f"{path}: no set there is whole:\n  {reasons}")
-        return read_arrays(found.newest)["parameters"]
-    if not place.is_file():
-        raise CheckpointError(
-            f"{path}: there is no such file; give a .params file or a set, such as a run's final.params"
-        )
     try:
-        loaded = mx.nd.load(path)
-    except (mx.base.MXNetError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: no Gluon .params file can be read there ({_last_line(error)})") from None
-    if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path}: holds arrays without names; write it with net.save_parameters")
-    return {name: array.asnumpy() for name, array in loaded.items()}
+        if place.is_dir():
+            found = newest_whole(locate(place))
+            if found.newest is None:
+                raise CheckpointError(
+                    f"{path}: no set there is whole:{listed([reason for _, reason in found.rejected])}"
+                )
+            return found.newest
+        stem = path.removesuffix("-symbol.json")
+        if place.is_file() and stem == path:
+            return place
+        exported = sorted(one for one in Path(stem).parent.iterdir() if _is_exported(one.name, Path(stem).name))
+    except (OSError, ValueError) as error:  # a folder that is not there, or a name that no file system takes
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path[:200]}: cannot be read ({reason}); {_GIVE}") from None
+    if not exported:
+        raise CheckpointError(f"{path}: there is no such file; {_GIVE}")
+    return exported[-1]
+
+
+def read_weights(path: str) -> dict[str, npt.NDArray[Any]]:
+    """Weights and running statistics by the names that the file has, without the `arg:` and `aux:` of Module.
+
+    Args:
+        path: see `find_weights`.
+
+    Raises:
+        CheckpointError: if nothing can be read there, or something there is not finite.
+    """
+    place = find_weights(path)
+    if place.is_dir():
+        arrays = read_arrays(place)["parameters"]
+    else:
+        loaded = read_params(place)
+        try:
+            arrays = {bare: loaded[name] for bare, name in without_kinds(loaded).items()}
+        except CheckpointError as error:
+            raise CheckpointError(f"{place}: {error}") from None
+    damaged = not_finite(arrays)
+    if damaged:
+        raise CheckpointError(f"{place}: holds numbers that are not finite, in{listed(damaged)}")
+    return arrays
+
+
+def choose_weights(
+    path: str, parameters: Mapping[str, Any], ctx: Any, policy: str
+) -> tuple[Matched, dict[str, npt.NDArray[Any]]]:
+    """What a network takes of a file or checkpoint, by structural name.
+
+    Args:
+        path: see `find_weights`.
+        parameters: the network's, by structural name.
+        ctx: a device where they are.
+        policy: see `accept`.
+
+    Raises:
+        CheckpointError: if nothing can be read there, or what is there does not fit.
+    """
+    try:
+        found = read_weights(path)
+        targets = {name: Target(one.name, _form(held(one, ctx))) for name, one in parameters.items()}
+        matched = match(targets, {name: _form(array) for name, array in found.items()})
+        accept(matched, policy, path)
+    except CheckpointError as error:
+        raise CheckpointError(f"init.from: {error}") from None
+    return matched, {name: found[theirs] for name, theirs in matched.taken.items()}
+
+
+def _is_exported(name: str, stem: str) -> bool:
+    """Whether a file is one of those that `net.export(stem, epoch)` and `save_checkpoint` write."""
+    return re.fullmatch(re.escape(stem) + r"-[0-9]{4,9}\.params", name) is not None
+
+
+def _form(array: Any) -> Form:
+    return str(np.dtype(array.dtype)), tuple(array.shape)
 
 
 def _of_mxnet(array: Any) -> Any:
