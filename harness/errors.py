@@ -21,14 +21,26 @@ class HarnessError(Exception):
 
     Attributes:
         everywhere: whether every rank is known to raise this same error, so that one of them may speak for all.
+        source: the configuration's file, where the message begins with it.
     """
 
     exit_code = 1
     everywhere = False
+    source: str | None = None
 
     def on_all_ranks(self) -> Self:
         """The same error, marked as one that every rank raises."""
         self.everywhere = True
+        return self
+
+    def found_in(self, source: str) -> Self:
+        """The same error with the configuration's file before its message, if none stands there yet.
+
+        What raises an error need not know the file; whoever does says it, and may do so on several levels.
+        """
+        if self.source is None:
+            self.source = source
+            self.args = (f"{source}: {self}",)
         return self
 
 

@@ -9,9 +9,10 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 
 T = TypeVar("T")
 LONGEST_NAME = 100  # characters; nothing longer is a slip of the keyboard in a name
@@ -72,38 +73,68 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}? " if close else ""
 
 
-def choose(name: str, known: Mapping[str, T], key: str) -> T:
+def choose(name: str, known: Mapping[str, T], key: str, error: type[HarnessError] = ConfigError) -> T:
     """The entry called `name`.
 
     Raises:
-        ConfigError: naming `key`, the closest known name and all of them.
+        HarnessError: of the kind `error`, naming `key`, the closest known name and all of them.
     """
     if name in known:
         return known[name]
-    raise ConfigError(
+    raise error(
         f"{key}: unknown name {brief(name)}; {did_you_mean(name, list(known))}known: {', '.join(sorted(known))}"
     )
 
 
-def load_function(path: str, key: str) -> Any:
-    """The object that `package.module:name` points at; modules in the working directory are found too.
+def load_function(path: str, key: str, error: type[HarnessError] = ConfigError) -> Callable[..., Any]:
+    """The function that `package.module:function` points at.
+
+    The module is looked for in the working directory first, and then on Python's path, whichever setting names it. From
+    then on the working directory is the last place on the path, for what the module imports later.
 
     Raises:
-        ConfigError: naming `key`, if the module cannot be imported, or has no such name.
+        HarnessError: of the kind `error`, naming `key`, if the module cannot be imported, or has no such function.
     """
-    module_name, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    where = f"{key}: {brief(path)}"
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise error(f"{where}: not complete; write it as package.module:function")
     try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
-        kind = type(error).__name__
-        raise ConfigError(
-            f"{key}: {path!r}: cannot import {module_name!r} ({kind}: {error}); run from the folder that holds it"
-        ) from error
-    if not hasattr(module, attribute):
-        raise ConfigError(f"{key}: {path!r}: the module {module_name!r} has no {attribute!r}")
-    return getattr(module, attribute)
+        with _working_directory_first():
+            module = importlib.import_module(module_name)
+    except ModuleNotFoundError as missing:
+        if missing.name is not None and (module_name == missing.name or module_name.startswith(f"{missing.name}.")):
+            raise error(
+                f"{where}: there is no module {missing.name!r} in {os.getcwd()} or on Python's path; start from the "
+                "folder that has it, or install it"
+            ) from missing
+        raise error(f"{where}: {module_name} imports {missing.name!r}, which is not installed") from missing
+    except (Exception, SystemExit) as failure:  # whatever a user's module does when it is imported
+        reason = f"{type(failure).__name__}: {cut(str(failure), 300)}"
+        raise error(f"{where}: importing {cut(module_name)} raised {reason}; mend the module") from failure
+    function = getattr(module, name, None)
+    if not callable(function):
+        file = getattr(module, "__file__", None) or module_name
+        found = f"no such name in {file}" if function is None else f"a {type(function).__name__} in {file}"
+        guess = did_you_mean(name, [one for one, value in vars(module).items() if callable(value)])
+        raise error(f"{where}: {found}; {guess}name a function")
+    checked: Callable[..., Any] = function
+    return checked
+
+
+@contextmanager
+def _working_directory_first() -> Iterator[None]:
+    """Python puts a script's folder on the path, not the folder that it is started from."""
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def call(function: Callable[..., T], arguments: Mapping[str, Any], key: str) -> T:
@@ -112,7 +143,10 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], key: str) -> 
     Raises:
         ConfigError: naming `key`, if the function does not take them; a misspelt name comes with a guess.
     """
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some functions that are written in C do not tell
+        parameters = inspect.signature(lambda **_: None).parameters.values()
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if not any(p.kind == p.VAR_KEYWORD for p in parameters):
         for name in arguments:
@@ -126,6 +160,6 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], key: str) -> 
     except (Exception, SystemExit) as error:  # whatever a user's function does with its arguments
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"{key}: {dict(arguments)} is not accepted ({type(error).__name__}: {reason[0]}); it takes: "
-            f"{', '.join(known) or 'nothing'}"
+            f"{key}: {brief(dict(arguments), 300)} is not accepted ({type(error).__name__}: {cut(reason[0], 300)}); it "
+            f"takes: {', '.join(known) or 'nothing'}"
         ) from error

@@ -312,8 +312,8 @@ class Run:
         try:
             return work()
         except (ConfigError, DataError) as error:
-            source = self.config.source
-            raise error if str(error).startswith(source) else type(error)(f"{source}: {error}") from error
+            error.found_in(self.config.source)
+            raise
 
     def _agree_on_plan(self, settled: Settled | None) -> tuple[Sizes, LRPlan, str | None]:
         sizes, plan, conflict = self._agreed("plan", lambda: self._build_plan(settled))

@@ -79,10 +79,14 @@ def count_workers(config: RunConfig, ranks: int) -> int:
     if config.devices is None:
         return ranks
     if ranks > 1:
-        raise ConfigError(
-            f"{config.source}: devices: [{', '.join(config.devices)}] is for one process, but there are {ranks} ranks, "
-            "each of which takes the device of its number on its host; remove devices, or start one process"
-        ).on_all_ranks()
+        raise (
+            ConfigError(
+                f"devices: [{', '.join(config.devices)}] is for one process, but there are {ranks} ranks, "
+                "each of which takes the device of its number on its host; remove devices, or start one process"
+            )
+            .found_in(config.source)
+            .on_all_ranks()
+        )
     return len(config.devices)
 
 
@@ -96,7 +100,7 @@ def resolve_shards(config: RunConfig, workers: int) -> int:
     if shards % workers:
         fitting = ", ".join(str(n) for n in range(1, min(shards, 1024) + 1) if shards % n == 0)
         raise ConfigError(
-            f"{config.source}: batch.shards: {shards} shards cannot be dealt evenly to {workers} workers; start as "
+            f"batch.shards: {shards} shards cannot be dealt evenly to {workers} workers; start as "
             f"many as divide {shards} ({fitting}), or make batch.shards a multiple of {workers}"
-        )
+        ).found_in(config.source)
     return shards

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from harness.config import RunConfig, load_config
 from harness.data import count_samples
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, DataError, HarnessError
 from harness.finder import read_result, take_result
 from harness.guard import report_failure
 from harness.plan import LRPlan
@@ -97,7 +97,11 @@ class Setup(NamedTuple):
 def count_training_samples(config: RunConfig) -> tuple[int, str]:
     """The number of training samples, and where the number comes from."""
     data = config.data
-    counts = count_samples(data.name, root=data.root, validation=data.validation, params=data.params)
+    try:
+        counts = count_samples(data.name, root=data.root, validation=data.validation, params=data.params)
+    except DataError as error:
+        error.found_in(config.source)
+        raise
     if counts.official:
         return counts.train, f"the published count of {data.name}, because its files are not here"
     return counts.train, f"counted in {data.root or data.name}"
@@ -178,9 +182,9 @@ def show_against(setup: Setup, other: Setup, workers: int, folder: Path) -> str:
     plans = [NamedPlan(side, one.plan(workers), one.config.optimizer.own_momentum) for side, one in sides.items()]
     if plans[0].plan.in_units_of_base != plans[1].plan.in_units_of_base:
         raise ConfigError(
-            f"{other.config.source}: lr.base: one of the two plans is in units of a base that is still to be found "
-            f"(lr.base: auto), the other is not; give both a number, or both auto"
-        )
+            "lr.base: one of the two plans is in units of a base that is still to be found "
+            "(lr.base: auto), the other is not; give both a number, or both auto"
+        ).found_in(other.config.source)
     for side, one in sides.items():
         print(f"{side}: {one.config.source}, {one.samples} samples ({one.origin})")
     print("\n".join(table_of_plans(plans, "plan")))

@@ -60,7 +60,9 @@ def config_error(source: str, problems: Sequence[Problem]) -> ConfigError:
         lines.append(f"{source}: {where}: {message}" if where else f"{source}: {message}")
     if len(problems) > MOST_PROBLEMS:
         lines.append(f"{source}: and {len(problems) - MOST_PROBLEMS:,} more problems; mend these first")
-    return ConfigError("\n".join(lines))
+    error = ConfigError("\n".join(lines))
+    error.source = source  # every line begins with it
+    return error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:

@@ -8,18 +8,15 @@ The function is called with `data.params`, and with `root` if it has an argument
 
 where a split is a pair `(data, label)` of arrays, one of our data sets, or anything with a length and items
 `(data, label)`, such as a `gluon.data.Dataset`. For a network with several inputs a split is `((a, b), label)` or
-`(a, b, label)`, and items are alike. The module is looked for in the working directory first.
+`(a, b, label)`, and items are alike. `harness.named` says where the module
+is looked for.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import inspect
-import os
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.data.arrays import ArrayDataset, Dataset, Subset, as_array, default_scales
@@ -28,6 +25,7 @@ from harness.data.request import Counts, DataRequest
 from harness.data.sequences import Items, SequenceDataset
 from harness.data.splits import Splits, as_num_classes, make_splits
 from harness.errors import DataError, HarnessError
+from harness.named import load_function
 
 _ALLOWED = (
     "return (train, test), a mapping with train, validation, test and num_classes, or harness.data.Splits, where a "
@@ -42,18 +40,17 @@ def load_custom(request: DataRequest) -> Splits:
         DataError: if the function cannot be imported or called, fails, or returns something else.
     """
     request.refuse("download")
-    with _working_directory_first():
-        function = _import(request)
-        arguments = _arguments(request, function)
-        try:
-            returned = function(**arguments)
-        except HarnessError:
-            raise
-        except (Exception, SystemExit) as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            raise DataError(
-                f"{request.where}: raised {type(error).__name__}: {error} (at {last.filename}:{last.lineno})"
-            ) from error
+    function = load_function(request.name, "data.name", DataError)
+    arguments = _arguments(request, function)
+    try:
+        returned = function(**arguments)
+    except HarnessError:
+        raise
+    except (Exception, SystemExit) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"{request.where}: raised {type(error).__name__}: {error} (at {last.filename}:{last.lineno})"
+        ) from error
     return _as_splits(request, returned)
 
 
@@ -63,47 +60,12 @@ def count_custom(request: DataRequest) -> Counts:
     return Counts(len(splits.train), len(splits.validation or ()), len(splits.test or ()))
 
 
-@contextlib.contextmanager
-def _working_directory_first() -> Iterator[None]:
-    """Python puts a script's folder on the path, not the folder that it is started from."""
-    folder = os.getcwd()
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(folder)
-
-
-def _import(request: DataRequest) -> Callable[..., object]:
-    module_name, _, function_name = request.name.partition(":")
-    if not module_name or not function_name:
-        raise DataError(f"{request.where}: not complete; write it as package.module:function")
-    importlib.invalidate_caches()
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise DataError(
-                f"{request.where}: there is no module {error.name!r} in {os.getcwd()} or on Python's path; start from "
-                "the folder that has it, or install it"
-            ) from error
-        raise DataError(f"{request.where}: {module_name} imports {error.name!r}, which is not installed") from error
-    except (Exception, SystemExit) as error:
-        raise DataError(
-            f"{request.where}: importing {module_name} raised {type(error).__name__}: {error}; mend the module"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        found = "no such name" if function is None else f"a {type(function).__name__}"
-        raise DataError(f"{request.where}: {found} in {module.__file__}; name a function that returns the data")
-    checked: Callable[..., object] = function
-    return checked
-
-
 def _arguments(request: DataRequest, function: Callable[..., object]) -> dict[str, object]:
     """`params`, and `root` where the function takes it; what does not fit the signature is an error."""
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{request.where}: its parameters cannot be found out ({error}); name a function") from error
     arguments = dict(request.params)
     if request.root is not None:
         if "root" not in signature.parameters:

@@ -18,6 +18,7 @@ from harness.data.request import Counts, DataRequest
 from harness.data.scales import rescaled
 from harness.data.splits import Splits, hold_out, holdout_size
 from harness.errors import DataError
+from harness.named import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,10 +108,7 @@ def _request(name: str, root: str | None, download: bool, params: Mapping[str, o
 def _reader(name: str) -> Reader:
     if ":" in name:
         return Reader(load_custom, count_custom)
-    if name not in DATASETS:
-        known = ", ".join(sorted(DATASETS))
-        raise DataError(f"data.name: {name!r} is unknown; choose one of {known}, or write package.module:function")
-    return DATASETS[name]
+    return choose(name, DATASETS, "data.name", DataError)
 
 
 def _holdout(request: DataRequest, validation: float, num_train: int, has_validation: bool) -> int:

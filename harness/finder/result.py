@@ -48,7 +48,7 @@ def settings_of(config: RunConfig, *, middle: bool) -> FinderSettings:
         )
         rule = StopRule(smoothing=section.smoothing, min_iter=section.min_iter, growth=section.growth)
     except ValueError as error:
-        raise ConfigError(f"{config.source}: finder.{error}") from None
+        raise ConfigError(f"finder.{error}").found_in(config.source) from None
     defaults = FinderSettings()
     probes = section.probes if section.probes is not None else 8 if middle else 0
     return FinderSettings(sweep, rule, probes, section.repeats, section.rule or defaults.rule)
@@ -227,9 +227,9 @@ def take_result(config: RunConfig, result: FinderResult, origin: str) -> tuple[R
     if suggestion.lr is None:
         reason, advice = suggestion.refusal or ("it gave no reason", "find again")
         raise NoUsableLRError(
-            f"{config.source}: lr.base: the finder found no learning rate that it can defend: {reason}. "
+            f"lr.base: the finder found no learning rate that it can defend: {reason}. "
             f"To go on: {advice}; or give a number as lr.base ({origin} shows the curve)"
-        )
+        ).found_in(config.source)
     said = [
         f"lr.base {suggestion.lr:.4g}, found at a global batch of {batch} by the rule {suggestion.rule!r} ({origin})"
     ]

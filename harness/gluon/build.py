@@ -112,7 +112,8 @@ def _load(learner: Learner, weights: str, policy: str, source: str) -> tuple[dic
     try:
         matched = learner.load_weights(weights, policy)
     except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from None
+        error.found_in(source)
+        raise
     is_plain = matched.fits and all(name == theirs for name, theirs in matched.taken.items())
     return {"from": weights, **matched.to_json()}, [] if is_plain else matched.table(weights)
 
@@ -145,7 +146,8 @@ def _build_parts(config: RunConfig, world: World, samples: tuple[Data, Array], c
             frozen=frozen,
         )
     except ConfigError as error:
-        raise ConfigError(f"{config.source}: {error}") from error
+        error.found_in(config.source)
+        raise
     return _Parts(net, loss, optimizer, contexts, frozen)
 
 

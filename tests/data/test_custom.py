@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -21,6 +22,7 @@ x, y = np.zeros((6, 2), np.float32), np.arange(6) % 3
 def module(tmp_path, monkeypatch):
     """Write a module to the working directory and name it; it is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     written = []
 
     def write(body: str, head: str = HEAD) -> str:
@@ -50,7 +52,7 @@ def module(tmp_path, monkeypatch):
 )
 def test_what_a_function_may_return(module, returned, counts, classes):
     name = f"{module(f'def make(): return {returned}')}:make"
-    path = list(sys.path)
+    path = [*sys.path, os.getcwd()]
     splits = load(name)
     assert count_samples(name) == counts
     assert Counts(len(splits.train), len(splits.validation or ()), len(splits.test or ())) == counts
@@ -121,7 +123,7 @@ def make(): return Gluon(), Gluon()
 )
 def test_what_goes_wrong(module, body, message):
     name = module(body)
-    path = list(sys.path)
+    path = [*sys.path, os.getcwd()]
     with pytest.raises(DataError, match=message):
         load(f"{name}:make")
     assert sys.path == path

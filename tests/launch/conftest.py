@@ -20,7 +20,8 @@ class Ended(NamedTuple):
 def command(monkeypatch, capfd):
     """Run the `main` of a script in `launch/` in this process, from the project's folder."""
 
-    def run(script, *arguments):
+    def run(script, *arguments, cwd=ROOT):
+        monkeypatch.chdir(cwd)
         spec = importlib.util.spec_from_file_location(f"launch_{script}", ROOT / "launch" / f"{script}.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -192,7 +192,11 @@ def test_the_same_plan_makes_the_same_files(plan, tmp_path):
             2,
             "error: configs/digits.yaml: batch: a global batch is 1 shards x 32 = 32 samples, but",
         ),
-        (["--set", "data.name=digit"], 3, "error: data.name: 'digit' is unknown; choose one of cifar10, digits,"),
+        (
+            ["--set", "data.name=digit"],
+            3,
+            "error: configs/digits.yaml: data.name: unknown name 'digit'; did you mean 'digits'? known: cifar10",
+        ),
         (
             ["--set", "lr.schedule.one_cycle.cycle_length=90%"],
             2,

@@ -92,7 +92,7 @@ CONFIGS = [
     (
         {"network": "{name: 'no_such_module:net'}"},
         "network.name",
-        ["cannot import 'no_such_module'", "run from the folder"],
+        ["there is no module 'no_such_module'", "start from the folder"],
     ),
     ({"network": "{name: 'math:no_such_net'}"}, "network.name", ["the module 'math' has no 'no_such_net'"]),
     ({"evaluation": "{metrics: [acuracy]}"}, "evaluation.metrics", ["did you mean 'accuracy'?"]),
