@@ -202,7 +202,7 @@ def read_result(path: Path) -> FinderResult:
         ConfigError: if it cannot be read or is something else.
     """
     try:
-        fields = read_object(path, _MOST_BYTES)
+        fields = read_object(path, _MOST_BYTES, follow=True)
         if fields.maybe(fields.text, "kind", 100) != _KIND:
             raise ConfigError(f"{path}: is not the result of a finder; give the result.json of one")
         version = fields.whole("format")

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness.files import open_regular
+from harness.files import open_regular, replace_file
 from harness.folder.unread import RecordError
 
 MB = 1 << 20
 _LONGEST_LINE = 1 << 18
 
 
-def open_plain(path: Path) -> BinaryIO:
-    """Open a file to read it; a pipe or a device, which might never end, is refused.
+def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
+    """Open a regular file to read it.
+
+    Args:
+        path: of the file.
+        follow: whether it may be a link to one, as a path may that a user has typed.
 
     Raises:
-        RecordError: if it cannot be opened, or is no regular file.
+        RecordError: if it cannot be opened, or is something else: a link may lead anywhere, a pipe might never end.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:  # a ValueError is a NUL in the path
-        raise RecordError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise RecordError("is not a regular file")
-    return os.fdopen(descriptor, "rb")
+        return BufferedReader(open_regular(path.resolve() if follow else path))
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path; links in a circle
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise RecordError(f"cannot be opened ({reason})") from None
 
 
 def is_there(path: Path) -> bool:
@@ -37,13 +38,13 @@ def is_there(path: Path) -> bool:
     return path.is_symlink() or path.exists()
 
 
-def read_small(path: Path, most: int) -> bytes:
-    """The bytes of a file that is small by nature.
+def read_small(path: Path, most: int, *, follow: bool = False) -> bytes:
+    """The bytes of a file that is small by nature; see `open_plain`.
 
     Raises:
         RecordError: if it cannot be read, or is larger than `most` bytes; it is then left unread.
     """
-    with open_plain(path) as file:
+    with open_plain(path, follow=follow) as file:
         try:
             size = os.fstat(file.fileno()).st_size
             data = file.read(most + 1) if size <= most else b""
@@ -69,19 +70,13 @@ def lines_of(file: BinaryIO) -> Iterator[tuple[bytes | None, bool]]:
         yield None, line.endswith(b"\n")
 
 
-def write_object(path: Path, content: Mapping[str, Any], suffix: str = ".new") -> Path:
+def write_object(path: Path, content: Mapping[str, Any]) -> None:
     """Write a small file whole or not at all, as JSON that `read_object` reads.
 
     Raises:
         OSError: if it cannot be written; what was there is untouched.
     """
-    temporary = path.with_name(path.name + suffix)
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    temporary.unlink(missing_ok=True)  # a link that somebody left there is not followed
-    with temporary.open("x", encoding="utf-8") as file:
-        file.write(text)
-    temporary.replace(path)
-    return path
+    replace_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:

@@ -249,7 +249,8 @@ def read_curve(folder: Path, plan: PlanRecord | None) -> tuple[Numbers, Numbers]
         for row in reader:
             points.append(_point(row, points[-1][0] if points else 0, total, known))
     except (csv.Error, RecordError) as error:
-        raise RecordError(f"line {reader.line_num}: {seen(str(error), 200)}") from None
+        line = reader.line_num + isinstance(error, csv.Error)  # which is raised before the line counts
+        raise RecordError(f"line {line}: {seen(str(error), 200)}") from None
     if points and plan is not None and (points[0][0], points[-1][0]) != (1, total):
         raise RecordError(f"line {reader.line_num}: the last iteration is {points[-1][0]}, the plan's is {total}")
     table = np.array(points, np.float64).reshape(-1, 2)

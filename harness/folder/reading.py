@@ -24,13 +24,13 @@ _MOST_VALUES = 1_000_000  # in one JSON text; an empty list takes 2 bytes there 
 _DEEPEST = 40  # of plain data that is handed on as it is
 
 
-def read_object(path: Path, most: int = MB) -> Fields:
-    """The JSON object in a small file.
+def read_object(path: Path, most: int = MB, *, follow: bool = False) -> Fields:
+    """The JSON object in a small file; see `open_plain`.
 
     Raises:
         RecordError: if it cannot be read, is too large, or is not a JSON object.
     """
-    return Fields(parse_json(read_small(path, most)))
+    return Fields(parse_json(read_small(path, most, follow=follow)))
 
 
 def parse_json(data: bytes, *, may_be_nan: bool = False) -> Any:

@@ -180,7 +180,8 @@ def _take_earlier(folder: Path) -> Outcome | None:
 
 def _write_first(path: Path, record: Outcome, rank: int) -> None:
     """Write unless another rank has; rank 0 has the last word, where the disk is shared."""
-    own = write_object(path.with_name(f".outcome.{rank}"), record.to_json())
+    own = path.with_name(f".outcome.{rank}")
+    write_object(own, record.to_json())
     try:
         with suppress(FileExistsError):
             os.link(own, path)

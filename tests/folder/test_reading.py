@@ -107,16 +107,22 @@ def test_a_file_is_left_unread_where_it_cannot_be_a_record(tmp_path):
         read_object(path)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(RecordError, match="is not a regular file"):
+    with pytest.raises(RecordError, match=r"cannot be opened \(is a FIFO, not a regular file\)"):
         read_object(path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(RecordError, match="is not a regular file"):
+    with pytest.raises(RecordError, match="Is a directory"):
         read_object(path)
     path.rmdir()
     path.symlink_to("/dev/zero")
-    with pytest.raises(RecordError, match="is not a regular file"):
+    with pytest.raises(RecordError, match="is a symbolic link"):
         read_object(path)
+    with pytest.raises(RecordError, match="is a device"):
+        read_object(path, follow=True)
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(RecordError, match="cannot be opened"):
+        read_object(path, follow=True)
 
 
 def test_text_shows_what_it_holds():
@@ -124,12 +130,12 @@ def test_text_shows_what_it_holds():
     assert seen("\x00\x1b[2J\x9b\u202egnp.exe\ufeff\ud800é") == r"\x00\x1b[2J\x9b\u202egnp.exe\ufeff\ud800é"
 
 
-def test_a_link_beside_a_record_is_not_followed(tmp_path):
+def test_a_link_in_a_record_s_place_is_not_followed(tmp_path):
     (tmp_path / "victim").write_text("mine")
-    (tmp_path / "outcome.json.new").symlink_to(tmp_path / "victim")
-    write_object(tmp_path / "outcome.json", OUTCOME)
+    (tmp_path / "outcome.json").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="is a symbolic link"):
+        write_object(tmp_path / "outcome.json", OUTCOME)
     assert (tmp_path / "victim").read_text() == "mine"
-    assert not (tmp_path / "outcome.json").is_symlink()
 
 
 def test_a_torn_line_of_the_history_costs_itself_alone(tmp_path):

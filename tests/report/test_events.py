@@ -100,6 +100,18 @@ def test_a_cut_is_a_cut_there_too(tmp_path):
     assert scalars["train/loss"][-1] == (4, 9.0)
 
 
+def test_what_cannot_be_read_of_the_metrics_is_left_out(tmp_path):
+    whole = '{"split": "train", "iteration": %d, "loss": 0.5, "lr": 0.1, "momentum": null}\n'
+    hostile = ['{"iteration": 2}\n', "[" * 100_000 + "\n", '{"split": "train", "iteration": 1e999}\n', "torn\n", "\n"]
+    (tmp_path / "metrics.jsonl").write_text("".join([whole % 1, *hostile, whole % 3]))
+    with MetricsFile(tmp_path / "metrics.jsonl", after=9) as metrics:
+        metrics.show_in(EventFile(tmp_path / "tensorboard", {}, {}))
+        metrics.write({"split": "train", "iteration": 4, "loss": float("nan"), "lr": 0.1})
+    scalars, _ = events_in(tmp_path / "tensorboard")
+    assert [step for step, _ in scalars["train/loss"]] == [1, 3, 4]
+    assert [part.line for part in metrics.unread.parts] == [3, 4, 5, 6]
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="an event file could not be written"):
