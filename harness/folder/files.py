@@ -63,7 +63,7 @@ def lines_of(file: BinaryIO) -> Iterator[tuple[bytes | None, bool]]:
     while line := file.readline(_LONGEST_LINE):
         whole = line.endswith(b"\n")
         if whole or len(line) < _LONGEST_LINE:
-            yield line, whole
+            yield line.rstrip(b"\n"), whole
             continue
         while line and not line.endswith(b"\n"):
             line = file.readline(_LONGEST_LINE)

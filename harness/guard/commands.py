@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from harness.comm import Launch, World, read_launch, settle_threads
 from harness.config import RunConfig, load_config
-from harness.errors import ConfigError, HarnessError, LostRankError
+from harness.errors import ConfigError, HarnessError, LostRankError, StoppedOnRequestError
 from harness.guard.causes import Cause, outranks
 from harness.guard.exits import begin_together, report_failure
 from harness.guard.outcome import OutcomeFiles
@@ -108,6 +108,7 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
         lost = world.explain(error)
         if lost is None and world.size == 1:
             files.write(HarnessError.exit_code, repr(error))
+            files.draw()
             guard.close()
             raise
         if lost is None:
@@ -123,6 +124,8 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
 def _end_together(error: HarnessError, world: World, guard: Guard) -> int:
     """Every rank ends, and knows why."""
     guard.files.write(error.exit_code, str(error))
+    if error.exit_code != StoppedOnRequestError.exit_code:
+        guard.files.draw()  # once more, now that the page can tell how each rank failed
     code = report_failure(error, world.rank)
     guard.close()
     world.close()

@@ -96,6 +96,11 @@ class RunRecord:
         return self.attempts[-1].ended if self.attempts else None
 
     @property
+    def has_lost_ending(self) -> bool:
+        """Whether the last attempt left word of how it ended, and nobody can read it."""
+        return self.ending is None and OUTCOME in self.unread.counts
+
+    @property
     def last_iteration(self) -> int:
         """The last iteration that the folder knows of."""
         known = [one.iteration for one in self.sets]
@@ -234,7 +239,10 @@ def _read_sets(folder: Path, unread: Unread, num_iterations: int) -> list[SavedS
         except OSError as error:  # a run that is at work removes old ones
             unread.add(name, f"cannot be read ({error.strerror})")
             continue
-        size, written_at = sum(file.st_size for file in files), max((file.st_mtime for file in files), default=0.0)
+        if not files:
+            unread.add(name, "is empty")
+            continue
+        size, written_at = sum(file.st_size for file in files), max(file.st_mtime for file in files)
         sets.append(SavedSet(iteration, size, written_at, path.name == best))
     return sets
 

@@ -13,7 +13,7 @@ _CAUSE = 500  # characters of a cause that a sentence has room for
 def state_of(record: RunRecord) -> str:
     """How a run stands, in a word or two."""
     if record.ending is None:
-        return "running, or killed"
+        return "ended, nobody can read how" if record.has_lost_ending else "running, or killed"
     code = record.ending.exit_code
     known = {0: "done", DivergedError.exit_code: "diverged", StoppedOnRequestError.exit_code: "stopped on request"}
     return known.get(code, f"ended with {code}")
@@ -35,6 +35,8 @@ def results_of(record: RunRecord) -> dict[str, dict[str, tuple[int, float]]]:
 def _what_it_is(record: RunRecord) -> str:
     last, total, per_epoch = record.last_iteration, record.num_iterations, record.iterations_per_epoch
     where = f"iteration {last}" + (f" of {total}" if total else "")
+    if record.has_lost_ending:
+        return f"has ended after {where} or later, but how cannot be read"
     if record.ending is None:
         return f"is running, or was killed after {where} or later"
     code, cause = record.ending.exit_code, seen(record.ending.cause.split("\n", 1)[0], _CAUSE).rstrip(".")

@@ -56,6 +56,7 @@ def good(tmp_path_factory):
     (folder / "finder").mkdir()
     (folder / "finder/result.json").write_text(json.dumps(result))
     (folder / "checkpoints/iteration-000000040").mkdir(parents=True)
+    (folder / "checkpoints/iteration-000000040/manifest.json").write_text("{}")
     best = {"set": "iteration-000000040", "iteration": 40, "metric": "test.accuracy", "value": 0.8}
     (folder / "checkpoints/best.json").write_text(json.dumps(best))
     record = read_record(folder)

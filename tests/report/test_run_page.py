@@ -127,6 +127,43 @@ def test_an_outcome_of_another_attempt_is_not_taken_for_this_one_s(make_run):
     assert "is running, or was killed" in page_of(folder)[1]
 
 
+def test_an_outcome_that_cannot_be_read_is_no_killed_run(make_run):
+    folder = make_run(metrics=METRICS)
+    (folder / "outcome.json").write_text('{"attempt": "a", "exit_code": 0, "cau')
+    page, sentence = page_of(folder)
+    assert sentence.startswith("digits has ended after iteration 100 of 100 or later, but how cannot be read;")
+    assert "How it ended cannot be read." in page.words
+    assert "outcome.json : is not valid JSON at column " in page.words
+    assert "killed" not in page.words
+
+
+def test_a_run_that_is_done_and_whose_end_cannot_be_read(make_run):
+    folder = make_run(metrics=METRICS[:90])
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\n")
+    sentence = page_of(folder)[1]
+    assert sentence == (
+        "digits is done; what can be read of it ends at iteration 90 of 100; its training loss was 0.02222."
+    )
+
+
+def test_checkpoints_that_cannot_be_of_this_run(make_run):
+    folder = make_run(metrics=METRICS)
+    for name in ("iteration-000000040", "iteration-000000400", "iteration-000000060"):
+        (folder / "checkpoints" / name).mkdir(parents=True)
+    for name in ("iteration-000000040", "iteration-000000400"):
+        (folder / "checkpoints" / name / "manifest.json").write_text("{}")
+    (folder / "checkpoints/best.json").write_text('{"set": "iteration-000000040", "iteration": 50}')
+    words = page_of(folder)[0].words
+    for part in (
+        "checkpoints/iteration-000000400 : is of iteration 400; the run has 100",
+        "checkpoints/iteration-000000060 : is empty",
+        "checkpoints/best.json : iteration is 50, but set is &#39;iteration-000000040&#39;".replace("&#39;", "'"),
+    ):
+        assert part in words
+    assert re.search(r"size 40 \d{4}-", words)
+
+
 def test_ranks_that_failed_and_sets(make_run):
     folder = make_run(outcome={**DONE, "exit_code": 7, "cause": "rank 1 was lost"})
     (folder / "failures").mkdir()
