@@ -8,8 +8,10 @@ import inspect
 import itertools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import ConfigError, HarnessError
@@ -160,6 +162,15 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], key: str) -> 
     except (Exception, SystemExit) as error:  # whatever a user's function does with its arguments
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"{key}: {brief(dict(arguments), 300)} is not accepted ({type(error).__name__}: {cut(reason[0], 300)}); it "
-            f"takes: {', '.join(known) or 'nothing'}"
+            f"{key}: {brief(dict(arguments), 300)} is not accepted ({type(error).__name__}: {cut(reason[0], 300)}"
+            f"{_own_line(function, error)}); it takes: {', '.join(known) or 'nothing'}"
         ) from error
+
+
+def _own_line(function: Callable[..., Any], error: BaseException) -> str:
+    """The line of the function's own file that raised, because arguments may be right and the code wrong."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if not lines or str(function.__module__).partition(".")[0] in ("harness", "mxnet"):
+        return ""
+    return f", raised at {Path(str(file)).name}:{lines[-1]}"

@@ -110,6 +110,20 @@ def test_functions_that_do_not_tell_their_parameters_are_called():
         call(load_function("builtins:iter", "x"), {"a": 1}, "x")
 
 
+def test_an_error_in_the_users_code_comes_with_its_line(places):
+    """`takes: hidden` alone would send them to the arguments, which may be right."""
+    body = "def make(hidden=3):\n    import math\n    return math.sqroot(hidden)\ndef deep():\n    return make()\n"
+    (places / "here" / "of_a_user.py").write_text(body)
+    forget()
+    with pytest.raises(ConfigError, match=r"attribute 'sqroot', raised at of_a_user\.py:3\); it takes: hidden$"):
+        call(load_function("of_a_user:make", "x"), {}, "x")
+    with pytest.raises(ConfigError, match=r"raised at of_a_user\.py:3\); it takes: nothing$"):
+        call(load_function("of_a_user:deep", "x"), {}, "x")
+    with pytest.raises(ConfigError) as of_the_harness:
+        build_network("mlp", {"hidden": 5}, 10)
+    assert "raised at" not in str(of_the_harness.value)
+
+
 def test_an_unknown_name_comes_with_a_guess_and_all_names():
     with pytest.raises(DataError) as caught:
         choose("minst", {"mnist": 1, "digits": 2}, "data.name", DataError)
