@@ -20,6 +20,7 @@ from harness.config.values import (
     Positive,
     Problem,
     RefusedError,
+    Scale,
     Validation,
 )
 from harness.schedules.bounds import LARGEST, SMALLEST
@@ -73,7 +74,7 @@ class DataConfig(Section):
     """Whether missing files are fetched."""
     validation: Validation = 0
     """Training samples held out: a number of them, or a fraction below 1."""
-    scale: Positive | Literal["keep"] | None = None
+    scale: Scale = None
     """What integers are divided by; `keep` leaves them as they are; null divides pictures of bytes alone, by 255."""
     augment: AugmentConfig = AugmentConfig()
     """What is done to training pictures."""

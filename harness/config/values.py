@@ -140,6 +140,15 @@ def _read_validation(value: object) -> int | float:
     raise ValueError("must be a whole number of samples, a fraction below 1 (0.1), or 0 for none")
 
 
+def _read_scale(value: object) -> float | str | None:
+    if value is None or value == "keep":
+        return value
+    number = _read_number(value)
+    if number is not None and number > 0:
+        return _read_float32(number)
+    raise ValueError("must be a finite number above 0, keep (integers stay as they are), or null")
+
+
 def _read_initializer(value: object) -> str | dict[str, dict[str, Any]]:
     if isinstance(value, str):
         return value
@@ -260,6 +269,11 @@ WarmupStart = Annotated[
     float | str,
     PlainValidator(_read_start),
     _any({"type": "number", "minimum": 0}, {"const": "unscaled"}, _text(_MULTIPLE)),
+]
+Scale = Annotated[
+    float | str | None,
+    PlainValidator(_read_scale),
+    _any({"type": "number", "exclusiveMinimum": 0}, {"const": "keep"}, {"type": "null"}),
 ]
 Validation = Annotated[int | float, PlainValidator(_read_validation), WithJsonSchema({"type": "number", "minimum": 0})]
 Initializer = Annotated[

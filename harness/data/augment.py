@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.dtypes import as_float32, as_they_are, refuse_lossy
+from harness.data.dtypes import as_float32, as_they_are, divided, refuse_lossy
 from harness.data.leaves import Array, each_leaf
 from harness.errors import DataError
 
@@ -115,9 +115,7 @@ def normalize(
     if mean is None and std is None:
         if data.dtype.kind == "f" or full_scale is None:
             return as_they_are(data, name)
-        if unit == 1.0:
-            return as_float32(data, name)
-        return np.divide(data, np.float32(unit), dtype=np.float32, casting="unsafe", order="C")
+        return as_float32(data, name) if unit == 1.0 else divided(data, unit, name)
     refuse_lossy(data, name)
     deviation = _by_channel(std or (1.0,), data.ndim)
     scale = (1.0 / (unit * deviation)).astype(np.float32)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from harness.data.arrays import ArrayDataset, Dataset, Subset, as_array, default_scales
@@ -56,7 +57,7 @@ def load_custom(request: DataRequest) -> Splits:
 
 def count_custom(request: DataRequest) -> Counts:
     """The sizes of what the function returns; there is no way to know them but to call it."""
-    splits = load_custom(request)
+    splits = load_custom(replace(request, labels_are_numbers=True))
     return Counts(len(splits.train), len(splits.validation or ()), len(splits.test or ()))
 
 

@@ -117,6 +117,17 @@ def as_float32(values: Array, name: Name) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(values, np.float32)
 
 
+def divided(values: Array, scale: float, name: Name) -> npt.NDArray[np.float32]:
+    """Integers divided by a number, as float32, C-contiguous; a quotient beyond float32 is refused."""
+    with np.errstate(over="ignore"):
+        quotient: npt.NDArray[np.float32] = np.divide(
+            values, np.float32(scale), dtype=np.float32, casting="unsafe", order="C"
+        )
+    if scale < 1:
+        _refuse_first(np.isinf(quotient), values, name, f"divided by {scale:g} is beyond float32", "raise the scale")
+    return quotient
+
+
 def refuse_lossy(values: Array, name: Name) -> None:
     """Raise a `DataError` for numbers that float32 cannot hold; see `as_float32`."""
     if values.dtype.itemsize < 4 or values.dtype == np.float32 or not values.size:

@@ -79,6 +79,11 @@ _PLAIN = "has no effect: plain learning rates are final and never scaled; write 
         ),
         ("data.validation=-1", "data.validation: found -1; must be a whole number of samples, "),
         ("data.validation=true", "data.validation: found true; must be a whole number of samples, "),
+        (
+            "data.scale=0",
+            "data.scale: found 0; must be a finite number above 0, keep (integers stay as they are), or null",
+        ),
+        ("data.scale=leave", "data.scale: found 'leave'; must be a finite number above 0, keep "),
         ("data.augment.mean=0.5", "data.augment.mean: found 0.5; must be a list, such as [0.5]"),
         ("data.augment.std=[1, 0]", "data.augment.std.1: found 0; must be above 0"),
         ("evaluation.metrics=accuracy", "evaluation.metrics: found 'accuracy'; must be a list, such as [accuracy]"),

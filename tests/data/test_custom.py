@@ -142,3 +142,11 @@ def test_names_and_settings_that_do_not_fit(module, tmp_path):
         load(f"{name}:make", download=True)
     with pytest.raises(DataError, match=r"data.root has no effect, the function takes \(\)"):
         load(f"{name}:make", root="here")
+
+
+def test_a_count_does_not_ask_what_labels_are(module):
+    name = module("def make(): return {'train': (x, y - 1), 'test': list(zip(x, y))}")
+    assert count_samples(f"{name}:make") == Counts(6, 0, 6)
+    assert load(f"{name}:make", labels_are_numbers=True).num_classes is None
+    with pytest.raises(DataError, match="label -1 of sample 0"):
+        load(f"{name}:make")

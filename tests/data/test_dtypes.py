@@ -241,3 +241,9 @@ def test_integers_that_go_too_far_are_not_taken_for_classes():
     assert make_splits(dataset, num_classes=2**41).num_classes == 2**41
     assert make_splits(ArrayDataset(dataset.data, label % 7), count_classes=False).num_classes is None
     assert make_splits(ArrayDataset(dataset.data, label % 7 - 3), count_classes=False).num_classes is None
+
+
+def test_quotients_beyond_float32_are_refused():
+    dataset = ArrayDataset(np.array([[200], [255]], np.uint8), np.zeros(2, int), 1e-37)
+    with pytest.raises(DataError, match=r"sample 0 has the value 200, which divided by 1e-37 is beyond float32; raise"):
+        list(evaluation_batches(dataset, 2, Augmentation()))
