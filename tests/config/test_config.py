@@ -345,6 +345,7 @@ def _everything():
             "name": "npy",
             "root": "08",
             "validation": 0.1,
+            "scale": "keep",
             "augment": {"pad_crop": 1, "flip": True, "mean": [0.1], "std": [1e-7]},
             "params": {"num_classes": 3, "text": "1e5", "nested": {"yes": ["1:30", None, 1e22, False]}},
         },
