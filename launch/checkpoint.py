@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+try:
+    import numpy as np
 
-from harness.checkpoint import BEST, locate, newest_whole, read_arrays, read_manifest, verify, write_set
-from harness.errors import CheckpointError, HarnessError
-from harness.guard import report_failure
+    from harness.checkpoint import BEST, locate, newest_whole, read_arrays, read_manifest, verify, write_set
+    from harness.errors import CheckpointError, HarnessError
+    from harness.guard import report_failure
+except ModuleNotFoundError as missing:
+    what = f"{sys.executable} has no '{missing.name}'"
+    raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None
 
 _PATH_HELP = "a set (runs/NAME/checkpoints/iteration-000000100), a folder of sets, or a run's folder"
 

@@ -6,11 +6,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness.comm import read_launch
-from harness.config import RunConfig, load_config
-from harness.doctor import as_json, as_text, check_up, exit_code, summary
-from harness.errors import ConfigError, HarnessError
-from harness.guard import RunParser, add_run_options, report_failure, run_job
+try:
+    from harness.comm import read_launch
+    from harness.config import RunConfig, load_config
+    from harness.doctor import as_json, as_text, check_up, exit_code, summary
+    from harness.errors import ConfigError, HarnessError
+    from harness.guard import RunParser, add_run_options, report_failure, run_job
+except ModuleNotFoundError as missing:
+    what = f"{sys.executable} has no '{missing.name}'"
+    raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

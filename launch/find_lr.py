@@ -10,10 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import ConfigError, NoUsableLRError
-from harness.finder import FinderResult
-from harness.guard import Job, RunParser, add_run_options, run_job
-from harness.locks import HeldError, lock_of_name
+try:
+    from harness.errors import ConfigError, NoUsableLRError
+    from harness.finder import FinderResult
+    from harness.guard import Job, RunParser, add_run_options, run_job
+    from harness.locks import HeldError, lock_of_name
+except ModuleNotFoundError as missing:
+    what = f"{sys.executable} has no '{missing.name}'"
+    raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None
 
 if TYPE_CHECKING:
     from harness.report import RunFolder

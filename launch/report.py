@@ -7,9 +7,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.errors import HarnessError
-from harness.guard import report_failure
-from harness.report import write_comparison, write_run_report
+try:
+    from harness.errors import HarnessError
+    from harness.guard import report_failure
+    from harness.report import write_comparison, write_run_report
+except ModuleNotFoundError as missing:
+    what = f"{sys.executable} has no '{missing.name}'"
+    raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -7,7 +7,11 @@ import argparse
 import shutil
 import sys
 
-from harness.guard.supervise import Supervisor
+try:
+    from harness.guard.supervise import Supervisor
+except ModuleNotFoundError as missing:
+    what = f"{sys.executable} has no '{missing.name}'"
+    raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

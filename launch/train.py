@@ -6,10 +6,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness.config import RunConfig
-from harness.errors import ConfigError
-from harness.guard import Job, RunParser, add_run_options, run_job
-from harness.report import LOG_LEVELS
+try:
+    from harness.config import RunConfig
+    from harness.errors import ConfigError
+    from harness.guard import Job, RunParser, add_run_options, run_job
+    from harness.report import LOG_LEVELS
+except ModuleNotFoundError as missing:
+    what = f"{sys.executable} has no '{missing.name}'"
+    raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None
 
 
 class _PrintSchema(argparse.Action):
