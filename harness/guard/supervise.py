@@ -2,15 +2,16 @@
 
 It stands above the launcher, which hides exit codes, kills ranks seconds after a signal, and may be killed itself: the
 wish to stop goes to the ranks directly, how an attempt ended is read from `outcome.json`, and orphaned ranks come to
-this process (as their subreaper) and are ended by it.
+this process (as their subreaper) and are ended by it. Should it be killed itself, a reaper below it ends the job. Once
+a job has said which run it trains, this process keeps that run until it ends, through its pauses too.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,12 +20,18 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from harness.errors import LostRankError, StoppedOnRequestError
+from harness.errors import ConfigError, LostRankError, StoppedOnRequestError
+from harness.files import read_regular
+from harness.folder import OUTCOME
+from harness.guard.kept import introduce_supervisor, lock_of_supervisor, told_folder
 from harness.guard.outcome import JOB_FOLDER, read_outcome
-from harness.guard.processes import descendants, kill
+from harness.guard.processes import kill
+from harness.guard.reaped import ReapedJob
+from harness.guard.reaper import SET_CHILD_SUBREAPER
+from harness.locks import FileLock, HeldError
 
-_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 _POLL_S = 0.05
+_LONGEST_PID = 32  # bytes
 _LONGEST_PAUSE_S = 300.0
 _LINGER_S = 5.0  # for ranks whose launcher has ended, to end as well
 _AGAIN = (LostRankError.exit_code, StoppedOnRequestError.exit_code, None)
@@ -50,16 +57,29 @@ class Supervisor:
         self._asked: str | None = None
         self._asked_s = 0.0
         self._at_once = False
+        self._word = secrets.token_hex(16)
+        self._kept: dict[Path, FileLock] = {}
 
     def run(self) -> int:
         """Start, watch, start again.
 
         Returns:
-            The exit code of the last attempt's outcome; 1 if it left none.
+            The exit code of the last attempt's outcome; 1 if it left none, 2 if the command cannot be started.
         """
-        ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, self._take)
+        try:
+            return self._run()
+        except ConfigError as error:
+            _say(str(error))
+            return error.exit_code
+        finally:
+            for lock in self._kept.values():
+                lock.release(remove=True)
+
+    def _run(self) -> int:
+        code: int | None = None
         for attempt in range(self._at_most + 1):
             if attempt and not self._pause(attempt):
                 return StoppedOnRequestError.exit_code
@@ -73,44 +93,59 @@ class Supervisor:
 
     def _attempt(self, again: bool) -> tuple[int | None, str]:
         """One attempt, to its very end; the outcome's exit code and cause."""
-        with tempfile.TemporaryDirectory(prefix="harness-job-") as folder:
+        command = again_command(self._command) if again else self._command
+        try:
+            place = tempfile.TemporaryDirectory(prefix="harness-job-", ignore_cleanup_errors=True)
+        except OSError as error:
+            raise ConfigError(f"no folder for the job can be made ({error}); set TMPDIR to one with room") from None
+        with place as folder:
             job = Path(folder)
-            process = subprocess.Popen(
-                again_command(self._command) if again else self._command,
-                env={**os.environ, JOB_FOLDER: folder},
-                start_new_session=True,  # a terminal's Ctrl-C comes to this process alone, which passes on the wish
-            )
-            self._wait(process, job)
-            self._clear(job)
+            introduce_supervisor(job, self._word)
+            with ReapedJob(command, job, {**os.environ, JOB_FOLDER: folder}) as process:
+                self._wait(process, job)
+                self._clear(process, job)
+            self._keep(job)
             outcome = read_outcome(job)
             if outcome is None:
-                return None, f"no outcome: killed, or never begun (its launcher ended with {process.returncode})"
+                left = "no outcome that can be read" if (job / OUTCOME).exists() else "no outcome"
+                return None, f"{left}: killed, or never begun (its launcher ended with {process.poll()})"
             return outcome.exit_code, f"exit code {outcome.exit_code}: {outcome.cause}"
 
-    def _wait(self, process: subprocess.Popen[bytes], job: Path) -> None:
+    def _wait(self, process: ReapedJob, job: Path) -> None:
         passed = False
         while process.poll() is None:
+            self._keep(job)
             asked_for_s = time.monotonic() - self._asked_s if self._asked else 0.0
             if self._at_once or max(asked_for_s, _ended_s(job)) > self._grace_s:
-                kill(descendants(os.getpid()))
+                kill(process.members())
             elif self._asked and not passed:
-                passed = _ask(job)  # a job that has no ranks yet is asked when it has
+                passed = _ask(process, job)  # a job that has no ranks yet is asked when it has
             time.sleep(_POLL_S)
 
-    def _clear(self, job: Path) -> None:
+    def _clear(self, process: ReapedJob, job: Path) -> None:
         """End what the launcher has left behind: ask, if the ranks are still at work, then kill."""
         deadline = time.monotonic() + _LINGER_S
-        while descendants(os.getpid()) and time.monotonic() < deadline and not self._at_once:
+        while process.members() and time.monotonic() < deadline and not self._at_once:
             time.sleep(_POLL_S)
-        if descendants(os.getpid()) and read_outcome(job) is None and _ask(job):
+        if process.members() and read_outcome(job) is None and _ask(process, job):
             deadline = time.monotonic() + self._grace_s
-            while descendants(os.getpid()) and time.monotonic() < deadline and not self._at_once:
+            while process.members() and time.monotonic() < deadline and not self._at_once:
                 time.sleep(_POLL_S)
-        while descendants(os.getpid()):
-            kill(descendants(os.getpid()))
+        while members := process.members():
+            kill(members)
             _reap()
             time.sleep(_POLL_S)
         _reap()
+
+    def _keep(self, job: Path) -> None:
+        """Keep the run that the job has told of from other supervisors, and from whoever starts it by hand."""
+        folder = told_folder(job)
+        if folder is None or folder in self._kept or not folder.is_dir():
+            return
+        lock = lock_of_supervisor(folder)
+        with suppress(OSError, HeldError):  # held for a moment by whoever looks; this is called again
+            lock.acquire("supervisor process", self._word)
+            self._kept[folder] = lock
 
     def _pause(self, attempt: int) -> bool:
         """Wait before the next attempt; whether there is to be one."""
@@ -134,13 +169,13 @@ def again_command(command: Sequence[str]) -> list[str]:
     return [*words, "--resume", "auto"]  # of two the last one counts
 
 
-def _ask(job: Path) -> bool:
+def _ask(process: ReapedJob, job: Path) -> bool:
     """Ask the ranks of this host to save and stop; whether there was any. One rank's wish is everybody's."""
     asked = False
-    alive = set(descendants(os.getpid()))
+    alive = set(process.members())
     for path in job.glob("rank-*.pid"):
         with suppress(OSError, ValueError):
-            pid = int(path.read_text(encoding="utf-8"))
+            pid = int(read_regular(path, _LONGEST_PID))
             if pid in alive:
                 os.kill(pid, signal.SIGTERM)
                 asked = True
