@@ -28,7 +28,7 @@ class Outcome:
     """How an attempt ended.
 
     Attributes:
-        attempt: which one.
+        attempt: which one; empty where nobody said.
         exit_code: of the job, one of `EXIT_CODES`.
         cause: in words.
         ended_at: seconds since 1970; `None` where nobody said.
@@ -50,13 +50,13 @@ class Outcome:
 
     @classmethod
     def read(cls, fields: Fields) -> Outcome:
-        """From the file; `ended_at` may be missing.
+        """From the file; all but exit code and cause may be missing.
 
         Raises:
             RecordError: naming the field that is missing, of another kind or impossible.
         """
         return cls(
-            attempt=fields.text("attempt", _NAME),
+            attempt=fields.maybe(fields.text, "attempt", _NAME) or "",
             exit_code=_exit_code(fields),
             cause=fields.text("cause"),
             ended_at=fields.maybe(fields.number, "ended_at", 0, LATEST_S),

@@ -68,7 +68,7 @@ def test_an_outcome_says_what_is_wrong_with_it(change, reason):
         Outcome.read(Fields({**OUTCOME, **change}))
 
 
-@pytest.mark.parametrize("name", ["attempt", "exit_code", "cause"])
+@pytest.mark.parametrize("name", ["exit_code", "cause"])
 def test_what_an_outcome_cannot_do_without(name):
     with pytest.raises(RecordError, match=f"^{name} is missing"):
         Outcome.read(Fields({key: value for key, value in OUTCOME.items() if key != name}))
