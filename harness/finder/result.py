@@ -18,6 +18,7 @@ from harness.folder import MB, Fields, RecordError, described, number, plain, re
 
 FORMAT = 1
 _MOST_BYTES = 8 * MB  # more than 100,000 iterations
+_MOST_RULES = 50
 _SMALLEST_LR, _LARGEST_LR = 1e-45, 3.5e38  # of a float32
 _KIND = "learning-rate finder"
 
@@ -259,6 +260,8 @@ def _read_suggestion(fields: Fields) -> Suggestion:
     limits = (_SMALLEST_LR, _LARGEST_LR)
     found = fields.maybe(fields.inner, "rules")
     names = [] if found is None else found.keys()
+    if len(names) > _MOST_RULES:
+        raise RecordError(f"suggestion.rules has {len(names):,} rules; at most {_MOST_RULES} are read")
     rules = {seen(name, 100): None if found is None else found.maybe(found.number, name, *limits) for name in names}
     lr, low, high = (fields.maybe(fields.number, key, *limits) for key in ("lr", "low", "high"))
     rule = fields.maybe(fields.text, "rule", 100) or ""

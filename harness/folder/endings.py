@@ -182,12 +182,15 @@ def read_outcome_file(folder: Path) -> Outcome | None:
     return Outcome.read(read_object(path)) if is_there(path) else None
 
 
-def read_attempts(folder: Path, unread: Unread, ending: Outcome | None = None) -> list[Attempt]:
+def read_attempts(
+    folder: Path, unread: Unread, last: Outcome | None = None, ending: Outcome | None = None
+) -> list[Attempt]:
     """Starts, each with its end: told by the next one, by `outcome.json`, or by who writes a page at the end.
 
     Args:
         folder: of the run.
         unread: takes what cannot be read.
+        last: what `outcome.json` says.
         ending: how the attempt that is at work ends.
     """
     begun: list[AttemptBegun] = []
@@ -205,12 +208,8 @@ def read_attempts(folder: Path, unread: Unread, ending: Outcome | None = None) -
             del ended[next(iter(ended))]
     if left_out:
         unread.add(ATTEMPTS, f"tells of {left_out:,} attempts more than are shown; the first and the newest are")
-    try:
-        last = read_outcome_file(folder)
-    except RecordError as error:
-        unread.add(OUTCOME, error)
-    else:
-        ended |= {} if last is None else {last.attempt: last}
+    if last is not None:
+        ended[last.attempt] = last
     if ending is not None and begun:
         ended[begun[-1].attempt] = ending
     return [Attempt(one, ended.get(one.attempt)) for one in begun]

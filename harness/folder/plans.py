@@ -21,7 +21,7 @@ PLAN, CURVE = "plan.json", "plan.csv"
 MOST_PHASES = 20_000  # that are written down
 _CHOICES = ("config", "checkpoint", "rewind")
 _LARGEST_LR = 3.5e38  # a float32
-_CHANGES = 1000
+_REMARKS = 100
 
 Numbers = npt.NDArray[np.float64]
 
@@ -107,8 +107,6 @@ class Amendment:
         for key, values in changes.items():
             if not isinstance(values, list) or len(values) != 2:
                 raise RecordError(f"{fields.place('changes')}.{seen(key, 40)} is not what was and what is")
-        if len(changes) > _CHANGES:
-            raise RecordError(f"{fields.place('changes')} has {len(changes)} settings; at most {_CHANGES} are known")
         return cls(
             iteration=fields.whole("iteration"),
             choice=choice,
@@ -198,14 +196,15 @@ class PlanRecord:
         for k, amendment in enumerate(amendments):
             if amendment.iteration > total:
                 raise RecordError(f"amendments[{k}].iteration is {amendment.iteration}; the run has {total}")
+        remarks = fields.items("remarks") if fields.has("remarks") else []
+        if len(remarks) > _REMARKS:
+            raise RecordError(f"there are {len(remarks):,} remarks; at most {_REMARKS} are read")
         return cls(
-            described=fields.text("described"),
+            described=fields.text("described", 2000),
             sizes=sizes,
             phases=phases,
             num_phases=num_phases,
-            remarks=[seen(str(plain(remark, "remarks"))) for remark in fields.items("remarks")]
-            if fields.has("remarks")
-            else [],
+            remarks=[seen(str(plain(remark, "remarks")), 2000) for remark in remarks],
             amendments=amendments,
         )
 

@@ -128,11 +128,13 @@ class Fields:
         """A list of objects."""
         return [Fields(item, f"{self.place(key)}[{k}]") for k, item in enumerate(self.items(key))]
 
-    def plain(self, key: str) -> dict[str, Any]:
+    def plain(self, key: str, most: int = 1000) -> dict[str, Any]:
         """An object of whatever JSON can hold, finite and not deep, whose texts can be seen."""
         value = self._get(key)
         if not isinstance(value, dict):
             raise self._wrong(key, value, "an object")
+        if len(value) > most:
+            raise RecordError(f"{self.place(key)} has {len(value):,} fields; at most {most:,} are read")
         return {seen(name, 200): plain(inner, f"{self.place(key)}.{seen(name, 40)}") for name, inner in value.items()}
 
     def keys(self) -> list[str]:

@@ -32,6 +32,7 @@ class Unread:
     """What could not be read in a folder: the first parts of each file, and how many there are."""
 
     _MOST_SHOWN = 5
+    _MOST_FILES = 30
 
     def __init__(self) -> None:
         """Everything was read so far."""
@@ -40,6 +41,8 @@ class Unread:
 
     def add(self, file: str, reason: object, line: int | None = None) -> None:
         """Note one part."""
+        if len(self.counts) >= self._MOST_FILES:
+            file = file if file in self.counts else "other files"
         self.counts[file] = self.counts.get(file, 0) + 1
         if self.counts[file] <= self._MOST_SHOWN:
             self.parts.append(UnreadPart(file, line, seen(str(reason), 500)))

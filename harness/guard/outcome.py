@@ -25,7 +25,6 @@ from harness.folder import (
     RankFailure,
     RecordError,
     append_line,
-    is_there,
     read_outcome_file,
     write_object,
 )
@@ -75,7 +74,8 @@ class OutcomeFiles:
             self._page = page
         if self._rank == 0:
             with suppress(OSError):
-                earlier = _take_earlier(folder)
+                earlier = read_outcome(folder)
+                _put_aside_unreadable(folder)
                 own = replace(begun, attempt=self.attempt, began_at=round(time.time(), 3))
                 for record in (earlier, own):
                     if record is not None:
@@ -151,8 +151,13 @@ class OutcomeFiles:
         return None
 
     def _forget_earlier(self, folder: Path) -> None:
-        """Remove another attempt's outcome, and never this one's, which rank 0 may write at the same time."""
+        """Remove another attempt's outcome, and never this one's, which rank 0 may write at the same time.
+
+        One that cannot be read is another's: this one's is there whole or not at all.
+        """
         found = read_outcome(folder)
+        if found is None:
+            _put_aside_unreadable(folder)
         if found is not None and found.attempt != self.attempt:
             (folder / OUTCOME).unlink(missing_ok=True)
 
@@ -170,12 +175,12 @@ def _draw(page: Callable[[], object]) -> None:
         page()
 
 
-def _take_earlier(folder: Path) -> Outcome | None:
-    """The outcome that an earlier attempt left; one that cannot be read is kept under another name."""
-    earlier = read_outcome(folder)
-    if earlier is None and is_there(folder / OUTCOME):
+def _put_aside_unreadable(folder: Path) -> None:
+    """Keep an outcome that cannot be read under another name."""
+    try:
+        read_outcome_file(folder)
+    except RecordError:
         (folder / OUTCOME).rename(folder / f"{OUTCOME}.unreadable")
-    return earlier
 
 
 def _write_first(path: Path, record: Outcome, rank: int) -> None:

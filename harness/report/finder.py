@@ -225,5 +225,11 @@ def _page(result: FinderResult, title: str) -> str:
     shown = {key: value for part in settings for key, value in part.items() if value is not None}
     shown |= {key: result.settings[key] for key in ("probes", "repeats") if key in result.settings}
     return render(
-        "finder.html", title=title, chart=finder_chart(result), result=result, settings=shown, rule_of=rule_of
+        "finder.html",
+        title=title,
+        chart=finder_chart(result),
+        result=result,
+        settings=shown,
+        rule_of=rule_of,
+        most_sweeps=_MOST_SWEEPS,
     )

@@ -72,9 +72,9 @@ def plain(value: object) -> str:
     return short(text)
 
 
-def short(text: str) -> str:
-    """Text in the room that a line of a table has."""
-    return seen(text, _LINE)
+def short(text: str, most: int = _LINE) -> str:
+    """Text in the room that a line of a table has, or so many characters."""
+    return seen(text, most)
 
 
 def clock(seconds: float | None) -> str:

@@ -32,6 +32,7 @@ from harness.folder import (
     read_curve,
     read_failures,
     read_object,
+    read_outcome_file,
     read_plan,
     read_small,
     seen,
@@ -66,6 +67,7 @@ class RunRecord:
         curve: iterations and learning rates of `plan.csv`.
         metrics: `metrics.jsonl`.
         attempts: every start, in order.
+        outcome: `outcome.json`, or how the attempt that is at work ends.
         failures: of ranks, in the last attempt.
         sets: oldest first.
         finder: the finder's result, if there is one.
@@ -79,6 +81,7 @@ class RunRecord:
     curve: tuple[Numbers, Numbers]
     metrics: Metrics
     attempts: list[Attempt]
+    outcome: Outcome | None
     failures: list[RankFailure]
     sets: list[SavedSet]
     finder: FinderResult | None
@@ -92,8 +95,13 @@ class RunRecord:
 
     @property
     def ending(self) -> Outcome | None:
-        """How the last attempt ended; `None` if it left no word."""
-        return self.attempts[-1].ended if self.attempts else None
+        """How the last attempt ended; `None` if it left no word.
+
+        Where the history is damaged, the outcome that is there is the best that is known.
+        """
+        if self.attempts and (self.attempts[-1].ended or ATTEMPTS not in self.unread.counts):
+            return self.attempts[-1].ended
+        return self.outcome
 
     @property
     def has_lost_ending(self) -> bool:
@@ -131,7 +139,8 @@ def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
     config_text, settings = _read_config(folder, unread)
     plan, curve = _read_plan(folder, unread)
     total = LARGEST if plan is None else plan.sizes.num_iterations
-    attempts = read_attempts(folder, unread, ending)
+    outcome = _read_outcome(folder, unread)
+    attempts = read_attempts(folder, unread, outcome, ending)
     if attempts and attempts[-1].begun.after > total:
         unread.add(ATTEMPTS, f"the last attempt began after iteration {attempts[-1].begun.after}; the run has {total}")
     ranks = attempts[-1].begun.ranks if attempts else None
@@ -143,6 +152,7 @@ def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
         curve=curve,
         metrics=read_metrics(folder / METRICS, unread, total),
         attempts=attempts,
+        outcome=ending or outcome,
         failures=read_failures(folder, unread, ranks),
         sets=_read_sets(folder / "checkpoints", unread, total),
         finder=_read_finder(folder, unread),
@@ -202,6 +212,14 @@ def _is_small(settings: Any) -> bool:
                 return False
             waiting.extend(value.values() if isinstance(value, dict) else value)
     return left >= 0
+
+
+def _read_outcome(folder: Path, unread: Unread) -> Outcome | None:
+    try:
+        return read_outcome_file(folder)
+    except RecordError as error:
+        unread.add(OUTCOME, error)
+    return None
 
 
 def _read_plan(folder: Path, unread: Unread) -> tuple[PlanRecord | None, tuple[Numbers, Numbers]]:

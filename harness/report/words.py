@@ -7,6 +7,7 @@ from harness.folder import seen
 from harness.report.pages import number
 from harness.report.record import RunRecord
 
+_SENTENCE = 1500
 _CAUSE = 500  # characters of a cause that a sentence has room for
 
 
@@ -21,7 +22,7 @@ def state_of(record: RunRecord) -> str:
 
 def sentence_of(record: RunRecord) -> str:
     """The result of a run in one sentence."""
-    return f"{record.name} {_what_it_is(record)}; {_what_it_reached(record)}."
+    return seen(f"{record.name} {_what_it_is(record)}; {_what_it_reached(record)}.", _SENTENCE)
 
 
 def results_of(record: RunRecord) -> dict[str, dict[str, tuple[int, float]]]:

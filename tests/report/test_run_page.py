@@ -137,6 +137,13 @@ def test_an_outcome_that_cannot_be_read_is_no_killed_run(make_run):
     assert "killed" not in page.words
 
 
+@pytest.mark.parametrize("history", ["", "torn\n", f"{json.dumps({**BEGUN, 'attempt': 'b'})}\n[]\n"])
+def test_an_end_is_known_without_the_history(make_run, history):
+    folder = make_run(metrics=METRICS, outcome={**DONE, "exit_code": 6, "cause": "the loss is nan"})
+    (folder / "attempts.jsonl").write_text(history)
+    assert page_of(folder)[1].startswith("digits diverged after iteration 100 of 100 (the loss is nan);")
+
+
 def test_a_run_that_is_done_and_whose_end_cannot_be_read(make_run):
     folder = make_run(metrics=METRICS[:90])
     with (folder / "metrics.jsonl").open("ab") as file:
@@ -290,3 +297,26 @@ def test_a_run_that_diverged_and_was_resumed_with_another_rate(start, tmp_path):
     assert "resumed by the new settings" in words
     of_the_files, as_it_ended = (re.sub(r"\d\d:\d\d:\d\d", "", text) for text in (page_of(folder)[0].words, words))
     assert of_the_files == as_it_ended
+
+
+def test_hostile_records_make_no_large_page(make_run):
+    """As many and as long texts as each file may hold."""
+    folder = make_run(metrics=METRICS)
+    evil = "\u202e\x1b[31m</script><script>" + "x" * 200_000
+    (folder / "failures").mkdir()
+    for rank in range(120):
+        failure = {"rank": rank, "cause": evil, "stacks": evil * 4, "place": evil}
+        (folder / f"failures/rank-{rank}.json").write_text(json.dumps(failure))
+        (folder / f"checkpoints/iteration-{rank + 1:09d}").mkdir(parents=True)
+    begun = [{**BEGUN, "attempt": f"{k}", "command": evil, "host": evil, "ranks": 200} for k in range(5)]
+    lines_of(folder / "attempts.jsonl", begun)
+    (folder / "outcome.json").write_text(json.dumps({**DONE, "attempt": "4", "exit_code": 6, "cause": evil}))
+    lines_of(
+        folder / "metrics.jsonl", [{"split": f"s{k}", "iteration": 1, evil[:190] + str(k): 1.0} for k in range(90)]
+    )
+    page, sentence = page_of(folder)
+    assert len(page.text) < 8_000_000
+    assert len(sentence) < 1000
+    assert not {"\u202e", "\x1b"} & set(page.text + sentence)
+    assert "<script" not in page.text
+    assert "other files : and " in page.words
