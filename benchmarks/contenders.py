@@ -202,7 +202,7 @@ def _torch_cnn():
 
     return nn.Sequential(
         nn.Conv2d(1, 10, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(10, 20, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(320, 50), nn.ReLU(), nn.Linear(50, 10),
+        nn.Flatten(), nn.Linear(320, 512), nn.ReLU(), nn.Linear(512, 10),
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ elsewhere.
   span).
 - A *learning rate* is a plain number, which is final, or `Nx`: N times the scaled base.
 - `null` leaves a setting to what its description says.
+- A *module:function* of your own is looked for in the folder you start from first, then on Python's path.
 
 """
 

@@ -1,7 +1,8 @@
 """Where configuration meets sizes: how many iterations there are, and the learning rate and momentum of each.
 
-`LRPlan` is the one place in which schedule, scaling and warm-up come together. Every rank builds the same plan from the
-same numbers, so every rank computes the same learning rate; nothing has to be sent, saved or kept in step.
+`LRPlan` is the one place in which schedule, scaling and warm-up come together. Every rank builds the plan from the same
+numbers, so no learning rate is ever sent. That the plans are equal is not taken for granted: ranks compare fingerprints
+before the first update, and checkpoints keep the fingerprint, the configuration and every later change of the plan.
 """
 
 from __future__ import annotations

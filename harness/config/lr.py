@@ -44,7 +44,7 @@ class LRConfig(Section):
     warmup: WarmupConfig | None = None
     """A straight line up to the schedule."""
     momentum_correction: bool | None = None
-    """Whether momentum buffers follow the learning rate; null means where that means anything."""
+    """Whether momentum buffers follow the learning rate; null: on for optimizers that support it."""
     schedule: Spec
     """The learning rate of every iteration: one schedule's name with its parameters, which may hold schedules."""
     momentum: MomentumSpec | None = None
@@ -114,7 +114,7 @@ class FinderConfig(Section):
     spacing: Literal["exponential", "linear"] = "exponential"
     """Whether learning rates grow by a factor or by a step."""
     max_iterations: Count = 1000
-    """Where it stops in any case."""
+    """Hard limit on the iterations of a sweep."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Weight of the past in the smoothed loss, below 1."""
     min_iter: NotNegative = 20
@@ -122,7 +122,7 @@ class FinderConfig(Section):
     growth: Annotated[float, Field(gt=1)] = 2.0
     """It stops where the smoothed loss is this many times the smallest."""
     probes: NotNegative | None = None
-    """Losses on held-out batches that are looked at beside the training loss; null means as the rule wants."""
+    """Extra updates at `lr_start` before the sweep, for its limit; null means 8 in a trained network, else 0."""
     repeats: Count = 1
     """Sweeps with other samples, from which an interval is made."""
     rule: Literal["steepest", "valley", "minimum_tenth", "edge"] | None = None

@@ -44,9 +44,9 @@ class RunConfig(Section):
     output: PathText = "runs"
     """The folder of runs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Of everything random."""
+    """Seed for initialisation, shuffling, augmentation and dropout."""
     comm: Literal["auto", "single", "horovod", "mpi"] = "auto"
-    """What carries collectives; auto follows the launcher."""
+    """Communication backend; auto follows the launcher."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where each rank computes: on the GPU of its number on its host, where there are any, or on the CPU."""
     devices: Devices | None = None
@@ -64,7 +64,7 @@ class RunConfig(Section):
     train: TrainConfig
     """How long."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """When held-out samples are looked at."""
+    """How often to evaluate, and with which metrics."""
     network: NetworkConfig
     """The network, its first weights and its loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -80,7 +80,7 @@ class RunConfig(Section):
     log: LogConfig = LogConfig()
     """How often something is logged."""
     guard: GuardConfig = GuardConfig()
-    """What is compared, waited for and forgiven."""
+    """Consistency checks, stall timeouts, non-finite losses."""
     _source: str = PrivateAttr(default="config")
 
     @model_validator(mode="after")

@@ -79,7 +79,7 @@ class DataConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     """What is done to training pictures."""
     params: Parameters = {}
-    """Arguments of your own function."""
+    """Arguments of your own function; for `npy` `num_classes`."""
 
 
 class BatchConfig(Section):
@@ -114,12 +114,12 @@ class TrainConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """When the held-out samples are looked at (always at the end as well), and by which metrics."""
+    """How often to evaluate (always at the end as well), and with which metrics beside the loss."""
 
     every: Period | None = Duration.parse("1ep")
     """How often the first held-out split is looked at; null means at the end alone."""
     metrics: list[Name] = ["accuracy"]
-    """Names of `mx.metric`, or your own `module:function`; the loss is always there."""
+    """`accuracy`, `error`, `top_5_accuracy`, `binary_accuracy`, `mae`, `mse`, `rmse`, or your own `module:function`."""
 
 
 class NetworkConfig(Section):
@@ -130,7 +130,7 @@ class NetworkConfig(Section):
     params: Parameters = {}
     """Its arguments; `classes` is filled in."""
     initializer: Initializer = "xavier"
-    """A name of `mx.init`, or one name with its parameters."""
+    """A name of `mx.init` other than load, mixed and fusedrnn, or one name with its parameters."""
     loss: Name = "softmax_cross_entropy"
     """A loss of Gluon by its name in snake case, or your own `module:function`; one value a sample."""
     loss_params: Parameters = {}

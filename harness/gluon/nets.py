@@ -17,7 +17,7 @@ from harness.named import call, choose, load_function
 Parameters = Mapping[str, Any]
 
 
-def mnist_cnn(classes: int = 10) -> nn.HybridSequential:
+def mnist_cnn(classes: int = 10, hidden: int = 512) -> nn.HybridSequential:
     """The network of MXNet's learning-rate tutorials: two 5x5 convolutions with pooling, two dense layers."""
     net = nn.HybridSequential()
     net.add(
@@ -26,7 +26,7 @@ def mnist_cnn(classes: int = 10) -> nn.HybridSequential:
         nn.Conv2D(20, kernel_size=5, activation="relu"),
         nn.MaxPool2D(2, 2),
         nn.Flatten(),
-        nn.Dense(50, activation="relu"),
+        nn.Dense(hidden, activation="relu"),
         nn.Dense(classes),
     )
     return net

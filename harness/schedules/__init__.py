@@ -1,7 +1,8 @@
 """Learning-rate schedules: pure functions of the iteration, and the way to them from YAML and from MXNet.
 
-A schedule is any callable `t -> float`. Those here are immutable, compared by value, hashable and picklable; asking one
-for iteration 1000 and then for 10 gives what a fresh one gives. Nothing here imports MXNet or NumPy.
+A schedule is any callable `t -> float`. The classes here are immutable, compared by value and picklable, and hashable
+where what they are given is; asking one for iteration 1000 and then for 10 gives what a fresh one gives. (What
+`from_mx` makes is equal only to itself.) NumPy evaluates many iterations at once; nothing here imports MXNet.
 
 >>> from harness.schedules import LinearWarmUp, PolySchedule
 >>> schedule = LinearWarmUp(PolySchedule(base_lr=0.8, max_update=90, pwr=1), start_lr=0.0, length=10)

@@ -94,7 +94,7 @@ CONFIGS = [
         "network.name",
         ["there is no module 'no_such_module'", "start from the folder"],
     ),
-    ({"network": "{name: 'math:no_such_net'}"}, "network.name", ["the module 'math' has no 'no_such_net'"]),
+    ({"network": "{name: 'math:no_such_net'}"}, "network.name", ["no such name in"]),
     ({"evaluation": "{metrics: [acuracy]}"}, "evaluation.metrics", ["did you mean 'accuracy'?"]),
     # batch and data that do not go together
     ({"batch": "{size: 32, shards: 45}"}, "batch", ["only 1437 training samples; lower batch.size"]),
