@@ -40,6 +40,7 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
     world, folder = run.world, run.folder.path
     with ExitStack() as stack:
         learner = run.learner(stack.enter_context(run.stream()))
+        run.guard.tick("the run's folder", "first")
         said = world.on_root("folder", lambda: _open_folder(run))
         stack.callback(run.folder.close)
         run.guard.settle(folder, beginning_of(run), partial(write_run_report, folder))

@@ -36,6 +36,7 @@ class HorovodWorld(World):
 
         Raises:
             ConfigError: if Horovod for MXNet is not installed.
+            LostRankError: if the ranks do not come together.
         """
         self._bootstrap = Bootstrap(MpiWorld(launch)) if launch.is_mpi else None
         # a parameter-server variable would turn `import mxnet` into a server process
@@ -50,7 +51,10 @@ class HorovodWorld(World):
             ) from error
         self._hvd = hvd
         self._mx = mx
-        hvd.init()
+        try:
+            hvd.init()
+        except ValueError as error:
+            raise LostRankError(f"Horovod could not bring the ranks together ({error})") from error
         if self._bootstrap is not None:
             self._bootstrap.found()
         self.kind = "horovod over " + ("NCCL" if hvd.nccl_built() else "Gloo" if hvd.gloo_enabled() else "MPI")

@@ -6,6 +6,8 @@ arrays in shared memory (`benchmarks/fold.py`).
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import json
 import os
 import re
@@ -35,11 +37,15 @@ class MpiWorld(World):
 
         Raises:
             ConfigError: if mpi4py or an MPI library is missing, or the library is not the launcher's.
+            LostRankError: if the ranks do not come together.
         """
         mpi = start_mpi(launch)
         self._mpi = mpi
-        self._comm = mpi.COMM_WORLD.Dup()
-        self._comm.Barrier()
+        try:
+            self._comm = mpi.COMM_WORLD.Dup()
+            self._comm.Barrier()
+        except mpi.Exception as error:
+            raise LostRankError(f"{library_of(mpi)} could not bring the ranks together ({error})") from error
         _unlink_shared_memory()
         host = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         super().__init__(self._comm.Get_rank(), self._comm.Get_size(), host.Get_rank(), host.Get_size())
@@ -120,7 +126,7 @@ def start_mpi(launch: Launch) -> Any:
     try:
         import mpi4py
 
-        mpi4py.rc.thread_level = "funneled"  # the main thread alone calls MPI; locks would cost time
+        mpi4py.rc.initialize = False  # `_initialise` does it
         # after a few broadcasts MPICH goes over to one that spins: 2 ms instead of 0.01 with more ranks than cores
         os.environ.setdefault("MPIR_CVAR_BCAST_POSIX_INTRA_ALGORITHM", "mpir")
         from mpi4py import MPI
@@ -129,6 +135,8 @@ def start_mpi(launch: Launch) -> Any:
             f"started by {launch.launcher}, but mpi4py finds no MPI library for it ({error}); `make setup` installs "
             "MPICH, or set MPI4PY_LIBMPI to the library of your mpirun"
         ) from error
+    if not MPI.Is_initialized():
+        _initialise(MPI)
     if MPI.COMM_WORLD.Get_size() != launch.size:
         found = f"{library_of(MPI)} sees {MPI.COMM_WORLD.Get_size()}"
         reason = (
@@ -140,6 +148,34 @@ def start_mpi(launch: Launch) -> Any:
         )
         raise ConfigError(f"{launch.launcher} started {launch.size} processes, but {found}: {reason}")
     return MPI
+
+
+def _initialise(mpi: Any) -> None:
+    """Call `MPI_Init_thread`, which waits for all ranks, without Python's lock: threads that watch over it have to run.
+
+    mpi4py would keep the lock. The function is that of the library which it has loaded, through the module itself.
+
+    Raises:
+        LostRankError: if MPI says that it failed.
+    """
+    level = mpi.THREAD_FUNNELED  # the main thread alone calls MPI; locks would cost time
+    try:
+        begin = ctypes.CDLL(mpi.__file__).MPI_Init_thread
+    except (OSError, AttributeError):
+        mpi.Init_thread(level)
+    else:
+        code = begin(None, None, ctypes.c_int(level), ctypes.byref(ctypes.c_int()))
+        if code != mpi.SUCCESS:
+            raise LostRankError(f"{library_of(mpi)} could not bring the ranks together (MPI_Init_thread gave {code})")
+    for world in (mpi.COMM_WORLD, mpi.COMM_SELF):
+        world.Set_errhandler(mpi.ERRORS_RETURN)  # as mpi4py does: errors are raised, and do not end the process
+    atexit.register(_finalise, mpi)
+
+
+def _finalise(mpi: Any) -> None:
+    """What mpi4py does at the end of a process whose MPI it has initialised."""
+    if not mpi.Is_finalized():
+        mpi.Finalize()
 
 
 def library_of(mpi: Any) -> str:

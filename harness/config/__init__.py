@@ -4,11 +4,13 @@ from harness.config.loading import dump_config, load_config, parse_config, parse
 from harness.config.lr import LRConfig
 from harness.config.messages import config_error
 from harness.config.model import RunConfig
+from harness.config.running import GuardConfig
 from harness.config.sections import DataConfig, TrainConfig
 from harness.config.values import Problem
 
 __all__ = [
     "DataConfig",
+    "GuardConfig",
     "LRConfig",
     "Problem",
     "RunConfig",

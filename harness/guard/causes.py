@@ -1,4 +1,4 @@
-"""Which of several causes of an end counts, and what of it the others are told; pure.
+"""Which of several causes of an end counts, and what of it the others are told.
 
 Two ranks may fail at once, and a rank that failed takes the others down. The cause is a failure of a class of its own
 (data, configuration, ...), which would come again; then one that a new attempt may not meet (a rank that was killed);
@@ -7,6 +7,8 @@ then the wish to stop. Among equals the first counts.
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import NamedTuple
 
 from harness.errors import HarnessError, LostRankError, StoppedOnRequestError
@@ -38,6 +40,30 @@ class Cause(NamedTuple):
     def error(self) -> HarnessError:
         """The cause as the error that it began as."""
         return _CLASSES.get(self.exit_code, HarnessError)(self.text)
+
+
+class KnownCause:
+    """Why the job ends, as far as one rank knows by now; several threads may learn of it.
+
+    Attributes:
+        cause: `None` before anything is known.
+        since_s: when the first one became known, by the monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is known."""
+        self.cause: Cause | None = None
+        self.since_s = 0.0
+        self._lock = threading.Lock()
+
+    def take(self, cause: Cause) -> bool:
+        """Note a cause; whether it counts more than the one that was known."""
+        with self._lock:
+            if not outranks(cause, self.cause):
+                return False
+            self.cause = cause
+            self.since_s = self.since_s or time.monotonic()
+            return True
 
 
 def outranks(new: Cause, old: Cause | None) -> bool:

@@ -17,6 +17,7 @@ from harness.guard.causes import Cause, outranks
 from harness.guard.exits import begin_together, report_failure
 from harness.guard.outcome import OutcomeFiles
 from harness.guard.preflight import compare_configs
+from harness.guard.startup import JOINING, Startup
 from harness.guard.watch import Guard
 
 
@@ -72,27 +73,19 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
     Returns:
         The exit code.
     """
-    launch = Launch()
-
-    def read() -> tuple[tuple[RunConfig, int], str, str]:
-        config = load_config(options.config, options.set)
-        check(config)
-        if options.emulate_np is not None and launch.size > 1:
-            raise ConfigError(
-                f"--emulate-np plays all ranks in one process, but {launch.launcher} started {launch.size}; "
-                "drop one of the two"
-            )
-        threads = settle_threads(config.threads_per_rank, launch, options.emulate_np)
-        return (config, threads), config.comm, config.device
-
     try:
         launch = read_launch()
-        (config, threads), world = begin_together(read, launch)
+    except ConfigError as error:
+        OutcomeFiles(0, "").write(error.exit_code, str(error))
+        return report_failure(error, 0)
+    startup = Startup(launch, OutcomeFiles(launch.rank, ""))
+    startup.open()
+    try:
+        (config, threads), world = begin_together(lambda: _read(options, check, launch, startup), launch)
         files = OutcomeFiles(world.rank, world.broadcast_object(secrets.token_hex(8), "attempt"))
-    except HarnessError as error:
-        OutcomeFiles(launch.rank, "").write(error.exit_code, str(error))
-        return report_failure(error, launch.rank)
-    guard = Guard(world, config, files)
+    except Exception as error:
+        return _fail_to_start(error, startup, launch)
+    guard = Guard(world, config, files, startup)
     try:
         guard.open()
         compare_configs(world, config)
@@ -119,6 +112,44 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
     guard.close()
     world.close()
     return 0
+
+
+def _read(
+    options: argparse.Namespace, check: Callable[[RunConfig], None], launch: Launch, startup: Startup
+) -> tuple[tuple[RunConfig, int], str, str]:
+    """The configuration and the number of threads; the world and the device that it asks for."""
+    startup.enter("reading the configuration")
+    try:
+        config = load_config(options.config, options.set)
+        startup.limit(config.guard)
+        check(config)
+        if options.emulate_np is not None and launch.size > 1:
+            raise ConfigError(
+                f"--emulate-np plays all ranks in one process, but {launch.launcher} started {launch.size}; "
+                "drop one of the two"
+            )
+        threads = settle_threads(config.threads_per_rank, launch, options.emulate_np)
+    finally:
+        startup.enter(JOINING)
+    return (config, threads), config.comm, config.device
+
+
+def _fail_to_start(error: Exception, startup: Startup, launch: Launch) -> int:
+    """End before there is a world, or a guard of it; the others may wait for this rank."""
+    if isinstance(error, HarnessError) and (error.everywhere or launch.size == 1):
+        startup.close()
+        startup.signals.close()
+        OutcomeFiles(launch.rank, "").write(error.exit_code, str(error))
+        return report_failure(error, launch.rank)
+    if isinstance(error, LostRankError):
+        cause = Cause(f"{error}: {startup.who_is_missing()}")
+    elif isinstance(error, HarnessError):
+        cause = Cause(str(error), error.exit_code)
+    else:
+        traceback.print_exception(error)
+        cause = Cause(f"{type(error).__name__}: {error}", HarnessError.exit_code)
+    startup.end(cause)
+    return cause.exit_code
 
 
 def _end_together(error: HarnessError, world: World, guard: Guard) -> int:

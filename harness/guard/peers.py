@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import NamedTuple
 
+from harness.comm import World
 from harness.guard.lifeline import Link
 from harness.guard.messages import Message
 
@@ -33,3 +36,22 @@ class Peer:
         self.told = Message()
         self.has_left = False
         self.has_noted = False  # the loss that it was told of
+
+
+def position(world: World, place: str, main: int) -> Message:
+    """What this rank tells of itself.
+
+    Args:
+        world: with the collective that was begun last.
+        place: where the rank is, in words.
+        main: the thread that trains.
+    """
+    frame = sys._current_frames().get(main)
+    at = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})"
+    return Message(
+        place=place,
+        collective=world.last_collective,
+        calls=world.num_collectives,
+        at=at,
+        process=f"pid {os.getpid()} on {world.hostname}",
+    )

@@ -27,6 +27,31 @@ def descendants(ancestor: int) -> list[int]:
     return found
 
 
+def state(pid: int) -> str | None:
+    """The kernel's letter for what a process does: `R`, `S`, `D`, `T` (stopped); `None` if it has ended."""
+    words = _stat(pid)
+    return words[0] if words and words[0] not in "ZX" else None
+
+
+def parent(pid: int) -> int | None:
+    """The process that started one, while that lives; `None` above the first."""
+    words = _stat(pid)
+    return int(words[1]) or None if words else None
+
+
+def began(pid: int) -> int | None:
+    """When a process began, in ticks since the host did: with its id that tells it from all others."""
+    words = _stat(pid)
+    return int(words[19]) if words else None
+
+
+def _stat(pid: int) -> list[str]:
+    """What `/proc` says of a process, from its state on."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return []
+
+
 def kill(pids: Iterable[int]) -> None:
     """End processes at once, those that are still there."""
     for pid in pids:

@@ -35,8 +35,8 @@ class StopSignals:
         self._old_fd = -1
 
     def open(self) -> None:
-        """Take the signals; only the main thread may, elsewhere nothing happens."""
-        if threading.current_thread() is not threading.main_thread():
+        """Take the signals, once; only the main thread may, elsewhere nothing happens."""
+        if self._before or threading.current_thread() is not threading.main_thread():
             return
         self.socket.setblocking(False)
         self._sender.setblocking(False)

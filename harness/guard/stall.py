@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import tempfile
 from collections.abc import Mapping
 
@@ -67,3 +68,8 @@ def stacks() -> str:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         return file.read()
+
+
+def say(text: str) -> None:
+    """Write to the terminal past Python's buffers, whose locks the main thread may hold."""
+    os.write(2, text.encode(errors="backslashreplace"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -21,13 +20,14 @@ from harness.comm import World
 from harness.config import RunConfig
 from harness.errors import LostRankError, StoppedOnRequestError
 from harness.folder import AttemptBegun
-from harness.guard.causes import Cause, outranks
+from harness.guard.causes import Cause, KnownCause
 from harness.guard.lifeline import open_lifeline
 from harness.guard.messages import Message
 from harness.guard.outcome import OutcomeFiles
-from harness.guard.peers import Peer, Place
+from harness.guard.peers import Peer, Place, position
 from harness.guard.signals import StopSignals
-from harness.guard.stall import explain_stall, place_of, process_of, stacks, who_is_silent
+from harness.guard.stall import explain_stall, place_of, process_of, say, stacks, who_is_silent
+from harness.guard.startup import Startup
 
 _PERIOD_S = 0.25
 _TELL_EVERY_S = 1.0
@@ -35,7 +35,6 @@ _SILENT_S = 5.0  # a rank that tells nothing for so long is not running
 _GRACE_S = 8.0  # from the loss of a rank to the end of those that are left, whatever their main threads do
 _GRACE_IN_VAIN_S = 1.0  # the same where main threads would never hear of it
 _NOTED_S = 2.0  # in which the others write down why a rank leaves
-_MOST_FAILURES = 3  # of the guard itself that are shown
 
 
 class Guard:
@@ -45,13 +44,14 @@ class Guard:
         files: in which it is told how the attempt ended.
     """
 
-    def __init__(self, world: World, config: RunConfig, files: OutcomeFiles) -> None:
+    def __init__(self, world: World, config: RunConfig, files: OutcomeFiles, startup: Startup | None = None) -> None:
         """Nothing runs yet.
 
         Args:
             world: the ranks.
             config: its section `guard` has the limits.
             files: see `OutcomeFiles`.
+            startup: watches until this guard does, and has taken the signals.
         """
         section = config.guard
         self.files = files
@@ -61,11 +61,12 @@ class Guard:
             "update": section.stall_after_s,
             "evaluation": section.stall_after_evaluation_s,
         }
-        self._signals = StopSignals()
+        self._startup = startup
+        self._signals = startup.signals if startup else StopSignals()
+        self._may_stop_at_once = True  # until something is changed that must be left in order
         self._place = Place("start", time.monotonic(), section.stall_after_first_s)
         self._peers: dict[int, Peer] = {}
-        self._loss: Cause | None = None
-        self._lost_s = 0.0
+        self._known = KnownCause()
         self._grace_s = _GRACE_S if world.fails_when_lost else _GRACE_IN_VAIN_S
         self._heard_of_loss = threading.Event()
         self._all_noted = threading.Event()
@@ -74,8 +75,9 @@ class Guard:
         self._stalled_s: float | None = None
         self._exit_s: float | None = None  # when this rank, which leaves, has to be gone
         self._deciding = threading.Lock()
+        self._is_stopping = False
         self._ending = threading.Event()
-        self._main = threading.main_thread().ident
+        self._main = threading.main_thread().ident or 0
         self._thread = threading.Thread(target=self._watch, name="guard", daemon=True)
 
     def open(self) -> None:
@@ -83,6 +85,9 @@ class Guard:
         self._signals.open()
         self.files.announce()
         self._peers = {rank: Peer(link) for rank, link in open_lifeline(self._world).items()}
+        if self._startup is not None:
+            self._startup.close()
+        self._place = self._place._replace(since_s=time.monotonic())
         self._thread.start()
 
     def settle(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
@@ -90,7 +95,7 @@ class Guard:
         self.files.settle(folder, begun, page)
 
     def tick(self, where: str, kind: str = "update") -> bool:
-        """Say where this rank is.
+        """Say where this rank is. From the first time on, the wish to stop is no longer followed at once.
 
         Args:
             where: in words, such as `iteration 50`.
@@ -99,6 +104,10 @@ class Guard:
         Returns:
             Whether this rank was told to stop.
         """
+        with self._deciding:
+            self._may_stop_at_once = False
+        if self._is_stopping:
+            time.sleep(_GRACE_S)  # the guard's thread ends the process
         self._place = Place(where, time.monotonic(), self._limits[kind])
         return self._signals.received is not None
 
@@ -109,13 +118,13 @@ class Guard:
 
     def known_loss(self) -> Cause | None:
         """Why another rank has left, if this one has heard of it."""
-        return self._loss
+        return self._known.cause
 
     def cause_of_loss(self) -> Cause | None:
         """Which rank was lost and why, as soon as it is known, or which is silent; waits a second at most."""
         self._heard_of_loss.wait(1.0)
         silent = "; ".join(self._silent(time.monotonic()).values())
-        return self._loss or (Cause(silent) if silent else None)
+        return self._known.cause or (Cause(silent) if silent else None)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -148,14 +157,18 @@ class Guard:
             What the process has to end with: another rank may have left at the same time for a weightier reason.
         """
         self._exit_s = time.monotonic() + _GRACE_S
-        self._take_cause(cause)
+        self._known.take(cause)
         self._tell(Message(left=cause.text, code=cause.exit_code, first=cause.first, place=self._place.where))
         if cause.first and self._peers:
             self._all_noted.wait(_NOTED_S)
         time.sleep(_PERIOD_S)  # the words must be out before the process is
-        if cause.first and not self._world.fails_when_lost:
-            self._wait_for_the_others()
-        return (self._loss or cause).exit_code
+        deadline = time.monotonic() + _GRACE_S
+        # a launcher of MPI ends all at once, and the others have still to say why they end
+        while cause.first and not self._world.fails_when_lost and time.monotonic() < deadline:
+            if all(peer.has_left for peer in self._peers.values()):
+                break
+            time.sleep(_PERIOD_S / 5)
+        return (self._known.cause or cause).exit_code
 
     def close(self) -> None:
         """Say farewell and stop watching; the job ends in good order."""
@@ -166,12 +179,6 @@ class Guard:
         self._signals.close()
         for peer in self._peers.values():
             peer.link.close()
-
-    def _wait_for_the_others(self) -> None:
-        """Go last: a launcher of MPI ends all at once, and the others have still to say why they end."""
-        deadline = time.monotonic() + _GRACE_IN_VAIN_S + 4 * _PERIOD_S
-        while time.monotonic() < deadline and not all(peer.has_left for peer in self._peers.values()):
-            time.sleep(_PERIOD_S / 5)
 
     def _watch(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -185,8 +192,8 @@ class Guard:
                     self._turn(selector)
                 except Exception:
                     failures += 1
-                    if failures <= _MOST_FAILURES:
-                        _print(f"error: rank {self._world.rank}: the guard itself failed:\n{traceback.format_exc()}")
+                    if failures <= 3:
+                        say(f"error: rank {self._world.rank}: the guard itself failed:\n{traceback.format_exc()}")
                     time.sleep(_PERIOD_S)
 
     def _turn(self, selector: selectors.BaseSelector) -> None:
@@ -199,12 +206,29 @@ class Guard:
 
     def _take_signal(self) -> None:
         name = self._signals.read()
-        if name is not None:
+        with self._deciding:
+            self._is_stopping |= self._may_stop_at_once and self._signals.received is not None
+        if self._is_stopping:
+            self._stop_at_once()
+        elif name is not None:
             cause = f"{name} a second time: stopped at once, nothing was saved"
             self._tell(Message(left=cause, first=True, place=self._place.where))
-            _print(f"error: rank {self._world.rank}: {cause}\n")
+            say(f"error: rank {self._world.rank}: {cause}\n")
             time.sleep(_PERIOD_S)
             os._exit(128 + signal.Signals[name])
+
+    def _stop_at_once(self) -> None:
+        """Nothing is written yet: end, as soon as the others know why."""
+        if self._exit_s is not None:
+            return
+        self._exit_s = time.monotonic() + _NOTED_S
+        who = f" to rank {self._world.rank}" if self._world.size > 1 else ""
+        text = f"stopped on request ({self._signals.received}{who}) before the first update; nothing was changed"
+        cause = Cause(text, StoppedOnRequestError.exit_code)
+        self._known.take(cause)
+        self.files.write(cause.exit_code, text)
+        self._tell(Message(left=text, code=cause.exit_code, first=True, place=self._place.where))
+        say(f"{text}\n")
 
     def _hear(self, rank: int) -> bool:
         """Take what a rank tells; whether it has gone."""
@@ -236,7 +260,7 @@ class Guard:
 
     def _lose(self, cause: Cause, source: int) -> None:
         """A rank is lost, as another one tells: write down why, at once, and answer that it is written."""
-        is_news = self._take_cause(cause)
+        is_news = self._known.take(cause)
         if is_news and cause.first:
             self.files.write(
                 cause.exit_code, cause.text, place=self._place.where, collective=self._world.last_collective
@@ -249,32 +273,25 @@ class Guard:
         if cause.first:
             self._heard_of_loss.set()
 
-    def _take_cause(self, cause: Cause) -> bool:
-        """Whether this is why the job ends, as far as is known by now."""
-        with self._deciding:
-            if not outranks(cause, self._loss):
-                return False
-            self._loss = cause
-            self._lost_s = self._lost_s or time.monotonic()
-            return True
-
     def _look(self, now: float) -> None:
         """Whatever does not begin with a message."""
         if now - self._told_s > _TELL_EVERY_S:
             self._told_s = now
-            self._tell(self._position())
+            self._tell(position(self._world, self._place.where, self._main))
         if all(peer.has_noted or peer.has_left for rank, peer in self._peers.items() if rank != self._leaver):
             self._all_noted.set()
             if self._leaver is not None and self._leaver in self._peers:
                 self._peers[self._leaver].link.send(Message(heard=True))
             self._leaver = None
         if self._exit_s is not None:
-            if now > self._exit_s and self._loss is not None:
-                os._exit(self._loss.exit_code)
+            if self._known.cause is not None and (
+                now > self._exit_s or (self._is_stopping and self._all_noted.is_set())
+            ):
+                os._exit(self._known.cause.exit_code)
             return
-        if self._loss is not None:
-            if now - self._lost_s > self._grace_s:
-                self._end(self._loss)
+        if self._known.cause is not None:
+            if now - self._known.since_s > self._grace_s:
+                self._end(self._known.cause)
             return
         if now - self._place.since_s > self._place.limit_s and self._stalled_s is None:
             self._stalled_s = now
@@ -284,9 +301,10 @@ class Guard:
 
     def _conclude(self) -> None:
         """There is a stall: find out who it is, tell all, end."""
-        if self._loss is not None:
+        if self._known.cause is not None:
             return
-        told = {self._world.rank: self._position(), **{rank: peer.told for rank, peer in self._peers.items()}}
+        told = {rank: peer.told for rank, peer in self._peers.items()}
+        told[self._world.rank] = position(self._world, self._place.where, self._main)
         reasons = explain_stall(told, self._silent(time.monotonic()), self._world.rank)
         cause = f"stalled, {self._place.limit_s:g} s without progress in {self._place.where}: {reasons}"
         self._end(Cause(cause), Message(end=cause))
@@ -294,18 +312,6 @@ class Guard:
     def _silent(self, now: float) -> dict[int, str]:
         told = {rank: peer.told for rank, peer in self._peers.items()}
         return who_is_silent(told, {rank: now - peer.heard_s for rank, peer in self._peers.items()}, _SILENT_S)
-
-    def _position(self) -> Message:
-        frame = sys._current_frames().get(self._main or 0)
-        at = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})"
-        world = self._world
-        return Message(
-            place=self._place.where,
-            collective=world.last_collective,
-            calls=world.num_collectives,
-            at=at,
-            process=f"pid {os.getpid()} on {world.hostname}",
-        )
 
     def _end(self, cause: Cause, farewell: Message | None = None) -> None:
         """End this process: files, a line on the terminal, stacks of a loss, and no clean-up that could hang.
@@ -322,7 +328,7 @@ class Guard:
         if farewell is not None:
             self._tell(farewell)
         shown = found if cause.exit_code == LostRankError.exit_code else ""
-        _print(f"error: rank {world.rank}, waiting {waiting}: {cause.text}\n{shown}")
+        say(f"error: rank {world.rank}, waiting {waiting}: {cause.text}\n{shown}")
         time.sleep(2 * _PERIOD_S)  # what was told must arrive before the connection ends
         os._exit(cause.exit_code)
 
@@ -332,8 +338,3 @@ class Guard:
             message = Message(lost=lost, code=message.code, first=message.first)
         for peer in self._peers.values():
             peer.link.send(message)
-
-
-def _print(text: str) -> None:
-    """Write past Python's buffers, whose locks the main thread may hold."""
-    os.write(2, text.encode())

@@ -1,0 +1,238 @@
+"""Before ranks have any connection: who has come, who has not, and how a job ends that does not come together."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.comm import Launch
+from harness.guard.causes import Cause
+from harness.guard.presence import Files, Note, Nowhere, Store, open_presence
+from harness.guard.processes import began
+from harness.guard.startup import JOINING, where, who_is_missing
+from tests.conftest import launched_by
+
+ROOT = Path(__file__).parents[2]
+TWO = Launch("mpirun (MPICH)", 0, 2, 0, 2)
+FOUR_ON_TWO_HOSTS = Launch("mpirun (MPICH)", 0, 4, 0, 2)
+
+
+def note(rank, place=JOINING, pid=None):
+    found = Note.of_this_process(rank, place)
+    return found if pid is None else replace(found, pid=pid)
+
+
+@pytest.fixture
+def child():
+    """Another process, with a note on it; it is stopped when the test says so."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def note_of(process, rank, place=JOINING):
+    return replace(note(rank, place), pid=process.pid, began=began(process.pid))
+
+
+def test_a_rank_that_left_no_note_has_not_come():
+    assert who_is_missing(TWO, {}, note(0), sees_all_hosts=False) == "rank 1 has not come"
+    five = Launch("horovodrun", 0, 5, 0, 1)
+    assert who_is_missing(five, {3: note(3)}, note(0), sees_all_hosts=True) == "ranks 1, 2, 4 have not come"
+
+
+def test_of_other_hosts_only_what_is_true_is_said():
+    said = who_is_missing(FOUR_ON_TWO_HOSTS, {}, note(0), sees_all_hosts=False)
+    assert said == "1 of the 2 ranks of this host have not come"
+    said = who_is_missing(FOUR_ON_TWO_HOSTS, {1: note(1)}, note(0), sees_all_hosts=False)
+    assert said == "all 2 ranks of this host have come; a rank of another host has not"
+    assert "cannot be seen" in who_is_missing(TWO, None, note(0), sees_all_hosts=False)
+
+
+def test_a_rank_that_is_stopped_has_ended_or_is_busy_is_named_with_its_place(child):
+    os.kill(child.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    said = who_is_missing(TWO, {1: note_of(child, 1, "the beginning, x.py:3 (f)")}, note(0), sees_all_hosts=False)
+    assert f"rank 1 (pid {child.pid} on" in said
+    assert "is stopped (SIGSTOP, a debugger), at the beginning, x.py:3 (f)" in said
+    gone = note_of(child, 1)
+    child.kill()
+    child.wait()
+    assert "has ended, last at" in who_is_missing(TWO, {1: gone}, note(0), sees_all_hosts=False)
+    other = replace(note(1), began=1)  # the id is another process's by now
+    assert "has ended" in who_is_missing(TWO, {1: other}, note(0), sees_all_hosts=False)
+    busy = note(1, f"{JOINING}, importing mxnet")
+    assert "still at joining the other ranks, importing mxnet" in who_is_missing(
+        TWO, {1: busy}, note(0), sees_all_hosts=False
+    )
+    assert "do not find each other" in who_is_missing(TWO, {1: note(1)}, note(0), sees_all_hosts=False)
+
+
+def test_where_a_thread_is(tmp_path, monkeypatch):
+    (tmp_path / "imported_by_a_test.py").write_text("from tests.guard.test_startup import look\nlook()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import imported_by_a_test
+
+    assert imported_by_a_test.look.seen == "importing imported_by_a_test"
+    assert where(sys._getframe()).endswith("(test_where_a_thread_is)")
+
+
+def look():
+    look.seen = where(sys._getframe())
+
+
+def test_notes_in_a_folder_of_ones_own(tmp_path, monkeypatch):
+    files, other = (Files(tmp_path / "own" / "job") for _ in range(2))
+    assert files.look() == {}
+    files.tell(note(0))
+    other.tell(note(1, "here"))
+    other.tell(note(1, "there"))
+    assert {rank: found.place for rank, found in files.look().items()} == {0: JOINING, 1: "there"}
+    for damage in (b"", b"{", b"[" * 9000, b"null", b'{"rank": 3}', json.dumps({**vars(note(3)), "pid": "x"}).encode()):
+        (tmp_path / "own" / "job" / "rank-3").write_bytes(damage)
+        assert sorted(files.look()) == [0, 1]
+    assert files.ended() is None
+    assert other.end(Cause("rank 0 has not come", 7))
+    assert not files.end(Cause("me too", 3))
+    assert files.ended() == Cause("rank 0 has not come", 7)
+    files.clear()
+    assert not (tmp_path / "own" / "job").exists()
+
+
+def test_the_last_rank_to_take_its_note_back_leaves_nothing(tmp_path):
+    ranks = [Files(tmp_path / "own" / "job") for _ in range(2)]
+    for rank, files in enumerate(ranks):
+        files.tell(note(rank))
+    for rank, files in enumerate(ranks):
+        files.withdraw(rank)
+    assert list((tmp_path / "own").iterdir()) == []
+
+
+def test_a_folder_that_somebody_else_has_planted_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    planted = tmp_path / f"harness-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    planted.symlink_to(tmp_path / "elsewhere")
+    assert isinstance(open_presence(TWO, {}), Nowhere)
+    planted.unlink()
+    planted.mkdir()
+    planted.chmod(0o777)
+    assert isinstance(open_presence(TWO, {}), Nowhere)
+    planted.chmod(0o700)
+    assert isinstance(open_presence(TWO, {}), Files)
+
+
+def test_what_jobs_left_that_were_killed_is_swept_away(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    base = tmp_path / f"harness-{os.getuid()}"
+    open_presence(TWO, {}).tell(note(0))
+    (own,) = base.iterdir()
+    namespace, pid, ticks = own.name.split("-")
+    (base / f"{namespace}-{pid}-{int(ticks) + 1}").mkdir()
+    (base / f"another-{pid}-1").mkdir()  # of a container that shares the folder
+    open_presence(TWO, {})
+    assert sorted(path.name for path in base.iterdir()) == sorted([own.name, f"another-{pid}-1"])
+
+
+@pytest.fixture
+def server():
+    """What Horovod's launcher has: a store of keys and values over HTTP."""
+    kept = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self, code, body=b""):
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            self.answer(*((200, kept[self.path]) if self.path in kept else (404, b"")))
+
+        def do_PUT(self):
+            kept[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(200)
+
+        def do_DELETE(self):
+            kept.pop(self.path, None)
+            self.answer(200)
+
+        def log_message(self, *arguments):
+            pass
+
+    httpd = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield httpd.server_address[1], kept
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def test_notes_at_horovodruns_server_are_seen_on_every_host(server):
+    port, kept = server
+    launch = Launch("horovodrun", 1, 3, 0, 1)
+    store = open_presence(
+        launch, {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
+    )
+    assert isinstance(store, Store)
+    assert store.look() == {}
+    store.tell(replace(note(2), host="another host"))
+    assert who_is_missing(launch, store.look(), note(1), sees_all_hosts=True) == "rank 0 has not come"
+    assert store.end(Cause("rank 0 has not come", 7))
+    assert store.ended() == Cause("rank 0 has not come", 7)
+    assert not store.end(Cause("another", 7))
+    store.withdraw(2)
+    assert list(kept) == ["/harness/ended"]
+
+
+def test_a_server_that_does_not_answer_keeps_nobody():
+    store = Store("127.0.0.1", 1, 2)
+    store.tell(note(0))
+    assert store.look() is None
+    assert store.ended() is None
+    assert store.end(Cause("x", 7))
+    assert isinstance(open_presence(Launch("horovodrun", 0, 2), {}), Nowhere)
+    assert isinstance(open_presence(Launch(), {}), Nowhere)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "fault", "said"),
+    [
+        ("mpirun", "absent:1", "rank 1 has not come"),
+        ("horovodrun", "absent:0", "rank 0 has not come"),
+        ("mpirun", "frozen:1", r"rank 1 \(pid \d+ on .*\) is stopped \(SIGSTOP"),
+        ("mpirun", "import:0", r"rank 0 \(pid \d+ on .*\) has come but is still at .*importing mpi4py|mxnet"),
+    ],
+)
+def test_a_job_that_does_not_come_together_ends_by_name(start, tmp_path, launcher, fault, said):
+    settings = ("--set", "guard.stall_after_start_s=4", "--set", f"output={tmp_path}")
+    done = start(
+        *("tests/programs/absent_rank.py", fault, *settings),
+        np=2,
+        launcher=launcher,
+        exit_code=7 if launcher == "mpirun" else 1,
+        timeout_s=60,
+    )
+    lines = [line for line in done.stderr.splitlines() if "have not met within 4 s" in line]
+    assert len(lines) == 1
+    assert re.search(said, lines[0]), lines[0]
+
+
+def test_the_supervisor_hears_of_it_and_starts_again(start, tmp_path):
+    ranks = [*launched_by("mpirun", 2), sys.executable, "tests/programs/absent_rank.py", "absent:1"]
+    settings = ("--set", "guard.stall_after_first_s=3", "--set", f"output={tmp_path}")
+    done = start(
+        *("launch/supervise.py", "--pause", "0", "--at-most", "1", "--", *ranks, *settings), exit_code=7, timeout_s=90
+    )
+    assert done.stderr.count("supervise: exit code 7: the ranks have not met within 3 s: rank 1 has not come") == 2

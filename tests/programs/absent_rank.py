@@ -1,0 +1,53 @@
+"""`launch/train.py`, of which one rank does not get to the others: FAULT:RANK, then the program's own arguments.
+
+FAULT is absent (it never begins), frozen (SIGSTOP to itself on its way), killed (the same with SIGKILL), import (it
+hangs where MPI or MXNet is imported), or term (SIGTERM to itself while it waits for the others, who are late).
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+
+fault, rank = sys.argv.pop(1).split(":")
+RANK = os.environ.get("HOROVOD_RANK", os.environ.get("PMI_RANK", "0"))
+
+
+class Hangs:
+    """An import of a dead file system."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name in ("mpi4py", "mxnet"):
+            while True:
+                time.sleep(3600)
+
+
+def act():
+    if fault == "absent":
+        time.sleep(3600)
+    if fault == "import":
+        sys.meta_path.insert(0, Hangs())
+    if fault in ("frozen", "killed"):
+        import harness.guard.commands as commands
+
+        plain = commands.begin_together
+
+        def begin(*arguments):
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGSTOP if fault == "frozen" else signal.SIGKILL)
+            return plain(*arguments)
+
+        commands.begin_together = begin
+    if fault == "term":
+        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+
+if rank == RANK:
+    act()
+elif fault == "term":
+    time.sleep(3600)
+runpy.run_path("launch/train.py", run_name="__main__")
