@@ -335,6 +335,6 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _newest_here(folder: RunFolder) -> int:
     """The iteration of the newest set in a folder; 0 if there is none, or none that this host can read."""
-    with suppress(OSError):
+    with suppress(OSError, CheckpointError):
         return max((iteration_of(path) or 0 for path in list_sets(folder.path / "checkpoints")), default=0)
     return 0

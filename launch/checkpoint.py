@@ -15,6 +15,7 @@ try:
 
     from harness.checkpoint import BEST, locate, newest_whole, read_arrays, read_manifest, verify, write_set
     from harness.errors import CheckpointError, HarnessError
+    from harness.folder import RecordError, read_object, seen
     from harness.guard import report_failure
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"
@@ -85,7 +86,7 @@ def show(path: Path) -> None:
     for kind, arrays in read_arrays(place).items():
         print(f"{kind}: {len(arrays)} arrays, {sum(array.nbytes for array in arrays.values()) / 1e6:.2f} MB")
         for name, array in arrays.items():
-            print(f"  {name}  {array.dtype} {array.shape}")
+            print(f"  {seen(name)}  {array.dtype} {array.shape}")
 
 
 def diff(path: Path, other: Path) -> None:
@@ -153,8 +154,8 @@ def _newest(path: Path) -> Path:
 
 def _is_best(place: Path) -> bool:
     try:
-        return bool(json.loads((place.parent / BEST).read_text(encoding="utf-8"))["set"] == place.name)
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_object(place.parent / BEST).text("set") == place.name
+    except RecordError:
         return False
 
 
@@ -164,7 +165,7 @@ def _differences(key: str, one: Any, two: Any) -> list[str]:
     if isinstance(one, Mapping) and isinstance(two, Mapping):
         names = [*one, *(name for name in two if name not in one)]
         return [line for name in names for line in _differences(f"{key}.{name}", one.get(name), two.get(name))]
-    return [f"{key}: {one} -> {two}"]
+    return [seen(f"{key}: {one} -> {two}", 400)]
 
 
 def _array_differences(kind: str, one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
