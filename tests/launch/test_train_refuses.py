@@ -104,13 +104,13 @@ CONFIGS = [
 _LATE = ("optimizer.name", "optimizer.params.momentun", "optimizer.lr_mult", "network", "evaluation.metrics")
 
 DATA = [
-    ({"data": "{name: digit}"}, "data.name", ["choose one of", "digits"]),
+    ({"data": "{name: digit}"}, "data.name", ["did you mean", "digits"]),
     ({"data": "{name: cifar10, root: /no/such/folder}"}, "data.name: 'cifar10'", ["/no/such/folder", "data.root"]),
     ({"data": "{name: npy}"}, "data.name: 'npy'", ["needs data.root"]),
     ({"data": "{name: digits, validation: 1437}"}, "data.validation", ["holds out 1437 of 1437"]),
     ({"data": "{name: digits, params: {a: 1}}"}, "data.", ["params", "leave it out"]),
     ({"data": "{name: 'no_such_module:load'}"}, "data.name: 'no_such_module:load'", ["there is no module"]),
-    ({"data": "{name: 'math:pi'}"}, "data.name: 'math:pi'", ["name a function that returns the data"]),
+    ({"data": "{name: 'math:pi'}"}, "data.name: 'math:pi'", ["name a function"]),
 ]
 
 
@@ -258,7 +258,7 @@ def test_a_few_as_real_processes(start, tmp_path):
     for arguments, code, part in [
         (["--set", "trian=1"], 2, "configs/digits.yaml: trian: unknown key; did you mean 'train'?"),
         (["--set", "network.name=mpl"], 2, "network.name: unknown name 'mpl'; did you mean 'mlp'?"),
-        (["--set", "data.name=digit"], 3, "data.name: 'digit' is unknown"),
+        (["--set", "data.name=digit"], 3, "data.name: unknown name 'digit'; did you mean 'digits'?"),
         (["--set", "init.from=no.params"], 4, "init.from: no.params: "),
     ]:
         ended = start("launch/train.py", "--set", out, *arguments, exit_code=code)
