@@ -149,6 +149,15 @@ def test_every_kind_of_damaged_header_is_one_message(tmp_path, write_npy, what):
         assert any(word in text for word in ("write", "fetch it anew", "give", "leave", "convert"))
 
 
+def test_a_long_header_is_not_read(tmp_path, write_npy):
+    """Its text would be parsed, and may be as long as the file."""
+    write_npy(train_data=np.zeros((3, 2), np.float32), train_label=np.arange(3))
+    text = GOOD + " " * 2_000_000
+    (tmp_path / "train_data.npy").write_bytes(npy(text, BODY, version=b"\x02\x00"))
+    with pytest.raises(DataError, match=rf"its header is {len(text)} bytes long, allowed are 10000"):
+        load("npy", root=str(tmp_path))
+
+
 def test_headers_of_other_writers_are_read(tmp_path, write_npy):
     write_npy(train_data=np.zeros((3, 2), np.float32), train_label=np.arange(3))
     body = np.arange(6, dtype=np.float32).tobytes()

@@ -6,6 +6,8 @@ import cProfile
 import random
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import mxnet as mx
 import numpy as np
@@ -111,6 +113,9 @@ def test_every_epoch_and_every_seed_draws_anew(how):
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, next_epoch)
     assert not np.array_equal(first, other_seed)
+    plain = SequenceDataset(pictures("plain")["train"]).take(indices)[0]
+    changes = np.stack([first, next_epoch, other_seed]) - plain
+    assert len({change.tobytes() for change in changes[0]}) > 12  # another draw for every item
     np.testing.assert_array_equal(train.take(indices)[0], train.take(indices, 0, 7)[0])
 
 
@@ -189,3 +194,21 @@ def test_small_sequences_are_probed_too():
         assert probe(SequenceDataset(Items(count, lambda i: (np.full(2, i), 0))))[:2] == (False, False)
         with pytest.raises(DataError, match="was read twice with the same seeds"):
             probe(SequenceDataset(Items(count, lambda i: (np.random.default_rng().normal(size=2), 0))))
+
+
+def test_items_are_read_by_one_thread_at_a_time():
+    """Record files of Gluon are not safe for two, and several data sets may share one."""
+    inside, most = [], []
+
+    def item(index):
+        inside.append(index)
+        most.append(len(inside))
+        time.sleep(0.001)
+        inside.remove(index)
+        return np.zeros(2), 0
+
+    shared = Items(64, item)
+    first, second = SequenceDataset(shared), SequenceDataset(shared)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda k: (first, second)[k % 2].take(np.arange(k, 64, 8)), range(8)))
+    assert max(most) == 1
