@@ -10,6 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # before what takes long to import
+    from harness.interrupts import end_tool_quietly
+
+    end_tool_quietly()
+
 try:
     import numpy as np
 

@@ -6,6 +6,11 @@ from __future__ import annotations
 import argparse
 import sys
 
+if __name__ == "__main__":  # before what takes long to import
+    from harness.interrupts import end_tool_quietly
+
+    end_tool_quietly()
+
 try:
     from harness.comm import read_launch
     from harness.config import RunConfig, load_config

@@ -7,6 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":  # before what takes long to import
+    from harness.interrupts import end_tool_quietly
+
+    end_tool_quietly()
+
 try:
     from harness.errors import HarnessError
     from harness.guard import report_failure

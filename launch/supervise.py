@@ -7,6 +7,11 @@ import argparse
 import shutil
 import sys
 
+if __name__ == "__main__":  # before what takes long to import
+    from harness.interrupts import end_tool_quietly
+
+    end_tool_quietly()
+
 try:
     from harness.guard.supervise import Supervisor
 except ModuleNotFoundError as missing:

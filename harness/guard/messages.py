@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.errors import StoppedOnRequestError
 from harness.guard.causes import CODES, Cause
 
 LONGEST = 1 << 20  # bytes of a message, and of those that wait for a peer that does not read
@@ -49,6 +50,11 @@ class Message:
     def cause(self, text: str) -> Cause:
         """The cause that this message tells of, in such words; a code that no rank ends with counts as a loss."""
         return Cause(text, self.code, self.first) if self.code in CODES else Cause(text, first=self.first)
+
+    def of(self, rank: str) -> str:
+        """Why a rank leaves, for the others: with its name and place, where that is the cause and not a wish."""
+        is_cause = self.first and self.code != StoppedOnRequestError.exit_code
+        return f"{rank} left in {self.place or 'start'}: {self.left}" if is_cause else str(self.left)
 
     def encode(self) -> bytes:
         """As it goes over the wire; long texts are cut."""

@@ -14,6 +14,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from harness.interrupts import end_of_run
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _SAME_WISH_S = 1.0
 
@@ -50,6 +52,8 @@ class StopSignals:
             signal.set_wakeup_fd(self._old_fd)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            end_of_run()
         self._before.clear()
         self.socket.close()
         self._sender.close()

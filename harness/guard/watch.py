@@ -246,8 +246,7 @@ class Guard:
             if message.lost is not None:
                 self._lose(message.cause(message.lost), rank)
             if message.left is not None:
-                text = f"rank {rank} left in {place_of(message)}: {message.left}" if message.first else message.left
-                self._lose(message.cause(text), rank)
+                self._lose(message.cause(message.of(f"rank {rank}")), rank)
             if message.end is not None:
                 self._end(message.cause(message.end))
             if message.stalled and self._world.rank == 0:
@@ -334,7 +333,6 @@ class Guard:
 
     def _tell(self, message: Message) -> None:
         if self._world.rank == 0 and message.left is not None:
-            lost = f"rank 0 left in {self._place.where}: {message.left}" if message.first else message.left
-            message = Message(lost=lost, code=message.code, first=message.first)
+            message = Message(lost=message.of("rank 0"), code=message.code, first=message.first)
         for peer in self._peers.values():
             peer.link.send(message)

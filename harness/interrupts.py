@@ -1,0 +1,62 @@
+"""Ctrl-C from a program's first line on: one line and an exit code, and no traceback. Imports nothing that takes long.
+
+A run that is asked to stop before it has begun to watch for that has changed nothing, and ends at once, as one that
+can be started again (75). A tool unwinds, so that what it has started ends with it, and ends as shells expect (130).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType, TracebackType
+
+STOPPED = 75
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class _StopAtOnce:
+    """Handles a signal before anything was changed."""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """One line, and the end; a main thread deep in an import is not asked."""
+        name = signal.Signals(number).name
+        os.write(2, f"stopped on request ({name}) before the first update; nothing was changed\n".encode())
+        os._exit(STOPPED)
+
+
+def stop_run_at_once() -> None:
+    """From now on, until a run takes its signals itself: SIGINT and SIGTERM end with one line and 75."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _StopAtOnce())
+
+
+def end_of_run() -> None:
+    """The run is over, and with it what `stop_run_at_once` would say: a signal ends the process without a word."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if isinstance(signal.getsignal(number), _StopAtOnce):
+            signal.signal(number, signal.SIG_DFL)
+
+
+def end_tool_quietly() -> None:
+    """From now on: where Ctrl-C ends the program, it does with one line and 130."""
+    before = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not _was_interrupted(error):
+            before(kind, error, trace)
+            return
+        sys.stdout.flush()
+        print(f"{os.path.basename(sys.argv[0])}: stopped by Ctrl-C", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)
+
+    sys.excepthook = show
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is where an error comes from; libraries make an ImportError of it when they are imported."""
+    for _ in range(50):
+        if error is None or isinstance(error, KeyboardInterrupt):
+            break
+        error = error.__cause__ or error.__context__
+    return isinstance(error, KeyboardInterrupt)
