@@ -117,7 +117,7 @@ class OutcomeFiles:
                     told = self._told(folder)  # perhaps a weightier cause that this rank has not heard of
                     if told is None or not outranks(told, own):
                         write_object(folder / OUTCOME, record.to_json())
-                elif exit_code not in (0, 75):  # rank 0 may be lost, or not hear why this one leaves
+                elif exit_code != 0:  # rank 0 may be lost, or not hear why this one leaves
                     self._forget_earlier(folder)
                     told = self._told(folder)
                     if told is not None and outranks(own, told):

@@ -34,7 +34,7 @@ _TELL_EVERY_S = 1.0
 _SILENT_S = 5.0  # a rank that tells nothing for so long is not running
 _GRACE_S = 8.0  # from the loss of a rank to the end of those that are left, whatever their main threads do
 _GRACE_IN_VAIN_S = 1.0  # the same where main threads would never hear of it
-_NOTED_S = 2.0  # in which the others write down why a rank leaves
+_NOTED_S = 4.0  # in which the others write down why a rank leaves
 
 
 class Guard:
