@@ -114,8 +114,11 @@ def test_every_epoch_and_every_seed_draws_anew(how):
     assert not np.array_equal(first, next_epoch)
     assert not np.array_equal(first, other_seed)
     plain = SequenceDataset(pictures("plain")["train"]).take(indices)[0]
-    changes = np.stack([first, next_epoch, other_seed]) - plain
-    assert len({change.tobytes() for change in changes[0]}) > 12  # another draw for every item
+    changes = (first - plain).reshape(24, -1)
+    if how == "mxnet":
+        assert 4 < np.any(changes, axis=1).sum() < 20  # half of the pictures are flipped
+    else:
+        assert len(set(changes.mean(axis=1).round(3).tolist())) > 12  # another draw for every item
     np.testing.assert_array_equal(train.take(indices)[0], train.take(indices, 0, 7)[0])
 
 
