@@ -70,18 +70,18 @@ def predict_scaling(options: argparse.Namespace) -> int:
 
 def main() -> int:
     """Print each finding as soon as it is known."""
-    options = parse_arguments()
-    if options.scaling:
-        return predict_scaling(options)
+    findings = []
     try:
+        options = parse_arguments()
+        if options.scaling:
+            return predict_scaling(options)
         config = load_config(options.config, options.set)
+        for finding in check_up(config, options.np, quick=options.quick):
+            findings.append(finding)
+            if not options.json:
+                print(as_text(finding), flush=True)
     except HarnessError as error:
         return report_failure(error, rank=0)
-    findings = []
-    for finding in check_up(config, options.np, quick=options.quick):
-        findings.append(finding)
-        if not options.json:
-            print(as_text(finding), flush=True)
     print(as_json(findings) if options.json else summary(findings))
     return exit_code(findings)
 

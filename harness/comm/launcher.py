@@ -76,9 +76,9 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     for launcher, rank, size, local_rank, local_size in _LAUNCHERS:
         if rank in environ and size in environ and (launcher != "mpirun (MPICH)" or local_size in environ):
             numbers = [environ[rank], environ[size], environ.get(local_rank, "0"), environ.get(local_size, "1")]
-            if not all(number.isdigit() for number in numbers):
+            if not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
                 raise ConfigError(
-                    f"{launcher}: {rank}={numbers[0]!r} and {size}={numbers[1]!r} are no rank and world size"
+                    f"{launcher}: {rank}={cut(numbers[0])!r} and {size}={cut(numbers[1])!r} are no rank and world size"
                 )
             return Launch(launcher, *map(int, numbers))
     if "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ and "SLURM_STEP_NUM_TASKS" in environ:

@@ -132,7 +132,7 @@ def gather_threads(setting: int | str, ranks: int) -> Threads:
     threads = count_threads(setting, Launch("mpirun", size=ranks, local_size=ranks))
     if setting != "auto":
         origin = f"threads_per_rank: {setting}"
-    elif os.environ.get("OMP_NUM_THREADS", "").isdigit():
+    elif os.environ.get("OMP_NUM_THREADS", "").strip():
         origin = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
     else:
         origin = "threads_per_rank: auto"

@@ -7,11 +7,15 @@ calls, draws random numbers, or reads the clock or the environment would give th
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import random
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +27,7 @@ from harness.schedules.custom import OwnSchedule, build_custom
 _PASS_S = 1.0  # for one pass over the recorded iterations; a slow schedule is asked fewer of them
 _FEWEST = 8
 _OTHER_SEED = 20_011
-_LATER_S = 7_654_321.0
+_LATER_S = 7_654_321.5  # about 88 days, to another month, hour, minute and second
 _KEPT = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")  # they say where, not what
 _ADVICE = (
     "a schedule must be a function of the iteration alone, or ranks and resumed runs would differ: seed a generator of "
@@ -62,7 +66,7 @@ def impurity(own: OwnSchedule) -> str | None:
 
 def _compare_anew(own: OwnSchedule, iterations: list[int]) -> str | None:
     where = "when it is built anew with other seeds, at another time, in an empty environment"
-    with _elsewhere():
+    with _elsewhere(), _later_in(vars(sys.modules[own.name.partition(":")[0]])):
         try:
             again = build_custom(own.name, own.arguments)
         except ValueError as error:
@@ -81,6 +85,71 @@ def _compare(own: OwnSchedule, again: OwnSchedule, iterations: list[int], where:
         if second != first:
             return f"{own.name!r} gave {first!r} at its iteration {t}, and {second!r} {where}; {_ADVICE}"
     return None
+
+
+@contextmanager
+def _later_in(names: dict[str, Any]) -> Iterator[None]:
+    """Another time and another process, for all that a module calls by its own names; nobody else sees it."""
+    others = {id(module): _moved(module) for module in (time, datetime, os)}
+    for module in (time, datetime, os):
+        moved = vars(others[id(module)])
+        changed = {id(value): moved[key] for key, value in vars(module).items() if moved[key] is not value}
+        others |= changed
+    before = {key: value for key, value in names.items() if id(value) in others}
+    names.update({key: others[id(value)] for key, value in before.items()})
+    try:
+        yield
+    finally:
+        names.update(before)
+
+
+def _moved(module: ModuleType) -> ModuleType:
+    """A copy of `time`, `datetime` or `os` in which it is later, or the process another."""
+    copy = ModuleType(module.__name__)
+    vars(copy).update(vars(module))
+    if module is time:
+        for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time"):
+            vars(copy)[name] = _later(getattr(time, name), _LATER_S)
+            vars(copy)[f"{name}_ns"] = _later(getattr(time, f"{name}_ns"), int(_LATER_S * 1e9))
+        for name in ("localtime", "gmtime", "ctime"):
+            vars(copy)[name] = _at(getattr(time, name))
+    elif module is datetime:
+        vars(copy).update(datetime=_LaterDatetime, date=_LaterDate)
+    else:
+        vars(copy).update(getpid=_later(os.getpid, 1), getppid=_later(os.getppid, 1))
+    return copy
+
+
+def _later(function: Callable[[], Any], more: float) -> Callable[[], Any]:
+    return lambda: function() + more
+
+
+def _at(function: Callable[[float], Any]) -> Callable[..., Any]:
+    return lambda s=None: function(time.time() + _LATER_S if s is None else s)
+
+
+class _LaterDatetime(datetime.datetime):
+    """Of the present it gives what comes later."""
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> _LaterDatetime:
+        return super().now(tz) + datetime.timedelta(seconds=_LATER_S)
+
+    @classmethod
+    def utcnow(cls) -> _LaterDatetime:
+        return super().utcnow() + datetime.timedelta(seconds=_LATER_S)
+
+    @classmethod
+    def today(cls) -> _LaterDatetime:
+        return cls.now()
+
+
+class _LaterDate(datetime.date):
+    """Of the present it gives what comes later."""
+
+    @classmethod
+    def today(cls) -> _LaterDate:
+        return super().today() + datetime.timedelta(seconds=_LATER_S)
 
 
 @contextmanager

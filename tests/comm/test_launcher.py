@@ -162,3 +162,10 @@ def test_a_number_of_threads_in_the_environment_that_cannot_be_used_is_refused(m
 def test_a_number_of_threads_in_the_environment_is_taken(monkeypatch, told, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     assert count_threads("auto", Launch()) == threads
+
+
+@pytest.mark.parametrize("rank", ["²", "-1", "1e3", "9" * 5000, ""])
+def test_a_rank_that_is_no_number_is_refused(rank):
+    with pytest.raises(ConfigError, match="are no rank and world size") as caught:
+        read_launch({"HOROVOD_RANK": rank, "HOROVOD_SIZE": "2"})
+    assert len(str(caught.value)) < 200

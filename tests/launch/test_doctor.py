@@ -144,3 +144,10 @@ def test_command_lines_that_mean_nothing(command, monkeypatch, arguments, enviro
     ended = command("doctor", *arguments)
     assert (ended.code, ended.out) == (2, "")
     assert text in ended.err
+
+
+def test_a_number_of_threads_that_cannot_be_is_no_traceback(command, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5000")
+    ended = command("doctor")
+    assert ended.code == 2
+    assert ended.err.startswith("error: OMP_NUM_THREADS: '5000' in the environment is not a number of threads")

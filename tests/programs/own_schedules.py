@@ -5,6 +5,7 @@ import itertools
 import os
 import random
 import time
+from datetime import date
 from fractions import Fraction
 
 import mxnet as mx
@@ -86,6 +87,26 @@ def by_the_clock(lr: float):
 
 def by_the_date(lr: float):
     return lambda t: lr * (1 + datetime.datetime.now().microsecond / 1e6)
+
+
+def by_the_day(lr: float):
+    return lambda t: lr * (1 + date.today().toordinal() % 1000 / 1e6)
+
+
+def by_the_hour(lr: float):
+    return lambda t: lr * (1 + datetime.datetime.now().timestamp() // 3600 % 1000 / 1e6)
+
+
+def by_the_uptime(lr: float):
+    return lambda t: lr * (1 + time.monotonic() // 1000 % 1000 / 1e6)
+
+
+def by_the_calendar(lr: float):
+    return lambda t: lr * (1 + time.localtime().tm_yday / 1e6)
+
+
+def by_the_process(lr: float):
+    return lambda t: lr * (1 + os.getpid() / 1e9)
 
 
 def of_environment(lr: float, variable: str = "HARNESS_TEST_LR"):

@@ -1,7 +1,9 @@
 """A schedule of the user's own is asked again before it counts: what is not a function of the iteration is refused."""
 
+import datetime
 import os
 import random
+import sys
 import time
 
 import numpy as np
@@ -48,6 +50,11 @@ def own(name, **parameters):
         "decaying",
         "by_the_clock",
         "by_the_date",
+        "by_the_day",
+        "by_the_hour",
+        "by_the_uptime",
+        "by_the_calendar",
+        "by_the_process",
     ],
 )
 def test_impure_ones_are_refused_by_name_with_both_values(name):
@@ -114,6 +121,9 @@ def test_the_probe_leaves_generators_time_and_environment_as_they_were():
     assert (random.random(), np.random.rand()) == expected
     assert dict(os.environ) == environment
     assert time.time is clock
+    module = sys.modules[OWN]
+    assert (module.time, module.datetime, module.os) == (time, datetime, os)
+    assert module.date is datetime.date
 
 
 @pytest.mark.parametrize(
