@@ -32,6 +32,8 @@ from harness.files import TEMPORARY, force_folder, make_folder, must_be_regular,
 
 ASIDE = "aside"
 _REPLACED = re.compile(r"\.writing-(iteration-[0-9]{9,})-[0-9]+-replaced")
+_LARGEST_HEADER = 32 << 20  # bytes
+_MOST_ARRAYS = 100_000
 _DTYPES = {
     "<f8": "F64",
     "<i8": "I64",
@@ -186,6 +188,7 @@ def read_arrays(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
     try:
         for name in ARRAY_FILES.values():
             must_be_regular(path / name)  # the library would wait for the other end of a FIFO
+            _refuse_large_header(path / name)
         return {kind: load_file(path / name) for kind, name in ARRAY_FILES.items()}
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         # NumPy has no bfloat16 or float8, and not more than 32 dimensions
@@ -239,6 +242,21 @@ def _safetensors(arrays: Arrays) -> Iterable[Any]:
     yield len(text).to_bytes(8, "little") + text
     for _, array in ordered:
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _refuse_large_header(path: Path) -> None:
+    """Refuse a header that would become more objects than any network has arrays.
+
+    Raises:
+        ValueError: with what was found; the library checks everything else.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LARGEST_HEADER:
+            raise ValueError(f"{path.name} is said to have a header of {length:,} bytes, at most {_LARGEST_HEADER:,}")
+        header = file.read(length)
+    if header.count(b"{") > _MOST_ARRAYS or header.count(b",") > 8 * _MOST_ARRAYS:
+        raise ValueError(f"{path.name} has a header of more than {_MOST_ARRAYS:,} arrays")
 
 
 def _describe(path: Path) -> dict[str, Any]:

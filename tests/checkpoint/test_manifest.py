@@ -260,6 +260,8 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
         header(entry("BF16", offsets=(0, 2)), bytes(2)),
         header(entry(), bytes(400)),
         header({str(n): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(50_000)}),
+        header(b'{"__metadata__":{' + b'"a":"b",' * 1_700_000 + b'"c":"d"}}'),
+        header(b"{" * 300_000),
     ],
     ids=lambda content: f"{len(content)} bytes",
 )
