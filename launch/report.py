@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -51,7 +52,10 @@ def main() -> int:
             sentences = write_comparison(runs, output)
     except HarnessError as error:
         return report_failure(error, rank=0)
-    print(*sentences, f"wrote {output}", sep="\n")
+    try:
+        print(*sentences, f"wrote {output}", sep="\n", flush=True)
+    except BrokenPipeError:  # whoever was listening has gone (`| head -1`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

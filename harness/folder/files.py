@@ -30,7 +30,7 @@ def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
         return BufferedReader(open_regular(path.resolve() if follow else path))
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path; links in a circle
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise RecordError(f"cannot be opened ({reason})") from None
+        raise RecordError(f"cannot be read ({reason})") from None
 
 
 def is_there(path: Path) -> bool:

@@ -242,11 +242,14 @@ def read_curve(folder: Path, plan: PlanRecord | None) -> tuple[Numbers, Numbers]
         if plan is None
         else {t: lr for one in plan.phases for t, lr in ((one.first, one.lr[0]), (one.last, one.lr[1]))}
     )
+    per_epoch = None if plan is None else plan.sizes.iterations_per_epoch
     points: list[tuple[int, float]] = []
     reader = csv.DictReader(io.StringIO(text))
     try:
         for row in reader:
             points.append(_point(row, points[-1][0] if points else 0, total, known))
+            if per_epoch is not None and _numeral(row, "epoch") != (points[-1][0] - 1) // per_epoch + 1:
+                raise RecordError(f"epoch is {seen(row['epoch'], 40)} at iteration {points[-1][0]}")
     except (csv.Error, RecordError) as error:
         line = reader.line_num + isinstance(error, csv.Error)  # which is raised before the line counts
         raise RecordError(f"line {line}: {seen(str(error), 200)}") from None

@@ -72,6 +72,7 @@ def test_a_plan_says_what_is_wrong_with_it(content, path, value, reason):
         ("\n7,", "\n-7,", "line 8: iteration is -7"),
         ("\n7,", "\nseven,", "line 8: iteration is 'seven', not a number"),
         ("\n9,1,0.18", "\n9,1,0.81", "line 10: lr is 0.81 at iteration 9, but plan.json has 0.18"),
+        ("\n30,2,", "\n30,3,", "line 31: epoch is 3 at iteration 30"),
         ("iteration,", "iterations,", "line 2: iteration is missing"),
         ("\n7,1,0.14", "\n7,1,1e999", "line 8: lr is inf; allowed"),
         ("\n7,1,0.14", "\n7,1,1_4", "line 8: lr is '1_4', not a number"),
