@@ -16,6 +16,8 @@ Node = Mapping[str, Any]
 
 # how their names begin; _npi_ and what users program (Custom) to be safe
 _RANDOM_OPERATORS = ("dropout", "_random", "_sample", "_shuffle", "_npi_", "custom")
+# whose blocks keep arrays between calls, though they are MXNet's own
+_STATEFUL = ("mxnet.gluon.rnn.rnn_cell", "mxnet.gluon.contrib.rnn")
 _OF_MXNET = (mx.gluon.HybridBlock.forward, mx.gluon.SymbolBlock.forward)
 
 
@@ -31,6 +33,7 @@ class Graph:
         refusal: why the network itself is not a graph; `None` where it is one.
         symbol: of the losses, or of the predictions where the loss is no graph; `None` where the network is none.
         has_custom: whether operators are called that users have programmed.
+        has_code: whether anything but MXNet's own stateless layers is called, be it while tracing.
     """
 
     def __init__(self, net: Any, parameters: Mapping[str, Any], loss: Any = None, num_inputs: int = 1) -> None:
@@ -45,6 +48,7 @@ class Graph:
         self.nested = False
         self.refusal: str | None = None
         self.symbol: Any = None
+        self.has_code = _has_code(net, loss) or any(map(is_computed, parameters.values()))
         outputs = self._trace(net, num_inputs)
         if outputs is None:
             self._take_for_code(net, parameters)
@@ -54,6 +58,7 @@ class Graph:
         self.symbol = prediction if traced is None else traced
         self.nodes = nodes_of(self.symbol)
         self.has_custom = any("custom" in node["op"].lower() for node in self.nodes)
+        self.has_code = self.has_code or self.has_custom
         self.opaque = traced is None or self.has_custom or any(map(is_computed, parameters.values()))
         self.nested = any("subgraphs" in node for node in self.nodes)
         self.random = self.opaque or any(_is_random(node) for node in self.nodes)
@@ -92,6 +97,24 @@ def trace(net: Any, num_inputs: int = 1, training: bool = True) -> Any:
     names = ["data"] if num_inputs == 1 else [f"data{number}" for number in range(num_inputs)]
     with mx.autograd.train_mode() if training else mx.autograd.predict_mode():
         return net(*map(mx.sym.var, names))
+
+
+def _has_code(net: Any, loss: Any) -> bool:
+    return any(
+        not type(block).__module__.startswith("mxnet.")
+        or type(block).__module__.startswith(_STATEFUL)
+        or isinstance(block, mx.gluon.nn.Lambda | mx.gluon.nn.HybridLambda)
+        or bool(block._forward_hooks or block._forward_pre_hooks)
+        for block in (*blocks_of(net).values(), *({} if loss is None else blocks_of(loss)).values())
+    )
+
+
+def trace_again(net: Any, loss: Any, num_inputs: int) -> Any:
+    """The graph of losses once more, or of predictions where the loss is no graph."""
+    outputs = trace(net, num_inputs)
+    prediction = mx.sym.Group(list(flat(outputs)))
+    traced = _trace_loss(loss, outputs, prediction)
+    return prediction if traced is None else traced
 
 
 def runs_python(net: Any, loss: Any) -> bool:

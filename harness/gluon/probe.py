@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.data.leaves import Array
 from harness.errors import ConfigError
-from harness.gluon.graph import Node, flat, nodes_of, place_of, reason_of, runs_python, trace
+from harness.gluon.graph import Node, flat, nodes_of, place_of, reason_of, runs_python, trace, trace_again
 from harness.gluon.operators import (
     IGNORE_HEAD,
     calls_across_devices_refused,
@@ -26,13 +26,16 @@ from harness.gluon.operators import (
     suspects,
     without_gradient,
 )
-from harness.gluon.parameters import blocks_of, is_computed
+from harness.gluon.parameters import blocks_of
 from harness.gluon.trial import Trial
 
 _FACTOR = -4096.0  # a power of two, so that only a gradient that does not follow its head rounds otherwise
 _TOLERANCE = 1e-3  # of the largest element: orders of sums may differ on a GPU, and denormals be flushed
-# whose blocks keep arrays between calls, though they are MXNet's own
-_STATEFUL = ("mxnet.gluon.rnn.rnn_cell", "mxnet.gluon.contrib.rnn")
+_CHANGES = (
+    "network: {kind} builds another graph each time it is asked: its hybrid_forward keeps something between calls (a "
+    "counter, a hidden state), which no checkpoint holds, or draws a number that a compiled network keeps for good. "
+    "Make it a function of its inputs and parameters, and draw with F (F.random_normal, F.Dropout)"
+)
 _DEAD = (
     "network, network.loss: no gradient reaches any weight, because {why}; nothing would be trained. Use a loss that "
     "can be derived, without detach, asnumpy or BlockGrad on the way"
@@ -60,14 +63,11 @@ def probe(tried: Trial, hybridize: bool) -> set[str]:
     sparse = [node for node in graph.nodes if node["op"] == "IdentityAttachKLSparseReg"]
     if sparse:  # it exists in graphs only, and adds a gradient of its own
         raise ConfigError(_bent(tried, sparse, None))
-    own = _has_own_code(tried)
-    if own and _is_compiled(tried, hybridize):
-        _refuse_changing_graph(net, len(tried.inputs))
-    if own and graph.refusal is None:
-        why = _why_untrue(tried)
+    if graph.has_code and graph.refusal is None:
+        why = _why_untrue(tried, _is_compiled(tried, hybridize))
         if why is not None:
             graph.distrust(why, net, tried.parameters)
-    if (own and not _is_compiled(tried, hybridize)) or suspects(graph.nodes):
+    if (graph.has_code and not _is_compiled(tried, hybridize)) or suspects(graph.nodes):
         with tried.put_back(), calls_across_devices_refused(net), _explained(net):
             return _run(tried)
     return set()
@@ -231,33 +231,26 @@ def _blocks_of_loss(tried: Trial) -> list[tuple[str, Any]]:
     return list(blocks_of(tried.loss).items()) if is_tried else []
 
 
-def _has_own_code(tried: Trial) -> bool:
-    """Whether anything but MXNet's own stateless layers is called."""
-    loss = {} if tried.loss is None else blocks_of(tried.loss)
-    if any(map(is_computed, tried.parameters.values())) or tried.graph.has_custom:
-        return True
-    return any(
-        not type(block).__module__.startswith("mxnet.")
-        or type(block).__module__.startswith(_STATEFUL)
-        or isinstance(block, mx.gluon.nn.Lambda | mx.gluon.nn.HybridLambda)
-        or bool(block._forward_hooks or block._forward_pre_hooks)
-        for block in (*blocks_of(tried.net).values(), *loss.values())
-    )
-
-
-def _why_untrue(tried: Trial) -> str | None:
+def _why_untrue(tried: Trial, is_compiled: bool) -> str | None:
     """Why a network's graph is not what its code does, if it is not; a graph has no sizes, and takes one way alone."""
     net, num_inputs = tried.net, len(tried.inputs)
     try:
-        outputs = list(flat(trace(net, num_inputs, training=False)))
-        if runs_python(net, tried.loss) and _without_names(outputs) != _without_names(trace(net, num_inputs)):
+        once, again = (_without_names(trace_again(net, tried.loss, num_inputs)) for _ in range(2))
+        if once != again and is_compiled:
+            raise ConfigError(_CHANGES.format(kind=type(net).__name__))
+        if once != again:
+            return "its code builds another graph each time it is asked"
+        prediction = mx.sym.Group(list(flat(trace(net, num_inputs, training=False))))
+        trained = mx.sym.Group(list(flat(trace(net, num_inputs))))
+        if runs_python(net, tried.loss) and _without_names(prediction) != _without_names(trained):
             return "it asks whether it trains, and one graph would serve both"
-        graph = mx.sym.Group(outputs)
         with tried.put_back(), mx.autograd.predict_mode():
             mx.random.seed(tried.seed, ctx=tried.ctx)
             expected = [one.asnumpy() for one in flat(net(*tried.inputs))]
             mx.random.seed(tried.seed, ctx=tried.ctx)
-            found = [one.asnumpy() for one in flat(tried.run_graph(graph))]
+            found = [one.asnumpy() for one in flat(tried.run_graph(prediction))]
+    except ConfigError:
+        raise
     except Exception as error:
         return f"{type(error).__name__}: {reason_of(error)}{place_of(error)}"
     if all(_is_close(*pair) for pair in zip(found, expected, strict=True)):
@@ -272,20 +265,9 @@ def _is_close(found: Array, expected: Array) -> bool:
     return np.allclose(found, expected, rtol=0, atol=bound + np.finfo(np.float32).tiny, equal_nan=True)
 
 
-def _refuse_changing_graph(net: Any, num_inputs: int) -> None:
-    """Refuse a network whose code builds another graph at each call, from what it kept of the last one."""
-    once, again = (_without_names(trace(net, num_inputs)) for _ in range(2))
-    if once != again:
-        raise ConfigError(
-            f"network: {type(net).__name__} builds another graph each time it is asked: its hybrid_forward keeps "
-            "something between calls (a counter, a hidden state), which no checkpoint holds; make it a function of its "
-            "inputs and parameters"
-        )
-
-
-def _without_names(outputs: Any) -> str:
+def _without_names(symbol: Any) -> str:
     """A graph but for the names that MXNet counts up; inputs and parameters keep theirs."""
-    return json.dumps(_shape_of(json.loads(mx.sym.Group(list(flat(outputs))).tojson()), is_inside=False))
+    return json.dumps(_shape_of(json.loads(symbol.tojson()), is_inside=False))
 
 
 def _shape_of(graph: Mapping[str, Any], is_inside: bool) -> list[Any]:

@@ -91,6 +91,11 @@ class Forward:
         """
         return labels_for(self._loss, label, begin)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether network and loss are one graph, and no code of a user's runs."""
+        return self._whole is not None
+
     def losses(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
         """The samples' losses and their sum `(1,)`, from one array or a sequence of them."""
         inputs = inputs if isinstance(inputs, list | tuple) else [inputs]
@@ -152,7 +157,7 @@ class ShardPlayer:
         """
         if self._graph.random:
             mx.random.seed(seed_of(self._seed, t, shard), ctx=self._ctx)
-        if self._graph.opaque:
+        if self._graph.opaque or (self._graph.has_code and not self._forward.is_compiled):
             seed_python(seed_of(self._seed, t, shard))
         inputs = [on_device(leaf, self._ctx) for leaf in leaves_of(data)]
         labels = on_device(self._forward.labels(label, f"iteration {t}, shard {shard}: label"), self._ctx)

@@ -64,6 +64,22 @@ def test_one_that_keeps_state_while_it_is_traced_as_well(net):
         learner_of(net(), hybridize=False)
 
 
+@pytest.mark.parametrize(("net", "loss"), [(impure.DrawsAsItGoes, None), (dense, impure.drawing_loss)])
+def test_numbers_that_traced_code_draws_follow_the_seed(net, loss):
+    """Where the code runs at every call; a compiled network would keep its first number."""
+    digests = set()
+    for begin in (1, 2):
+        learner = learner_of(net(), loss and loss(), hybridize=loss is not None)
+        np.random.seed(begin)
+        for t in (1, 2, 3):
+            learner.iteration(t, 0.1)
+        digests.add(learner.digest())
+    assert len(digests) == 1
+    if loss is None:
+        with pytest.raises(ConfigError, match=r"builds another graph each time .* draws a number"):
+            learner_of(net())
+
+
 def test_a_loss_that_keeps_state_is_refused():
     with pytest.raises(ConfigError, match="gives other losses"):
         learner_of(dense(), impure.counting_loss())

@@ -344,3 +344,20 @@ class Placed(nn.HybridBlock):
     def hybrid_forward(self, F, x):
         with mx.AttrScope(ctx_group="second"):
             return self.second(F.relu(self.first(x)))
+
+
+class DrawsAsItGoes(nn.HybridBlock):
+    """NumPy's generator, in code that can be traced: the graph holds one number for good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.dense = nn.Dense(4)
+
+    def hybrid_forward(self, F, x):
+        return self.dense(x * (1 + 0.5 * np.random.rand() * mx.autograd.is_training()))
+
+
+def drawing_loss():
+    plain = mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    return lambda prediction, label: plain(prediction, label) * (1 + 0.5 * np.random.rand())
