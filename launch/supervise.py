@@ -35,10 +35,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--grace", type=float, default=120.0, metavar="S", help="seconds to save in when asked to stop (default: 120)"
     )
+    parser.add_argument(
+        "--start",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds in which the first rank must have come (default: 600)",
+    )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --: the launcher and the program")
     options = parser.parse_args(arguments)
     if options.at_most < 0 or options.pause < 0 or options.grace < 0:
         parser.error("--at-most, --pause and --grace must be at least 0")
+    if not options.start > 0:
+        parser.error(f"--start: {options.start:g} is not possible; allowed: more than 0")
     if shutil.which(options.command[0]) is None:
         parser.error(f"{options.command[0]}: no such program; give the whole command after --")
     return options
@@ -47,7 +56,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Parse and supervise."""
     options = parse_arguments()
-    return Supervisor(options.command, at_most=options.at_most, pause_s=options.pause, grace_s=options.grace).run()
+    supervisor = Supervisor(
+        options.command,
+        at_most=options.at_most,
+        pause_s=options.pause,
+        grace_s=options.grace,
+        start_s=options.start,
+    )
+    return supervisor.run()
 
 
 if __name__ == "__main__":

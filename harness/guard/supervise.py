@@ -24,10 +24,11 @@ from harness.errors import ConfigError, LostRankError, StoppedOnRequestError
 from harness.files import read_regular
 from harness.folder import OUTCOME
 from harness.guard.kept import introduce_supervisor, lock_of_supervisor, told_folder
-from harness.guard.outcome import JOB_FOLDER, read_outcome
+from harness.guard.outcome import JOB_FOLDER, OutcomeFiles, read_outcome
 from harness.guard.processes import kill
 from harness.guard.reaped import ReapedJob
 from harness.guard.reaper import SET_CHILD_SUBREAPER
+from harness.guard.startup import START_LIMIT_S
 from harness.locks import FileLock, HeldError
 
 _POLL_S = 0.05
@@ -40,7 +41,15 @@ _AGAIN = (LostRankError.exit_code, StoppedOnRequestError.exit_code, None)
 class Supervisor:
     """Runs one command until it is done, cannot be, or was tried often enough."""
 
-    def __init__(self, command: Sequence[str], *, at_most: int, pause_s: float, grace_s: float) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        at_most: int,
+        pause_s: float,
+        grace_s: float,
+        start_s: float = START_LIMIT_S,
+    ) -> None:
         """Nothing is started yet.
 
         Args:
@@ -49,11 +58,13 @@ class Supervisor:
             pause_s: before the first start again; twice as long before every further one, five minutes at most.
             grace_s: how long ranks may take to save and end once they were asked to, before they are killed; and
                 how long a launcher may take to end after the job has, which waits in vain for a host that is cut off.
+            start_s: in which the first rank of an attempt must have come.
         """
         self._command = list(command)
         self._at_most = at_most
         self._pause_s = pause_s
         self._grace_s = grace_s
+        self._start_s = start_s
         self._asked: str | None = None
         self._asked_s = 0.0
         self._at_once = False
@@ -112,7 +123,7 @@ class Supervisor:
             return outcome.exit_code, f"exit code {outcome.exit_code}: {outcome.cause}"
 
     def _wait(self, process: ReapedJob, job: Path) -> None:
-        passed = False
+        passed, begun_s = False, time.monotonic()
         while process.poll() is None:
             self._keep(job)
             asked_for_s = time.monotonic() - self._asked_s if self._asked else 0.0
@@ -120,6 +131,10 @@ class Supervisor:
                 kill(process.members())
             elif self._asked and not passed:
                 passed = _ask(process, job)  # a job that has no ranks yet is asked when it has
+            if time.monotonic() - begun_s > self._start_s and not _has_begun(job):
+                text = f"no rank has come within {self._start_s:g} s, so its launcher was ended"
+                OutcomeFiles(0, "", {JOB_FOLDER: str(job)}).write(LostRankError.exit_code, text)
+                kill(process.members())
             time.sleep(_POLL_S)
 
     def _clear(self, process: ReapedJob, job: Path) -> None:
@@ -180,6 +195,11 @@ def _ask(process: ReapedJob, job: Path) -> bool:
                 os.kill(pid, signal.SIGTERM)
                 asked = True
     return asked
+
+
+def _has_begun(job: Path) -> bool:
+    """Whether a rank has told that it has come, or how the job ended."""
+    return any(job.glob("rank-*.pid")) or (job / OUTCOME).exists()
 
 
 def _ended_s(job: Path) -> float:

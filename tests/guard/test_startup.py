@@ -210,9 +210,14 @@ def test_a_server_that_does_not_answer_keeps_nobody():
     ("launcher", "fault", "said"),
     [
         ("mpirun", "absent:1", "rank 1 has not come"),
+        (
+            "mpirun",
+            "early:1",
+            "rank 1 has not come; rank 0 .* at joining the other ranks, importing (mpi4py|mxnet)",
+        ),
         ("horovodrun", "absent:0", "rank 0 has not come"),
         ("mpirun", "frozen:1", r"rank 1 \(pid \d+ on .*\) is stopped \(SIGSTOP"),
-        ("mpirun", "import:0", r"rank 0 \(pid \d+ on .*\) has come but is still at .*importing mpi4py|mxnet"),
+        ("mpirun", "import:0", r"rank 0 \(pid \d+ on .*\) has come but is still at .*importing (mpi4py|mxnet)"),
     ],
 )
 def test_a_job_that_does_not_come_together_ends_by_name(start, tmp_path, launcher, fault, said):
@@ -236,3 +241,20 @@ def test_the_supervisor_hears_of_it_and_starts_again(start, tmp_path):
         *("launch/supervise.py", "--pause", "0", "--at-most", "1", "--", *ranks, *settings), exit_code=7, timeout_s=90
     )
     assert done.stderr.count("supervise: exit code 7: the ranks have not met within 3 s: rank 1 has not come") == 2
+
+
+def test_the_supervisor_ends_a_job_of_which_no_rank_has_come(start):
+    """A launcher that hangs: nothing of the job has told that it is there."""
+    options = ("--pause", "0", "--at-most", "1", "--start", "0.5")
+    program = (sys.executable, "-c", "import time; time.sleep(600)")
+    done = start("launch/supervise.py", *options, "--", *program, exit_code=7, timeout_s=60)
+    assert done.stderr.count("exit code 7: no rank has come within 0.5 s") == 2
+
+
+def test_the_supervisor_does_not_end_a_job_whose_rank_has_come(start):
+    program = "import os, pathlib, time; pathlib.Path(os.environ['HARNESS_JOB'], 'rank-0.pid').touch(); time.sleep(1.5)"
+    options = ("--at-most", "0", "--start", "0.5")
+    done = start("launch/supervise.py", *options, "--", sys.executable, "-c", program, exit_code=1)
+    assert "no outcome" in done.stderr
+    for wrong in ("0", "-1", "nan"):
+        assert "--start" in start("launch/supervise.py", "--start", wrong, "--", "true", exit_code=2).stderr

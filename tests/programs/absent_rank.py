@@ -1,7 +1,7 @@
 """`launch/train.py`, of which one rank does not get to the others: FAULT:RANK, then the program's own arguments.
 
-FAULT is absent (it never begins), frozen (SIGSTOP to itself on its way), killed (the same with SIGKILL), import (it
-hangs where MPI or MXNet is imported), or term (SIGTERM to itself while it waits for the others, who are late).
+FAULT is absent (it never begins), early (the same, and the others hang in an import), frozen (SIGSTOP to itself on its
+way), killed (the same with SIGKILL), or import (it hangs where MPI or MXNet is imported).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import runpy
 import signal
 import sys
-import threading
 import time
 
 fault, rank = sys.argv.pop(1).split(":")
@@ -27,7 +26,7 @@ class Hangs:
 
 
 def act():
-    if fault == "absent":
+    if fault in ("absent", "early"):
         time.sleep(3600)
     if fault == "import":
         sys.meta_path.insert(0, Hangs())
@@ -42,12 +41,10 @@ def act():
             return plain(*arguments)
 
         commands.begin_together = begin
-    if fault == "term":
-        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
 
 if rank == RANK:
     act()
-elif fault == "term":
-    time.sleep(3600)
+elif fault == "early":
+    sys.meta_path.insert(0, Hangs())
 runpy.run_path("launch/train.py", run_name="__main__")
