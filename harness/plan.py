@@ -27,7 +27,7 @@ from harness.schedules import (
     SpecError,
 )
 from harness.schedules.base import iter_breakpoints_of, mix, mix_many, piecewise, values_of
-from harness.schedules.bounds import LARGEST, SMALLEST
+from harness.schedules.bounds import BELOW_ONE, LARGEST, SMALLEST
 from harness.schedules.ends import end_of
 from harness.schedules.purity import impurity, own_schedules
 from harness.sizes import Sizes
@@ -307,22 +307,23 @@ class LRPlan:
         beside = {t for b in self.breakpoints() for t in (b - 1, b, b + 1) if 1 <= t <= total}
         iterations = sorted(beside | set(self.rows()))
         if key == "momentum":
-            wrong = next((t for t in iterations if not 0 <= (self.momentum(t) or 0.0) < 1), None)
+            wrong = next((t for t in iterations if not 0 <= (self.momentum(t) or 0.0) < BELOW_ONE), None)
             if wrong is None:
                 return []
-            found = f"is {self.momentum(wrong):g} at iteration {wrong}; it must be at least 0 and below 1"
+            found = (
+                f"is {self.momentum(wrong):.9g} at iteration {wrong}; it must be at least 0 and below 1 (in float32)"
+            )
             return [Problem(("lr", "momentum"), found)]
         wrong = next((t for t in iterations if not (SMALLEST <= self.lr(t) <= LARGEST or self.lr(t) == 0)), None)
         if wrong is None:
             return []
         rate = self.lr(wrong)
-        found = f"the learning rate is {rate:g} at iteration {wrong}; it must be at least 0 and a float32 (at most "
-        found += f"{LARGEST:.2g})"
+        found = f"the learning rate is {rate:g} at iteration {wrong}; "
         if 0 < rate < SMALLEST:
-            found = (
-                f"the learning rate is {rate:g} at iteration {wrong}; float32, in which weights are updated, holds 0 "
-                f"and {SMALLEST:.2g} to {LARGEST:.2g}; give the schedule a floor (raised, floor_lr), or end it at 0"
-            )
+            found += f"float32, in which weights are updated, holds 0 and {SMALLEST:.2g} to {LARGEST:.2g}; give the "
+            found += "schedule a floor (raised, floor_lr), or end it at 0"
+        else:
+            found += f"it must be at least 0 and a float32 (at most {LARGEST:.2g})"
         return [Problem(("lr",), found)]
 
     def _impure(self, key: str) -> list[Problem]:

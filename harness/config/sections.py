@@ -23,7 +23,7 @@ from harness.config.values import (
     Scale,
     Validation,
 )
-from harness.schedules.bounds import LARGEST, SMALLEST
+from harness.schedules.bounds import BELOW_ONE, LARGEST, SMALLEST
 from harness.units import Duration
 
 MOMENTUM_CORRECTED = ("sgd", "nag", "lars")  # the optimizers that keep the learning rate inside their momentum buffer
@@ -164,10 +164,10 @@ class OptimizerConfig(Section):
             for name in self.params
             if name in _OWNED
         ]
-        for name, limit in (("momentum", 1.0), ("wd", float("inf"))):
+        for name, limit in (("momentum", BELOW_ONE), ("wd", float("inf"))):
             found = self.params.get(name, 0.0)
             if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < limit:
-                allowed = "at least 0 and below 1" if name == "momentum" else "a number of at least 0"
+                allowed = "at least 0 and below 1 (in float32)" if name == "momentum" else "a number of at least 0"
                 problems.append(Problem(("params", name), f"found {show(found)}; must be {allowed}"))
         refused = {problem.path[1] for problem in problems}
         problems += [

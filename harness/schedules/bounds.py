@@ -63,6 +63,9 @@ class Interval:
 SMALLEST, LARGEST = 1.1754943508222875e-38, 3.4028234663852886e38
 """The positive numbers that a float32 holds with all its digits, which is what parameters and learning rates are."""
 
+BELOW_ONE = 1 - 2**-25
+"""From here on numbers below 1 are 1 in float32."""
+
 RATE = Interval()
 POSITIVE = Interval(open_low=True)
 SHRINK = Interval(high=1.0, open_low=True)

@@ -94,10 +94,26 @@ _PLAIN = "has no effect: plain learning rates are final and never scaled; write 
         ("optimizer.clip_norm=0", "optimizer.clip_norm: found 0; must be above 0"),
         ("optimizer.clip_value=.nan", "optimizer.clip_value: found .nan; must be a finite number"),
         ("optimizer.lr_mult={a: -1}", "optimizer.lr_mult.a: found -1; must be at least 0"),
-        ("optimizer.params.momentum=1", "optimizer.params.momentum: found 1; must be at least 0 and below 1"),
-        ("optimizer.params.momentum=-0.1", "optimizer.params.momentum: found -0.1; must be at least 0 and below 1"),
-        ("optimizer.params.momentum=true", "optimizer.params.momentum: found true; must be at least 0 and below 1"),
-        ("optimizer.params.momentum=big", "optimizer.params.momentum: found 'big'; must be at least 0 and below 1"),
+        (
+            "optimizer.params.momentum=1",
+            "optimizer.params.momentum: found 1; must be at least 0 and below 1 (in float32)",
+        ),
+        (
+            "optimizer.params.momentum=0.99999999",
+            "optimizer.params.momentum: found 0.99999999; must be at least 0 and below 1 (in float32)",
+        ),
+        (
+            "optimizer.params.momentum=-0.1",
+            "optimizer.params.momentum: found -0.1; must be at least 0 and below 1 (in float32)",
+        ),
+        (
+            "optimizer.params.momentum=true",
+            "optimizer.params.momentum: found true; must be at least 0 and below 1 (in float32)",
+        ),
+        (
+            "optimizer.params.momentum=big",
+            "optimizer.params.momentum: found 'big'; must be at least 0 and below 1 (in float32)",
+        ),
         (
             "lr.base=.inf",
             "lr.base: found .inf; must be a finite number above 0, auto (run the learning-rate finder), or the path of "
