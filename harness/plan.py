@@ -14,7 +14,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ from harness.schedules import (
     ScheduleLike,
     SpecError,
 )
-from harness.schedules.base import iter_breakpoints_of, mix, mix_many, piecewise, values_of
+from harness.schedules.base import few_breakpoints_of, mix, mix_many, piecewise, values_of
 from harness.schedules.bounds import BELOW_ONE, LARGEST, SMALLEST
 from harness.schedules.ends import end_of
 from harness.schedules.purity import impurity, own_schedules
@@ -142,9 +141,11 @@ class LRPlan:
         Those of a schedule that has more than `MAX_BREAKPOINTS` of them are left out.
         """
         total = self.sizes.num_iterations
-        points = {1, total, *(p + self._shift for p in _few_breakpoints(self._schedule, total - self._shift))}
+        points = {1, total}
+        found = few_breakpoints_of(self._schedule, total - self._shift, MAX_BREAKPOINTS)
+        points.update(p + self._shift for p in found)
         if self._momentum is not None:
-            points.update(_few_breakpoints(self._momentum, total))
+            points.update(few_breakpoints_of(self._momentum, total, MAX_BREAKPOINTS))
         points.add(self._warmup_length)
         points.update(p for last, _ in self._cuts for p in (last, last + 1))
         for last, plan in reversed(self._earlier):
@@ -333,8 +334,3 @@ class LRPlan:
         for one in own:
             self.own_values.setdefault(one.name, {}).update(one.asked)
         return [Problem(("lr", key), problem) for problem in found if problem is not None]
-
-
-def _few_breakpoints(schedule: ScheduleLike, until: int) -> list[int]:
-    found = list(islice(iter_breakpoints_of(schedule, until), MAX_BREAKPOINTS + 1))
-    return found if len(found) <= MAX_BREAKPOINTS else []

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,12 @@ def breakpoints_of(schedule: ScheduleLike, until: int) -> tuple[int, ...]:
 def iter_breakpoints_of(schedule: ScheduleLike, until: int) -> Iterator[int]:
     """`breakpoints_of`, one by one."""
     return schedule.iter_breakpoints(until) if isinstance(schedule, Schedule) else iter(())
+
+
+def few_breakpoints_of(schedule: ScheduleLike, until: int, most: int) -> list[int]:
+    """The breakpoints of a schedule that has at most so many; none of one that has more."""
+    found = list(islice(iter_breakpoints_of(schedule, until), most + 1))
+    return found if len(found) <= most else []
 
 
 def in_order(until: int, positions: Iterable[int]) -> Iterator[int]:
