@@ -403,7 +403,7 @@ def _everything():
             "repeats": 2,
             "rule": "valley",
         },
-        "init": {"from": "a.params"},
+        "init": {"from": "a.params", "match": "all", "freeze": ["features.*"]},
         "checkpoint": {
             "every": "10min",
             "keep": 5,
