@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -199,3 +201,22 @@ def test_several_outputs_are_one_graph():
     assert graph.random
     assert not graph.opaque
     assert {name.rpartition("_running")[2] for name in graph.statistics} == {"_mean", "_var"}
+
+
+def test_ranks_average_the_statistics_of_a_graph_inside_a_block(start, exported, tmp_path):
+    """They were passed over by their names, and ranks drifted apart."""
+    settings = [
+        f"data.name={NETS}:pictures",
+        f"network={{name: '{NETS}:imported_inside', params: {{prefix: {exported}}}}}",
+        "batch.size=8",
+        "train={epochs: 2}",
+        "lr={base: 0.05, schedule: 1x}",
+        f"output={tmp_path}",
+        "threads_per_rank=1",
+    ]
+    words = [word for setting in settings for word in ("--set", setting)]
+    digests = set()
+    for size, options in ((None, ["--emulate-np", "2"]), (2, [])):
+        out = start("launch/train.py", "--overwrite", *options, *words, np=size, launcher="mpirun").stdout
+        digests.add(re.search(r"digest ([0-9a-f]{64})", out)[1])
+    assert len(digests) == 1
