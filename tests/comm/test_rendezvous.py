@@ -143,3 +143,21 @@ def test_ranks_meet_at_an_address_that_all_can_reach():
     assert [choose_way(addresses, ways, rank) for rank in (0, 1)] == [("10.0.0.1",) * 2, ("10.0.0.1", "10.0.0.2")]
     ways[0].pop("10.0.0.1"), ways[0].pop("10.1.0.1")
     assert [choose_way(addresses, ways, rank)[0] for rank in (0, 1)] == ["172.17.0.1", "10.0.0.1"]
+
+
+PROGRAM = """if True:
+    import os, socket
+    from harness.comm import connect, read_launch
+    world = connect("horovod", read_launch(), "cpu")
+    place = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+    try:
+        socket.create_connection(place, timeout=5)
+    except ConnectionRefusedError:
+        print(f"closed at {place[0]} for {world.allgather_object(world.rank, 'ranks')}")
+    world.close()
+"""
+
+
+def test_nothing_listens_once_horovod_has_found_its_ranks(start):
+    done = start("-c", PROGRAM, np=2, launcher="mpirun", timeout_s=60)
+    assert done.stdout.count("closed at 127.0.0.1 for [0, 1]") == 2, done.stdout
