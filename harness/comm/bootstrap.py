@@ -55,6 +55,7 @@ class Bootstrap:
         if self._rendezvous is not None:
             self._rendezvous.stop()
             self._rendezvous = None
+        self._world.barrier("rendezvous.closed")
 
     def close(self) -> None:
         """End MPI; Horovod has shut down on this rank."""

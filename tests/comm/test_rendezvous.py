@@ -151,9 +151,11 @@ PROGRAM = """if True:
     world = connect("horovod", read_launch(), "cpu")
     place = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
     try:
-        socket.create_connection(place, timeout=5)
+        socket.create_connection(place, timeout=5).close()
+        found = "open"
     except ConnectionRefusedError:
-        print(f"closed at {place[0]} for {world.allgather_object(world.rank, 'ranks')}")
+        found = "closed"
+    print(f"{found} at {place[0]} for {world.allgather_object(world.rank, 'ranks')}")
     world.close()
 """
 
