@@ -107,11 +107,11 @@ class Supervisor:
         command = again_command(self._command) if again else self._command
         try:
             place = tempfile.TemporaryDirectory(prefix="harness-job-", ignore_cleanup_errors=True)
+            introduce_supervisor(Path(place.name), self._word)
         except OSError as error:
             raise ConfigError(f"no folder for the job can be made ({error}); set TMPDIR to one with room") from None
         with place as folder:
             job = Path(folder)
-            introduce_supervisor(job, self._word)
             with ReapedJob(command, job, {**os.environ, JOB_FOLDER: folder}) as process:
                 self._wait(process, job)
                 self._clear(process, job)

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.data import Order
+from harness.locks import lock_of_name
 
 THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 
@@ -251,3 +252,22 @@ def test_no_rank_is_disturbed(start, shared_data, config, name, np):
     for before, num_points, after in report.values():
         assert before == after == before[:1] * (np or 1)
         assert num_points >= 9
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in the run's folder", "in a folder of its own"])
+def test_a_finder_keeps_away_from_a_folder_that_is_in_use(start, tmp_path, elsewhere):
+    """A run that trains writes there too, and an earlier report would be moved aside under it."""
+    folder = tmp_path / "runs" / "x"
+    report = tmp_path / "report" if elsewhere else folder / "finder"
+    report.mkdir(parents=True)
+    (report / "result.json").write_text("{}")
+    lock = lock_of_name(report if elsewhere else folder)
+    lock.acquire()
+    options = ["--output", report] if elsewhere else []
+    done = start("launch/find_lr.py", *options, "--set", f"output={tmp_path / 'runs'}", "--set", "name=x", exit_code=2)
+    lock.release()
+    assert f"process {os.getpid()} on " in done.stderr
+    assert "is writing there; wait until it has ended, or " in done.stderr
+    assert ("give another --output" if elsewhere else "--set name=") in done.stderr
+    assert (report / "result.json").read_text() == "{}"
+    assert "sweep" not in done.stdout
