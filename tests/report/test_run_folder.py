@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ConfigError
+from harness.checkpoint import list_sets, newest_whole, write_set
+from harness.checkpoint.sets import write_json
+from harness.errors import CheckpointError, ConfigError
+from harness.folder import append_line
 from harness.locks import lock_of_name
-from harness.report import RunFolder
+from harness.report import MetricsFile, RunFolder
+from harness.report.pages import write_page
 from harness.resume import Start, find_origin, open_folder
 
 ROOT = Path(__file__).parents[2]
@@ -222,3 +226,41 @@ def test_the_folder_of_all_runs_may_be_a_link(tmp_path, claimed):
     with pytest.raises(ConfigError, match="is writing there"):
         Folder(claimed).lock()
     folder.close()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_what_is_planted_later_is_not_followed_either(tmp_path, kind):
+    """Between the look at the start and a write: files are opened without following, and without waiting."""
+    victim, path = tmp_path / "victim", tmp_path / "planted"
+    victim.write_text("mine")
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(victim)
+    said = "is a FIFO" if kind == "fifo" else "is a symbolic link"
+    with pytest.raises(CheckpointError, match=said):
+        MetricsFile(path)
+    with pytest.raises(OSError, match=said):
+        append_line(path, {"a": 1})
+    with pytest.raises(ConfigError, match=said):
+        write_page(path, "<html>")
+    with pytest.raises(OSError, match=said):
+        write_json(path, {"a": 1})
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "params.safetensors", "optimizer.safetensors"])
+def test_a_checkpoint_of_anything_but_files_is_rejected(tmp_path, name, kind):
+    older = write_set(tmp_path, 1, {"parameters": {}, "slots": {}}, {})
+    newer = write_set(tmp_path, 2, {"parameters": {}, "slots": {}}, {})
+    content = (newer / name).rename(tmp_path / "content")
+    if kind == "fifo":
+        os.mkfifo(newer / name)
+    else:
+        (newer / name).symlink_to(content)
+    found = newest_whole(list_sets(tmp_path))
+    assert found.newest == older
+    ((path, reason),) = found.rejected
+    assert path == newer
+    assert f"{name} cannot be read (is a {'FIFO' if kind == 'fifo' else 'symbolic link'}, not a regular file)" in reason
