@@ -414,6 +414,7 @@ def _everything():
         "log": {"every": "5%", "tensorboard": True},
         "guard": {
             "verify_every": "50it",
+            "stall_after_start_s": 50.5,
             "stall_after_s": 60,
             "stall_after_first_s": 61.5,
             "stall_after_evaluation_s": 62,
