@@ -22,7 +22,9 @@ def seeded(seed: int, build: Callable[[], T]) -> T:
     """What `build` returns, with every generator seeded before: a network may initialise itself when it is built."""
     mx.random.seed(seed)
     seed_python(seed)
-    return build()
+    with warnings.catch_warnings():  # MXNet's own call for an import says that types are not told, which is meant there
+        warnings.filterwarnings("ignore", message="Cannot decide type for the following", category=UserWarning)
+        return build()
 
 
 def initialise(net: Any, initializer: Any, contexts: Sequence[Any], seed: int) -> None:

@@ -21,7 +21,6 @@ from harness.run import Run
 from tests.programs import odd_nets
 
 NETS = "tests.programs.odd_nets"
-pytestmark = pytest.mark.filterwarnings("ignore:Cannot decide type for the following arguments")  # of imports
 
 
 @pytest.fixture
@@ -72,6 +71,10 @@ def learner_of(net, hybridize=True, loss=None):
     return Learner(net, loss, mx.optimizer.SGD(momentum=0.9), SingleWorld(), stream, shards=2, hybridize=hybridize)
 
 
+OF_IMPORTS = pytest.mark.filterwarnings("ignore:Cannot decide type for the following arguments")
+
+
+@OF_IMPORTS
 @pytest.mark.parametrize("builder", ["imported", "imported_inside", "imported_below"])
 def test_an_imported_graph_trains_and_its_statistics_are_averaged(trained, exported, builder):
     network = f"{{name: '{NETS}:{builder}', params: {{prefix: {exported}}}}}"
@@ -85,6 +88,7 @@ def test_an_imported_graph_trains_and_its_statistics_are_averaged(trained, expor
     assert Graph(net, parameters).statistics == statistics
 
 
+@OF_IMPORTS
 def test_an_imported_graph_has_the_bits_of_the_network_it_was_written_from(exported):
     original = odd_nets.small_cnn()
     original.load_parameters(exported + ".params")
