@@ -323,4 +323,4 @@ def test_overwrite_moves_runs_aside_and_nothing_else(command, tmp_path, kind):
     assert ended.code == 2
     assert f"{mine} is " in ended.err
     assert "not the folder of a run" in ended.err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".mine.lock"] == ["mine"]
