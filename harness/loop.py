@@ -41,8 +41,8 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
     with ExitStack() as stack:
         learner = run.learner(stack.enter_context(run.stream()))
         run.guard.tick("the run's folder", "first")
+        stack.callback(run.folder.close)  # also where it could not be opened: the lock of its name may be held by then
         said = world.on_root("folder", lambda: _open_folder(run))
-        stack.callback(run.folder.close)
         run.guard.settle(folder, beginning_of(run), partial(write_run_report, folder))
         stack.enter_context(reported(folder, world.rank))
         stack.enter_context(run.guard.explained())
