@@ -28,7 +28,11 @@ class Bootstrap:
         Raises:
             ConfigError: on every rank, if Horovod is missing on any, or rank 0 cannot be reached from one.
         """
-        world.agreed("horovod", _check_installed)
+        try:
+            world.agreed("horovod", _check_installed)
+        except ConfigError:
+            world.close()
+            raise
         self._world = world
         self._rendezvous: Rendezvous | None = None
         places = [(str(host), int(local)) for host, local in world.allgather_object(_place(world), "places")]

@@ -40,7 +40,7 @@ def begin_together(read: Callable[[], tuple[T, str, str]], launch: Launch) -> tu
         world = connect(kind, launch, device)
         done.append(value)
     except ConfigError as error:
-        if launch.size == 1:
+        if launch.size == 1 or error.everywhere:  # the others are not waiting: they know
             raise
         failure = error
         world = connect("auto", launch)

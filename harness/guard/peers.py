@@ -38,6 +38,14 @@ class Peer:
         self.has_noted = False  # the loss that it was told of
 
 
+def wait_until_gone(peer: Peer, seconds: float) -> None:
+    """Wait until a rank has ended, for so long at most; by the thread that otherwise listens to it."""
+    deadline = time.monotonic() + seconds
+    while not peer.has_left and time.monotonic() < deadline:
+        peer.has_left = peer.link.receive()[1]
+        time.sleep(0.05)
+
+
 def position(world: World, place: str, main: int) -> Message:
     """What this rank tells of itself.
 

@@ -124,7 +124,7 @@ class Startup:
         if cause is not None:
             self._files.write(cause.exit_code, cause.text)
             time.sleep(2 * self._presence.poll_s + 2 * _LINGER_S)  # who has said it goes first
-            _leave(cause.exit_code)
+            leave_job(cause.exit_code)
         notes = self._presence.look() if self._presence.poll_s < _SURE_S and not self._presence.sees_all_hosts else None
         gone = [note for note in (notes or {}).values() if note.state() is None]
         if not gone:
@@ -146,17 +146,20 @@ class Startup:
             os.write(2, f"{kind}{who}{cause.text}\n".encode())
         time.sleep(2 * self._presence.poll_s + (0.0 if is_first else _LINGER_S) if self._launch.size > 1 else 0.0)
         self._presence.clear()
-        _leave(cause.exit_code)
+        leave_job(cause.exit_code)
 
     def _note(self) -> Note:
         frame = sys._current_frames().get(self._main or 0)
         return Note.of_this_process(self._launch.rank, f"{self._phase}, {where(frame)}")
 
 
-def _leave(exit_code: int) -> None:
+def leave_job(exit_code: int) -> None:
     """End this process, and have MPICH's launcher end the others.
 
     It waits for them where one ends before it has called MPI_Init, whatever with, unless it is asked to abort the job.
+
+    Args:
+        exit_code: of the process, and of the launcher.
     """
     launcher = os.environ.get("PMI_FD", "")
     with suppress(OSError):

@@ -24,10 +24,10 @@ from harness.guard.causes import Cause, KnownCause
 from harness.guard.lifeline import open_lifeline
 from harness.guard.messages import Message
 from harness.guard.outcome import OutcomeFiles
-from harness.guard.peers import Peer, Place, position
+from harness.guard.peers import Peer, Place, position, wait_until_gone
 from harness.guard.signals import StopSignals
 from harness.guard.stall import explain_stall, place_of, process_of, say, stacks, who_is_silent
-from harness.guard.startup import Startup
+from harness.guard.startup import Startup, leave_job
 
 _PERIOD_S = 0.25
 _TELL_EVERY_S = 1.0
@@ -231,7 +231,7 @@ class Guard:
         say(f"{text}\n")
 
     def _hear(self, rank: int) -> bool:
-        """Take what a rank tells; whether it has gone."""
+        """Whether a rank has gone, of which what it tells is taken."""
         peer = self._peers[rank]
         messages, gone = peer.link.receive()
         if messages:
@@ -309,8 +309,8 @@ class Guard:
         self._end(Cause(cause), Message(end=cause))
 
     def _silent(self, now: float) -> dict[int, str]:
-        told = {rank: peer.told for rank, peer in self._peers.items()}
-        return who_is_silent(told, {rank: now - peer.heard_s for rank, peer in self._peers.items()}, _SILENT_S)
+        silent_s = {rank: now - peer.heard_s for rank, peer in self._peers.items()}
+        return who_is_silent({rank: peer.told for rank, peer in self._peers.items()}, silent_s, _SILENT_S)
 
     def _end(self, cause: Cause, farewell: Message | None = None) -> None:
         """End this process: files, a line on the terminal, stacks of a loss, and no clean-up that could hang.
@@ -318,21 +318,23 @@ class Guard:
         The page comes before the farewell: once another rank has ended, a launcher gives this one no time.
         """
         world = self._world
-        waiting = f"in the collective {world.last_collective!r} in {self._place.where}"
-        found = stacks()
-        self.files.write(
-            cause.exit_code, cause.text, place=self._place.where, collective=world.last_collective, stacks=found
-        )
+        found, called = stacks(), world.last_collective
+        self.files.write(cause.exit_code, cause.text, place=self._place.where, collective=called, stacks=found)
         self.files.draw()
         if farewell is not None:
             self._tell(farewell)
         shown = found if cause.exit_code == LostRankError.exit_code else ""
-        say(f"error: rank {world.rank}, waiting {waiting}: {cause.text}\n{shown}")
+        place = f"the collective {called!r} in {self._place.where}"
+        say(f"error: rank {world.rank}, waiting in {place}: {cause.text}\n{shown}")
         time.sleep(2 * _PERIOD_S)  # what was told must arrive before the connection ends
-        os._exit(cause.exit_code)
+        root = self._peers.get(0)
+        if root is not None and not world.fails_when_lost and time.monotonic() - root.heard_s < _SILENT_S:
+            wait_until_gone(root, _GRACE_S)  # it may have a page to write, and MPI's launchers end all at once
+        # of two ranks, MPICH's launcher takes the code of the first; of more it mixes in what it killed
+        (leave_job if world.size > 2 else os._exit)(cause.exit_code)
 
     def _tell(self, message: Message) -> None:
         if self._world.rank == 0 and message.left is not None:
-            message = Message(lost=message.of("rank 0"), code=message.code, first=message.first)
+            message = Message(lost=message.of("rank 0"), code=message.code, first=message.first, bye=True)
         for peer in self._peers.values():
             peer.link.send(message)

@@ -258,3 +258,12 @@ def test_the_supervisor_does_not_end_a_job_whose_rank_has_come(start):
     assert "no outcome" in done.stderr
     for wrong in ("0", "-1", "nan"):
         assert "--start" in start("launch/supervise.py", "--start", wrong, "--", "true", exit_code=2).stderr
+
+
+def test_a_configuration_that_one_rank_cannot_read_is_2_whatever_world_the_others_join(start, tmp_path):
+    (tmp_path / "bad.yaml").write_text("nonsense: 3\n")
+    options = ("--set", "comm=horovod", "--set", "guard.stall_after_start_s=30", "--set", f"output={tmp_path}")
+    files = ("configs/digits.yaml", tmp_path / "bad.yaml")
+    done = start("tests/programs/other_config.py", *files, "--", *options, np=2, launcher="mpirun", exit_code=2)
+    assert "rank 1: " in done.stderr
+    assert "nonsense: unknown key" in done.stderr

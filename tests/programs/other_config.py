@@ -8,5 +8,5 @@ import sys
 
 end = sys.argv.index("--")
 files, rest = sys.argv[1:end], sys.argv[end + 1 :]
-sys.argv = ["train.py", "--config", files[int(os.environ["HOROVOD_RANK"])], *rest]
+sys.argv = ["train.py", "--config", files[int(os.environ.get("HOROVOD_RANK", os.environ.get("PMI_RANK", "0")))], *rest]
 runpy.run_path("launch/train.py", run_name="__main__")
