@@ -79,7 +79,7 @@ class GuardConfig(Section):
     verify_every: Period = Duration.parse("500it")
     """How often ranks compare checksums of their whole state."""
     stall_after_start_s: Seconds = 600.0
-    """Seconds in which all ranks have to come together; `stall_after_first_s` where that is less."""
+    """Seconds in which all ranks have to come together; `stall_after_first_s` where that is less, but at least 10."""
     stall_after_s: Seconds = 300.0
     """Seconds without an update after which a job counts as stalled."""
     stall_after_first_s: Seconds = 1800.0

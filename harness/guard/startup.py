@@ -29,6 +29,7 @@ from harness.guard.signals import StopSignals
 START_LIMIT_S = GuardConfig().stall_after_start_s  # until the configuration is read, which may say otherwise
 JOINING = "joining the other ranks"
 _PERIOD_S = 0.25
+_IMPORTS_S = 10.0  # which a limit on the first update does not mean
 _SURE_S = 2.0  # for how long a process must have been gone
 _LINGER_S = 1.0  # beyond two questions of the others, who have to hear why
 
@@ -71,8 +72,11 @@ class Startup:
         self._phase = phase
 
     def limit(self, section: GuardConfig) -> None:
-        """Take the limit that the configuration sets."""
-        self._limit_s = min(section.stall_after_start_s, section.stall_after_first_s)
+        """Take the limit that the configuration sets.
+
+        That of the first update counts where it is less, but for the ten seconds that imports may take.
+        """
+        self._limit_s = min(section.stall_after_start_s, max(section.stall_after_first_s, _IMPORTS_S))
 
     def close(self) -> None:
         """This rank has met the others, or ends by itself; its signals stay with whoever has them."""

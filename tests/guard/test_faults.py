@@ -87,7 +87,7 @@ def test_the_ranks_of_mpirun_say_why_too(attempt, tmp_path, fault, where):
 )
 def test_the_code_is_the_causes_own_on_any_number_of_ranks(attempt, fault, code, launcher, np):
     """And rank 0, which did not fail itself, writes the page with the same code where its main thread can."""
-    ended = attempt(*LIMITS, faults=fault, launcher=launcher, np=np)
+    ended = attempt(faults=fault, launcher=launcher, np=np)
     assert ended.outcome["exit_code"] == code
     assert {failure["exit_code"] for failure in ended.failures.values()} == {code}
     assert sorted(ended.failures) == list(range(np))

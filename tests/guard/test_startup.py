@@ -236,7 +236,7 @@ def test_a_job_that_does_not_come_together_ends_by_name(start, tmp_path, launche
 
 def test_the_supervisor_hears_of_it_and_starts_again(start, tmp_path):
     ranks = [*launched_by("mpirun", 2), sys.executable, "tests/programs/absent_rank.py", "absent:1"]
-    settings = ("--set", "guard.stall_after_first_s=3", "--set", f"output={tmp_path}")
+    settings = ("--set", "guard.stall_after_start_s=3", "--set", f"output={tmp_path}")
     done = start(
         *("launch/supervise.py", "--pause", "0", "--at-most", "1", "--", *ranks, *settings), exit_code=7, timeout_s=90
     )
