@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before what takes long to import
-    from harness.interrupts import end_tool_quietly
-
-    end_tool_quietly()
-
 try:
+    if __name__ == "__main__":  # before what takes long to import
+        from harness.interrupts import end_tool_quietly
+
+        end_tool_quietly()
     import numpy as np
 
     from harness.checkpoint import BEST, locate, newest_whole, read_arrays, read_manifest, verify, write_set

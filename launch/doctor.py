@@ -6,12 +6,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-if __name__ == "__main__":  # before what takes long to import
-    from harness.interrupts import end_tool_quietly
-
-    end_tool_quietly()
-
 try:
+    if __name__ == "__main__":  # before what takes long to import
+        from harness.interrupts import end_tool_quietly
+
+        end_tool_quietly()
     from harness.comm import read_launch
     from harness.config import RunConfig, load_config
     from harness.doctor import as_json, as_text, check_up, exit_code, summary

@@ -10,12 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __name__ == "__main__":  # before what takes long to import
-    from harness.interrupts import stop_run_at_once
-
-    stop_run_at_once()
-
 try:
+    if __name__ == "__main__":  # before what takes long to import
+        from harness.interrupts import stop_run_at_once
+
+        stop_run_at_once()
     from harness.errors import ConfigError, NoUsableLRError
     from harness.finder import FinderResult
     from harness.guard import Job, RunParser, add_run_options, run_job

@@ -11,12 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-if __name__ == "__main__":  # before what takes long to import
-    from harness.interrupts import end_tool_quietly
-
-    end_tool_quietly()
-
 try:
+    if __name__ == "__main__":  # before what takes long to import
+        from harness.interrupts import end_tool_quietly
+
+        end_tool_quietly()
     from harness.config import RunConfig, load_config
     from harness.data import count_samples
     from harness.errors import ConfigError, DataError, HarnessError

@@ -8,12 +8,11 @@ import os
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # before what takes long to import
-    from harness.interrupts import end_tool_quietly
-
-    end_tool_quietly()
-
 try:
+    if __name__ == "__main__":  # before what takes long to import
+        from harness.interrupts import end_tool_quietly
+
+        end_tool_quietly()
     from harness.errors import HarnessError
     from harness.guard import report_failure
     from harness.report import write_comparison, write_run_report

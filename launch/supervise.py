@@ -7,12 +7,11 @@ import argparse
 import shutil
 import sys
 
-if __name__ == "__main__":  # before what takes long to import
-    from harness.interrupts import end_tool_quietly
-
-    end_tool_quietly()
-
 try:
+    if __name__ == "__main__":  # before what takes long to import
+        from harness.interrupts import end_tool_quietly
+
+        end_tool_quietly()
     from harness.guard.supervise import Supervisor
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"

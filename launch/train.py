@@ -6,12 +6,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-if __name__ == "__main__":  # before what takes long to import
-    from harness.interrupts import stop_run_at_once
-
-    stop_run_at_once()
-
 try:
+    if __name__ == "__main__":  # before what takes long to import
+        from harness.interrupts import stop_run_at_once
+
+        stop_run_at_once()
     from harness.config import RunConfig
     from harness.errors import ConfigError
     from harness.guard import Job, RunParser, add_run_options, run_job

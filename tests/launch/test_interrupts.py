@@ -28,6 +28,11 @@ sys.meta_path.insert(0, Slow())
 NOTHING = "before the first update; nothing was changed"
 
 
+def _take_ctrl_c():
+    """A suite that was started in the background of a shell ignores Ctrl-C, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(command, folder, num=1, **environ):
     """A process that has come to what takes long, which tells so in a folder."""
     process = subprocess.Popen(
@@ -38,6 +43,7 @@ def started(command, folder, num=1, **environ):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_take_ctrl_c,
     )
     deadline = time.monotonic() + 60
     while len(list(folder.glob("*.pid"))) < num and process.poll() is None and time.monotonic() < deadline:
