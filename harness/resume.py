@@ -255,27 +255,6 @@ def settle(config: RunConfig, origin: Origin, *, workers: int, threads: int, on_
     return Settled(wanted, saved, conflicts, amendments, undecided=differs and on_conflict == "error")
 
 
-def refuse_other_data(origin: Origin, num_samples: int, data: str, source: str) -> None:
-    """Refuse other training data than those that the checkpoint was trained with.
-
-    Args:
-        origin: the checkpoint.
-        num_samples: of the training data.
-        data: their fingerprint.
-        source: the configuration's file, for messages.
-
-    Raises:
-        CheckpointError: if number, shape or labels differ.
-    """
-    then, path = origin.manifest.num_samples, origin.path
-    if (data, num_samples) != (origin.manifest.data, then):
-        raise CheckpointError(
-            f"{source}: the training data are not those that {path} was trained with ({then} samples then, "
-            f"{num_samples} now; number, shape or labels differ); give the same data, or start a new run from "
-            f"its weights: --set init.from={path} --set name=..."
-        )
-
-
 def settle_plan(settled: Settled, origin: Origin, sizes: Sizes) -> tuple[LRPlan, str | None]:
     """The plan of a run that goes on; and, where the user has to choose, what the choice is between.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.checkpoint import plan_of
+from harness.checkpoint import plan_of, refuse_other_data
 from harness.comm import World
 from harness.config import RunConfig
 from harness.data import BatchStream, Order, Splits
@@ -29,7 +29,7 @@ from harness.gluon.state import refuse_not_finite
 from harness.guard import Guard, Unguarded, compare_ranks, compare_schedules
 from harness.plan import LRPlan
 from harness.report import RunFolder
-from harness.resume import Origin, Settled, Start, agree_on_origin, refuse_other_data, settle, settle_plan
+from harness.resume import Origin, Settled, Start, agree_on_origin, settle, settle_plan
 from harness.sizes import Sizes, count_workers, resolve_shards
 from harness.versions import versions
 
@@ -54,6 +54,7 @@ class Run:
         plan_fingerprint: of that plan.
         splits: the data.
         data_fingerprint: of the training data.
+        items_digest: of the probed training items; `None` for arrays.
         order: which samples each iteration sees.
         augmentation: what is done to samples.
         metrics: by name.
@@ -110,6 +111,7 @@ class Run:
         found = self._agreed("items", lambda: probe_items(self.splits))
         self.splits = seed_items(world, self.splits, found, self.config.seed)
         self.data_fingerprint = self.splits.fingerprint()
+        self.items_digest = found["train"].digest if "train" in found else None
         self.sizes, self.plan, self._conflict = self._agree_on_plan(settled)
         shards, size = self.sizes.shards, self.sizes.batch_size
         self.order = Order(self.sizes.num_samples, shards, size, self.config.seed, self.config.train.last_batch)
@@ -323,7 +325,8 @@ class Run:
     def _build_plan(self, settled: Settled | None) -> tuple[Sizes, LRPlan, str | None]:
         config = self.config
         if self.origin is not None:
-            refuse_other_data(self.origin, len(self.splits.train), self.data_fingerprint, config.source)
+            own = len(self.splits.train), self.data_fingerprint, self.items_digest
+            refuse_other_data(self.origin.manifest, self.origin.path, *own, config.source)
         sizes = Sizes.of(
             config.train,
             num_samples=len(self.splits.train),

@@ -223,6 +223,7 @@ class Saver:
             "batch_size": run.sizes.batch_size,
             "sizes": {key: value for key, value in vars(run.sizes).items() if key not in ("shards", "batch_size")},
             "data": run.data_fingerprint,
+            **({} if run.items_digest is None else {"items": run.items_digest}),
             "plan": {
                 "described": plan.describe(),
                 "fingerprint": run.plan_fingerprint,

@@ -8,6 +8,7 @@ from harness.checkpoint.conflicts import (
     plan_of,
     refuse_fixed,
     refuse_foreign_code,
+    refuse_other_data,
     saved_config,
     take_saved,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "read_numbers",
     "refuse_fixed",
     "refuse_foreign_code",
+    "refuse_other_data",
     "remove_debris",
     "saved_config",
     "set_aside",

@@ -127,6 +127,38 @@ def refuse_foreign_code(manifest: Manifest, config: RunConfig, path: str) -> Non
         )
 
 
+def refuse_other_data(
+    manifest: Manifest, path: str, num_samples: int, data: str, items: str | None, source: str
+) -> None:
+    """Refuse other training data than those that the checkpoint was trained with.
+
+    Args:
+        manifest: of the checkpoint.
+        path: of the checkpoint, for messages.
+        num_samples: of the training data.
+        data: their fingerprint.
+        items: digest of the probed items, if the data are read item by item.
+        source: the configuration's file, for messages.
+
+    Raises:
+        CheckpointError: if number, shape, labels or one of those items differ.
+    """
+    if (data, num_samples) != (manifest.data, manifest.num_samples):
+        found = f"{manifest.num_samples} samples then, {num_samples} now; number, shape or labels differ"
+    elif None not in (items, manifest.items) and items != manifest.items:
+        found = (
+            "the first, the last, or an item between has other values: files that were made anew, values drawn at "
+            "random before the first reading, or another version of a library; hash() of text is another in every "
+            "process"
+        )
+    else:
+        return
+    raise CheckpointError(
+        f"{source}: the training data are not those that {path} was trained with ({found}); give the same data, or "
+        f"start a new run from its weights: --set init.from={path} --set name=..."
+    )
+
+
 def compare(saved: RunConfig, wanted: RunConfig) -> Conflicts:
     """Compare field by field; what may change freely is left out."""
     conflicts = Conflicts([], [], [])

@@ -108,6 +108,7 @@ class Manifest:
         iterations_per_epoch: updates in an epoch.
         num_iterations: updates in the run.
         data: fingerprint of the training data.
+        items: digest of a few training items; `None` for arrays, and where an earlier version wrote.
         config: the whole configuration as plain data, which nobody has checked yet.
         environment: versions and threads, by name.
         init: which weights the run began with; `None` for the initializer's.
@@ -122,6 +123,7 @@ class Manifest:
     iterations_per_epoch: int
     num_iterations: int
     data: str
+    items: str | None
     config: dict[str, Any]
     environment: dict[str, str | int]
     init: dict[str, Any] | None
@@ -164,6 +166,7 @@ class Manifest:
             iterations_per_epoch=sizes.whole("iterations_per_epoch", full, full + bool(rest)),
             num_iterations=sizes.whole("num_iterations", max(1, iteration)),
             data=fields.text("data"),
+            items=fields.maybe(fields.text, "items"),
             config=_object(fields, "config"),
             environment=_each(environment, lambda key: _text_or_whole(environment, key)),
             init=_object(fields, "init") if fields.has("init") else None,

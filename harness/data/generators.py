@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,18 @@ class Seeding:
 def number_of(key: str) -> int:
     """31 bits that depend on a text."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little") >> 1
+
+
+class Reading(NamedTuple):
+    """What reading one item showed.
+
+    Attributes:
+        digest: of its values.
+        drew: whether Python's or NumPy's generator was drawn from.
+    """
+
+    digest: bytes
+    drew: bool
 
 
 def seed_generators(number: int, more: SeedMore | None) -> None:

@@ -3,8 +3,10 @@
 The order of samples, and what is drawn for each, are functions of `(seed, epoch, index)`: that is why a run can be
 repeated, resumed, and shared among any number of workers. Items of a user's own must keep to it. A few are read three
 times, in three orders, with the global generators seeded otherwise each time. Where all values are the same and nobody
-drew from Python's or NumPy's generator, that is all. Otherwise the items are read three times more, each with seeds of
-its own: the same values then mean that seeding makes them legal; other values are refused.
+drew from Python's or NumPy's generator, that is all. Otherwise the items are read twice more with the seeds of the
+first reading: the same values then mean that seeding makes them legal; other values are refused. So is an item that
+draws in its first reading alone and keeps the value: that depends on whoever drew before. The first reading is often
+older than the probe, since shapes are looked at before; `SequenceDataset` remembers what it showed.
 
 What this cannot see: items that are not among those read; an event with the probability p in each reading that draws
 from MXNet's generator or from one of the user's own is missed with the probability `(1 - 3 p (1 - p)) ** 16`: 2e-10
@@ -16,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from types import FrameType
 from typing import Any, NamedTuple
@@ -23,13 +26,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.data.arrays import Dataset, Indices, Subset
-from harness.data.generators import Seeding, SeedMore, kept_generators, number_of, seed_generators, states
-from harness.data.leaves import leaves_of
-from harness.data.sequences import SequenceDataset
+from harness.data.generators import Reading, Seeding, SeedMore, kept_generators, number_of, seed_generators, states
+from harness.data.sequences import SequenceDataset, digest_of, probed_indices
 from harness.data.splits import Splits
 from harness.errors import DataError
 
-NUM_PROBED = 16
 _ORDERS: tuple[Callable[[Indices], Indices], ...] = (
     lambda indices: indices,
     lambda indices: indices[::-1],
@@ -80,22 +81,27 @@ def probe(items: SequenceDataset, more: SeedMore | None = None, library: str = "
     Raises:
         DataError: naming the item, if reading it twice with the same seeds gives different values.
     """
-    indices = np.unique(np.linspace(0, len(items) - 1, NUM_PROBED).astype(np.int64))
+    indices = probed_indices(len(items))
+    watch = _Watch(library)
     with kept_generators():
-        if more is not None:
-            more(number_of("probe"))
-        watch = _Watch(library)
-        with watch:
-            first, drew = _read(items, _ORDERS[0](indices), "0", None)
+        first = _read(items, _ORDERS[0](indices), "0", more, watch)
         more = more if watch.has_called else None
         readings = [first]
         for number, order in enumerate(_ORDERS[1:], start=1):
-            values, has_drawn = _read(items, order(indices), str(number), more)
-            readings.append(values)
-            drew |= has_drawn
-        if not drew and _first_difference(readings) is None:
+            readings.append(_read(items, order(indices), str(number), more))
+        has_drawn = any(one.drew for reading in [items.first_readings, *readings] for one in reading.values())
+        if not has_drawn and _first_difference(readings) is None:
             return Found(digest=_digest(first))
-        same = [_read(items, order(indices), "same", more)[0] for order in _ORDERS]
+        same = [first, *(_read(items, order(indices), "0", more) for order in _ORDERS[1:])]
+    kept = _first_kept(items.first_readings, readings, same)
+    if kept is not None:
+        raise DataError(
+            f"{items.source}: item {kept} was drawn at random when it was read first, and never again: its value, or a "
+            "part of it, is kept (a cache). What it is then depends on what was drawn before, so no run could be "
+            "repeated or resumed, or have the same bits on another number of workers. Keep what is not random and draw "
+            "in every reading, from random, np.random or mx.random, which are seeded for every item by (seed, epoch, "
+            f"item); or keep what is a function of the index: np.random.default_rng([seed, {kept}])"
+        )
     different = _first_difference(same)
     if different is not None:
         raise DataError(
@@ -106,7 +112,7 @@ def probe(items: SequenceDataset, more: SeedMore | None = None, library: str = "
             "draw what is random from random, np.random or mx.random, which are seeded for every item by (seed, epoch, "
             "item)"
         )
-    return Found(draws=True, calls_more=more is not None, digest=_digest(same[0]))
+    return Found(draws=True, calls_more=more is not None, digest=_digest(first))
 
 
 def seeded_splits(splits: Splits, found: Mapping[str, Found], seed: int, more: SeedMore | None) -> Splits:
@@ -143,29 +149,46 @@ def _sequences(splits: Splits) -> dict[str, SequenceDataset]:
     return found
 
 
-def _read(items: SequenceDataset, order: Indices, key: str, more: SeedMore | None) -> tuple[dict[int, bytes], bool]:
-    """A digest of every item, read in this order, and whether Python's or NumPy's generator was drawn from."""
-    digests, drew = {}, False
+def _read(
+    items: SequenceDataset, order: Indices, key: str, more: SeedMore | None, watch: _Watch | None = None
+) -> dict[int, Reading]:
+    """What every item shows, read in this order, each with its own seeds; `watch` does not see the seeding."""
+    readings = {}
     for index in order.tolist():
         seed_generators(number_of(f"probe/{key}/{index}"), more)
         before = states()
-        data, label = items.read(index)
-        drew |= states() != before
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (*leaves_of(data), label):
-            digest.update(f"{array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        digests[index] = digest.digest()
-    return digests, drew
+        with watch or nullcontext():
+            data, label = items.read(index)
+        readings[index] = Reading(digest_of(data, label), states() != before)
+    return readings
 
 
-def _digest(reading: Mapping[int, bytes]) -> str:
-    return hashlib.blake2b(b"".join(reading[index] for index in sorted(reading)), digest_size=8).hexdigest()
+def _digest(reading: Mapping[int, Reading]) -> str:
+    return hashlib.blake2b(b"".join(reading[index].digest for index in sorted(reading)), digest_size=8).hexdigest()
 
 
-def _first_difference(readings: list[dict[int, bytes]]) -> int | None:
+def _first_difference(readings: list[dict[int, Reading]]) -> int | None:
     first, *others = readings
-    return next((index for index, value in first.items() if any(other[index] != value for other in others)), None)
+    return next((i for i, one in first.items() if any(other[i].digest != one.digest for other in others)), None)
+
+
+def _first_kept(
+    begun: Mapping[int, Reading], readings: list[dict[int, Reading]], same: list[dict[int, Reading]]
+) -> int | None:
+    """The first item that keeps what it drew.
+
+    Either it draws once with the same seeds and once not, and has the same value; or, where the first reading ever came
+    before the probe, it drew in that one, and never since, whatever the seeds, and has that value still.
+    """
+    for index in readings[0]:
+        again = [one[index] for one in same]
+        if len(set(again)) > 1 and len({one.digest for one in again}) == 1:
+            return index
+        later = [one[index] for one in (*readings, *same)]
+        oldest = begun.get(index, later[0])
+        if oldest.drew and all(one == Reading(oldest.digest, False) for one in later):
+            return index
+    return None
 
 
 class _Watch:

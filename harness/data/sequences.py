@@ -6,6 +6,7 @@ Knows what an item may look like; whether items are functions of their index is 
 from __future__ import annotations
 
 import copy
+import hashlib
 import threading
 import traceback
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -13,10 +14,11 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from harness.data.arrays import Indices, Scales, Subset, as_array, check_sample, default_scales, scales_of
-from harness.data.generators import Seeding, kept_generators
+from harness.data.generators import Reading, Seeding, kept_generators, states
 from harness.data.leaves import Array, Data, leaves_of, pack
 from harness.errors import DataError, HarnessError
 
+NUM_PROBED = 16
 _PAIR = "an item is a pair (data, label), or with several inputs ((a, b), label) or (a, b, label)"
 
 
@@ -40,6 +42,8 @@ class SequenceDataset:
 
     Attributes:
         num_classes: classes are looked at when they are read, where there is such a number.
+        first_readings: what the first reading ever of the items that are probed showed, by index: an item that is kept
+            draws in that one alone.
         seeding: seeds the global generators before an item is read; None where items do not draw from them.
 
     Args:
@@ -63,6 +67,8 @@ class SequenceDataset:
         self.seeding: Seeding | None = None
         if len(items) == 0:
             raise DataError(f"{source}: no samples; a split has at least one, so leave an empty split out")
+        self.first_readings: dict[int, Reading] = {}
+        self._probed = frozenset(probed_indices(len(items)).tolist())
         data, label = self.read(0)
         self._is_several = isinstance(data, tuple)
         self._first = [*leaves_of(data), label]
@@ -129,8 +135,13 @@ class SequenceDataset:
         """
         try:
             with self._reading:
-                item = self.items[index]
-                return self._parts(index, item)
+                if index not in self._probed or index in self.first_readings:
+                    return self._parts(index, self.items[index])
+                before = states()
+                data, label = self._parts(index, self.items[index])
+                drew = states() != before
+                self.first_readings[index] = Reading(digest_of(data, label), drew)
+                return data, label
         except HarnessError:
             raise
         except (Exception, SystemExit) as error:
@@ -193,6 +204,20 @@ class SequenceDataset:
                 f"{self.source}: the label of item {indices[place[0]]} is {label[place]}, which is not in "
                 f"0..{self.num_classes - 1}; mend it, or set num_classes"
             )
+
+
+def probed_indices(count: int) -> Indices:
+    """The items that are probed: the first, the last, and some between, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, NUM_PROBED).astype(np.int64))
+
+
+def digest_of(data: Data, label: Array) -> bytes:
+    """16 bytes that depend on types, shapes and values of one item."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (*leaves_of(data), label):
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
 
 
 def _is_no_number(value: Any) -> bool:

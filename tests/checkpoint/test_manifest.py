@@ -134,6 +134,7 @@ WRONG = [
     (["state", "skipped"], -1, "state.skipped is -1"),
     (["data"], 3, "data is 3, not text"),
     (["data"], "x", "the training data are not those"),
+    (["items"], 3, "items is 3, not text"),
     (["plan"], [], "plan is a list, not an object"),
     (["plan", "lr", "3"], "x", "plan.lr.3 is the text 'x', not a number"),
     (["environment"], "x", "environment is the text 'x', not an object"),

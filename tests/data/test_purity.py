@@ -28,7 +28,7 @@ from harness.data.generators import Seeding
 from harness.data.purity import Found, probe
 from harness.errors import DataError
 from harness.gluon import seed_generator
-from tests.programs.own_data import Items, pictures
+from tests.programs.own_data import Items, Kept, pictures
 
 LEGAL = {"mxnet": Found(True, True), "numpy": Found(True, False), "python": Found(True, False)}
 SEEDED = {**LEGAL, "rare": Found(True, False), "label": Found(True, False)}
@@ -82,6 +82,47 @@ def test_pure_items_are_read_as_ever():
     same = seeded_splits(splits, probe_splits(splits, seed_generator), 7, seed_generator)
     assert same.train is splits.train
     assert not draws_at_random(same.train)
+
+
+@pytest.mark.parametrize(
+    ("how", "count"),
+    [(how, 60) for how in ("numpy", "python", "all at once", "one", "few", "noise on top")]
+    + [("numpy", 1), ("python", 2), ("all at once", 3)],
+)
+def test_items_that_keep_what_they_drew_are_refused_by_name(how, count):
+    splits = load("tests.programs.own_data:kept", params={"how": how, "count": count})
+    with pytest.raises(DataError) as error:
+        probe_splits(splits, seed_generator)
+    text = str(error.value)
+    assert text.startswith("data.name: 'tests.programs.own_data:kept', train: item ")
+    for part in () if how == "noise on top" else ("drawn at random when it was read first", "is kept (a cache)"):
+        assert part in text
+
+
+def test_items_read_before_the_probe_are_remembered():
+    """Every item has drawn before anybody probes."""
+    items = SequenceDataset(Kept("numpy"))
+    items.take(np.arange(60))
+    with pytest.raises(DataError, match="item 0 was drawn at random when it was read first"):
+        probe(items)
+
+
+@pytest.mark.parametrize(("how", "draws"), [("pure", False), ("drawn on top", True)])
+def test_caches_of_what_is_not_random_are_legal(how, draws):
+    for _ in range(2):
+        items = SequenceDataset(Kept(how))
+        items.take(np.arange(60))
+        assert [probe(items, seed_generator)[:2] for _ in range(2)] == [(draws, False)] * 2
+
+
+@pytest.mark.parametrize("how", ["plain", *SEEDED])
+def test_the_digest_of_items_is_that_of_any_process_and_any_held_out_part(how):
+    digests = set()
+    for number in range(3):
+        disturb(number)
+        splits = load("tests.programs.own_data:pictures", params={"how": how}, validation=8 * number)
+        digests.add(probe_splits(splits, seed_generator)["train"].digest)
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("how", SEEDED)

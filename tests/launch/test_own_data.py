@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 
 import mxnet as mx
@@ -10,9 +12,11 @@ import pytest
 
 from harness.comm import SingleWorld
 from harness.config import load_config
-from harness.errors import ConfigError, DataError
+from harness.errors import CheckpointError, ConfigError, DataError
 from harness.loop import train
+from harness.resume import Start
 from harness.run import Run
+from tests.programs import own_data
 
 OWN = "tests.programs.own_data"
 BASE = (
@@ -214,6 +218,33 @@ def test_items_that_are_not_functions_of_their_index_are_refused(trained, how):
         DataError, match=r"configs/digits.yaml: data.name: .*train: item \d+ was read twice with the same"
     ):
         trained("pictures", CNN, f"data.params.how={how}")
+
+
+def test_items_of_another_process_are_noticed_by_a_run_that_goes_on(tmp_path):
+    """An item may depend on the salt of hash(), on a file made anew, on what was drawn before: here, on the factory."""
+    data = (f"data={{name: '{OWN}:shifted', params: {{}}}}", "network={name: mlp, params: {hidden: [4]}}")
+    words = [*BASE, f"output={tmp_path}", *data, "checkpoint.every=2it", "train={iterations: 4}"]
+    train(Run(load_config("configs/digits.yaml", words), SingleWorld(), threads=1))
+    place = tmp_path / "own" / "checkpoints" / "iteration-000000002"
+    config = load_config("configs/digits.yaml", [*words, "name=resumed"])
+
+    def resumed():
+        run = Run(config, SingleWorld(), threads=1, start=Start(str(place)))
+        run.folder.close()
+        return run
+
+    own_data.SHIFT.append(0.25)
+    try:
+        with pytest.raises(CheckpointError, match=r"the training data are not those .* item between has other values"):
+            resumed()
+        manifest = json.loads((place / "manifest.json").read_text())
+        del manifest["items"]  # as earlier versions wrote it
+        text = json.dumps(manifest)
+        (place / "manifest.json").write_text(text)
+        (place / "manifest.sha256").write_text(hashlib.sha256(text.encode()).hexdigest() + "\n")
+        assert resumed().origin.iteration == 2
+    finally:
+        own_data.SHIFT.clear()
 
 
 def test_random_items_on_two_ranks_and_after_a_stop(start, tmp_path, trained):

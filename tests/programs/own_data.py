@@ -160,6 +160,48 @@ def squared_loss(cast: bool = True):
     return SquaredLoss(cast)
 
 
+class Kept:
+    """Items that keep something after they are read first, in one of the ways caches do it."""
+
+    def __init__(self, how: str, count: int = 60) -> None:
+        self.how, self.count, self.cache = how, count, {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        if self.how == "all at once" and not self.cache:
+            self.cache = dict(enumerate(np.random.normal(size=(self.count, 4))))
+        if index not in self.cache:
+            self.cache[index] = self.made(index)
+            if self.how == "few" and len(self.cache) > 8:
+                del self.cache[next(iter(self.cache))]
+        value = self.cache[index] + (np.random.normal() if self.how in ("noise on top", "drawn on top") else 0)
+        return value.astype(np.float32), index % 3
+
+    def made(self, index: int):
+        if self.how in ("pure", "drawn on top") or (self.how == "one" and index != self.count - 1):
+            return np.full(4, index / 60)
+        if self.how == "python":
+            return np.full(4, random.random())
+        if self.how == "text":
+            return np.full(4, hash(str(index)) % 1000 / 1000)
+        return np.random.normal(size=4)
+
+
+def kept(how: str = "numpy", count: int = 60):
+    return {"train": Kept(how, count), "num_classes": 3}
+
+
+SHIFT: list[float] = []  # what a test adds to items between two runs
+
+
+def shifted():
+    """Items whose labels are those of any process, and whose data are not."""
+    shift = sum(SHIFT)
+    return {"train": Items(64, lambda i: (np.full(4, i / 64 + shift, np.float32), i % 3)), "num_classes": 3}
+
+
 def pictures(how: str = "mxnet", count: int = 96):
     """Pictures of four classes, changed at random in one of the ways people do it, or as nobody should."""
     generator = np.random.default_rng(0)
