@@ -25,7 +25,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Start a job again that was killed, lost a rank (7) or was stopped (75), from its newest set. A "
         "signal to this process is passed on to the ranks as the wish to save and stop.",
         allow_abbrev=False,
-        epilog="Ends with the exit code of the job's own outcome, which launchers hide; 1 if it left none.",
+        epilog="Ends with the exit code of the job's own outcome, which launchers hide; 1 if it left none. A "
+        "command that ends by itself before any rank has begun (a typing mistake, --help) is not started again, "
+        "and its own code is the supervisor's.",
     )
     parser.add_argument("--at-most", type=int, default=10, metavar="N", help="starts again (default: %(default)s)")
     parser.add_argument(

@@ -13,6 +13,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
@@ -99,5 +100,6 @@ def _write(path: Path, content: IO[bytes]) -> None:
         os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(name, path)
     except BaseException:
-        os.unlink(name)
+        with suppress(OSError):
+            os.unlink(name)
         raise

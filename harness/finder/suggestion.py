@@ -85,6 +85,7 @@ class Suggestion(NamedTuple):
     refusal: Refusal | None
 
 
+@np.errstate(over="ignore", invalid="ignore")  # losses near the largest float, as a damaged record may have
 def fit(points: Sequence[Point]) -> Curve:
     """Smooth the finite points of a sweep."""
     finite = [point for point in points if math.isfinite(point.loss)]
@@ -190,6 +191,7 @@ def suggest(sweeps: Sequence[tuple[Sequence[Point], Stop]], rule: str = DEFAULT_
     return Suggestion(_short(medians[rule]), rule, _short(min(spread)), _short(max(spread)), medians, None)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def refuse_curve(points: Sequence[Point], stop: Stop) -> Refusal | None:
     """Why nothing can be read from a sweep, if nothing can."""
     finite = [point for point in points if math.isfinite(point.loss)]
@@ -209,6 +211,11 @@ def refuse_curve(points: Sequence[Point], stop: Stop) -> Refusal | None:
     curve = fit(points)
     fall = float(curve.smooth[0] - curve.smooth.min())
     needed = max(0.02 * abs(float(curve.smooth[0])), 3 * curve.noise)
+    if not (math.isfinite(fall) and math.isfinite(needed) and np.isfinite(curve.slope).all()):
+        return Refusal(
+            f"the losses reach {max(abs(point.loss) for point in finite):.3g}, and float64 does not hold their sums",
+            "see whether the loss is what it should be; if it is, stop earlier (finder.lr_end)",
+        )
     if fall < needed:
         return Refusal(
             f"the curve is flat: the loss fell by {fall:.3g} from {curve.smooth[0]:.3g}, and {needed:.3g} is needed to "

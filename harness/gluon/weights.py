@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def write_params(path: Path, arrays: Mapping[str, Any]) -> None:
             os.fsync(written.fileno())
         temporary.rename(path)
     except (OSError, mx.base.MXNetError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that is read-only refuses this as well
+            temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path}: could not be written ({_last_line(error)}); make room, or choose another"
         ) from None

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from harness.folder import (
@@ -57,9 +58,10 @@ class OutcomeFiles:
         A command may start several jobs one after another, and the outcome of the first is not the second's.
         """
         for job in self._folders:
-            with suppress(OSError):
-                if self._rank == 0:
+            if self._rank == 0:
+                with suppress(OSError):
                     self._forget_earlier(job)
+            with suppress(OSError):
                 (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
     def settle(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
@@ -73,15 +75,17 @@ class OutcomeFiles:
         if self._rank == 0 and page is not None:
             self._page = page
         if self._rank == 0:
+            earlier = read_outcome(folder)
             with suppress(OSError):
-                earlier = read_outcome(folder)
                 _put_aside_unreadable(folder)
-                own = replace(begun, attempt=self.attempt, began_at=round(time.time(), 3))
-                for record in (earlier, own):
+            with suppress(OSError):  # before what a full disk refuses: it would pass for this attempt's
+                (folder / OUTCOME).unlink(missing_ok=True)
+            own = replace(begun, attempt=self.attempt, began_at=round(time.time(), 3))
+            for record in (earlier, own):
+                with suppress(OSError):
                     if record is not None:
                         append_line(folder / ATTEMPTS, record.to_json())
-                (folder / OUTCOME).unlink(missing_ok=True)
-                shutil.rmtree(folder / FAILURES, ignore_errors=True)
+            shutil.rmtree(folder / FAILURES, ignore_errors=True)
         self._folders.append(folder)
 
     def write(
@@ -108,11 +112,12 @@ class OutcomeFiles:
             self._rank, cause, self.attempt, exit_code, record.ended_at, place, collective, stacks
         ).to_json()
         for folder in self._folders:
-            with self._writing, suppress(OSError):
-                if exit_code not in (0, 75):
-                    failures = folder / FAILURES
+            if exit_code not in (0, 75):
+                failures = folder / FAILURES
+                with self._writing, suppress(OSError):
                     failures.mkdir(parents=True, exist_ok=True)  # a host that does not share rank 0's disk has none
                     write_object(failures / f"rank-{self._rank}.json", failure)
+            with self._writing, suppress(OSError):
                 if self._rank == 0:
                     told = self._told(folder)  # perhaps a weightier cause that this rank has not heard of
                     if told is None or not outranks(told, own):
@@ -176,11 +181,16 @@ def _draw(page: Callable[[], object]) -> None:
 
 
 def _put_aside_unreadable(folder: Path) -> None:
-    """Keep an outcome that cannot be read under another name."""
+    """Keep an outcome that cannot be read under another name, the first that is free."""
     try:
         read_outcome_file(folder)
     except RecordError:
-        (folder / OUTCOME).rename(folder / f"{OUTCOME}.unreadable")
+        aside = folder / f"{OUTCOME}.unreadable"
+        for number in count(1):
+            if not os.path.lexists(aside):
+                break
+            aside = folder / f"{OUTCOME}.unreadable.{number}"
+        (folder / OUTCOME).rename(aside)
 
 
 def _write_first(path: Path, record: Outcome, rank: int) -> None:
@@ -191,4 +201,5 @@ def _write_first(path: Path, record: Outcome, rank: int) -> None:
         with suppress(FileExistsError):
             os.link(own, path)
     finally:
-        own.unlink()
+        with suppress(OSError):
+            own.unlink()

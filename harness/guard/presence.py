@@ -131,7 +131,8 @@ class Files:
         except OSError:
             return True  # nobody can be told, but the terminal
         finally:
-            own.unlink(missing_ok=True)
+            with suppress(OSError):
+                own.unlink(missing_ok=True)
         return True
 
     def ended(self) -> Cause | None:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from harness.errors import ConfigError, LostRankError, StoppedOnRequestError
 from harness.files import read_regular
@@ -35,7 +36,16 @@ _POLL_S = 0.05
 _LONGEST_PID = 32  # bytes
 _LONGEST_PAUSE_S = 300.0
 _LINGER_S = 5.0  # for ranks whose launcher has ended, to end as well
-_AGAIN = (LostRankError.exit_code, StoppedOnRequestError.exit_code, None)
+_AGAIN = (LostRankError.exit_code, StoppedOnRequestError.exit_code)
+_OF_SIGNALS = range(128 + 1, 128 + signal.NSIG)  # as a shell tells of what was killed; beyond them is MPICH's 255
+
+
+class _End(NamedTuple):
+    """How an attempt ended: the job's exit code, `None` if nobody knows it; and whether to start it again."""
+
+    code: int | None
+    cause: str
+    again: bool
 
 
 class Supervisor:
@@ -70,12 +80,14 @@ class Supervisor:
         self._at_once = False
         self._word = secrets.token_hex(16)
         self._kept: dict[Path, FileLock] = {}
+        self._begun = False  # whether a rank of any attempt has come
 
     def run(self) -> int:
         """Start, watch, start again.
 
         Returns:
-            The exit code of the last attempt's outcome; 1 if it left none, 2 if the command cannot be started.
+            The exit code of the last attempt's outcome; 1 if it left none, 2 if the command cannot be started; the
+            launcher's, if it ended by itself before any rank of any attempt had come.
         """
         ctypes.CDLL(None, use_errno=True).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
@@ -94,16 +106,17 @@ class Supervisor:
         for attempt in range(self._at_most + 1):
             if attempt and not self._pause(attempt):
                 return StoppedOnRequestError.exit_code
-            code, cause = self._attempt(again=attempt > 0)
-            if self._asked or code not in _AGAIN:
-                _say(f"ended: {cause}")
+            end = self._attempt(again=attempt > 0)
+            code = end.code
+            if self._asked or not end.again:
+                _say(f"ended: {end.cause}")
                 break
             left = self._at_most - attempt
-            _say(f"{cause}; " + (f"starting again ({left} left)" if left else "that was the last attempt"))
+            _say(f"{end.cause}; " + (f"starting again ({left} left)" if left else "that was the last attempt"))
         return 1 if code is None else code
 
-    def _attempt(self, again: bool) -> tuple[int | None, str]:
-        """One attempt, to its very end; the outcome's exit code and cause."""
+    def _attempt(self, again: bool) -> _End:
+        """One attempt, to its very end."""
         command = again_command(self._command) if again else self._command
         try:
             place = tempfile.TemporaryDirectory(prefix="harness-job-", ignore_cleanup_errors=True)
@@ -116,11 +129,29 @@ class Supervisor:
                 self._wait(process, job)
                 self._clear(process, job)
             self._keep(job)
-            outcome = read_outcome(job)
-            if outcome is None:
-                left = "no outcome that can be read" if (job / OUTCOME).exists() else "no outcome"
-                return None, f"{left}: killed, or never begun (its launcher ended with {process.poll()})"
-            return outcome.exit_code, f"exit code {outcome.exit_code}: {outcome.cause}"
+            self._begun = self._begun or _has_begun(job)
+            return self._end(job, process.poll())
+
+    def _end(self, job: Path, launcher: int | None) -> _End:
+        """How an attempt has ended, by its outcome, or else by its launcher's exit code.
+
+        A launcher that ends by itself before any rank has ever come has a mistake in its command, which is still there
+        after a start again; one that was killed, and ranks that had come, were well.
+        """
+        outcome = read_outcome(job)
+        if outcome is not None:
+            code = outcome.exit_code
+            return _End(code, f"exit code {code}: {outcome.cause}", code in _AGAIN)
+        if (
+            not self._begun
+            and not self._asked
+            and launcher is not None
+            and launcher >= 0
+            and launcher not in _OF_SIGNALS
+        ):
+            return _End(launcher, _never_begun(self._command, launcher), again=False)
+        left = "no outcome that can be read" if (job / OUTCOME).exists() else "no outcome"
+        return _End(None, f"{left}: killed, or never begun (its launcher ended with {launcher})", again=True)
 
     def _wait(self, process: ReapedJob, job: Path) -> None:
         passed, begun_s = False, time.monotonic()
@@ -200,6 +231,17 @@ def _ask(process: ReapedJob, job: Path) -> bool:
 def _has_begun(job: Path) -> bool:
     """Whether a rank has told that it has come, or how the job ended."""
     return any(job.glob("rank-*.pid")) or (job / OUTCOME).exists()
+
+
+def _never_begun(command: Sequence[str], launcher: int) -> str:
+    """What to say of a command that has ended by itself before any rank had come."""
+    ended = f"no rank has begun, and its launcher ended with {launcher} ({command[0]})"
+    if launcher == 0:
+        return f"{ended}: not a training job, so there is nothing to start again"
+    return (
+        f"{ended}: a start again would end in the same way. See what it said above; check the launcher's options, the "
+        "program's path and the environment"
+    )
 
 
 def _ended_s(job: Path) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from harness.folder import (
     ATTEMPTS,
     CURVE,
     FAILURES,
+    METRICS,
     MOST_PHASES,
     OUTCOME,
     PLAN,
@@ -36,6 +39,11 @@ _OWN = re.compile(
     r"config\.yaml|plan\.(json|csv|png)|metrics\.jsonl.*|attempts\.jsonl.*|outcome\.json.*|report\.html|"
     r"final\.params|tensorboard|checkpoints|failures|finder.*|\..*"
 )
+_OWN_FILES = (
+    *("config.yaml", PLAN, CURVE, "plan.png", METRICS, ATTEMPTS, OUTCOME, "report.html", "final.params", ".lock"),
+    *("finder/result.json", "finder/report.html", "checkpoints/best.json"),
+)
+_OWN_FOLDERS = ("tensorboard", "checkpoints", "checkpoints/aside", FAILURES, "finder")
 _OWN_SETS = re.compile(r"iteration-.*|best\.json|aside|\..*")
 _SHOWN = 5
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -212,7 +220,7 @@ class RunFolder:
 
 
 def refuse_special_files(folder: Path) -> None:
-    """Make sure that what a run writes are files and folders of its own, and lead nowhere else.
+    """Make sure that what a run writes are files and folders of its own, each what it should be, and lead nowhere else.
 
     Names that a run does not use are the user's: a link among them is not looked at.
 
@@ -232,11 +240,28 @@ def refuse_special_files(folder: Path) -> None:
         raise ConfigError(
             f"{error.filename or folder}: cannot be read ({error.strerror}); set output to a folder that can be"
         ) from None
+    _refuse_found(
+        folder, found, "in a run's folder only files and folders are written to, and no link is followed. Remove it"
+    )
+    _refuse_found(folder, _misplaced(folder), "a run writes under that name. Remove it, or give it another name")
+
+
+def _misplaced(folder: Path) -> list[str]:
+    """Folders under the names of a run's files, and the reverse: where a write would fail, perhaps only at the end."""
+    found = []
+    for names, kind, other in ((_OWN_FILES, "file", "folder"), (_OWN_FOLDERS, "folder", "file")):
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):  # a folder that is none is found by its own name
+                if stat.S_ISDIR(os.lstat(folder / name).st_mode) != (kind == "folder"):
+                    found.append(f"{name} is a {other}, where a {kind} belongs")
+    return found
+
+
+def _refuse_found(folder: Path, found: Sequence[str], advice: str) -> None:
     if found:
         more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ConfigError(
-            f"{folder}: {'; '.join(sorted(found)[:_SHOWN])}{more}; in a run's folder only files and folders are "
-            "written to, and no link is followed. Remove it, or move the folder aside with --overwrite"
+            f"{folder}: {'; '.join(sorted(found)[:_SHOWN])}{more}; {advice}, or move the folder aside with --overwrite"
         )
 
 

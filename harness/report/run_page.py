@@ -85,7 +85,8 @@ def _write_at_the_end(folder: Path, exit_code: int, cause: str) -> None:
     try:
         write_run_report(folder, ending=Outcome("", exit_code, cause, time.time()))
     except Exception as error:  # whatever it is: no page is worth another end of a run that has been trained
-        print(f"warning: {folder}/report.html was not written: {error!r}", file=sys.stderr, flush=True)
+        said = error if isinstance(error, HarnessError) else repr(error)
+        print(f"warning: {folder}/report.html was not written: {said}", file=sys.stderr, flush=True)
 
 
 def _charts(record: RunRecord) -> list[Chart]:

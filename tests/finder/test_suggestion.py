@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -99,3 +100,12 @@ def test_rules_that_disagree_wildly_are_refused():
     found = suggest([(points(two_steps), Stop.UNSTABLE)], "steepest")
     assert "disagree by more than a factor of 100" in found.refusal.reason
     assert found.rules["steepest"] < 1e-4 < found.rules["minimum_tenth"]
+
+
+@pytest.mark.parametrize("largest", [1e308, 1.7e308, -1.7e308])
+def test_losses_near_the_largest_float_warn_of_nothing(largest):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for sign in (1, -1):
+            suggest([(points(lambda x, s=sign: largest * (s if x < -2 else -s)), Stop.UNSTABLE)])
+            suggest([(points(lambda x, s=sign: largest * (s * hill(x) / 10)), Stop.UNSTABLE)])

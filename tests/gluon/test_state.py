@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError
 from harness.gluon import Learner, State
+from harness.gluon.weights import write_params
 
 
 def samples(t):
@@ -58,3 +61,14 @@ def test_a_set_of_weights_alone_is_no_state(tmp_path):
 
 def test_shapes_are_settled_on_the_first_batch():
     assert learner(seed=1).parameters["0.weight"].shape == (4, 5)
+
+
+def test_weights_that_can_neither_be_written_nor_removed_are_one_message(tmp_path, monkeypatch):
+    """As on a file system that is read-only, which refuses to remove as well."""
+
+    def refuse(self, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    with pytest.raises(CheckpointError, match=r"absent/final\.params: could not be written \(.*\); make room"):
+        write_params(tmp_path / "absent" / "final.params", {"w": np.zeros(2, np.float32)})

@@ -130,5 +130,42 @@ def test_an_outcome_that_cannot_be_read_is_kept_under_another_name(tmp_path):
         (tmp_path / "outcome.json").write_text(content)
         assert read_outcome(tmp_path) is None
         OutcomeFiles(0, attempt=str(number), environ={}).settle(tmp_path, AttemptBegun())
-        assert (tmp_path / "outcome.json.unreadable").read_text() == content
+        name = "outcome.json.unreadable" + (f".{number}" if number else "")
+        assert (tmp_path / name).read_text() == content
     assert not (tmp_path / "outcome.json").exists()
+
+
+def test_a_step_that_fails_does_not_keep_the_others(tmp_path):
+    """What earlier attempts have left must not pass for this one's, whatever the disk refuses."""
+    OutcomeFiles(0, "a", {JOB_FOLDER: str(tmp_path)}).write(7, "an old end")
+    (tmp_path / "attempts.jsonl").mkdir()
+    OutcomeFiles(0, "b", {}).settle(tmp_path, AttemptBegun())
+    assert not (tmp_path / "outcome.json").exists()
+    assert not (tmp_path / "failures").exists()
+
+
+def test_an_outcome_that_is_a_folder_is_put_aside_under_a_name_that_is_free(tmp_path):
+    (tmp_path / "outcome.json" / "x").mkdir(parents=True)
+    (tmp_path / "outcome.json.unreadable" / "x").mkdir(parents=True)
+    files = OutcomeFiles(0, "b", {})
+    files.settle(tmp_path, AttemptBegun())
+    assert (tmp_path / "outcome.json.unreadable.1" / "x").is_dir()
+    assert [line["attempt"] for line in history_of(tmp_path)] == ["b"]
+    files.write(0, "done")
+    assert read_outcome(tmp_path).cause == "done"
+
+
+def test_without_a_place_for_failures_the_outcome_is_written(tmp_path):
+    (tmp_path / "failures").touch()
+    OutcomeFiles(0, "a", {JOB_FOLDER: str(tmp_path)}).write(6, "the loss is nan")
+    assert read_outcome(tmp_path).exit_code == 6
+
+
+def test_a_rank_whose_job_has_an_outcome_that_stays_is_announced(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    (tmp_path / "outcome.json").mkdir()
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
+    OutcomeFiles(0, "a", {JOB_FOLDER: str(tmp_path)}).announce()
+    assert (tmp_path / "rank-0.pid").exists()

@@ -267,3 +267,55 @@ def test_no_process_of_a_finished_job_is_left():
     )
     assert "its launcher ended with 5" in done.stderr
     assert not [pid for pid in descendants(os.getpid()) if "reaper" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def supervised_to_the_end(*command):
+    return subprocess.run(
+        [*SUPERVISE, "--at-most", "2", "--", *command], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
+NEVER_BEGUN = {
+    "program": (["python", "launch/trian.py"], 2),
+    "ranks": ([*launched_by("mpirun", 2), "python", "launch/trian.py"], 2),
+    "launcher's option": ([*launched_by("mpirun", 2), "--bogus", "python", "launch/train.py"], 255),
+    "import": ([sys.executable, "-c", "import nothing_here"], 1),
+    "false": (["false"], 1),
+    "shell": (["bash", "-c", "exit 3"], 3),
+    "code of a lost rank": (["bash", "-c", "exit 7"], 7),
+    "code of a stop": (["bash", "-c", "exit 75"], 75),
+    "absent in a shell": (["bash", "-c", "no-such-launcher"], 127),
+}
+
+
+@pytest.mark.parametrize("case", NEVER_BEGUN)
+def test_what_ends_by_itself_before_a_rank_has_begun_is_not_started_again(case):
+    command, code = NEVER_BEGUN[case]
+    done = supervised_to_the_end(*map(str, command))
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("supervise:") == 1
+    assert f"ended: no rank has begun, and its launcher ended with {code} ({command[0]})" in done.stderr
+    assert "check the launcher's options" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["true"], [sys.executable, "launch/plan.py", "--help"]])
+def test_what_is_no_training_job_ends_well(command):
+    done = supervised_to_the_end(*command)
+    assert done.returncode == 0
+    assert done.stderr.count("supervise:") == 1
+    assert "not a training job" in done.stderr
+
+
+@pytest.mark.parametrize("end", ["kill -KILL $$", "exit 137", "exit 143"])
+def test_what_was_killed_before_a_rank_has_begun_is_started_again(end):
+    done = supervised_to_the_end("bash", "-c", end)
+    assert done.returncode == 1
+    assert done.stderr.count("starting again") == 2
+
+
+def test_what_ends_without_an_outcome_once_a_rank_has_come_is_started_again(tmp_path):
+    """The second attempt does not get as far, as on a host that is still recovering."""
+    program = f'[ -e {tmp_path}/second ] || echo $$ > "$HARNESS_JOB/rank-0.pid"; touch {tmp_path}/second; exit 9'
+    done = supervised_to_the_end("bash", "-c", program)
+    assert done.returncode == 1
+    assert done.stderr.count("starting again") == 2

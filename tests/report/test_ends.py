@@ -127,3 +127,12 @@ def test_a_diverged_job_of_two_ranks(start, tmp_path):
     page.unlink()
     assert "digits diverged" in start("launch/report.py", tmp_path / "digits").stdout
     assert "Rank 1</strong>" in page.read_text()
+
+
+def test_why_a_page_was_not_written_is_said_in_words(tmp_path, capsys):
+    (tmp_path / "config.yaml").mkdir()
+    with reported(tmp_path, 0):
+        pass
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {tmp_path}/report.html was not written: {tmp_path}")
+    assert "Error(" not in warning

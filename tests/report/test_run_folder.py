@@ -193,6 +193,40 @@ def test_what_was_planted_in_a_folder_is_refused_before_anything_is_written(tmp_
     assert not (tmp_path / "absent").exists()
 
 
+FILES = [
+    *("config.yaml", "plan.json", "plan.csv", "plan.png", "metrics.jsonl", "attempts.jsonl", "outcome.json"),
+    *("report.html", "final.params", ".lock", "finder/result.json", "checkpoints/best.json"),
+]
+
+
+@pytest.mark.parametrize("place", [*FILES, "tensorboard", "checkpoints", "failures", "finder", "checkpoints/aside"])
+def test_a_folder_where_a_file_belongs_and_the_reverse_are_refused_before_anything_is_written(claimed, place):
+    (claimed / ".lock").unlink()
+    (claimed / "checkpoints").rmdir()
+    wrong = claimed / place
+    wrong.parent.mkdir(exist_ok=True)
+    wrong.unlink(missing_ok=True)
+    if place in FILES:
+        wrong.mkdir()
+    else:
+        wrong.touch()
+    before = sorted(claimed.rglob("*"))
+    said = "a folder, where a file belongs" if place in FILES else "a file, where a folder belongs"
+    folder = Folder(claimed)
+    with pytest.raises(ConfigError, match=rf"run: {place} is {said}") as caught:
+        open_folder(folder, Start(resume="auto"), find_origin(folder, Start(resume="auto")))
+    assert caught.value.exit_code == 2
+    folder.close()
+    assert sorted(claimed.rglob("*")) == before
+
+
+def test_folders_under_names_of_ones_own_are_nobodys_concern(claimed):
+    for name in ("notes.jsonl", "outcome.json.unreadable", "final"):
+        (claimed / name).mkdir()
+    (claimed / "checkpoints" / "notes").touch()
+    Folder(claimed).lock()
+
+
 def test_a_folder_with_something_planted_is_moved_aside_as_it_is(tmp_path, claimed):
     (claimed / "metrics.jsonl").symlink_to(tmp_path / "victim")
     folder = Folder(claimed)
