@@ -16,16 +16,19 @@ from harness.checkpoint import (
     amend,
     compare,
     explain_plan,
+    has_own_code,
     iteration_of,
     list_sets,
     locate,
     newest_whole,
-    plan_of,
     read_manifest,
     refuse_fixed,
     refuse_foreign_code,
+    refuse_other_rates,
     remove_debris,
+    resumed_plan,
     saved_config,
+    saved_plan,
     set_aside,
     take_saved,
 )
@@ -259,20 +262,17 @@ def settle_plan(settled: Settled, origin: Origin, sizes: Sizes) -> tuple[LRPlan,
     """The plan of a run that goes on; and, where the user has to choose, what the choice is between.
 
     Raises:
-        CheckpointError: if the run would already be over, or an amendment cannot be used.
+        CheckpointError: if the run would already be over, or its plan cannot be used or contradicts its manifest.
     """
-    source, path = settled.config.source, origin.path
-    try:
-        plan = plan_of(settled.config, sizes, settled.amendments)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    conflict = None
+    source, path, manifest = settled.config.source, origin.path, origin.manifest
+    plan, conflict = resumed_plan(settled.config, sizes, settled.amendments, path), None
+    by_own_code, before = has_own_code(manifest), plan
+    if settled.undecided or (settled.conflicts.plan and not by_own_code):
+        before = saved_plan(settled.saved, sizes, manifest, path)
+    if not by_own_code:
+        refuse_other_rates(manifest, before, path)
     if settled.undecided:
-        try:
-            saved_plan = plan_of(settled.saved, _sizes_of(settled.saved, sizes), origin.manifest.state.amendments)
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: its own plan cannot be used by this version: {error}") from None
-        conflict = explain_plan(path, settled.conflicts, origin.iteration, saved_plan, plan, source)
+        conflict = explain_plan(path, settled.conflicts, origin.iteration, before, plan, source)
     if origin.iteration > sizes.num_iterations:
         raise CheckpointError(
             f"{source}: {path} is {origin.iteration} iterations into its run, which would now end after "
@@ -287,16 +287,6 @@ def warnings_for(origin: Origin, environment: dict[str, Any]) -> Sequence[str]:
     then = origin.manifest.environment
     differing = [f"{key} {then.get(key)} -> {now}" for key, now in environment.items() if then.get(key) != now]
     return [f"the last bits may differ from an unbroken run's: {', '.join(differing)}"] if differing else []
-
-
-def _sizes_of(config: RunConfig, sizes: Sizes) -> Sizes:
-    return Sizes.of(
-        config.train,
-        num_samples=sizes.num_samples,
-        shards=sizes.shards,
-        batch_size=sizes.batch_size,
-        source=config.source,
-    )
 
 
 def _refuse_foreign(folder: Path) -> None:

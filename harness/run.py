@@ -208,7 +208,7 @@ class Run:
     def cut(self, iteration: int, factor: float, diverged_at: int) -> None:
         """Multiply every learning rate after an iteration; sets record it as an amendment of the plan."""
         amendment = {"iteration": iteration, "choice": "rewind", "lr_factor": factor, "diverged_at": diverged_at}
-        self.amendments = [*self.amendments, amendment]
+        self.amendments = sorted([*self.amendments, amendment], key=lambda one: int(one["iteration"]))
         self.plan = plan_of(self.config, self.sizes, self.amendments)
         self.plan_fingerprint = self.plan.fingerprint()
 
@@ -335,5 +335,5 @@ class Run:
             source=config.source,
         )
         if settled is None or self.origin is None:
-            return sizes, LRPlan(config.lr, sizes, config.source), None
+            return sizes, plan_of(config, sizes, self.amendments), None
         return sizes, *settle_plan(settled, self.origin, sizes)

@@ -5,7 +5,6 @@ from harness.checkpoint.conflicts import (
     amend,
     compare,
     explain_plan,
-    plan_of,
     refuse_fixed,
     refuse_foreign_code,
     refuse_other_data,
@@ -14,6 +13,7 @@ from harness.checkpoint.conflicts import (
 )
 from harness.checkpoint.manifest import Best, Manifest, SavedState, read_manifest, read_numbers
 from harness.checkpoint.places import iteration_of, list_sets, locate, set_path
+from harness.checkpoint.plans import has_own_code, plan_of, refuse_other_rates, resumed_plan, saved_plan
 from harness.checkpoint.sets import newest_whole, read_arrays, remove_debris, set_aside, verify, write_set
 from harness.checkpoint.writer import BEST, SetWriter, mark_best
 
@@ -27,6 +27,7 @@ __all__ = [
     "amend",
     "compare",
     "explain_plan",
+    "has_own_code",
     "iteration_of",
     "list_sets",
     "locate",
@@ -39,8 +40,11 @@ __all__ = [
     "refuse_fixed",
     "refuse_foreign_code",
     "refuse_other_data",
+    "refuse_other_rates",
     "remove_debris",
+    "resumed_plan",
     "saved_config",
+    "saved_plan",
     "set_aside",
     "set_path",
     "take_saved",

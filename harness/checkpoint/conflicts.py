@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from harness.checkpoint.manifest import Manifest
 from harness.config import RunConfig, parse_config
-from harness.errors import CheckpointError, ConfigError
+from harness.errors import CheckpointError
 from harness.plan import LRPlan
 from harness.sizes import Sizes
 
@@ -117,8 +117,8 @@ def refuse_foreign_code(manifest: Manifest, config: RunConfig, path: str) -> Non
     Raises:
         CheckpointError: naming the code.
     """
-    theirs = {*_code_in(manifest.config), *_code_in([amendment.get("lr") for amendment in manifest.state.amendments])}
-    foreign = sorted(theirs - set(_code_in(config.plain())))
+    theirs = {*code_in(manifest.config), *code_in([amendment.get("lr") for amendment in manifest.state.amendments])}
+    foreign = sorted(theirs - set(code_in(config.plain())))
     if foreign:
         raise CheckpointError(
             f"{path}: its configuration names code that {config.source} does not: {', '.join(map(_cut, foreign[:5]))}; "
@@ -221,49 +221,6 @@ def learning_rates(n: int, saved: LRPlan, wanted: LRPlan) -> list[str]:
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
 
 
-def plan_of(config: RunConfig, sizes: Sizes, amendments: list[dict[str, Any]]) -> LRPlan:
-    """The plan of a run whose plan was changed on the way: each amendment keeps what held up to its iteration.
-
-    Args:
-        config: what holds now.
-        sizes: of the run, by `config`.
-        amendments: as in the state; those without a plan of their own (the saved one was kept) change nothing, and
-            a rewind multiplies what comes after it.
-
-    Raises:
-        ConfigError: if `config` gives no plan.
-        CheckpointError: if an amendment holds no plan.
-    """
-    earlier: list[tuple[int, LRPlan]] = []
-    cuts: list[tuple[int, float]] = []
-    for amendment in amendments:
-        if amendment["choice"] == "rewind":
-            cuts.append((int(amendment["iteration"]), float(amendment["lr_factor"])))
-        if "lr" in amendment:
-            earlier.append((int(amendment["iteration"]), _plan_before(amendment, config, sizes, cuts)))
-    return LRPlan(config.lr, sizes, config.source, earlier=earlier, cuts=cuts)
-
-
-def _plan_before(amendment: dict[str, Any], config: RunConfig, sizes: Sizes, cuts: list[tuple[int, float]]) -> LRPlan:
-    """The plan that held until an amendment."""
-    where = f"the plan that held until iteration {amendment['iteration']}"
-    try:
-        old = config.changed({"lr": amendment["lr"], "train": amendment["train"]})
-        old_sizes = Sizes.of(
-            old.train,
-            num_samples=sizes.num_samples,
-            shards=sizes.shards,
-            batch_size=sizes.batch_size,
-            source=config.source,
-        )
-        return LRPlan(old.lr, old_sizes, config.source, cuts=cuts)
-    except ConfigError as error:
-        raise CheckpointError(
-            f"state.amendments: {where} cannot be used by this version ({error}); resume from a checkpoint that was "
-            "saved before it (--resume PATH)"
-        ) from None
-
-
 def amend(
     amendments: list[dict[str, Any]], n: int, choice: str, conflicts: Conflicts, saved: RunConfig
 ) -> list[dict[str, Any]]:
@@ -293,17 +250,17 @@ def _cut(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
-def _code_in(value: object) -> Iterator[str]:
+def code_in(value: object) -> Iterator[str]:
     """The texts in plain data that could name code."""
     if isinstance(value, str):
         yield from [value] if _OWN_CODE.fullmatch(value) else []
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _code_in(key)
-            yield from _code_in(item)
+            yield from code_in(key)
+            yield from code_in(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _code_in(item)
+            yield from code_in(item)
 
 
 def _is_of(key: str, kinds: tuple[str, ...]) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.checkpoint.consistency import LARGEST_RATE, check_amendments, check_init, check_updates
 from harness.checkpoint.places import iteration_of
 from harness.errors import CheckpointError
 from harness.files import must_be_regular
@@ -29,7 +30,6 @@ NUMBERS = ("applied_lr", "num_update", "update_counts", "scalars")
 _SEAL = 65  # bytes of manifest.sha256
 _DEEPEST = 100
 _MOST = 10**9  # of shards and samples in one, as in a configuration
-_LARGEST_RATE = 3.4028234663852886e38  # of float32
 _ADVICE = "another program has written or changed it; resume from another checkpoint (--resume PATH)"
 
 
@@ -73,25 +73,28 @@ class SavedState:
     skipped: int = 0
 
     @classmethod
-    def read(cls, fields: Fields, iteration: int) -> SavedState:
+    def read(cls, fields: Fields, iteration: int, optimizer: str, planned: float | None) -> SavedState:
         """From the section `state` of a run's manifest.
+
+        Args:
+            fields: the section.
+            iteration: of the manifest.
+            optimizer: its name, by which updates are counted.
+            planned: the learning rate of that iteration.
 
         Raises:
             RecordError: naming the field that is missing, of another kind or impossible.
         """
         numbers = numbers_of(fields, iteration)
-        updates = fields.whole("num_update", 0, iteration)
-        for index, count in enumerate(numbers["update_counts"]):  # every update of a run is one of all parameters
-            whole(count, f"{fields.place('update_counts')}[{index}]", updates, updates)
-        for amendment in fields.inners("amendments"):
-            _check_amendment(amendment, iteration)
+        skipped = check_updates(fields, iteration, numbers["update_counts"], optimizer, planned)
+        check_amendments(fields.inners("amendments"), iteration)
         return cls(
             iteration=iteration,
             numbers=numbers,
             amendments=fields.items("amendments"),
             best=_best(fields.inner("best"), iteration) if fields.has("best") else None,
             evaluation_due=fields.has("evaluation_due") and _flag(fields, "evaluation_due"),
-            skipped=fields.maybe(fields.whole, "skipped", 0, iteration) or 0,
+            skipped=skipped,
         )
 
 
@@ -155,19 +158,29 @@ class Manifest:
         rates, environment = plan.inner("lr"), fields.inner("environment")
         for section, key in ((plan, "described"), (plan, "fingerprint"), (world, "kind")):
             section.text(key)
-        _each(rates, rates.number)
+        lr = _each(rates, rates.number)
         world.whole("size", 1, _MOST)
+        config = _object(fields, "config")
+        optimizer = str(Fields(config, "config").inner("optimizer").text("name")).lower()
+        num_iterations = sizes.whole("num_iterations", max(1, iteration))
+        around = [str(t) for t in (iteration - 1, iteration, iteration + 1) if 1 <= t <= num_iterations]
+        if set(lr) != set(around):
+            raise RecordError(
+                f"plan.lr holds iterations {', '.join(sorted(lr)[:5]) or 'none'}; allowed: {', '.join(around)}"
+            )
+        if fields.has("init"):
+            check_init(fields.inner("init"))
         return cls(
             iteration=iteration,
-            state=SavedState.read(fields.inner("state"), iteration),
+            state=SavedState.read(fields.inner("state"), iteration, optimizer, lr.get(str(iteration))),
             shards=shards,
             batch_size=batch_size,
             num_samples=num_samples,
             iterations_per_epoch=sizes.whole("iterations_per_epoch", full, full + bool(rest)),
-            num_iterations=sizes.whole("num_iterations", max(1, iteration)),
+            num_iterations=num_iterations,
             data=fields.text("data"),
             items=fields.maybe(fields.text, "items"),
-            config=_object(fields, "config"),
+            config=config,
             environment=_each(environment, lambda key: _text_or_whole(environment, key)),
             init=_object(fields, "init") if fields.has("init") else None,
             content=content,
@@ -223,29 +236,13 @@ def numbers_of(state: Fields, iteration: int) -> dict[str, Any]:
         RecordError: naming the field that is missing, of another kind or impossible.
     """
     state.whole("iteration", iteration, iteration)
-    state.maybe(state.number, "applied_lr", 0.0, _LARGEST_RATE)
+    state.maybe(state.number, "applied_lr", 0.0, LARGEST_RATE)
     most = state.whole("num_update")
     counts, scalars = state.items("update_counts"), state.inner("scalars")
     for index, count in enumerate(counts):
         whole(count, f"{state.place('update_counts')}[{index}]", 0, most)
     _each(scalars, scalars.number)
     return {key: state.value(key) for key in NUMBERS}
-
-
-def _check_amendment(fields: Fields, iteration: int) -> None:
-    fields.whole("iteration", 0, iteration)
-    choice = fields.text("choice")
-    if choice == "rewind":
-        fields.number("lr_factor", math.ulp(0.0), 1.0)
-        fields.whole("diverged_at")
-    elif choice in ("config", "checkpoint"):
-        fields.inner("changes")
-        for key in ("lr", "train"):
-            if choice == "config" or fields.has("lr") or fields.has("train"):
-                fields.inner(key)
-    else:
-        found = described(choice)
-        raise RecordError(f"{fields.place('choice')} is {found}; allowed: config, checkpoint or rewind")
 
 
 def _best(fields: Fields, iteration: int) -> Best:

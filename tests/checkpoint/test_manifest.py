@@ -17,10 +17,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness.checkpoint import Best, Manifest, locate, read_arrays, read_manifest, verify, write_set
+from harness.checkpoint.consistency import COUNTS_ALWAYS
 from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.errors import CheckpointError
 from harness.gluon import State
+from harness.gluon.optimizers import NOT_UPDATED_AT_0, known_optimizers
 from harness.resume import Start
 from harness.run import Run
 
@@ -48,7 +50,9 @@ def changed(place, keys, value):
     inner = manifest
     for key in keys[:-1]:
         inner = inner[key]
-    if value is ...:
+    if keys == ["state"] and isinstance(value, dict):
+        inner["state"].update(value)
+    elif value is ...:
         del inner[keys[-1]]
     else:
         inner[keys[-1]] = value
@@ -82,6 +86,7 @@ def test_a_checkpoint_of_the_first_version_is_read_and_resumed(place):
 
 
 REWIND = {"iteration": 2, "choice": "rewind", "lr_factor": 0.5, "diverged_at": 3}
+INIT = {"from": "w.params", "way": "name", "taken": {"a": "b"}, "fresh": {}, "left": ["c"]}
 WRONG = [
     (["shards"], 0, "shards is 0; allowed: 1 to 1,000,000,000"),
     (["shards"], -1, "shards is -1"),
@@ -147,6 +152,32 @@ WRONG = [
     (["config", "name"], "../x", "its configuration cannot be used by this version"),
     (["config", "lr", "momentum"], 1, "its own plan cannot be used by this version"),
     (["init"], 3, "init is 3, not an object"),
+    (["init"], {"from": 5}, "init.from is 5, not text"),
+    (["init"], {**INIT, "fresh": {"w": 1}}, "init.fresh.w is 1, not text"),
+    (["init"], {**INIT, "taken": []}, "init.taken is a list, not an object"),
+    (["init"], {**INIT, "left": ["a", None]}, "init.left[1] is null, not text"),
+    (["state", "num_update"], 3, "state.update_counts[0] is 4; allowed: 0 to 3"),
+    (["state"], {"num_update": 3, "update_counts": [3] * 7}, "state.num_update is 3 and state.skipped is 0; allowed"),
+    (["state"], {"num_update": 0, "update_counts": [0] * 7, "applied_lr": None}, "num_update is 0 and state.skipped"),
+    (["state"], {"num_update": 0, "update_counts": [0] * 7, "skipped": 4}, "applied_lr is 0.07; allowed: null where"),
+    (["state", "skipped"], 4, "state.num_update is 4 and state.skipped is 4; allowed: together 4"),
+    (["state", "skipped"], 1, "state.num_update is 4 and state.skipped is 1; allowed: together 4"),
+    (["state", "applied_lr"], None, "state.applied_lr is null, not a number"),
+    (["state", "applied_lr"], 0.7, "state.applied_lr is 0.7, but by plan.lr.4 it is 0.07"),
+    (
+        ["state", "amendments"],
+        [{**REWIND, "iteration": t, "diverged_at": 9} for t in (4, 3)],
+        "state.amendments[1].iteration is 3; allowed: 4 to 4",
+    ),
+    (["state", "amendments"], [{**REWIND, "diverged_at": 2}], "state.amendments[0].diverged_at is 2; allowed: 3 to"),
+    (["state", "amendments"], [{**REWIND, "lr_factor": 1.0}], "state.amendments[0].lr_factor is 1.0; allowed"),
+    (["state", "amendments"], [{**REWIND, "lr_factor": 1e-320}], "state.amendments[0].lr_factor is 1e-320; allowed"),
+    (["state", "amendments"], [{**REWIND, "lr_factor": 1e-37}] * 2, "rewinds (state.amendments[0].lr_factor 1e-37, st"),
+    (["state", "amendments"], [REWIND], "plan.lr.3 is 0.1, but by config.lr and state.amendments it is 0.05"),
+    (["plan", "lr"], {"3": 0.1, "4": 0.07, "5": 7.0}, "plan.lr.5 is 7, but by config.lr and state.amendments it is"),
+    (["plan", "lr"], {"3": 0.1, "4": 0.07}, "plan.lr holds iterations 3, 4; allowed: 3, 4, 5"),
+    (["plan", "lr", "40"], 5.0, "plan.lr holds iterations 3, 4, 40, 5; allowed: 3, 4, 5"),
+    (["config", "optimizer", "name"], 3, "config.optimizer.name is 3, not text"),
 ]
 
 
@@ -158,6 +189,27 @@ def test_one_message_names_the_key_what_was_found_and_what_is_allowed(place, key
         resumed(place)
     assert part in str(caught.value)
     assert str(place) in str(caught.value)
+
+
+def test_the_weights_that_a_run_began_with_are_read(place):
+    changed(place, ["init"], INIT)
+    assert resumed(place)
+    assert Manifest.of(read_manifest(place), place).init == INIT
+
+
+@pytest.mark.parametrize(
+    ("updates", "counts", "applied"), [(4, [4, 0, 4, 4, 4, 4, 4], 0.07), (3, [3] * 7, 0.1), (0, [0] * 7, None)]
+)
+def test_an_optimizer_that_rests_at_0_counts_fewer_updates(place, updates, counts, applied):
+    changed(place, ["state"], {"num_update": updates, "update_counts": counts, "applied_lr": applied})
+    with pytest.raises(CheckpointError):
+        Manifest.of(read_manifest(place), place)
+    changed(place, ["config", "optimizer", "name"], "FTRL")
+    assert Manifest.of(read_manifest(place), place).state.numbers["num_update"] == updates
+
+
+def test_every_optimizer_counts_always_or_rests_at_0():
+    assert set(known_optimizers()) == {*COUNTS_ALWAYS, *NOT_UPDATED_AT_0}
 
 
 def nested(depth):

@@ -1,0 +1,100 @@
+"""What has to hold between the numbers of a manifest: updates and skips, amendments in order, first weights.
+
+It knows neither files nor plans, and requires only what every version of this program has written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from harness.folder import Fields, RecordError, described
+from harness.folder.reading import whole
+
+LARGEST_RATE, _LEAST_RATE = 3.4028234663852886e38, 1.1754943508222875e-38  # of float32
+COUNTS_ALWAYS = frozenset(  # optimizers whose every step is an update of all weights, at a rate of 0 as well
+    ("adagrad", "adam", "adamax", "ccsgd", "lamb", "lars", "nadam", "nag", "rmsprop", "sgd", "signum")
+)
+
+
+def check_updates(state: Fields, iteration: int, counts: Sequence[Any], optimizer: str, planned: float | None) -> int:
+    """Check how many updates there were against the iteration, the skips and the applied learning rate.
+
+    Args:
+        state: the section `state`.
+        iteration: the last that the checkpoint contains.
+        counts: `update_counts`.
+        optimizer: its name; one that is not in `COUNTS_ALWAYS` may leave updates, and weights whose rate is 0, out.
+        planned: the learning rate of that iteration.
+
+    Returns:
+        The updates that were skipped.
+
+    Raises:
+        RecordError: naming the field that contradicts another.
+    """
+    always = optimizer in COUNTS_ALWAYS and bool(counts)
+    updates = state.whole("num_update", 0, iteration)
+    skipped = state.maybe(state.whole, "skipped", 0, iteration) or 0
+    for index, count in enumerate(counts):
+        if always or count != 0:
+            whole(count, f"{state.place('update_counts')}[{index}]", updates, updates)
+    together = updates + skipped
+    if together > iteration or (always and together < iteration):
+        raise RecordError(
+            f"{state.place('num_update')} is {updates} and {state.place('skipped')} is {skipped}; allowed: together "
+            f"{'' if always else 'at most '}{iteration}, the iteration"
+        )
+    if updates:
+        applied = state.number("applied_lr", 0.0, LARGEST_RATE)
+        if planned and updates == iteration and not math.isclose(applied, planned, rel_tol=1e-9):
+            raise RecordError(
+                f"{state.place('applied_lr')} is {applied:g}, but by plan.lr.{iteration} it is {planned:g}"
+            )
+    elif always and state.has("applied_lr"):
+        found = described(state.value("applied_lr"))
+        raise RecordError(f"{state.place('applied_lr')} is {found}; allowed: null where num_update is 0")
+    return skipped
+
+
+def check_amendments(amendments: Sequence[Fields], iteration: int) -> None:
+    """Check changes of the plan: of a known kind, in order, none after the iteration.
+
+    Raises:
+        RecordError: naming the field.
+    """
+    before = 0
+    for amendment in amendments:
+        amendment.whole("iteration", 0, iteration)
+        before = amendment.whole("iteration", before, iteration)
+        choice = amendment.text("choice")
+        if choice == "rewind":
+            amendment.number("lr_factor", _LEAST_RATE, math.nextafter(1.0, 0.0))
+            amendment.whole("diverged_at", before + 1)
+        elif choice in ("config", "checkpoint"):
+            amendment.inner("changes")
+            for key in ("lr", "train"):
+                if choice == "config" or amendment.has("lr") or amendment.has("train"):
+                    amendment.inner(key)
+        else:
+            found = described(choice)
+            raise RecordError(f"{amendment.place('choice')} is {found}; allowed: config, checkpoint or rewind")
+
+
+def check_init(init: Fields) -> None:
+    """Check which weights a run began with: where from, by which names, which it took and which it did not.
+
+    Raises:
+        RecordError: naming the field.
+    """
+    for key in ("from", "way"):
+        init.text(key)
+    for key in ("taken", "fresh"):
+        inner = init.inner(key)
+        names = inner.keys()
+        for name in names:
+            inner.text(name)
+    for index, name in enumerate(init.items("left")):
+        if not isinstance(name, str):
+            raise RecordError(f"{init.place('left')}[{index}] is {described(name)}, not text")
