@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
+from contextlib import suppress
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 STOPPED = 75
 INTERRUPTED = 128 + signal.SIGINT
@@ -21,8 +24,36 @@ class _StopAtOnce:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """One line, and the end; a main thread deep in an import is not asked."""
         name = signal.Signals(number).name
-        os.write(2, f"stopped on request ({name}) before the first update; nothing was changed\n".encode())
-        os._exit(STOPPED)
+        text = f"stopped on request ({name}) before the first update; nothing was changed"
+        os.write(2, f"{text}\n".encode())
+        _tell_supervisor(text)
+        leave_job(STOPPED)
+
+
+def _tell_supervisor(text: str) -> None:
+    """Leave the outcome where a supervisor waits for it; what writes it otherwise may not be imported yet."""
+    job = os.environ.get("HARNESS_JOB", "")
+    with suppress(OSError):
+        if os.path.isdir(job):
+            own = os.path.join(job, f".outcome.{os.getpid()}")
+            with open(own, "w", encoding="ascii") as file:
+                file.write(f'{{"attempt": "", "exit_code": {STOPPED}, "cause": "{text}"}}\n')
+            os.replace(own, os.path.join(job, "outcome.json"))
+
+
+def leave_job(exit_code: int) -> NoReturn:
+    """End this process, and have MPICH's launcher end the others.
+
+    It waits for them where one ends before it has called MPI_Init, whatever with, unless it is asked to abort the job.
+
+    Args:
+        exit_code: of the process, and of the launcher.
+    """
+    launcher = os.environ.get("PMI_FD", "")
+    with suppress(OSError):
+        if launcher.isdigit() and stat.S_ISSOCK(os.fstat(int(launcher)).st_mode):
+            os.write(int(launcher), f"cmd=abort exitcode={exit_code}\n".encode())
+    os._exit(exit_code)
 
 
 def stop_run_at_once() -> None:

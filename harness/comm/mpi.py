@@ -82,7 +82,7 @@ class MpiWorld(World):
         """See `World`."""
         self.barrier("close")
         self._comm.Free()
-        self._mpi.Finalize()
+        _finalise(self._mpi)
 
     def explain(self, error: Exception) -> HarnessError | None:
         """See `World`."""
@@ -173,9 +173,15 @@ def _initialise(mpi: Any) -> None:
 
 
 def _finalise(mpi: Any) -> None:
-    """What mpi4py does at the end of a process whose MPI it has initialised."""
-    if not mpi.Is_finalized():
+    """Call `MPI_Finalize`, which may wait for all ranks, without Python's lock, as `_initialise` does."""
+    if mpi.Is_finalized():
+        return
+    try:
+        end = ctypes.CDLL(mpi.__file__).MPI_Finalize
+    except (OSError, AttributeError):
         mpi.Finalize()
+    else:
+        end()
 
 
 def library_of(mpi: Any) -> str:

@@ -75,6 +75,17 @@ def outranks(new: Cause, old: Cause | None) -> bool:
     return old is None or _weight(new) > _weight(old)
 
 
+def joined(own: Cause | None, met: Cause) -> Cause:
+    """What a rank ends with that ends for a cause of its own, and meets another one while it does.
+
+    >>> joined(Cause("diverged", 6), Cause("rank 1 is silent", 7))
+    Cause(text='diverged; at the end: rank 1 is silent', exit_code=6, first=True)
+    """
+    if own is None or not outranks(own, met):
+        return met
+    return own._replace(text=f"{own.text}; at the end: {met.text}")
+
+
 def _weight(cause: Cause) -> int:
     if not cause.first:
         return 0

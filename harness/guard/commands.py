@@ -108,10 +108,7 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
             traceback.print_exc()
             lost = HarnessError(f"{type(error).__name__}: {error}")
         return _leave(lost, world, guard)
-    files.write(0, "done")
-    guard.close()
-    world.close()
-    return 0
+    return _part(world, guard)
 
 
 def _read(
@@ -157,10 +154,27 @@ def _end_together(error: HarnessError, world: World, guard: Guard) -> int:
     guard.files.write(error.exit_code, str(error))
     if error.exit_code != StoppedOnRequestError.exit_code:
         guard.files.draw()  # once more, now that the page can tell how each rank failed
-    code = report_failure(error, world.rank)
+    report_failure(error, world.rank)
+    return _part(world, guard, Cause(str(error), error.exit_code))
+
+
+def _part(world: World, guard: Guard, cause: Cause | None = None) -> int:
+    """Every rank ends: wait for each other under the guard's watch, for one may be lost even here, and close.
+
+    Nothing is written down as done before, and nothing that waits for another rank comes after.
+    """
+    guard.part(cause)
+    try:
+        world.close()
+    except Exception as error:
+        lost = error if isinstance(error, HarnessError) else world.explain(error)
+        if lost is None:
+            raise
+        return guard.leave(cause) if cause is not None else _leave(lost, world, guard)
+    if cause is None:
+        guard.files.write(0, "done")
     guard.close()
-    world.close()
-    return code
+    return cause.exit_code if cause is not None else 0
 
 
 def _leave(error: HarnessError, world: World, guard: Guard) -> int:

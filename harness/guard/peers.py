@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Collection
 from typing import NamedTuple
 
 from harness.comm import World
+from harness.config import GuardConfig
 from harness.guard.lifeline import Link
 from harness.guard.messages import Message
 
@@ -44,6 +46,22 @@ def wait_until_gone(peer: Peer, seconds: float) -> None:
     while not peer.has_left and time.monotonic() < deadline:
         peer.has_left = peer.link.receive()[1]
         time.sleep(0.05)
+
+
+def wait_until_left(peers: Collection[Peer], seconds: float) -> None:
+    """Wait until all ranks have said farewell or ended, for so long at most; another thread listens to them."""
+    deadline = time.monotonic() + seconds
+    while not all(peer.has_left for peer in peers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def limits_of(section: GuardConfig) -> dict[str, float]:
+    """How long a rank may stay at one place, in seconds, by the kind of the place."""
+    return {
+        "first": section.stall_after_first_s,
+        "update": section.stall_after_s,
+        "evaluation": section.stall_after_evaluation_s,
+    }
 
 
 def position(world: World, place: str, main: int) -> Message:

@@ -11,6 +11,11 @@ from harness.comm.compare import name_ranks
 from harness.guard.messages import Message
 
 
+def explain_end(rank: int, told: Message) -> str:
+    """What is said of a rank whose connection has ended without a farewell."""
+    return f"rank {rank}{process_of(told)} was killed or lost its host; it was last heard of in {place_of(told)}"
+
+
 def place_of(told: Message) -> str:
     """Where a rank said that it is."""
     return told.place or "start"

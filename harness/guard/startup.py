@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import select
-import stat
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from types import FrameType
 
 from harness.comm import Launch
@@ -25,6 +23,7 @@ from harness.guard.causes import Cause
 from harness.guard.outcome import OutcomeFiles
 from harness.guard.presence import Note, Presence, open_presence
 from harness.guard.signals import StopSignals
+from harness.interrupts import leave_job
 
 START_LIMIT_S = GuardConfig().stall_after_start_s  # until the configuration is read, which may say otherwise
 JOINING = "joining the other ranks"
@@ -155,21 +154,6 @@ class Startup:
     def _note(self) -> Note:
         frame = sys._current_frames().get(self._main or 0)
         return Note.of_this_process(self._launch.rank, f"{self._phase}, {where(frame)}")
-
-
-def leave_job(exit_code: int) -> None:
-    """End this process, and have MPICH's launcher end the others.
-
-    It waits for them where one ends before it has called MPI_Init, whatever with, unless it is asked to abort the job.
-
-    Args:
-        exit_code: of the process, and of the launcher.
-    """
-    launcher = os.environ.get("PMI_FD", "")
-    with suppress(OSError):
-        if launcher.isdigit() and stat.S_ISSOCK(os.fstat(int(launcher)).st_mode):
-            os.write(int(launcher), f"cmd=abort exitcode={exit_code}\n".encode())
-    os._exit(exit_code)
 
 
 def where(frame: FrameType | None) -> str:

@@ -20,14 +20,15 @@ from harness.comm import World
 from harness.config import RunConfig
 from harness.errors import LostRankError, StoppedOnRequestError
 from harness.folder import AttemptBegun
-from harness.guard.causes import Cause, KnownCause
+from harness.guard.causes import Cause, KnownCause, joined
 from harness.guard.lifeline import open_lifeline
 from harness.guard.messages import Message
 from harness.guard.outcome import OutcomeFiles
-from harness.guard.peers import Peer, Place, position, wait_until_gone
+from harness.guard.peers import Peer, Place, limits_of, position, wait_until_gone, wait_until_left
 from harness.guard.signals import StopSignals
-from harness.guard.stall import explain_stall, place_of, process_of, say, stacks, who_is_silent
-from harness.guard.startup import Startup, leave_job
+from harness.guard.stall import explain_end, explain_stall, say, stacks, who_is_silent
+from harness.guard.startup import Startup
+from harness.interrupts import leave_job
 
 _PERIOD_S = 0.25
 _TELL_EVERY_S = 1.0
@@ -56,17 +57,14 @@ class Guard:
         section = config.guard
         self.files = files
         self._world = world
-        self._limits = {
-            "first": section.stall_after_first_s,
-            "update": section.stall_after_s,
-            "evaluation": section.stall_after_evaluation_s,
-        }
+        self._limits = limits_of(section)
         self._startup = startup
         self._signals = startup.signals if startup else StopSignals()
         self._may_stop_at_once = True  # until something is changed that must be left in order
         self._place = Place("start", time.monotonic(), section.stall_after_first_s)
         self._peers: dict[int, Peer] = {}
         self._known = KnownCause()
+        self._parting: Cause | None = None  # why all ranks end
         self._grace_s = _GRACE_S if world.fails_when_lost else _GRACE_IN_VAIN_S
         self._heard_of_loss = threading.Event()
         self._all_noted = threading.Event()
@@ -162,16 +160,20 @@ class Guard:
         if cause.first and self._peers:
             self._all_noted.wait(_NOTED_S)
         time.sleep(_PERIOD_S)  # the words must be out before the process is
-        deadline = time.monotonic() + _GRACE_S
         # a launcher of MPI ends all at once, and the others have still to say why they end
-        while cause.first and not self._world.fails_when_lost and time.monotonic() < deadline:
-            if all(peer.has_left for peer in self._peers.values()):
-                break
-            time.sleep(_PERIOD_S / 5)
+        if cause.first and not self._world.fails_when_lost:
+            wait_until_left(self._peers.values(), _GRACE_S)
         return (self._known.cause or cause).exit_code
 
+    def part(self, cause: Cause | None = None) -> None:
+        """All ranks end, for this cause or with their work done: from now on this one only waits for the others."""
+        with self._deciding:
+            self._may_stop_at_once = False
+        self._parting = cause
+        self._place = Place("the end", time.monotonic(), self._limits["update"])
+
     def close(self) -> None:
-        """Say farewell and stop watching; the job ends in good order."""
+        """Say farewell and stop watching, once all ranks have come to their end; the job ends in good order."""
         self._tell(Message(bye=True))
         self._ending.set()
         if self._thread.is_alive():
@@ -253,8 +255,7 @@ class Guard:
                 self._conclude()
         if gone and not peer.has_left:
             peer.has_left = True
-            last = f"it was last heard of in {place_of(peer.told)}"
-            self._lose(Cause(f"rank {rank}{process_of(peer.told)} was killed or lost its host; {last}"), rank)
+            self._lose(Cause(explain_end(rank, peer.told)), rank)
         return gone
 
     def _lose(self, cause: Cause, source: int) -> None:
@@ -283,9 +284,8 @@ class Guard:
                 self._peers[self._leaver].link.send(Message(heard=True))
             self._leaver = None
         if self._exit_s is not None:
-            if self._known.cause is not None and (
-                now > self._exit_s or (self._is_stopping and self._all_noted.is_set())
-            ):
+            is_time = now > self._exit_s or (self._is_stopping and self._all_noted.is_set())
+            if self._known.cause is not None and is_time:
                 os._exit(self._known.cause.exit_code)
             return
         if self._known.cause is not None:
@@ -309,7 +309,7 @@ class Guard:
         self._end(Cause(cause), Message(end=cause))
 
     def _silent(self, now: float) -> dict[int, str]:
-        silent_s = {rank: now - peer.heard_s for rank, peer in self._peers.items()}
+        silent_s = {rank: now - peer.heard_s for rank, peer in self._peers.items() if not peer.has_left}
         return who_is_silent({rank: peer.told for rank, peer in self._peers.items()}, silent_s, _SILENT_S)
 
     def _end(self, cause: Cause, farewell: Message | None = None) -> None:
@@ -317,7 +317,7 @@ class Guard:
 
         The page comes before the farewell: once another rank has ended, a launcher gives this one no time.
         """
-        world = self._world
+        world, cause = self._world, joined(self._parting, cause)
         found, called = stacks(), world.last_collective
         self.files.write(cause.exit_code, cause.text, place=self._place.where, collective=called, stacks=found)
         self.files.draw()

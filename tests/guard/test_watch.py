@@ -11,7 +11,7 @@ from harness.config import load_config
 from harness.errors import ConfigError, DataError, HarnessError, LostRankError, StoppedOnRequestError
 from harness.folder import AttemptBegun
 from harness.guard import Guard
-from harness.guard.causes import Cause, outranks
+from harness.guard.causes import Cause, joined, outranks
 from harness.guard.lifeline import open_lifeline
 from harness.guard.messages import Message
 from harness.guard.outcome import OutcomeFiles, read_outcome
@@ -130,6 +130,23 @@ def test_which_cause_counts(order, counts):
         if outranks(cause, known):
             known = cause
     assert known == counts
+
+
+@pytest.mark.parametrize(
+    ("own", "met", "code"), [(None, KILLED, 7), (DATA, KILLED, 3), (STOPPED, KILLED, 7), (BUG, DATA, 3)]
+)
+def test_what_all_ranks_end_with_counts_more_than_a_rank_that_is_lost_at_the_end(own, met, code):
+    found = joined(own, met)
+    assert (found.exit_code, found.text.endswith(met.text)) == (code, True)
+
+
+def test_a_rank_that_freezes_where_all_end_is_named_and_keeps_nobody(start, tmp_path):
+    settings = ("train.epochs=1", "guard.stall_after_s=2", f"output={tmp_path}")
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = start("tests/programs/frozen_end.py", "0", *words, np=2, launcher="mpirun", exit_code=7, timeout_s=60)
+    told = read_outcome(tmp_path / "digits")
+    assert (told.exit_code, "2 s without progress in the end: rank 0 (pid" in told.cause) == (7, True)
+    assert "done after 22 iterations" in done.stdout + done.stderr
 
 
 def test_a_cause_is_the_error_that_it_began_as():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.guard.processes import descendants
 from tests.conftest import launched_by
 
 ROOT = Path(__file__).parents[2]
@@ -107,3 +108,21 @@ def test_a_signal_to_one_rank_stops_all_and_the_supervisor_hears_of_it(tmp_path)
     assert "Traceback" not in err
     assert "exit code 75: stopped on request (SIGTERM to rank" in err
     assert NOTHING in err
+
+
+def test_a_signal_to_one_rank_in_its_imports_stops_all_and_the_supervisor_hears_of_it(tmp_path):
+    """MPICH's launcher waits for the others, who wait for the rank, where that ends before MPI_Init."""
+    slow = SLOW_IMPORT.format(told=str(tmp_path)).replace("if name", "if os.environ.get('PMI_RANK') == '1' and name")
+    (tmp_path / "sitecustomize.py").write_text(f"import os{slow}")
+    words = [*launched_by("mpirun", 2), sys.executable, "launch/train.py", "--set", f"output={tmp_path}"]
+    command = [sys.executable, "launch/supervise.py", "--at-most", "0", "--", *words]
+    process = started(command, tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    waiting = [pid for pid in descendants(process.pid) if b"PMI_RANK=1" in environ_of(pid)]
+    os.kill(waiting[0], signal.SIGTERM)
+    _, err = ended(process)
+    assert process.returncode == 75, err
+    assert f"supervise: exit code 75: stopped on request (SIGTERM) {NOTHING}" in err
+
+
+def environ_of(pid):
+    return (Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0")
