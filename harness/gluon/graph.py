@@ -64,6 +64,11 @@ class Graph:
         self.random = self.opaque or any(_is_random(node) for node in self.nodes)
         self.statistics = set(prediction.list_auxiliary_states())
 
+    @property
+    def may_deconvolve(self) -> bool:
+        """Whether a deconvolution is seen, or may be called where nothing is seen."""
+        return self.opaque or any(node["op"] == "Deconvolution" for node in self.nodes)
+
     def distrust(self, why: str, net: Any, parameters: Mapping[str, Any]) -> None:
         """Take the network for one that cannot be traced, because its graph is not what its code does."""
         self.refusal = why

@@ -85,8 +85,7 @@ class Learner:
             clip_norm: the largest Euclidean norm of the mean gradient.
             skip_nonfinite: leave out an update that is not finite, without a trace, instead of raising.
             frozen: parameters whose running statistics stay as they are, by structural name.
-            agree: is called with a sentence for each parameter before weights are sent; by default ranks compare
-                these, and a run compares more at the same time.
+            agree: compares ranks by a sentence for each parameter, before weights are sent; by default just these.
 
         Raises:
             ConfigError: for parameters that cannot be reduced, or shards that ranks cannot share evenly.
@@ -124,6 +123,7 @@ class Learner:
                 kept=[p for name, p in statistics.items() if name in frozen],
                 num_words=len(Control._fields),
                 keep_statistics=shards > workers or skip_nonfinite,
+                has_own_arrays=ctx.device_type == "cpu" and graph.may_deconvolve,
             )
             for ctx in self._contexts
         ]

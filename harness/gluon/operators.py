@@ -62,6 +62,11 @@ IGNORE_HEAD = {
     "make_loss": "what it is given as the loss itself",
     "IdentityAttachKLSparseReg": "a penalty that is added to the loss",
 }
+# those of them whose backward never asks for it, and may end the process if it is run at all
+_DEAF = (
+    *("SoftmaxOutput", "LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput"),
+    "SVMOutput",
+)
 _OWN = {"Custom": "an operator of your own (Custom)", "_CustomFunction": "a mx.autograd.Function of your own"}
 _WITHOUT_GRADIENT = {
     *("BlockGrad", "argmax", "argmin", "argmax_channel", "argsort", "one_hot", "round", "rint", "ceil", "floor"),
@@ -153,6 +158,33 @@ def without_gradient(graph: Mapping[str, Any], trainable: set[str] | None = None
         else:
             pending += [entry[0] for entry in node["inputs"]]
     return sorted(ends)
+
+
+def ignoring(graph: Mapping[str, Any], trainable: set[str] | None = None) -> list[Node]:
+    """The operators on a way from a loss to the weights that surely ignore the gradient that comes from above.
+
+    Args:
+        graph: of the loss, as JSON.
+        trainable: as `without_gradient` takes it.
+    """
+    nodes, found, seen = graph["nodes"], [], set()
+    pending = [head[0] for head in graph["heads"]]
+    while pending:
+        index = pending.pop()
+        node = nodes[index]
+        if index in seen or node["op"] in _WITHOUT_GRADIENT:
+            continue
+        seen.add(index)
+        if _is_deaf(node) and without_gradient({"nodes": nodes, "heads": node["inputs"][:1]}, trainable) is None:
+            found.append(node)
+        pending += [entry[0] for entry in node["inputs"]]
+    return found
+
+
+def _is_deaf(node: Node) -> bool:
+    attributes = node.get("attrs", {})
+    listens = attributes.get("out_grad", "False") in ("True", "1") or float(attributes.get("grad_scale", 1)) == 0
+    return node["op"] in _DEAF and not listens
 
 
 def suspects(nodes: Sequence[Node]) -> list[Node]:

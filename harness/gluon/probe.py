@@ -22,6 +22,7 @@ from harness.gluon.operators import (
     IGNORE_HEAD,
     calls_across_devices_refused,
     described,
+    ignoring,
     refuse_operators_across_devices,
     suspects,
     without_gradient,
@@ -59,7 +60,10 @@ def probe(tried: Trial, hybridize: bool) -> set[str]:
     net, graph = tried.net, tried.graph
     refuse_operators_across_devices(graph.nodes, net)
     if graph.symbol is not None:
-        _refuse_dead_loss(tried, graph.symbol, {parameter.name for parameter in tried.trainable.values()})
+        names = {parameter.name for parameter in tried.trainable.values()}
+        _refuse_dead_loss(tried, graph.symbol, names)
+        if len(graph.symbol.list_outputs()) == 1:  # of several a loss that cannot be traced may use any
+            _refuse_ignoring(tried, graph.symbol, names)
     sparse = [node for node in graph.nodes if node["op"] == "IdentityAttachKLSparseReg"]
     if sparse:  # it exists in graphs only, and adds a gradient of its own
         raise ConfigError(_bent(tried, sparse, None))
@@ -136,6 +140,7 @@ def _forward(tried: Trial) -> tuple[Any, list[Node]]:
     refuse_operators_across_devices(nodes, tried.net)
     if tried.labels is not None:
         _refuse_dead_loss(tried, recorded, None)
+    _refuse_ignoring(tried, recorded, None)
     return losses, nodes
 
 
@@ -160,9 +165,9 @@ def _refuse_bent_gradients(
             parts.append(tried.backward(losses, head))
         wrong = _apart({name: parts[0][name] + parts[1][name] for name in gradients}, gradients)
     is_zero = not any(gradient.any() for gradient in gradients.values())
-    ignoring = [node for node in found if node["op"] in IGNORE_HEAD]
-    if wrong is not None or (is_zero and ignoring):
-        raise ConfigError(_bent(tried, ignoring or found, wrong))
+    heads = [node for node in found if node["op"] in IGNORE_HEAD]
+    if wrong is not None or (is_zero and heads):
+        raise ConfigError(_bent(tried, heads or found, wrong))
 
 
 def _bent(tried: Trial, found: Sequence[Node], wrong: str | None) -> str:
@@ -285,6 +290,13 @@ def _refuse_dead_loss(tried: Trial, symbol: Any, trainable: set[str] | None) -> 
     ends = without_gradient(json.loads(symbol.tojson()), trainable)
     if ends and tried.trainable:
         raise ConfigError(_DEAD.format(why=f"every way from the loss back passes {', '.join(ends)}, which has none"))
+
+
+def _refuse_ignoring(tried: Trial, symbol: Any, trainable: set[str] | None) -> None:
+    """Refuse what is known to ignore its head gradient, before a backward through it may end the process."""
+    found = ignoring(json.loads(symbol.tojson()), trainable)
+    if found:
+        raise ConfigError(_bent(tried, found, None))
 
 
 def _all_bits(arrays: Any) -> bytes:

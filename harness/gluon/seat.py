@@ -42,6 +42,7 @@ class Seat:
         *,
         num_words: int,
         keep_statistics: bool,
+        has_own_arrays: bool = False,
         kept: Sequence[Any] = (),
     ) -> None:
         """Move gradients and statistics of this device into one buffer.
@@ -53,10 +54,11 @@ class Seat:
             ctx: the device.
             num_words: what ranks say of an update.
             keep_statistics: whether the statistics before an update may be needed again within it.
+            has_own_arrays: whether a backward may write to no part of a larger array; see `Sums`.
             kept: frozen statistics, which an update leaves as they are.
         """
         self.player = player
-        self.sums = Sums(trainable, statistics, ctx, num_words)
+        self.sums = Sums(trainable, statistics, ctx, num_words, has_own_arrays)
         self._fold = Fold([self.sums.buffer.array])
         self._statistics: Any = self.sums.statistics
         self._before: Any = None
@@ -82,6 +84,7 @@ class Seat:
         self._is_first = False
         if shard.count:
             loss_sum = self.player.play(t, shard.shard, shard.data, shard.label)
+            self.sums.gather()
             loss_sum.copyto(self.sums.words[0:1])
         else:  # MXNet has no arrays without elements; zeros, which the mean does not count
             self.sums.clear()

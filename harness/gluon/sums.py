@@ -51,7 +51,14 @@ class Sums:
         words: the part with the words.
     """
 
-    def __init__(self, trainable: Mapping[str, Any], statistics: Sequence[Any], ctx: Any, num_words: int = 1) -> None:
+    def __init__(
+        self,
+        trainable: Mapping[str, Any],
+        statistics: Sequence[Any],
+        ctx: Any,
+        num_words: int = 1,
+        has_own_arrays: bool = False,
+    ) -> None:
         """Move gradients and statistics into one buffer.
 
         Args:
@@ -59,6 +66,8 @@ class Sums:
             statistics: parameters that a training forward changes.
             ctx: their device.
             num_words: how many words there are.
+            has_own_arrays: whether a backward writes gradients to arrays of their own, from which `gather` takes them:
+                oneDNN's backward of a deconvolution ends the process where its gradient is a part of a larger array.
         """
         sizes = [held(parameter, ctx).size for parameter in (*trainable.values(), *statistics)]
         begins = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
@@ -67,11 +76,14 @@ class Sums:
         self._trainable = trainable
         self._ctx = ctx
         self._views = []
+        self._written: list[Any] = []  # what a backward writes to
         for parameter, part in zip(trainable.values(), parts, strict=False):
             view = part.reshape(held(parameter, ctx).shape)
             parameter._grad[parameter.list_ctx().index(ctx)] = view
-            mx.autograd.mark_variables([held(parameter, ctx)], [view], parameter.grad_req)
+            written = mx.nd.zeros(view.shape, ctx=ctx) if has_own_arrays else view
+            mx.autograd.mark_variables([held(parameter, ctx)], [written], parameter.grad_req)
             self._views.append(view)
+            self._written.append(written)
         for parameter, part in zip(statistics, parts[len(trainable) :], strict=True):
             view = part.reshape(held(parameter, ctx).shape)
             held(parameter, ctx).copyto(view)
@@ -88,6 +100,12 @@ class Sums:
         else:
             self.buffer.host[-len(values) :] = values
 
+    def gather(self) -> None:
+        """Take gradients that a backward has written to arrays of their own into their parts of the buffer."""
+        for written, view in zip(self._written, self._views, strict=True):
+            if written is not view:
+                written.copyto(view)
+
     def clear(self) -> None:
         """Zero everything but the words after the first, which is the loss."""
         self.buffer.array[: self.buffer.array.size - self.words.size + 1] = 0
@@ -97,7 +115,7 @@ class Sums:
 
         Training would turn them round in every forward, and update a copy of each: a tenth of the time of ResNet-18.
         """
-        for parameter, gradient in zip(self._trainable.values(), self._views, strict=True):
+        for parameter, gradient in zip(self._trainable.values(), self._written, strict=True):
             laid_out = held(parameter, self._ctx)
             if laid_out.context.device_type != "cpu" or laid_out.ndim < 2:
                 continue

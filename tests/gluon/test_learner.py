@@ -12,6 +12,7 @@ from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon import Learner, shards_of_rank
 from harness.gluon.shards import parameters_of, refuse_unreducible
+from tests.programs import odd_nets
 
 RANDOM = np.random.default_rng(0)
 DATA = RANDOM.normal(size=(64, 2, 4, 4)).astype(np.float32)
@@ -495,3 +496,56 @@ def test_lars_knows_shared_parameters_by_their_own_names():
     net = Shared()
     net.initialize()
     assert list(parameters_of(net)) == ["a.weight", "a.bias", "c.weight", "c.bias"]
+
+
+def symbol_block():
+    inner, data = odd_nets.transposed(), mx.sym.var("data", dtype="float32")
+    inner.initialize(mx.init.Xavier())
+    inner(mx.nd.array(DATA[:1]))
+    return mx.gluon.SymbolBlock(inner(data), data, params=inner.collect_params())
+
+
+@pytest.mark.parametrize("hybridize", [True, False])
+@pytest.mark.parametrize(
+    "build",
+    [
+        odd_nets.transposed,
+        odd_nets.transposed_lines,
+        odd_nets.Transposed,
+        lambda: odd_nets.Holder(odd_nets.transposed()),
+        symbol_block,
+    ],
+    ids=["Conv2DTranspose", "Conv1DTranspose", "Deconvolution", "Block", "SymbolBlock"],
+)
+def test_a_deconvolution_trains_as_in_a_loop_of_ones_own(build, hybridize):
+    """oneDNN's backward of it ends the process where the gradient is a part of a larger array."""
+    mx.random.seed(3)
+    net, loss = build(), mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    if build is not symbol_block:
+        net.initialize(mx.init.Xavier())
+    learner = learner_of(dealt(4, 0, 3, 5), 4, net=net, hybridize=hybridize)
+    begin = learner.snapshot()
+    digests = set()
+    for _ in range(2):
+        before = learner.snapshot().parameters
+        learner.iteration(1, 0.1)
+        middle = learner.snapshot().parameters
+        learner.predict(DATA[:3], LABEL[:3])  # which lays weights out anew
+        learner.iteration(2, 0.1)
+        digests.add(learner.digest())
+        learner.restore(begin)
+    assert len(digests) == 1
+    expected = dict.fromkeys(name for name, one in learner.parameters.items() if one.grad_req != "null")
+    for first, last in ((0, 4), (4, 7), (7, 12)):
+        for parameter in learner.parameters.values():
+            parameter.grad_req = "null" if parameter.grad_req == "null" else "add"
+            parameter.grad_req = "null" if parameter.grad_req == "null" else "write"
+        with mx.autograd.record():
+            losses = loss(net(mx.nd.array(DATA[first:last])), mx.nd.array(LABEL[first:last]))
+        losses.backward()
+        for name, value in expected.items():
+            found = learner.parameters[name].grad().asnumpy() / 12
+            expected[name] = found if value is None else value + found
+    for name, gradient in expected.items():
+        np.testing.assert_allclose((before[name] - middle[name]) / 0.1, gradient, rtol=1e-4, atol=1e-5)
+        assert np.abs(gradient).max() > 1e-4 or name.endswith("bias")

@@ -161,6 +161,27 @@ def test_so_is_one_inside_the_network():
         learner_of(impure.Sparse())
 
 
+@pytest.mark.parametrize("hybridize", [True, False])
+@pytest.mark.parametrize(
+    ("net", "kind"),
+    [
+        (impure.SoftmaxHead, "SoftmaxOutput"),
+        (impure.SoftmaxCall, "SoftmaxOutput"),
+        (impure.SVMHead, "SVMOutput"),
+        (impure.hidden_in_network, "SoftmaxOutput"),
+    ],
+)
+def test_before_a_backward_through_it_ends_the_process(net, kind, hybridize, monkeypatch):
+    monkeypatch.setattr(mx.nd.NDArray, "backward", lambda *_: pytest.fail("a backward was run"))
+    with pytest.raises(ConfigError, match=rf"the operator {kind} \(.*does not pass on the gradient"):
+        learner_of(net(), hybridize=hybridize)
+
+
+@pytest.mark.parametrize("hybridize", [True, False])
+def test_one_that_reaches_no_weight_is_no_fault(hybridize):
+    learner_of(impure.Shows(), hybridize=hybridize).iteration(1, 0.1)
+
+
 def test_and_operators_of_ones_own():
     with pytest.raises(ConfigError, match=r"an operator of your own \(Custom\) \(headless"):
         learner_of(dense(), impure.Headless())

@@ -102,6 +102,24 @@ def test_parameters_see_their_parts_of_the_sums():
     assert sums.strangers() == ["1"]
 
 
+def test_gradients_in_arrays_of_their_own_are_gathered():
+    parameters = {"0": mx.gluon.Parameter("p", shape=(2, 3)), "1": mx.gluon.Parameter("q", shape=(4,))}
+    for parameter in parameters.values():
+        parameter.initialize()
+    sums = Sums(parameters, [], mx.cpu(), 3, has_own_arrays=True)
+    for factor in (2, 3):
+        with mx.autograd.record():
+            loss = (factor * parameters["0"].data()).sum() + (7 * parameters["1"].data()).sum()
+        loss.backward()
+        sums.gather()
+        np.testing.assert_array_equal(parameters["0"].grad().asnumpy(), np.full((2, 3), factor))
+        sums.lay_out_weights()
+    np.testing.assert_array_equal(sums.gradients.asnumpy(), [*[3] * 6, *[0] * 10, *[7] * 4, *[0] * 12])
+    assert sums.strangers() == []
+    sums.clear()
+    assert not parameters["1"].grad().asnumpy().any()
+
+
 def test_words_lie_behind_everything_and_are_kept_when_the_rest_is_cleared():
     parameters, _, sums = sums_of([(2, 3)])
     sums.gradients[:] = 7

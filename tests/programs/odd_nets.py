@@ -191,3 +191,28 @@ class Pictures:
 
 def pictures():
     return {"train": Pictures(), "test": Pictures(), "num_classes": 4}
+
+
+def transposed() -> nn.HybridSequential:
+    net = nn.HybridSequential()
+    net.add(nn.Conv2DTranspose(4, 2), nn.BatchNorm(), nn.Conv2D(5, 2), nn.Dense(3))
+    return net
+
+
+def transposed_lines() -> nn.HybridSequential:
+    net = nn.HybridSequential()
+    net.add(nn.HybridLambda(lambda F, x: x.reshape((0, 0, -1))), nn.Conv1DTranspose(3, 3, strides=2), nn.Dense(3))
+    return net
+
+
+class Transposed(nn.HybridBlock):
+    """A deconvolution with a weight of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.weight = self.params.get("weight", shape=(2, 3, 3, 3))
+            self.dense = nn.Dense(3)
+
+    def hybrid_forward(self, F, x, weight):
+        return self.dense(F.Deconvolution(x, weight, kernel=(3, 3), num_filter=3, no_bias=True))
