@@ -58,10 +58,18 @@ class Supervised:
         return found
 
     def wait_for(self, count, *words):
+        self._wait(lambda: len(self.members(*words)) >= count)
+
+    def only(self, *words):
+        """The one process with these words; for a moment a child that has not yet become its program has them too."""
+        self._wait(lambda: len(self.members(*words)) == 1)
+        return self.members(*words)[0]
+
+    def _wait(self, holds):
         deadline = time.monotonic() + 30
-        while len(self.members(*words)) < count and time.monotonic() < deadline:
+        while not holds():
+            assert time.monotonic() < deadline, self.text
             time.sleep(0.02)
-        assert len(self.members(*words)) >= count, self.text
 
     def wait_until_gone(self, timeout_s=10):
         deadline = time.monotonic() + timeout_s
@@ -104,7 +112,7 @@ def test_nothing_else_ends_the_reaper_by_name(supervised):
     """`pkill -KILL -f supervise.py`, or the name of the program, must not end what ends the job."""
     job = supervised("--", sys.executable, "-c", "import time; time.sleep(600)", "launch/train.py")
     job.wait_for(1, "train.py")
-    (reaper,) = job.members("reaper.py")
+    reaper = job.only("reaper.py")
     line = Path(f"/proc/{reaper}/cmdline").read_bytes()
     assert b"supervise.py" not in line
     assert b"train.py" not in line
@@ -123,7 +131,7 @@ def test_a_supervisor_that_is_stopped_and_killed_cleans_up(supervised):
 def test_a_reaper_that_is_killed_leaves_the_job_to_the_supervisor(supervised):
     job = supervised("--at-most", "0", "--", *ESCAPING)
     job.wait_for(4, "sleep")
-    (reaper,) = job.members("reaper.py")
+    reaper = job.only("reaper.py")
     os.kill(reaper, signal.SIGKILL)
     assert job.process.wait(timeout=30) == 1
     assert "no outcome: killed" in job.text
@@ -133,7 +141,7 @@ def test_a_reaper_that_is_killed_leaves_the_job_to_the_supervisor(supervised):
 def test_a_launcher_ends_with_both(supervised):
     job = supervised("--", "sleep", "600")
     job.wait_for(1, "sleep")
-    (reaper,) = job.members("reaper.py")
+    reaper = job.only("reaper.py")
     job.process.send_signal(signal.SIGSTOP)
     os.kill(reaper, signal.SIGKILL)
     job.process.kill()

@@ -269,7 +269,8 @@ def test_a_page_that_cannot_be_written_changes_no_end(make_run, capsys):
     (folder / "report.html").mkdir()
     with reported(folder, 0):
         pass
-    assert f"warning: {folder}/report.html was not written: ConfigError(" in capsys.readouterr().err
+    reason = f"{folder}/report.html: cannot be written (Is a directory)"
+    assert f"warning: {folder}/report.html was not written: {reason}" in capsys.readouterr().err
 
 
 def test_a_run_that_diverged_and_was_resumed_with_another_rate(start, tmp_path):
