@@ -1,7 +1,7 @@
 """How a run is watched over and how it ends: ranks that prove they agree, signals, stalls, one exit code."""
 
 from harness.guard.commands import Job, RunParser, add_run_options, run_job
-from harness.guard.exits import begin_together, report_failure
+from harness.guard.exits import report_failure
 from harness.guard.ledger import Ledger
 from harness.guard.preflight import compare_ranks, compare_schedules
 from harness.guard.unguarded import Unguarded
@@ -14,7 +14,6 @@ __all__ = [
     "RunParser",
     "Unguarded",
     "add_run_options",
-    "begin_together",
     "compare_ranks",
     "compare_schedules",
     "report_failure",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,11 +15,14 @@ from harness.comm import Launch, World, read_launch, settle_threads
 from harness.config import RunConfig, load_config
 from harness.errors import ConfigError, HarnessError, LostRankError, StoppedOnRequestError
 from harness.guard.causes import Cause, outranks
-from harness.guard.exits import begin_together, report_failure
+from harness.guard.exits import join, report_failure, value_of
 from harness.guard.outcome import OutcomeFiles
 from harness.guard.preflight import compare_configs
 from harness.guard.startup import JOINING, Startup
 from harness.guard.watch import Guard
+from harness.interrupts import leave_job
+
+_FAREWELL_S = 10.0
 
 
 class Job(NamedTuple):
@@ -80,11 +84,13 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
         return report_failure(error, 0)
     startup = Startup(launch, OutcomeFiles(launch.rank, ""))
     startup.open()
+    world: World | None = None
     try:
-        (config, threads), world = begin_together(lambda: _read(options, check, launch, startup), launch)
+        found, world = join(lambda: _read(options, check, launch, startup), launch)
+        config, threads = world.agreed("config", lambda: value_of(found))
         files = OutcomeFiles(world.rank, world.broadcast_object(secrets.token_hex(8), "attempt"))
     except Exception as error:
-        return _fail_to_start(error, startup, launch)
+        return _fail_to_start(error, startup, launch, world)
     guard = Guard(world, config, files, startup)
     try:
         guard.open()
@@ -131,13 +137,16 @@ def _read(
     return (config, threads), config.comm, config.device
 
 
-def _fail_to_start(error: Exception, startup: Startup, launch: Launch) -> int:
-    """End before there is a world, or a guard of it; the others may wait for this rank."""
+def _fail_to_start(error: Exception, startup: Startup, launch: Launch, world: World | None) -> int:
+    """End before there is a guard of the world, or a world; the others may wait for this rank."""
     if isinstance(error, HarnessError) and (error.everywhere or launch.size == 1):
         startup.close()
         startup.signals.close()
         OutcomeFiles(launch.rank, "").write(error.exit_code, str(error))
-        return report_failure(error, launch.rank)
+        report_failure(error, launch.rank)
+        if world is not None:
+            _close_at_last(world, error.exit_code)
+        return error.exit_code
     if isinstance(error, LostRankError):
         cause = Cause(f"{error}: {startup.who_is_missing()}")
     elif isinstance(error, HarnessError):
@@ -147,6 +156,19 @@ def _fail_to_start(error: Exception, startup: Startup, launch: Launch) -> int:
         cause = Cause(f"{type(error).__name__}: {error}", HarnessError.exit_code)
     startup.end(cause)
     return cause.exit_code
+
+
+def _close_at_last(world: World, exit_code: int) -> None:
+    """Wait for the others, now that everything is said: once one rank has ended, a launcher gives the rest no time.
+
+    Nobody watches any more, so a rank that does not come is waited for with a limit.
+    """
+    limit = threading.Timer(_FAREWELL_S, leave_job, (exit_code,))
+    limit.daemon = True
+    limit.start()
+    with suppress(Exception):
+        world.close()
+    limit.cancel()
 
 
 def _end_together(error: HarnessError, world: World, guard: Guard) -> int:

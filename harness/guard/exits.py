@@ -21,8 +21,8 @@ def report_failure(error: HarnessError, rank: int) -> int:
     return error.exit_code
 
 
-def begin_together(read: Callable[[], tuple[T, str, str]], launch: Launch) -> tuple[T, World]:
-    """Join the world that the configuration asks for, or fail on every rank if any rank could not read it.
+def join(read: Callable[[], tuple[T, str, str]], launch: Launch) -> tuple[T | ConfigError, World]:
+    """Join the world that the configuration asks for, whether or not this rank could read it.
 
     A rank whose file is damaged, or missing on its host, joins the others nevertheless: they would wait for it.
 
@@ -30,28 +30,27 @@ def begin_together(read: Callable[[], tuple[T, str, str]], launch: Launch) -> tu
         read: reads the configuration; returns what is wanted of it, the kind of world, and the device.
         launch: how this process was started.
 
+    Returns:
+        What was read, or why it could not be, on which the ranks have still to agree; and the world.
+
     Raises:
-        ConfigError: on every rank; its world is closed.
+        ConfigError: if the others do not wait: there are none, or they failed alike.
     """
-    done: list[T] = []
-    failure: ConfigError | None = None
     try:
         value, kind, device = read()
-        world = connect(kind, launch, device)
-        done.append(value)
+        return value, connect(kind, launch, device)
     except ConfigError as error:
-        if launch.size == 1 or error.everywhere:  # the others are not waiting: they know
+        if launch.size == 1 or error.everywhere:
             raise
-        failure = error
-        world = connect("auto", launch)
+        return error, connect("auto", launch)
 
-    def fail_if_failed() -> None:
-        if failure is not None:
-            raise failure
 
-    try:
-        world.agreed("config", fail_if_failed)
-    except ConfigError:
-        world.close()
-        raise
-    return done[0], world
+def value_of(found: T | ConfigError) -> T:
+    """What was read.
+
+    Raises:
+        ConfigError: if it could not be.
+    """
+    if isinstance(found, ConfigError):
+        raise found
+    return found

@@ -283,6 +283,15 @@ def test_a_configuration_that_one_rank_cannot_use_ends_both(start, tmp_path, bad
     assert not (tmp_path / "digits").exists()
 
 
+def test_the_rank_that_says_why_has_said_it_before_another_one_ends(start, tmp_path):
+    # horovodrun ends all ranks as soon as one has ended, and rank 0 speaks for all
+    (tmp_path / "broken").write_text("train: {epochs: ten}")
+    arguments = ["tests/programs/other_config.py", tmp_path / "broken", "configs/digits.yaml", "--"]
+    done = start(*arguments, "--set", f"output={tmp_path}", np=2, exit_code=1, timeout_s=60, SLOW_RANK="0")
+    assert "train.epochs: found 'ten'; must be a whole number" in done.stderr
+    assert "stopped on request" not in done.stderr
+
+
 def test_a_listener_who_leaves_does_not_end_the_training(tmp_path):
     command = f"{sys.executable} launch/train.py --set output={tmp_path} | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)

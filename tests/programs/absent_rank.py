@@ -33,14 +33,14 @@ def act():
     if fault in ("frozen", "killed"):
         import harness.guard.commands as commands
 
-        plain = commands.begin_together
+        plain = commands.join
 
         def begin(*arguments):
             time.sleep(0.5)
             os.kill(os.getpid(), signal.SIGSTOP if fault == "frozen" else signal.SIGKILL)
             return plain(*arguments)
 
-        commands.begin_together = begin
+        commands.join = begin
 
 
 if rank == RANK:
