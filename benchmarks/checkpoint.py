@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import mxnet as mx
 import numpy as np
 
-from harness.checkpoint import SetWriter, read_arrays, set_path, verify
+from harness.checkpoint import CheckpointWriter, checkpoint_path, read_arrays, verify
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.gluon import Learner, State
@@ -86,7 +86,7 @@ class Sets:
     def __init__(self, learner: Learner, folder: Path) -> None:
         """Start the writer's thread."""
         self.learner, self.folder = learner, folder
-        self.writer, self.buffer = SetWriter(folder, keep=3), None
+        self.writer, self.buffer = CheckpointWriter(folder, keep=3), None
 
     def save(self, t: int) -> None:
         """Copy, and write in the background."""
@@ -106,7 +106,7 @@ class Sets:
 
     def load(self, t: int, hashed: bool = True) -> None:
         """Read a set into the learner."""
-        place = set_path(self.folder, t)
+        place = checkpoint_path(self.folder, t)
         manifest = verify(place) if hashed else {"state": self.buffer.numbers}
         arrays = read_arrays(place)
         self.learner.restore(State(arrays["parameters"], arrays["slots"], manifest["state"]))
@@ -174,7 +174,7 @@ def main() -> None:
                 ("sets, not hashed", partial(savers["sets"].load, last, hashed=False)),
             ):
                 loads[name].append(seconds(load))
-        size = sum(file.stat().st_size for file in set_path(folder / "sets", last).iterdir())
+        size = sum(file.stat().st_size for file in checkpoint_path(folder / "sets", last).iterdir())
         print(f"{size / 1e6:.1f} MB a set, {options.rounds} rounds, {ITERATIONS // EVERY} saves each; medians")
         base = statistics.median(walls["without"])
         print(f"  an iteration without saving: {base / ITERATIONS * 1e3:.1f} ms")

@@ -48,7 +48,7 @@ def batches(network: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _gluon(network: str):
     import mxnet as mx
 
-    from harness.gluon.nets import build_network
+    from harness.model.networks import build_network
 
     mx.random.seed(0)
     net = build_network(network, {}, 10)
@@ -131,13 +131,15 @@ def summing(network: str) -> Callable[[], None]:
     A floor: who trains is slower than this, unless MXNet's operators or the sum become faster.
     """
     from harness.comm import connect
-    from harness.gluon.shards import Forward, Graph, parameters_of
-    from harness.gluon.sums import Sums
+    from harness.gluon.forward import Forward
+    from harness.gluon.gradient_buffer import GradientBuffer
+    from harness.gluon.graph import Graph
+    from harness.model.parameters import parameters_of
 
     world = connect("mpi")
     mx, net, loss = _gluon(network)
     parameters = parameters_of(net)
-    sums = Sums({name: p for name, p in parameters.items() if p.grad_req != "null"}, [], mx.cpu())
+    sums = GradientBuffer({name: p for name, p in parameters.items() if p.grad_req != "null"}, [], mx.cpu())
     forward = Forward(net, loss, Graph(net, parameters, loss), hybridize=True, is_on_cpu=True)
     data, label = (mx.nd.array(array) for array in next(batches(network)))
 

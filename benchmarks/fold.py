@@ -30,7 +30,7 @@ from speed import BIN, shown
 def measure(megabytes: float, rounds: int) -> None:
     """Print the seconds of both in every round, on rank 0; runs under mpirun."""
     from harness.comm import connect
-    from harness.gluon.sums import Buffer
+    from harness.gluon.gradient_buffer import Buffer
 
     world = connect("mpi", device="cpu")
     from mpi4py import MPI  # once the world has chosen its library

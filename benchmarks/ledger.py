@@ -10,8 +10,8 @@ import time
 
 from harness.comm import connect
 from harness.config import load_config
-from harness.guard import Ledger
-from harness.run import Run
+from harness.guard import ConsistencyCheck
+from harness.train.run import Run
 
 ROUNDS, UPDATES = 12, 25
 
@@ -23,7 +23,7 @@ def main() -> None:
     updates, comparisons = [], []
     with run.stream() as stream:
         learner = run.learner(stream)
-        ledger = Ledger(world, learner)
+        ledger = ConsistencyCheck(world, learner)
         t = 0
         for _ in range(ROUNDS):
             begun = time.perf_counter()

@@ -41,7 +41,7 @@ def gradients_mb(network: str) -> float:
     """What the gradients take."""
     import mxnet as mx
 
-    from harness.gluon.nets import build_network
+    from harness.model.networks import build_network
 
     net = build_network(network, {}, 10)
     net.initialize()

@@ -22,8 +22,8 @@ import mxnet as mx
 from mxnet.gluon import nn
 from speed import shown
 
-from harness.gluon.nets import build_network
 from harness.gluon.rewriting import channel_block, rewrite
+from harness.model.networks import build_network
 
 CHANNELS = [(10, 20), (16, 32), (17, 17), (20, 40), (24, 48), (40, 80), (100, 100)]
 TURN = 6  # iterations

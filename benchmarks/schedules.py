@@ -16,8 +16,7 @@ import numpy as np
 from speed import shown
 
 from harness.config import load_config
-from harness.plan import LRPlan
-from harness.sizes import Sizes
+from harness.plan import LRPlan, Sizes
 
 ROOT = Path(__file__).parents[1]
 MANY, CALLS = 10_000_000, 100_000

@@ -27,7 +27,7 @@ from harness.comm import SingleWorld
 from harness.data import Augmentation, BatchStream, Order, load
 from harness.finder import FinderSettings, StopRule, Sweep, find_lr
 from harness.gluon import Learner
-from harness.gluon.nets import build_network
+from harness.model.networks import build_network
 
 ITERATIONS, BATCH = 150, 64
 SWEEP = Sweep(lr_start=1e-6, lr_end=1e-2, lr_multiplier=None, num_iterations=ITERATIONS)

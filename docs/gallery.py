@@ -10,10 +10,9 @@ from typing import Any
 import yaml
 
 from harness.config import LRConfig
-from harness.plan import LRPlan
+from harness.plan import LRPlan, Sizes
 from harness.report import NamedPlan
 from harness.schedules.catalogue import CATALOGUE
-from harness.sizes import Sizes
 
 DOCS = Path(__file__).parent
 SIZES = Sizes(num_samples=3200, shards=1, batch_size=32, iterations_per_epoch=100, num_iterations=1000)

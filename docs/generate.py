@@ -12,9 +12,8 @@ from matplotlib import rc_context
 
 from harness.config import load_config
 from harness.config.schema import json_schema, reference
-from harness.plan import LRPlan
+from harness.plan import LRPlan, Sizes
 from harness.report import NamedPlan, plot_plans
-from harness.sizes import Sizes
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = """# Configuration

@@ -9,7 +9,8 @@ from mxnet.gluon import nn
 
 from harness.comm import SingleWorld
 from harness.data import Augmentation, BatchStream, Order, load
-from harness.gluon import Learner, build_metrics, evaluate
+from harness.gluon import Learner, evaluate
+from harness.model import build_metrics
 from harness.schedules import (
     ConstantSchedule,
     CosineAnnealingSchedule,

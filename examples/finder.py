@@ -14,7 +14,8 @@ from harness.comm import SingleWorld
 from harness.data import Augmentation, BatchStream, Order, Splits, load
 from harness.errors import DivergedError
 from harness.finder import FinderSettings, find_lr, result_of
-from harness.gluon import Learner, build_metrics, evaluate, shards_of_rank
+from harness.gluon import Learner, evaluate, shards_of_rank
+from harness.model import build_metrics
 from harness.report import write_finder_report
 
 EPOCHS, BATCH = 2, 32

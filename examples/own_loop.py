@@ -11,13 +11,13 @@ from pathlib import Path
 import mxnet as mx
 from mxnet.gluon import nn
 
-from harness.checkpoint import iteration_of, list_sets, newest_whole
+from harness.checkpoint import iteration_of, list_checkpoints, newest_valid
 from harness.comm import connect
 from harness.config import TrainConfig, parse_lr
 from harness.data import Augmentation, BatchStream, Order, load
-from harness.gluon import Learner, State, build_metrics, evaluate, shards_of_rank
-from harness.plan import LRPlan
-from harness.sizes import Sizes
+from harness.gluon import Learner, State, evaluate, shards_of_rank
+from harness.model import build_metrics
+from harness.plan import LRPlan, Sizes
 
 SETS = Path("runs/example-own-loop")
 LR = {
@@ -43,7 +43,7 @@ def main() -> None:
     with BatchStream(digits.train, order, shards_of_rank(order.shards, world), Augmentation(), seed=0) as stream:
         learner = Learner(net, loss, optimizer, world, stream, shards=order.shards)
         begun = world.on_root("go on", lambda: go_on(learner))
-        learner.take_state_of_root()
+        learner.broadcast_state()
         for t in range(begun + 1, sizes.num_iterations + 1):
             learner.iteration(t, plan.lr(t), plan.momentum(t))
             if t % sizes.iterations_per_epoch == 0:
@@ -58,7 +58,7 @@ def main() -> None:
 
 def go_on(learner: Learner) -> int:
     """Take the newest set that is whole, and tell its iteration; 0 where there is none."""
-    found = newest_whole(list_sets(SETS)).newest
+    found = newest_valid(list_checkpoints(SETS)).newest
     if found is None:
         return 0
     learner.restore(State.load(found))

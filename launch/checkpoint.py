@@ -17,10 +17,10 @@ try:
         end_tool_quietly()
     import numpy as np
 
-    from harness.checkpoint import BEST, locate, newest_whole, read_arrays, read_manifest, verify, write_set
+    from harness.checkpoint import BEST, locate, newest_valid, read_arrays, read_manifest, verify, write_checkpoint
+    from harness.command import report_failure
     from harness.errors import CheckpointError, HarnessError
     from harness.folder import RecordError, read_object, seen
-    from harness.guard import report_failure
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"
     raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None
@@ -125,7 +125,7 @@ def bring_in(file: Path, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be made ({error.strerror}); choose another folder") from None
-    place = write_set(path, 0, {"parameters": arrays, "slots": {}}, {"imported_from": file.name})
+    place = write_checkpoint(path, 0, {"parameters": arrays, "slots": {}}, {"imported_from": file.name})
     print(f"{place}: {len(arrays)} arrays; begin with it by --set init.from={place}")
 
 
@@ -148,7 +148,7 @@ def main() -> int:
 
 
 def _newest(path: Path) -> Path:
-    found = newest_whole(locate(path))
+    found = newest_valid(locate(path))
     for _, reason in found.rejected:
         print(f"rejected: {reason}", file=sys.stderr)
     if found.newest is None:

@@ -12,10 +12,10 @@ try:
 
         end_tool_quietly()
     from harness.comm import read_launch
+    from harness.command import RunParser, add_run_options, report_failure, run_job
     from harness.config import RunConfig, load_config
     from harness.doctor import as_json, as_text, check_up, exit_code, summary
     from harness.errors import ConfigError, HarnessError
-    from harness.guard import RunParser, add_run_options, report_failure, run_job
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"
     raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None

@@ -15,16 +15,16 @@ try:
         from harness.interrupts import stop_run_at_once
 
         stop_run_at_once()
+    from harness.command import JobContext, RunParser, add_run_options, run_job
     from harness.errors import ConfigError, NoUsableLRError
     from harness.finder import FinderResult
-    from harness.guard import Job, RunParser, add_run_options, run_job
     from harness.locks import HeldError, lock_of_name
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"
     raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None
 
 if TYPE_CHECKING:
-    from harness.report import RunFolder
+    from harness.folder import RunFolder
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -52,13 +52,13 @@ def main() -> int:
     """Parse, sweep, report; the exit code says how it ended."""
     options = parse_arguments()
 
-    def work(job: Job) -> None:
+    def work(job: JobContext) -> None:
         # not before the number of threads is settled, which MXNet reads when it is imported
         from harness.report import write_finder_report
-        from harness.resume import Start
-        from harness.run import Run
+        from harness.train.resume import StartOptions
+        from harness.train.run import Run
 
-        start = Start(resume=options.checkpoint or "never", on_conflict="config")
+        start = StartOptions(resume=options.checkpoint or "never", on_conflict="config")
         run = Run(
             job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
         )

@@ -16,14 +16,13 @@ try:
         from harness.interrupts import end_tool_quietly
 
         end_tool_quietly()
+    from harness.command import report_failure
     from harness.config import RunConfig, load_config
     from harness.data import count_samples
     from harness.errors import ConfigError, DataError, HarnessError
     from harness.finder import read_result, take_result
-    from harness.guard import report_failure
-    from harness.plan import LRPlan
+    from harness.plan import LRPlan, Sizes, resolve_shards
     from harness.report import NamedPlan, first_difference, plot_plan, plot_plans, table_of_plans
-    from harness.sizes import Sizes, resolve_shards
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"
     raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None

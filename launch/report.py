@@ -13,8 +13,8 @@ try:
         from harness.interrupts import end_tool_quietly
 
         end_tool_quietly()
+    from harness.command import report_failure
     from harness.errors import HarnessError
-    from harness.guard import report_failure
     from harness.report import write_comparison, write_run_report
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"

@@ -12,7 +12,7 @@ try:
         from harness.interrupts import end_tool_quietly
 
         end_tool_quietly()
-    from harness.guard.supervise import Supervisor
+    from harness.command.supervise import Supervisor
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"
     raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None

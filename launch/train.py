@@ -11,9 +11,9 @@ try:
         from harness.interrupts import stop_run_at_once
 
         stop_run_at_once()
+    from harness.command import JobContext, RunParser, add_run_options, run_job
     from harness.config import RunConfig
     from harness.errors import ConfigError
-    from harness.guard import Job, RunParser, add_run_options, run_job
     from harness.report import LOG_LEVELS
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"
@@ -83,13 +83,13 @@ def main() -> int:
         if options.evaluate_only and config.init.from_ is None:
             raise ConfigError("--evaluate-only needs weights: give a file with --set init.from=runs/NAME/final.params")
 
-    def work(job: Job) -> None:
+    def work(job: JobContext) -> None:
         # not before the number of threads is settled, which MXNet reads when it is imported
-        from harness.loop import evaluate_only, train
-        from harness.resume import Start
-        from harness.run import Run
+        from harness.train.loop import evaluate_only, train
+        from harness.train.resume import StartOptions
+        from harness.train.run import Run
 
-        start = Start(options.resume, options.overwrite, options.on_conflict)
+        start = StartOptions(options.resume, options.overwrite, options.on_conflict)
         run = Run(
             job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
         )

@@ -10,32 +10,31 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = [
     "errors",
+    "causes",
     "interrupts",
     "files",
     "locks",
     "named",
     "units",
     "versions",
+    "processes",
     "folder",
     "schedules",
     "config",
-    "sizes",
-    "plan",
     "data",
     "comm",
+    "plan",
     "checkpoint",
+    "guard",
+    "command",
+    "model",
     "gluon",
     "finder",
-    "guard",
     "report",
-    "resume",
-    "run",
-    "saving",
-    "divergence",
-    "loop",
+    "train",
     "doctor",
 ]
-MXNET_MAY_BE_IN = ("harness/gluon/", "harness/comm/horovod.py")
+MXNET_MAY_BE_IN = ("harness/gluon/", "harness/model/", "harness/comm/horovod.py")
 RANKS_MAY_BE_IN = ("harness/comm/",)
 MODULES = sorted(ROOT.glob("harness/**/*.py"))
 

@@ -89,8 +89,7 @@ def test_a_ragged_last_batch_over_two_ranks_is_the_mean_over_all_samples(start, 
 
 def test_the_learning_rate_of_every_line_is_the_plans_on_eight_ranks(digest_of):
     from harness.config import load_config
-    from harness.plan import LRPlan
-    from harness.sizes import Sizes
+    from harness.plan import LRPlan, Sizes
 
     _, metrics = digest_of("train.epochs=5", "log.every=1it", np=8, timeout_s=240)
     config = load_config("configs/digits.yaml", ["train.epochs=5"])

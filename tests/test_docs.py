@@ -19,9 +19,8 @@ import pytest
 
 from harness.config import load_config, parse_config
 from harness.config.reading import parse_yaml
-from harness.plan import LRPlan
+from harness.plan import LRPlan, Sizes
 from harness.schedules import parse_spec
-from harness.sizes import Sizes
 
 ROOT = Path(__file__).parents[1]
 README = "README.md"

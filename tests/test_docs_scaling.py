@@ -10,9 +10,8 @@ import pytest
 import yaml
 
 from harness.config import LRConfig, load_config
-from harness.plan import LRPlan
+from harness.plan import LRPlan, Sizes
 from harness.schedules import Frame
-from harness.sizes import Sizes
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")

@@ -13,11 +13,11 @@ from harness.checkpoint import read_arrays, read_manifest
 from harness.comm import SingleWorld
 from harness.config import load_config, parse_config
 from harness.errors import CheckpointError, ConfigError
-from harness.gluon.nets import cnn
 from harness.gluon.state import State
-from harness.loop import evaluate_only, train
-from harness.resume import Start
-from harness.run import Run
+from harness.model.networks import cnn
+from harness.train.loop import evaluate_only, train
+from harness.train.resume import StartOptions
+from harness.train.run import Run
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -85,7 +85,7 @@ def test_another_head_starts_fresh_and_is_told(run_of, files, capsys):
     told = manifest_of(run)["init"]
     assert (told["from"], list(told["fresh"]), told["left"]) == (f"{files}/six.params", ["10.weight", "10.bias"], [])
     assert len(told["taken"]) == 12
-    resumed = run_of("init.from=gone.params", start=Start(resume="auto"))
+    resumed = run_of("init.from=gone.params", start=StartOptions(resume="auto"))
     resumed.folder.close()
     assert resumed.origin.manifest.init == told
 
@@ -185,14 +185,14 @@ def test_frozen_features_stay_and_the_head_learns(run_of, files):
         np.testing.assert_array_equal(state.parameters[name], file[name].asnumpy())
     assert list(state.slots) == ["9.weight/0", "9.bias/0", "10.weight/0", "10.bias/0"]
     assert len(state.numbers["update_counts"]) == 4
-    elsewhere = Start(resume=str(run.folder.path / "checkpoints/iteration-000000002"))
+    elsewhere = StartOptions(resume=str(run.folder.path / "checkpoints/iteration-000000002"))
     for number, change in enumerate(("init.freeze=[]", "init.freeze=['0.*']")):
         with pytest.raises(CheckpointError, match=r"(?s)frozen parameters, which are fixed.*init\.freeze: "):
             run_of(change, "batch.shards=2", start=elsewhere, name=f"other-{number}")
     again = run_of(
         "init.freeze=['0.*', '1.*', '4.*', '5.*']",
         "batch.shards=2",
-        start=Start(resume=str(run.folder.path / "checkpoints/iteration-000000002")),
+        start=StartOptions(resume=str(run.folder.path / "checkpoints/iteration-000000002")),
     )
     train(again, "error")
     assert State.load(run.folder.path / "checkpoints/iteration-000000004").digest() == state.digest()

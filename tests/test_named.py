@@ -7,8 +7,8 @@ import pytest
 
 from harness.data import load
 from harness.errors import ConfigError, DataError, HarnessError
-from harness.gluon.metrics import build_metrics
-from harness.gluon.nets import build_loss, build_network
+from harness.model.metrics import build_metrics
+from harness.model.networks import build_loss, build_network
 from harness.named import brief, call, choose, did_you_mean, load_function
 from harness.schedules import Frame, parse_spec
 

@@ -10,8 +10,8 @@ import pytest
 from harness.config import LRConfig, TrainConfig, parse_config
 from harness.data import Order
 from harness.errors import ConfigError
-from harness.plan import MAX_CSV_ROWS, LRPlan
-from harness.sizes import Sizes, resolve_shards
+from harness.plan import LRPlan, Sizes, resolve_shards
+from harness.plan.lr_plan import MAX_CSV_ROWS
 from harness.units import Duration
 
 TRIANGLE = {"triangular": {"min_lr": 0, "max_lr": "1x", "cycle_length": "100%"}}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoint import write_set
+from harness.checkpoint import write_checkpoint
 from harness.errors import CheckpointError
-from harness.resume import refuse_newer_elsewhere
+from harness.train.resume import refuse_newer_elsewhere
 
 ROOT = Path(__file__).parents[1]
 
@@ -339,7 +339,7 @@ def test_by_the_clock_and_the_best(start, tmp_path):
 
 def test_a_set_of_a_loop_of_ones_own_has_no_plan_to_go_on_by(start, tmp_path):
     state = {"iteration": 3, "applied_lr": None, "num_update": 3, "update_counts": [], "scalars": {}}
-    place = write_set(tmp_path, 3, {"parameters": {}, "slots": {}}, {"state": state})
+    place = write_checkpoint(tmp_path, 3, {"parameters": {}, "slots": {}}, {"state": state})
     done = start("launch/train.py", "--resume", place, *words(*SMALL, f"output={tmp_path}"), exit_code=4)
     assert f"error: {place}: was not written by a run" in done.stderr
     assert f"--set init.from={place}" in done.stderr

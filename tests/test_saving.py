@@ -8,9 +8,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from harness.checkpoint import list_sets, verify, write_set
+from harness.checkpoint import list_checkpoints, verify, write_checkpoint
 from harness.errors import CheckpointError
-from harness.report import MetricsFile
+from harness.folder import MetricsFile
 
 SETTINGS = ("train={iterations: 200}", "checkpoint={every: 20it, keep: 50}", "evaluation.every=100it")
 
@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up(start, small_disk, policy):
     assert "No space left on device" in text
     assert "Traceback" not in text
     assert done.returncode in ((4,) if policy == "stop" else (0, 4))  # with continue the final weights may have no room
-    sets = list_sets(small_disk / "digits/checkpoints")
+    sets = list_checkpoints(small_disk / "digits/checkpoints")
     assert sets
     for place in sets:
         verify(place)
@@ -120,13 +120,13 @@ def test_metrics_are_cut_back_to_an_iteration(tmp_path):
 
 def test_a_disk_that_has_become_read_only(small_disk):
     arrays = {"parameters": {"a": np.ones(3)}, "slots": {}}
-    first = write_set(small_disk, 1, arrays, {})
+    first = write_checkpoint(small_disk, 1, arrays, {})
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(
         CheckpointError, match=r"could not be written \(Read-only file system\); older sets are untouched"
     ):
-        write_set(small_disk, 2, arrays, {})
+        write_checkpoint(small_disk, 2, arrays, {})
     verify(first)
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-    write_set(small_disk, 2, arrays, {})
-    assert len(list_sets(small_disk)) == len(list(small_disk.iterdir())) == 2
+    write_checkpoint(small_disk, 2, arrays, {})
+    assert len(list_checkpoints(small_disk)) == len(list(small_disk.iterdir())) == 2

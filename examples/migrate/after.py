@@ -13,9 +13,9 @@ from mxnet.gluon import nn
 from harness.comm import connect
 from harness.config import TrainConfig, parse_lr
 from harness.data import ArrayDataset, Augmentation, BatchStream, Order
-from harness.gluon import Learner, build_metrics, evaluate, shards_of_rank
-from harness.plan import LRPlan
-from harness.sizes import Sizes
+from harness.gluon import Learner, evaluate, shards_of_rank
+from harness.model import build_metrics
+from harness.plan import LRPlan, Sizes
 
 EPOCHS, BATCH, LR = 4, 32, 0.1
 DIGITS = Path(__file__).parents[2] / "harness/data/files/digits.csv.gz"

@@ -10,7 +10,7 @@ from harness.errors import CheckpointError
 _NAME = re.compile(r"iteration-([0-9]{9,})")
 
 
-def set_path(folder: Path, iteration: int) -> Path:
+def checkpoint_path(folder: Path, iteration: int) -> Path:
     """Where the set of an iteration lies."""
     return folder / f"iteration-{iteration:09d}"
 
@@ -21,7 +21,7 @@ def iteration_of(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def list_sets(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The sets in a folder, oldest first; whether they are whole is not looked at.
 
     Raises:
@@ -47,7 +47,7 @@ def locate(path: Path) -> list[Path]:
         raise CheckpointError(f"{str(path)[:80]}: cannot be read ({reason}); give another path") from None
     if iteration_of(path) is not None and is_folder:
         return [path]
-    sets = list_sets(path) or list_sets(path / "checkpoints")
+    sets = list_checkpoints(path) or list_checkpoints(path / "checkpoints")
     if not sets:
         there = "holds no sets" if is_folder else "is a file" if path.exists() else "there is no such folder"
         raise CheckpointError(

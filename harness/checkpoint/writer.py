@@ -7,14 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoint.places import set_path
-from harness.checkpoint.sets import Arrays, keep_newest, write_json, write_set
+from harness.checkpoint.places import checkpoint_path
+from harness.checkpoint.store import Arrays, keep_newest, write_checkpoint, write_json
 from harness.errors import CheckpointError
 
 BEST = "best.json"
 
 
-class SetWriter:
+class CheckpointWriter:
     """The sets of one run: what is written, how many are kept, and which is the best.
 
     Only one write is under way at any time: whoever wants the next waits for it, and the arrays handed in must not
@@ -47,7 +47,7 @@ class SetWriter:
         Args:
             iteration: of the set.
             arrays: `parameters` and `slots`; they belong to the writer until `wait` returns.
-            manifest: see `write_set`.
+            manifest: see `write_checkpoint`.
             best: `iteration`, `metric` and `value` of the best set so far, which may be this one.
             first: is done in the thread before the set is written.
         """
@@ -84,10 +84,10 @@ class SetWriter:
         try:
             if first is not None:
                 first()
-            written = write_set(self._folder, iteration, arrays, manifest)
+            written = write_checkpoint(self._folder, iteration, arrays, manifest)
             if best is not None:
                 mark_best(self._folder, best)
-            protected = [set_path(self._folder, best["iteration"])] if best is not None else []
+            protected = [checkpoint_path(self._folder, best["iteration"])] if best is not None else []
             keep_newest(self._folder, self._keep, protected)
         except OSError as error:
             where = error.filename or self._folder
@@ -100,4 +100,4 @@ class SetWriter:
 
 def mark_best(folder: Path, best: Mapping[str, Any]) -> None:
     """Let `best.json` name the best set, its metric and the value."""
-    write_json(folder / BEST, {"set": set_path(folder, best["iteration"]).name, **best})
+    write_json(folder / BEST, {"set": checkpoint_path(folder, best["iteration"]).name, **best})

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from harness.config.lr import LRConfig
 from harness.config.messages import config_error, explain, show
 from harness.config.model import RunConfig
-from harness.config.reading import dump_yaml, path_of, read_yaml, set_path
+from harness.config.reading import checkpoint_path, dump_yaml, path_of, read_yaml
 from harness.config.values import Problem
 from harness.errors import ConfigError
 from harness.named import cut
@@ -54,7 +54,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     problems: list[Problem] = []
     for override in overrides if isinstance(raw, dict) else ():
         try:
-            set_path(raw, override)
+            checkpoint_path(raw, override)
         except ConfigError as error:
             problems.append(Problem((), f"--set {cut(override, _LONGEST_SHOWN)}: {error}"))
     if problems:

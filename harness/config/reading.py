@@ -178,7 +178,7 @@ def path_of(override: str) -> tuple[str, ...]:
     return tuple(override.partition("=")[0].strip().split("."))
 
 
-def set_path(raw: Any, override: str) -> None:
+def checkpoint_path(raw: Any, override: str) -> None:
     """Apply one `key.path=value` to plain data, in place; missing mappings on the way are made.
 
     Raises:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from harness.comm import Launch, count_threads
 from harness.doctor.facts import MXNET_PACKAGES, Disk, Gpu, Gpus, Horovod, Mxnet, Sum, Threads
-from harness.guard.processes import descendants, kill
+from harness.processes import descendants, kill
 
 _LIMIT_S = 60.0
 _CHUNK = bytes(4_000_000)

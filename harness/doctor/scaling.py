@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 from harness.comm import World
 from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES
-from harness.comm.scaling import Reduction, fit
+from harness.command import JobContext
+from harness.doctor.cost_model import Reduction, fit
 from harness.doctor.gather import count_cores
 from harness.errors import ConfigError
-from harness.guard import Job
 
 _RANKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _KILOBYTES = (64, 256, 1024, 4096, 16384, 65536)
 _REPEATS, _WARM_UP, _UPDATES = 15, 5, 30
 
 
-def predict(job: Job) -> None:
+def predict(job: JobContext) -> None:
     """Measure on all ranks, predict on rank 0 and print it.
 
     Raises:
@@ -41,7 +41,7 @@ def predict(job: Job) -> None:
 
 def measure_reductions(world: World, kilobytes: Sequence[int]) -> list[tuple[int, float]]:
     """Bytes and seconds of a sum over ranks: the median of the slowest rank's times, for arrays of several sizes."""
-    from harness.gluon.sums import Buffer
+    from harness.gluon.gradient_buffer import Buffer
 
     measured = []
     for size in kilobytes:
@@ -58,9 +58,9 @@ def measure_reductions(world: World, kilobytes: Sequence[int]) -> list[tuple[int
     return measured
 
 
-def measure_update(job: Job) -> tuple[float, int]:
+def measure_update(job: JobContext) -> tuple[float, int]:
     """Seconds of an update of the configuration, the slowest rank's, and the bytes that ranks sum in it."""
-    from harness.run import Run
+    from harness.train.run import Run
 
     run = Run(job.config, job.world, threads=job.threads, guard=job.guard)
     with run.stream() as stream:

@@ -162,7 +162,7 @@ def _loss_of(learner: Learner, t: int, lr: float, ask: Requests | None) -> float
         learner.finish()
     except DivergedError:
         return None
-    if learner.requests().stop:
+    if learner.pop_requests().stop:
         raise StoppedOnRequestError(
             f"stopped on request after {t} iterations of the learning-rate finder; everything is as before, start it "
             "again"

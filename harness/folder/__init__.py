@@ -1,6 +1,6 @@
 """What a run's folder holds: one typed form of every record, which writers and readers share."""
 
-from harness.folder.best import BestSet
+from harness.folder.best import BestCheckpoint
 from harness.folder.endings import (
     ATTEMPTS,
     EXIT_CODES,
@@ -14,8 +14,11 @@ from harness.folder.endings import (
     read_failures,
     read_outcome_file,
 )
+from harness.folder.event_file import EventFile
 from harness.folder.files import MB, append_line, is_there, lines_of, open_plain, read_small, write_object
 from harness.folder.metrics import EVENTS, METRICS, MetricsLine, iteration_of_line, parse_line, read_metrics_lines
+from harness.folder.metrics_file import MetricsFile
+from harness.folder.outcome import OutcomeFiles, read_outcome
 from harness.folder.plans import (
     CURVE,
     MOST_PHASES,
@@ -28,6 +31,7 @@ from harness.folder.plans import (
     read_plan,
 )
 from harness.folder.reading import LARGEST, LATEST_S, Fields, number, parse_json, plain, read_object
+from harness.folder.run_folder import RunFolder
 from harness.folder.unread import RecordError, Unread, UnreadPart, described, seen
 
 __all__ = [
@@ -46,15 +50,19 @@ __all__ = [
     "Amendment",
     "Attempt",
     "AttemptBegun",
-    "BestSet",
+    "BestCheckpoint",
+    "EventFile",
     "Fields",
+    "MetricsFile",
     "MetricsLine",
     "Outcome",
+    "OutcomeFiles",
     "Phase",
     "PlanRecord",
     "PlannedSizes",
     "RankFailure",
     "RecordError",
+    "RunFolder",
     "Unread",
     "UnreadPart",
     "append_line",
@@ -72,6 +80,7 @@ __all__ = [
     "read_failures",
     "read_metrics_lines",
     "read_object",
+    "read_outcome",
     "read_outcome_file",
     "read_plan",
     "read_small",

@@ -12,7 +12,7 @@ _NAME = re.compile(r"iteration-([0-9]{9,19})")
 
 
 @dataclass(frozen=True)
-class BestSet:
+class BestCheckpoint:
     """The best checkpoint.
 
     Attributes:
@@ -26,7 +26,7 @@ class BestSet:
     value: float | None
 
     @classmethod
-    def read(cls, fields: Fields) -> BestSet:
+    def read(cls, fields: Fields) -> BestCheckpoint:
         """From the file; all but the name may be missing.
 
         Raises:

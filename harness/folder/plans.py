@@ -119,7 +119,7 @@ class Amendment:
 
 @dataclass(frozen=True)
 class PlannedSizes:
-    """The numbers that durations are measured by, see `harness.sizes.Sizes`."""
+    """The numbers that durations are measured by, see `harness.plan.sizes.Sizes`."""
 
     num_samples: int
     shards: int

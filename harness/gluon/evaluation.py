@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.data import Augmentation, evaluation_batches
 from harness.gluon.learner import Learner
-from harness.gluon.metrics import Metric
+from harness.model.metrics import Metric
 
 _ASK_EVERY = 32  # batches of each rank
 

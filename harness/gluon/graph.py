@@ -10,7 +10,7 @@ from typing import Any
 
 import mxnet as mx
 
-from harness.gluon.parameters import blocks_of, is_computed
+from harness.model.parameters import blocks_of, is_computed
 
 Node = Mapping[str, Any]
 

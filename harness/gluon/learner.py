@@ -14,16 +14,18 @@ from harness.comm import World
 from harness.data import GlobalBatch, leaves_of, rows_of
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError, DisagreementError, DivergedError
-from harness.gluon.apply import Applier
-from harness.gluon.judge import Control, Gauge, Loss, Requests, Update, Verdict
-from harness.gluon.operators import refuse_blocks_across_devices
-from harness.gluon.parameters import form_of, held
+from harness.gluon.control import Control, Loss, NormCheck, Requests, Update, UpdateStats
+from harness.gluon.forward import Forward, ShardPlayer
+from harness.gluon.graph import Graph
 from harness.gluon.probe import probe
-from harness.gluon.seat import Seat, SeatSum
-from harness.gluon.shards import Forward, Graph, ShardPlayer, parameters_of, refuse_unreducible, settle
+from harness.gluon.replica import DeviceAllreduce, DeviceReplica
 from harness.gluon.state import State, StateKeeper
+from harness.gluon.step.step import OptimizerStep
 from harness.gluon.trial import Trial
 from harness.gluon.weights import choose_weights, write_params
+from harness.model.inputs import settle
+from harness.model.operators import refuse_blocks_across_devices
+from harness.model.parameters import form_of, held, parameters_of, refuse_unreducible
 
 _CORRECTED = ("SGD", "NAG", "LARS")
 
@@ -73,17 +75,16 @@ class Learner:
             stream: `stream(t)` gives this rank's shards of iteration `t`, in the order of `shards_of_rank`. The CPU
                 computes on its arrays themselves, so they become read-only, and nobody may write to their memory again.
             shards: S, a multiple of the number of ranks.
-            sample: a batch of samples, `(n, ...)` or a tuple of such arrays, from which deferred shapes are settled; by
-                default one of the first iteration's.
-            label: its labels; without them only the network is tried before the first update, and the loss is not.
+            sample: `(n, ...)` or a tuple of such arrays, which settles deferred shapes; by default of iteration 1.
+            label: its labels; without them the loss is not tried before the first update.
             seed: of everything random in an update.
             contexts: the devices; the CPU by default. Several are for a world of one rank.
             kvstore: the kind of the kvstore through which several devices add up: `"local"` or `"device"`.
             update_on_kvstore: whether the optimizer lives on a kvstore, too.
             hybridize: whether a `HybridBlock` is compiled.
-            momentum_correction: by default where the optimizer keeps the learning rate in its momentum.
+            momentum_correction: by default where the optimizer keeps the rate in its momentum.
             clip_norm: the largest Euclidean norm of the mean gradient.
-            skip_nonfinite: leave out an update that is not finite, without a trace, instead of raising.
+            skip_nonfinite: leave out an update that is not finite instead of raising.
             frozen: parameters whose running statistics stay as they are, by structural name.
             agree: compares ranks by a sentence for each parameter, before weights are sent; by default just these.
 
@@ -115,7 +116,7 @@ class Learner:
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
         statistics = {name: p for name, p in self.parameters.items() if p.name in graph.statistics}
         self._seats = [
-            Seat(
+            DeviceReplica(
                 ShardPlayer(forward, ctx, trainable, seed, graph),
                 trainable,
                 [p for name, p in statistics.items() if name not in frozen],
@@ -128,15 +129,14 @@ class Learner:
             for ctx in self._contexts
         ]
         self._sums = self._seats[0].sums
-        self._sum_seats = SeatSum(kvstore, self._seats) if len(self._seats) > 1 else None
+        self._sum_seats = DeviceAllreduce(kvstore, self._seats) if len(self._seats) > 1 else None
         self._has_predicted = True
-        if momentum_correction is None:
-            momentum_correction = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
+        corrects = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
         waits = world.size > 1 or skip_nonfinite or clip_norm is not None
-        self._applier = Applier(
+        self._applier = OptimizerStep(
             optimizer,
             trainable,
-            momentum_correction=momentum_correction,
+            momentum_correction=corrects if momentum_correction is None else momentum_correction,
             seed=seed,
             kvstore=kvstore if update_on_kvstore else None,
             is_waited_for=waits,
@@ -147,7 +147,7 @@ class Learner:
         self.began_with: dict[str, Any] | None = None
         self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._contexts)
         self._skip_nonfinite = skip_nonfinite
-        self._gauge = Gauge(self._sums)
+        self._gauge = NormCheck(self._sums)
         self._unread: Update | None = None
         self.gradient_norm: float | None = None
         self.loss: float | None = None
@@ -158,7 +158,7 @@ class Learner:
             world.must_be_equal("parameters", {"parameters": forms}, "build the same network on every rank")
         else:
             agree(forms)
-        self.take_weights_of_root()
+        self.broadcast_weights()
 
     def iteration(self, t: int, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Loss:
         """Do update `t`, over the samples of all ranks.
@@ -243,7 +243,7 @@ class Learner:
         """What ranks sum in an update: gradients, running statistics and the control vector."""
         return int(self._sums.buffer.array.size) * 4
 
-    def requests(self) -> Requests:
+    def pop_requests(self) -> Requests:
         """What any rank has asked since the last call: the same on every rank, one update late where none waits."""
         asked, self._requests = self._requests, Requests()
         return asked
@@ -257,9 +257,9 @@ class Learner:
         """What of the state is no array."""
         return self._keeper.numbers()
 
-    def misfits(self, state: State) -> list[str]:
+    def mismatches(self, state: State) -> list[str]:
         """Every array by which a state does not fit, a sentence each."""
-        return self._keeper.misfits(state)
+        return self._keeper.mismatches(state)
 
     def restore(self, state: State) -> None:
         """Put a state back, bit for bit."""
@@ -291,12 +291,12 @@ class Learner:
         self._keeper.write(arrays)
         return matched
 
-    def take_weights_of_root(self) -> None:
+    def broadcast_weights(self) -> None:
         """Give every rank the weights and running statistics of rank 0."""
         if self.world.size > 1:
             self._keeper.share_parameters(self._broadcast)
 
-    def take_state_of_root(self) -> None:
+    def broadcast_state(self) -> None:
         """Give every rank the whole state of rank 0."""
         if self.world.size > 1:
             self._keeper.share(self._broadcast, self.world.broadcast_object)
@@ -312,13 +312,13 @@ class Learner:
             self._sums.write_words([0, *said])
         return said
 
-    def _judge(self, update: Update) -> Verdict:
+    def _judge(self, update: Update) -> UpdateStats:
         """Whether an update may be applied; every rank reads the same numbers and decides alike."""
         t, num_samples, said, taken = update
-        strangers = [name for seat in self._seats for name in seat.sums.strangers()]
-        if strangers:
+        rebound_gradients = [name for seat in self._seats for name in seat.sums.rebound_gradients()]
+        if rebound_gradients:
             raise ConfigError(
-                f"network: the gradient of {', '.join(strangers)} was replaced (a change of grad_req, cast or "
+                f"network: the gradient of {', '.join(rebound_gradients)} was replaced (a change of grad_req, cast or "
                 "reset_ctx) after the learner was built; do that before"
             )
         measured = self._gauge.read(taken)
@@ -332,7 +332,7 @@ class Learner:
         self._requests = Requests(*(old or new for old, new in zip(self._requests, asked, strict=True)))
         self.loss = control.loss_sum / num_samples
         self.gradient_norm = measured.gradient_norm / num_samples
-        verdict = Verdict(t, control, self.loss, self.gradient_norm, measured.statistics_finite)
+        verdict = UpdateStats(t, control, self.loss, self.gradient_norm, measured.statistics_finite)
         if not verdict.is_finite:
             if not self._skip_nonfinite:
                 raise DivergedError(str(verdict)).at(t)

@@ -18,7 +18,8 @@ import numpy as np
 from harness.data.leaves import Array
 from harness.errors import ConfigError
 from harness.gluon.graph import Node, flat, nodes_of, place_of, reason_of, runs_python, trace, trace_again
-from harness.gluon.operators import (
+from harness.gluon.trial import Trial
+from harness.model.operators import (
     IGNORE_HEAD,
     calls_across_devices_refused,
     described,
@@ -27,8 +28,7 @@ from harness.gluon.operators import (
     suspects,
     without_gradient,
 )
-from harness.gluon.parameters import blocks_of
-from harness.gluon.trial import Trial
+from harness.model.parameters import blocks_of
 
 _FACTOR = -4096.0  # a power of two, so that only a gradient that does not follow its head rounds otherwise
 _TOLERANCE = 1e-3  # of the largest element: orders of sums may differ on a GPU, and denormals be flushed

@@ -20,10 +20,10 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from harness.checkpoint import read_arrays, read_numbers, write_set
+from harness.checkpoint import read_arrays, read_numbers, write_checkpoint
 from harness.errors import CheckpointError, DisagreementError, listed
-from harness.gluon.apply import Applier
-from harness.gluon.parameters import held
+from harness.gluon.step.step import OptimizerStep
+from harness.model.parameters import held
 
 _SCALARS = {"nadam": ("m_schedule",)}  # numbers that some optimizers keep outside their slots
 
@@ -64,11 +64,11 @@ class State:
         Raises:
             CheckpointError: if it cannot be written.
         """
-        return write_set(folder, iteration, self.arrays, {"state": {"iteration": iteration, **self.numbers}})
+        return write_checkpoint(folder, iteration, self.arrays, {"state": {"iteration": iteration, **self.numbers}})
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """The state in a set; `newest_whole` finds one whose every byte is what was written.
+        """The state in a set; `newest_valid` finds one whose every byte is what was written.
 
         Raises:
             CheckpointError: if the set cannot be read, says what cannot be, or holds weights alone.
@@ -83,7 +83,11 @@ class StateKeeper:
     """Takes and restores the state of a network and its optimizer."""
 
     def __init__(
-        self, parameters: Mapping[str, Any], trainable: Mapping[str, Any], applier: Applier, contexts: Sequence[Any]
+        self,
+        parameters: Mapping[str, Any],
+        trainable: Mapping[str, Any],
+        applier: OptimizerStep,
+        contexts: Sequence[Any],
     ) -> None:
         """Bind what is kept; of several devices, which hold the same, the first is read and all are written.
 
@@ -143,10 +147,10 @@ class StateKeeper:
                 )
         return found[0]
 
-    def misfits(self, state: State) -> list[str]:
+    def mismatches(self, state: State) -> list[str]:
         """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
-        problems = misfits(self._current_parameters(), state.parameters)
-        problems += misfits(dict(self._slots()), state.slots)
+        problems = mismatches(self._current_parameters(), state.parameters)
+        problems += mismatches(dict(self._slots()), state.slots)
         counts, names = state.numbers["update_counts"], self._scalar_names()
         if len(counts) != len(self._trainable):
             problems.append(f"update_counts has {len(counts)} entries, expected {len(self._trainable)}")
@@ -161,7 +165,7 @@ class StateKeeper:
         Raises:
             CheckpointError: naming every missing, unexpected or mis-shaped array; nothing has been changed then.
         """
-        problems = self.misfits(state)
+        problems = self.mismatches(state)
         if problems:
             raise CheckpointError(f"the state does not fit this network and optimizer:{listed(problems)}")
         self.write({**state.parameters, **state.slots})
@@ -245,7 +249,7 @@ class StateKeeper:
         return _SCALARS.get(type(self._applier.optimizer).__name__.lower(), ())
 
 
-def misfits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def mismatches(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Every way in which two groups of named arrays differ in names, dtypes or shapes, a sentence each."""
     problems = [f"{name} is missing" for name in expected if name not in found]
     problems += [f"{name} is not expected" for name in found if name not in expected]

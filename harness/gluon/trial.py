@@ -16,8 +16,8 @@ import numpy as np
 from harness.data import leaves_of
 from harness.data.leaves import Array, Data
 from harness.gluon.graph import Graph, flat
-from harness.gluon.parameters import held, seed_python
-from harness.gluon.shards import check_losses, labels_for, on_device, seed_of
+from harness.model.inputs import check_losses, labels_for, on_device, seed_of
+from harness.model.parameters import held, seed_python
 
 
 class Trial(NamedTuple):

@@ -14,13 +14,13 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from harness.checkpoint import locate, newest_whole, read_arrays
+from harness.checkpoint import locate, newest_valid, read_arrays
 from harness.checkpoint.matching import Form, Matched, Target, accept, match, without_kinds
 from harness.checkpoint.params import read_params
 from harness.errors import CheckpointError, listed
 from harness.files import TEMPORARY
-from harness.gluon.parameters import held
 from harness.gluon.state import not_finite
+from harness.model.parameters import held
 
 _GIVE = "give a .params file, an exported network or a set, such as a run's final.params"
 
@@ -61,7 +61,7 @@ def find_weights(path: str) -> Path:
     place = Path(path)
     try:
         if place.is_dir():
-            found = newest_whole(locate(place))
+            found = newest_valid(locate(place))
             if found.newest is None:
                 raise CheckpointError(
                     f"{path}: no set there is whole:{listed([reason for _, reason in found.rejected])}"

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.causes import CODES, Cause
 from harness.errors import StoppedOnRequestError
-from harness.guard.causes import CODES, Cause
 
 LONGEST = 1 << 20  # bytes of a message, and of those that wait for a peer that does not read
 _LONGEST_TEXT = 20_000

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from harness.comm import World
 from harness.config import GuardConfig
-from harness.guard.lifeline import Link
+from harness.guard.heartbeat import Link
 from harness.guard.messages import Message
 
 

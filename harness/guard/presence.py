@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.causes import CODES, Cause
 from harness.comm import Launch
-from harness.guard.causes import CODES, Cause
-from harness.guard.processes import began, parent, state
+from harness.processes import began, parent, state
 
 _LAUNCHERS = frozenset(
     ("hydra_pmi_proxy", "hydra_bstrap_pr", "orted", "prted", "slurmstepd", "mpirun", "mpiexec", "mpiexec.hydra")

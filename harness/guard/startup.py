@@ -15,12 +15,12 @@ import time
 from collections.abc import Mapping
 from types import FrameType
 
+from harness.causes import Cause
 from harness.comm import Launch
 from harness.comm.compare import name_ranks
 from harness.config import GuardConfig
 from harness.errors import StoppedOnRequestError
-from harness.guard.causes import Cause
-from harness.guard.outcome import OutcomeFiles
+from harness.folder.outcome import OutcomeFiles
 from harness.guard.presence import Note, Presence, open_presence
 from harness.guard.signals import StopSignals
 from harness.interrupts import leave_job

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.causes import Cause, KnownCause, joined
 from harness.comm import World
 from harness.config import RunConfig
 from harness.errors import LostRankError, StoppedOnRequestError
 from harness.folder import AttemptBegun
-from harness.guard.causes import Cause, KnownCause, joined
-from harness.guard.lifeline import open_lifeline
+from harness.folder.outcome import OutcomeFiles
+from harness.guard.heartbeat import open_heartbeat
 from harness.guard.messages import Message
-from harness.guard.outcome import OutcomeFiles
 from harness.guard.peers import Peer, Place, limits_of, position, wait_until_gone, wait_until_left
 from harness.guard.signals import StopSignals
 from harness.guard.stall import explain_end, explain_stall, say, stacks, who_is_silent
@@ -82,7 +82,7 @@ class Guard:
         """Take signals, connect to the other ranks, and begin to watch; a collective."""
         self._signals.open()
         self.files.announce()
-        self._peers = {rank: Peer(link) for rank, link in open_lifeline(self._world).items()}
+        self._peers = {rank: Peer(link) for rank, link in open_heartbeat(self._world).items()}
         if self._startup is not None:
             self._startup.close()
         self._place = self._place._replace(since_s=time.monotonic())

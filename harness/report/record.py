@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.checkpoint import BEST, iteration_of, list_sets
+from harness.checkpoint import BEST, iteration_of, list_checkpoints
 from harness.config import parse_config
 from harness.config.reading import parse_yaml
 from harness.errors import ConfigError
@@ -21,7 +21,7 @@ from harness.folder import (
     OUTCOME,
     PLAN,
     Attempt,
-    BestSet,
+    BestCheckpoint,
     Outcome,
     PlanRecord,
     RankFailure,
@@ -46,7 +46,7 @@ _MOST_SETTINGS = 10_000
 _MOST_SETS = 1000
 
 
-class SavedSet(NamedTuple):
+class SavedCheckpoint(NamedTuple):
     """A set that lies in the folder; whether it is whole is not looked at."""
 
     iteration: int
@@ -83,7 +83,7 @@ class RunRecord:
     attempts: list[Attempt]
     outcome: Outcome | None
     failures: list[RankFailure]
-    sets: list[SavedSet]
+    sets: list[SavedCheckpoint]
     finder: FinderResult | None
     unread: Unread
 
@@ -235,15 +235,15 @@ def _read_plan(folder: Path, unread: Unread) -> tuple[PlanRecord | None, tuple[N
     return plan, (no_numbers(), no_numbers())
 
 
-def _read_sets(folder: Path, unread: Unread, num_iterations: int) -> list[SavedSet]:
+def _read_sets(folder: Path, unread: Unread, num_iterations: int) -> list[SavedCheckpoint]:
     try:
-        best = BestSet.read(read_object(folder / BEST)).name if is_there(folder / BEST) else None
+        best = BestCheckpoint.read(read_object(folder / BEST)).name if is_there(folder / BEST) else None
     except RecordError as error:
         best = None
         unread.add(f"{folder.name}/{BEST}", error)
     sets = []
     try:
-        paths = list_sets(folder)[-_MOST_SETS:]
+        paths = list_checkpoints(folder)[-_MOST_SETS:]
     except OSError as error:
         paths = []
         unread.add(folder.name, f"cannot be read ({error.strerror})")
@@ -261,7 +261,7 @@ def _read_sets(folder: Path, unread: Unread, num_iterations: int) -> list[SavedS
             unread.add(name, "is empty")
             continue
         size, written_at = sum(file.st_size for file in files), max(file.st_mtime for file in files)
-        sets.append(SavedSet(iteration, size, written_at, path.name == best))
+        sets.append(SavedCheckpoint(iteration, size, written_at, path.name == best))
     return sets
 
 

@@ -14,13 +14,7 @@ from harness.schedules.adapters import as_mx, as_schedule, from_mx
 from harness.schedules.base import Schedule, ScheduleLike, breakpoints_of, length_of
 from harness.schedules.bounds import BoundError
 from harness.schedules.cyclical import CyclicalSchedule
-from harness.schedules.modifiers import (
-    LinearCoolDown,
-    LinearWarmUp,
-    RaisedSchedule,
-    ScaledSchedule,
-    SequentialSchedule,
-)
+from harness.schedules.modifiers import LinearCoolDown, LinearWarmUp, RaisedSchedule, ScaledSchedule, SequentialSchedule
 from harness.schedules.ramps import OneCycleSchedule, RampSchedule, RiseAndFallSchedule
 from harness.schedules.shapes import (
     CosineAnnealingSchedule,

@@ -13,21 +13,8 @@ from typing import TYPE_CHECKING
 from harness.named import LONGEST_NAME
 from harness.schedules.bounds import FRACTION, POSITIVE, RATE, SHRINK, Interval
 from harness.schedules.cyclical import CyclicalSchedule
-from harness.schedules.modifiers import (
-    LinearCoolDown,
-    LinearWarmUp,
-    RaisedSchedule,
-    ScaledSchedule,
-    SequentialSchedule,
-)
-from harness.schedules.ramps import (
-    PHASES,
-    RISES,
-    STARTS,
-    OneCycleSchedule,
-    RampSchedule,
-    RiseAndFallSchedule,
-)
+from harness.schedules.modifiers import LinearCoolDown, LinearWarmUp, RaisedSchedule, ScaledSchedule, SequentialSchedule
+from harness.schedules.ramps import PHASES, RISES, STARTS, OneCycleSchedule, RampSchedule, RiseAndFallSchedule
 from harness.schedules.shapes import (
     CosineAnnealingSchedule,
     ExponentialSchedule,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.checkpoint import compare, take_saved
 from harness.config import parse_config
+from harness.train.conflicts import compare, take_saved
 
 RAW = {
     "train": {"epochs": 1},

@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from harness.checkpoint import list_sets, newest_whole, verify, write_set
+from harness.checkpoint import list_checkpoints, newest_valid, verify, write_checkpoint
 from harness.errors import CheckpointError
 
 FILES = ("params.safetensors", "optimizer.safetensors", "manifest.json", "manifest.sha256")
@@ -20,11 +20,11 @@ THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 @pytest.fixture
 def two_sets(tmp_path):
     arrays = {kind: {"a": np.arange(300, dtype="f"), "b": np.ones(3)} for kind in ("parameters", "slots")}
-    return [write_set(tmp_path, iteration, arrays, {"state": {"iteration": iteration}}) for iteration in (1, 2)]
+    return [write_checkpoint(tmp_path, iteration, arrays, {"state": {"iteration": iteration}}) for iteration in (1, 2)]
 
 
 def assert_noticed(sets, file):
-    found = newest_whole(sets)
+    found = newest_valid(sets)
     assert found.newest == sets[0]
     ((path, reason),) = found.rejected
     assert path == sets[1]
@@ -42,7 +42,7 @@ def test_cut_anywhere(two_sets, file):
     path.unlink()
     assert_noticed(two_sets, file)
     path.write_bytes(content)
-    assert newest_whole(two_sets) == (two_sets[1], [])
+    assert newest_valid(two_sets) == (two_sets[1], [])
 
 
 def test_a_flipped_bit_anywhere(two_sets):
@@ -55,7 +55,7 @@ def test_a_flipped_bit_anywhere(two_sets):
         (two_sets[1] / file).write_bytes(damaged)
         assert_noticed(two_sets, file)
         (two_sets[1] / file).write_bytes(contents[file])
-    assert newest_whole(two_sets) == (two_sets[1], [])
+    assert newest_valid(two_sets) == (two_sets[1], [])
 
 
 def test_bytes_after_the_end(two_sets):
@@ -70,7 +70,7 @@ def test_bytes_after_the_end(two_sets):
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_of_another_set(two_sets, file):
     """Whole as it is, but not of this set."""
-    other = write_set(two_sets[0].parent, 3, {"parameters": {"a": np.zeros(3)}, "slots": {}}, {"state": None})
+    other = write_checkpoint(two_sets[0].parent, 3, {"parameters": {"a": np.zeros(3)}, "slots": {}}, {"state": None})
     shutil.copy(other / file, two_sets[1] / file)
     assert_noticed(two_sets, file)
 
@@ -97,7 +97,7 @@ def test_a_file_in_the_place_of_a_set(two_sets):
 def test_nothing_whole(two_sets):
     for place in two_sets:
         (place / "params.safetensors").write_bytes(b"")
-    found = newest_whole(list_sets(two_sets[0].parent))
+    found = newest_valid(list_checkpoints(two_sets[0].parent))
     assert found.newest is None
     assert [path for path, _ in found.rejected] == two_sets[::-1]
     with pytest.raises(CheckpointError, match=r"params\.safetensors has bytes 0, the manifest says"):
@@ -108,11 +108,11 @@ KILLED_AT_EACH_STEP = """
 import json, os, signal, sys
 from pathlib import Path
 import numpy as np
-from harness.checkpoint import list_sets, newest_whole, remove_debris, write_set
+from harness.checkpoint import list_checkpoints, newest_valid, remove_debris, write_checkpoint
 
 folder, report = Path(sys.argv[1]), []
 arrays = {kind: {"a": np.arange(300.0)} for kind in ("parameters", "slots")}
-write_set(folder, 1, arrays, {})
+write_checkpoint(folder, 1, arrays, {})
 for step in range(1, 9):
     if os.fork() == 0:
         calls = []
@@ -128,11 +128,11 @@ for step in range(1, 9):
 
         for name in ("mkdir", "fsync", "rename"):
             setattr(os, name, counted(getattr(os, name)))
-        write_set(folder, step + 1, arrays, {})
+        write_checkpoint(folder, step + 1, arrays, {})
         os._exit(0)
     killed = os.WIFSIGNALED(os.wait()[1])
     debris = len(list(folder.glob(".*")))
-    newest, rejected = newest_whole(list_sets(folder))
+    newest, rejected = newest_valid(list_checkpoints(folder))
     remove_debris(folder)
     left = sorted(path.name for path in folder.iterdir())
     report.append([killed, debris, newest.name, len(rejected), left])

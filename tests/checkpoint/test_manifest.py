@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness.checkpoint import Best, Manifest, locate, read_arrays, read_manifest, verify, write_set
+from harness.checkpoint import Best, Manifest, locate, read_arrays, read_manifest, verify, write_checkpoint
 from harness.checkpoint.consistency import COUNTS_ALWAYS
 from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.errors import CheckpointError
 from harness.gluon import State
-from harness.gluon.optimizers import NOT_UPDATED_AT_0, known_optimizers
-from harness.resume import Start
-from harness.run import Run
+from harness.model.optimizers import NOT_UPDATED_AT_0, known_optimizers
+from harness.train.resume import StartOptions
+from harness.train.run import Run
 
 OLD = Path(__file__).parent / "format_1"  # written by version 0.1.0, as it was before manifests were typed
 NAME = "iteration-000000004"
@@ -62,7 +62,7 @@ def changed(place, keys, value):
 def resumed(place, *settings, **start):
     """The digest of a run's learner, resumed from a checkpoint elsewhere."""
     config = load_config(OLD / "config.yaml", ["name=x", f"output={place.parent}/runs", *settings])
-    run = Run(config, SingleWorld(), threads=1, start=Start(resume=str(place), **start))
+    run = Run(config, SingleWorld(), threads=1, start=StartOptions(resume=str(place), **start))
     with run.stream() as stream:
         return run.learner(stream).digest()
 
@@ -241,7 +241,7 @@ def test_a_large_manifest_takes_little_memory(place, content):
 def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path):
     arrays = {"parameters": {}, "slots": {}}
     with pytest.raises(CheckpointError, match=r"its manifest would have [0-9,]+ bytes, and at most 8,388,608 are read"):
-        write_set(tmp_path, 1, arrays, {"config": {"data": {"params": {"ids": ["x" * 1000] * 9000}}}})
+        write_checkpoint(tmp_path, 1, arrays, {"config": {"data": {"params": {"ids": ["x" * 1000] * 9000}}}})
     assert list(tmp_path.iterdir()) == []
 
 

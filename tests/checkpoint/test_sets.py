@@ -17,18 +17,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from harness.checkpoint import (
-    list_sets,
+    checkpoint_path,
+    list_checkpoints,
     locate,
-    newest_whole,
+    newest_valid,
     read_arrays,
     read_manifest,
     remove_debris,
     set_aside,
-    set_path,
     verify,
-    write_set,
+    write_checkpoint,
 )
-from harness.checkpoint.sets import keep_newest
+from harness.checkpoint.store import keep_newest
 from harness.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def some_arrays():
 def test_every_dtype_and_shape_comes_back(tmp_path, dtype, shape):
     array = np.asarray(RANDOM.integers(0, 2, shape)).astype(dtype)
     odd = np.arange(3, dtype="u1")  # so that nothing is aligned by chance
-    place = write_set(tmp_path, 1, {"parameters": {"odd": odd, "a": array}, "slots": {"t": array.T}}, STATE)
+    place = write_checkpoint(tmp_path, 1, {"parameters": {"odd": odd, "a": array}, "slots": {"t": array.T}}, STATE)
     assert verify(place)["state"] == STATE["state"]
     found = read_arrays(place)
     for name, expected in (("odd", odd), ("a", array)):
@@ -65,7 +65,7 @@ def test_any_number_of_arrays_in_any_order_and_layout(tmp_path):
     arrays = {name: RANDOM.integers(0, 2, (n % 4, 3)).astype(dtypes[n % 8]) for n, name in enumerate(names)}
     arrays["by columns"] = np.asfortranarray(RANDOM.normal(size=(4, 3)))
     arrays["every second"] = RANDOM.normal(size=(9, 4))[::2, ::-1]
-    place = write_set(tmp_path, 1, {"parameters": arrays, "slots": {}}, STATE)
+    place = write_checkpoint(tmp_path, 1, {"parameters": arrays, "slots": {}}, STATE)
     found = read_arrays(place)
     assert found["slots"] == {}
     assert found["parameters"].keys() == arrays.keys()
@@ -80,7 +80,7 @@ def test_any_number_of_arrays_in_any_order_and_layout(tmp_path):
 
 def test_the_manifest_comes_back_to_the_last_bit(tmp_path):
     told = {"numbers": [0.1, 1e-320, 2**70, -0.0], "größe": {"b": None, "a": [True, "✓"]}}
-    manifest = read_manifest(write_set(tmp_path, 3, some_arrays(), told))
+    manifest = read_manifest(write_checkpoint(tmp_path, 3, some_arrays(), told))
     assert {key: manifest[key] for key in told} == told
     assert repr(manifest["numbers"]) == repr(told["numbers"])
     assert list(manifest) == ["format", "iteration", "numbers", "größe", "files"]
@@ -88,7 +88,7 @@ def test_the_manifest_comes_back_to_the_last_bit(tmp_path):
 
 def test_others_can_read_it_with_safetensors_and_json_alone(tmp_path):
     arrays = some_arrays()
-    place = write_set(tmp_path, 12, arrays, STATE)
+    place = write_checkpoint(tmp_path, 12, arrays, STATE)
     assert place == tmp_path / "iteration-000000012"
     text = (place / "manifest.json").read_bytes()
     assert (place / "manifest.sha256").read_text() == hashlib.sha256(text).hexdigest() + "\n"
@@ -116,7 +116,7 @@ def test_the_reader_in_the_documentation(tmp_path):
         "print(json.dumps([manifest['iteration'], weights['w'].tolist(), slots['w/0'].tolist()]))"
     )
     arrays = {"parameters": {"w": np.arange(3, dtype="f")}, "slots": {"w/0": np.ones((2, 1))}}
-    place = write_set(tmp_path, 12, arrays, STATE)
+    place = write_checkpoint(tmp_path, 12, arrays, STATE)
     command = [sys.executable, "-I", "-c", reader + tail, place]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -129,7 +129,7 @@ def test_the_reader_in_the_documentation(tmp_path):
 
 def test_a_set_of_the_same_iteration_is_replaced_each_time(tmp_path):
     for value in (1, 2, 3):
-        write_set(tmp_path, 5, {"parameters": {"a": np.full(3, value)}, "slots": {}}, STATE)
+        write_checkpoint(tmp_path, 5, {"parameters": {"a": np.full(3, value)}, "slots": {}}, STATE)
         assert read_arrays(tmp_path / "iteration-000000005")["parameters"]["a"][0] == value
         assert [path.name for path in tmp_path.iterdir()] == ["iteration-000000005"]
 
@@ -137,16 +137,16 @@ def test_a_set_of_the_same_iteration_is_replaced_each_time(tmp_path):
 def test_sets_are_found_by_any_path_that_stands_for_them(tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
-    places = [write_set(folder, iteration, some_arrays(), STATE) for iteration in (20, 100, 3)]
+    places = [write_checkpoint(folder, iteration, some_arrays(), STATE) for iteration in (20, 100, 3)]
     ordered = [places[2], places[0], places[1]]
     (folder / "iteration-12").mkdir()  # too short to be one of ours
     (folder / "notes.txt").write_text("x")
-    assert list_sets(folder) == locate(folder) == locate(tmp_path / "run") == ordered
+    assert list_checkpoints(folder) == locate(folder) == locate(tmp_path / "run") == ordered
     assert locate(places[0]) == [places[0]]
     for nothing, reason in ((tmp_path / "absent", "there is no such folder"), (tmp_path, "holds no sets")):
         with pytest.raises(CheckpointError, match=f"{nothing}: {reason}; give a set"):
             locate(nothing)
-    assert list_sets(tmp_path / "absent") == []
+    assert list_checkpoints(tmp_path / "absent") == []
     missing = folder / "iteration-000000021"
     with pytest.raises(CheckpointError, match=f"{missing}: there is no such folder; give a set"):
         locate(missing)
@@ -155,26 +155,26 @@ def test_sets_are_found_by_any_path_that_stands_for_them(tmp_path):
 def test_sets_stand_in_the_order_of_their_iterations(tmp_path):
     iterations = [2_000_000_000, 9, 999_999_999, 1_000_000_000, 0, 10]
     for iteration in iterations:
-        write_set(tmp_path, iteration, some_arrays(), STATE)
-    places = list_sets(tmp_path)
-    assert places == [set_path(tmp_path, iteration) for iteration in sorted(iterations)]
+        write_checkpoint(tmp_path, iteration, some_arrays(), STATE)
+    places = list_checkpoints(tmp_path)
+    assert places == [checkpoint_path(tmp_path, iteration) for iteration in sorted(iterations)]
     assert [read_manifest(place)["iteration"] for place in places] == sorted(iterations)
     keep_newest(tmp_path, 2)
-    assert [path.name for path in list_sets(tmp_path)] == ["iteration-1000000000", "iteration-2000000000"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["iteration-1000000000", "iteration-2000000000"]
 
 
 def test_the_newest_stay_and_the_protected(tmp_path):
-    places = [write_set(tmp_path, iteration, some_arrays(), STATE) for iteration in range(1, 7)]
+    places = [write_checkpoint(tmp_path, iteration, some_arrays(), STATE) for iteration in range(1, 7)]
     keep_newest(tmp_path, 2, protected=[places[1]])
-    assert list_sets(tmp_path) == [places[1], places[4], places[5]]
+    assert list_checkpoints(tmp_path) == [places[1], places[4], places[5]]
     keep_newest(tmp_path, 9)
-    assert len(list_sets(tmp_path)) == 3
+    assert len(list_checkpoints(tmp_path)) == 3
     keep_newest(tmp_path, 1, protected=[tmp_path / "iteration-000000077"])  # of a best set that is not there any more
     assert [path.name for path in tmp_path.iterdir()] == [places[5].name]
 
 
 def test_a_set_that_is_removed_loses_its_name_before_its_files(tmp_path, monkeypatch):
-    places = [write_set(tmp_path, iteration, some_arrays(), STATE) for iteration in (1, 2, 3)]
+    places = [write_checkpoint(tmp_path, iteration, some_arrays(), STATE) for iteration in (1, 2, 3)]
 
     def refuse(source, target):
         raise PermissionError(source)
@@ -182,13 +182,13 @@ def test_a_set_that_is_removed_loses_its_name_before_its_files(tmp_path, monkeyp
     with monkeypatch.context() as patches:
         patches.setattr(os, "rename", refuse)
         keep_newest(tmp_path, 1)
-    assert list_sets(tmp_path) == places  # what cannot be removed stays as it is
+    assert list_checkpoints(tmp_path) == places  # what cannot be removed stays as it is
     for place in places:
         verify(place)
     with monkeypatch.context() as patches:
         patches.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # as if killed here
         keep_newest(tmp_path, 1)
-    assert list_sets(tmp_path) == places[2:]
+    assert list_checkpoints(tmp_path) == places[2:]
     assert len(list(tmp_path.iterdir())) == 3
     remove_debris(tmp_path)
     assert list(tmp_path.iterdir()) == places[2:]
@@ -196,18 +196,18 @@ def test_a_set_that_is_removed_loses_its_name_before_its_files(tmp_path, monkeyp
 
 def test_sets_that_are_moved_aside_are_never_lost(tmp_path):
     for _ in range(3):
-        place = write_set(tmp_path, 4, some_arrays(), STATE)
+        place = write_checkpoint(tmp_path, 4, some_arrays(), STATE)
         (moved,) = set_aside([place])
         verify_copy = moved.rename(tmp_path / place.name)
         verify(verify_copy)
         verify_copy.rename(moved)
     names = sorted(path.name for path in (tmp_path / "aside").iterdir())
     assert names == ["iteration-000000004", "iteration-000000004.1", "iteration-000000004.2"]
-    places = [write_set(tmp_path, iteration, some_arrays(), STATE) for iteration in (5, 4)]
+    places = [write_checkpoint(tmp_path, iteration, some_arrays(), STATE) for iteration in (5, 4)]
     moved = set_aside(places)
     assert moved == [tmp_path / "aside" / name for name in ("iteration-000000005", "iteration-000000004.3")]
-    assert set_aside([]) == list_sets(tmp_path) == []
-    assert list_sets(tmp_path / "aside") == [tmp_path / "aside" / f"iteration-{n:09d}" for n in (4, 5)]
+    assert set_aside([]) == list_checkpoints(tmp_path) == []
+    assert list_checkpoints(tmp_path / "aside") == [tmp_path / "aside" / f"iteration-{n:09d}" for n in (4, 5)]
 
 
 def resealed(place, change):
@@ -248,14 +248,14 @@ def resealed(place, change):
     ],
 )
 def test_a_manifest_that_says_something_else(tmp_path, change, reason):
-    place = write_set(tmp_path, 1, some_arrays(), STATE)
+    place = write_checkpoint(tmp_path, 1, some_arrays(), STATE)
     resealed(place, change)
     with pytest.raises(CheckpointError, match=f"^{place}: .*{reason}"):
         verify(place)
 
 
 def test_a_manifest_that_is_no_text(tmp_path):
-    place = write_set(tmp_path, 1, some_arrays(), STATE)
+    place = write_checkpoint(tmp_path, 1, some_arrays(), STATE)
     content = b"\xff\xfe{}"
     (place / "manifest.json").write_bytes(content)
     (place / "manifest.sha256").write_text(hashlib.sha256(content).hexdigest() + "\n")
@@ -270,7 +270,7 @@ class Bomb:
 
 def test_a_pickle_under_the_right_name_is_never_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    place = write_set(tmp_path, 1, some_arrays(), STATE)
+    place = write_checkpoint(tmp_path, 1, some_arrays(), STATE)
     content = pickle.dumps(Bomb())
     for name in ("params.safetensors", "optimizer.safetensors"):
         (place / name).write_bytes(content)
@@ -291,7 +291,7 @@ def test_a_pickle_under_the_right_name_is_never_executed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
 def test_arrays_of_a_kind_that_numpy_does_not_know(tmp_path, dtype):
-    place = write_set(tmp_path, 1, some_arrays(), STATE)
+    place = write_checkpoint(tmp_path, 1, some_arrays(), STATE)
     nbytes = 4 if dtype == "BF16" else 2
     header = json.dumps({"a": {"dtype": dtype, "shape": [2], "data_offsets": [0, nbytes]}}).encode()
     content = len(header).to_bytes(8, "little") + header + bytes(nbytes)
@@ -302,7 +302,7 @@ def test_arrays_of_a_kind_that_numpy_does_not_know(tmp_path, dtype):
 
 def test_our_files_are_what_the_library_writes_in_content(tmp_path):
     arrays = some_arrays()["parameters"]
-    place = write_set(tmp_path, 1, {"parameters": arrays, "slots": {}}, STATE)
+    place = write_checkpoint(tmp_path, 1, {"parameters": arrays, "slots": {}}, STATE)
     save_file(arrays, tmp_path / "theirs")
     theirs, ours = load_file(tmp_path / "theirs"), load_file(place / "params.safetensors")
     assert all(theirs[name].tobytes() == ours[name].tobytes() for name in arrays)
@@ -322,7 +322,7 @@ def names_of_calls(folder, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(os, "rename", noting_rename)
-    write_set(folder, 1, some_arrays(), STATE)
+    write_checkpoint(folder, 1, some_arrays(), STATE)
     return calls
 
 
@@ -339,7 +339,7 @@ def test_the_order_in_which_a_set_reaches_the_disk(tmp_path, monkeypatch):
 
 
 def test_the_order_when_a_set_is_replaced(tmp_path, monkeypatch):
-    write_set(tmp_path, 1, some_arrays(), STATE)
+    write_checkpoint(tmp_path, 1, some_arrays(), STATE)
     calls = names_of_calls(tmp_path, monkeypatch)
     assert [call for call, _ in calls[4:]] == ["fsync", "rename", "rename", "fsync"]
     assert calls[5][1].name.endswith("-replaced")
@@ -349,8 +349,8 @@ def test_the_order_when_a_set_is_replaced(tmp_path, monkeypatch):
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_the_order_of_system_calls(tmp_path):
     code = (
-        "import sys, numpy as np; from pathlib import Path; from harness.checkpoint import write_set;"
-        "write_set(Path(sys.argv[1]), 1, {'parameters': {'a': np.zeros(9)}, 'slots': {}}, {})"
+        "import sys, numpy as np; from pathlib import Path; from harness.checkpoint import write_checkpoint;"
+        "write_checkpoint(Path(sys.argv[1]), 1, {'parameters': {'a': np.zeros(9)}, 'slots': {}}, {})"
     )
     trace = tmp_path / "trace"
     folder = tmp_path / "sets"
@@ -377,7 +377,7 @@ def test_the_order_of_system_calls(tmp_path):
 
 
 def test_debris_goes_and_nothing_else(tmp_path):
-    place = write_set(tmp_path, 1, some_arrays(), STATE)
+    place = write_checkpoint(tmp_path, 1, some_arrays(), STATE)
     (tmp_path / ".writing-iteration-000000002-77").mkdir()
     (tmp_path / ".writing-iteration-000000002-77" / "params.safetensors").write_bytes(b"half")
     (tmp_path / ".writing-removed-iteration-000000000").mkdir()
@@ -386,11 +386,11 @@ def test_debris_goes_and_nothing_else(tmp_path):
         remove_debris(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == [place.name, "mine"]
     remove_debris(tmp_path / "absent")
-    assert newest_whole(list_sets(tmp_path)).newest == place
+    assert newest_valid(list_checkpoints(tmp_path)).newest == place
 
 
 def test_a_set_that_was_being_replaced_gets_its_name_back(tmp_path):
-    place = write_set(tmp_path, 1, some_arrays(), STATE)
+    place = write_checkpoint(tmp_path, 1, some_arrays(), STATE)
     place.rename(tmp_path / f".writing-{place.name}-77-replaced")  # killed between the two renames
     (tmp_path / f".writing-{place.name}-77").mkdir()
     remove_debris(tmp_path)

@@ -11,8 +11,15 @@ import time
 import numpy as np
 import pytest
 
-from harness.checkpoint import SetWriter, list_sets, remove_debris, set_path, verify, write_set
-from harness.checkpoint.sets import keep_newest
+from harness.checkpoint import (
+    CheckpointWriter,
+    checkpoint_path,
+    list_checkpoints,
+    remove_debris,
+    verify,
+    write_checkpoint,
+)
+from harness.checkpoint.store import keep_newest
 from harness.errors import CheckpointError
 
 ARRAYS = {"parameters": {"a": np.arange(4.0)}, "slots": {}}
@@ -20,7 +27,7 @@ ARRAYS = {"parameters": {"a": np.arange(4.0)}, "slots": {}}
 
 @pytest.fixture
 def writer(tmp_path):
-    made = SetWriter(tmp_path, keep=2)
+    made = CheckpointWriter(tmp_path, keep=2)
     yield made
     made.close()
 
@@ -32,7 +39,7 @@ def test_the_newest_stay_and_the_best(writer, tmp_path):
             best = {"iteration": iteration, "metric": "test.accuracy", "value": 0.5 + iteration / 100}
         writer.start(iteration, ARRAYS, {}, best=best)
         assert writer.wait() is None
-    assert list_sets(tmp_path) == [set_path(tmp_path, iteration) for iteration in (3, 5, 6)]
+    assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, iteration) for iteration in (3, 5, 6)]
     assert json.loads((tmp_path / "best.json").read_text()) == {"set": "iteration-000000003", **best}
 
 
@@ -40,14 +47,14 @@ KILLED_AFTER_A_SET = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from harness.checkpoint import SetWriter
-import harness.checkpoint.sets as sets
+from harness.checkpoint import CheckpointWriter
+import harness.checkpoint.store as sets
 import harness.checkpoint.writer as written
 
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
-writer = SetWriter(Path(sys.argv[1]), keep=1)
+writer = CheckpointWriter(Path(sys.argv[1]), keep=1)
 arrays = {"parameters": {"a": np.arange(4.0)}, "slots": {}}
 for iteration, best in ((1, 1), (2, 1), (3, 1), (4, 4)):
     if iteration == 4 and sys.argv[2] == "before best.json":
@@ -66,20 +73,20 @@ for iteration, best in ((1, 1), (2, 1), (3, 1), (4, 4)):
 )
 def test_killed_between_a_set_and_the_name_of_the_best(start, tmp_path, moment, best):
     start("-c", KILLED_AFTER_A_SET, tmp_path, moment, exit_code=-signal.SIGKILL)
-    sets = list_sets(tmp_path)
-    assert sets == [set_path(tmp_path, iteration) for iteration in (1, 3, 4)]
+    sets = list_checkpoints(tmp_path)
+    assert sets == [checkpoint_path(tmp_path, iteration) for iteration in (1, 3, 4)]
     for place in sets:
         verify(place)
-    assert json.loads((tmp_path / "best.json").read_text())["set"] == set_path(tmp_path, best).name
+    assert json.loads((tmp_path / "best.json").read_text())["set"] == checkpoint_path(tmp_path, best).name
 
     remove_debris(tmp_path)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "best.json", *sets]
     # the next attempt goes on, with the best that the newest set knows of
-    writer = SetWriter(tmp_path, keep=1)
+    writer = CheckpointWriter(tmp_path, keep=1)
     writer.start(5, ARRAYS, {}, best={"iteration": 4, "metric": "test.loss", "value": 0.25})
     assert writer.wait() is None
     writer.close()
-    assert list_sets(tmp_path) == [set_path(tmp_path, iteration) for iteration in (4, 5)]
+    assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, iteration) for iteration in (4, 5)]
     assert json.loads((tmp_path / "best.json").read_text())["set"] == "iteration-000000004"
 
 
@@ -87,7 +94,7 @@ def test_without_a_best_there_is_no_name_of_one(writer, tmp_path):
     for iteration in range(1, 5):
         writer.start(iteration, ARRAYS, {})
         assert writer.wait() is None
-    assert list_sets(tmp_path) == [set_path(tmp_path, iteration) for iteration in (3, 4)]
+    assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, iteration) for iteration in (3, 4)]
     assert not (tmp_path / "best.json").exists()
 
 
@@ -104,7 +111,7 @@ def test_the_best_is_named_before_the_set_that_was_it_goes(writer, tmp_path, mon
     for iteration in range(1, 5):
         writer.start(iteration, ARRAYS, {}, best={"iteration": iteration, "metric": "test.loss", "value": 1.0})
         assert writer.wait() is None
-    assert named == [set_path(tmp_path, iteration).name for iteration in range(1, 5)]
+    assert named == [checkpoint_path(tmp_path, iteration).name for iteration in range(1, 5)]
 
 
 def test_one_at_a_time(writer):
@@ -130,7 +137,7 @@ def test_a_set_that_has_ended_is_waited_for_all_the_same(writer, tmp_path):
     assert writer.wait() is None
     writer.start(2, ARRAYS, {})
     assert writer.wait() is None
-    assert len(list_sets(tmp_path)) == 2
+    assert len(list_checkpoints(tmp_path)) == 2
 
 
 def test_what_comes_first_is_done_before_the_set(writer, tmp_path):
@@ -145,7 +152,7 @@ def test_what_comes_first_is_done_before_the_set(writer, tmp_path):
 def test_a_failure_is_told_once_and_harms_nothing(writer, tmp_path):
     folder = tmp_path / "sets"
     folder.mkdir()
-    other = SetWriter(folder, keep=2)
+    other = CheckpointWriter(folder, keep=2)
     best = {"iteration": 1, "metric": "test.loss", "value": 1.0}
     other.start(1, ARRAYS, {}, best=best)
     assert other.wait() is None
@@ -163,7 +170,7 @@ def test_a_failure_is_told_once_and_harms_nothing(writer, tmp_path):
     assert "iteration 2 could not be saved (No space left on device)" in str(error)
     assert other.wait() is other.poll() is None
     assert (folder / "best.json").read_bytes() == before
-    verify(set_path(folder, 1))
+    verify(checkpoint_path(folder, 1))
 
     kept = tmp_path / "kept"
     shutil.move(folder, kept)  # unmounted
@@ -174,7 +181,7 @@ def test_a_failure_is_told_once_and_harms_nothing(writer, tmp_path):
     other.start(4, ARRAYS, {})
     assert other.wait() is None
     other.close()
-    assert [path.name for path in list_sets(folder)] == ["iteration-000000001", "iteration-000000004"]
+    assert [path.name for path in list_checkpoints(folder)] == ["iteration-000000001", "iteration-000000004"]
     assert not list(folder.glob(".*"))
 
 
@@ -185,13 +192,13 @@ def test_a_bug_is_not_taken_for_a_full_disk(writer):
 
 
 def test_closing_waits_for_the_set_under_way(tmp_path):
-    writer = SetWriter(tmp_path, keep=1)
+    writer = CheckpointWriter(tmp_path, keep=1)
     writer.start(1, {"parameters": {"a": np.zeros(2_000_000)}, "slots": {}}, {})
     writer.close()
-    verify(set_path(tmp_path, 1))
+    verify(checkpoint_path(tmp_path, 1))
     with pytest.raises(RuntimeError):
         writer.start(2, ARRAYS, {})
-    writer = SetWriter(tmp_path, keep=1)
+    writer = CheckpointWriter(tmp_path, keep=1)
     begun, gate, closed = threading.Event(), threading.Event(), threading.Event()
     writer.start(2, ARRAYS, {}, first=lambda: (begun.set(), gate.wait()))
     closing = threading.Thread(target=lambda: (writer.close(), closed.set()))
@@ -201,11 +208,11 @@ def test_closing_waits_for_the_set_under_way(tmp_path):
     gate.set()
     closing.join(10)
     assert closed.is_set()
-    verify(set_path(tmp_path, 2))
+    verify(checkpoint_path(tmp_path, 2))
     assert writer.wait() is None
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / "sets").write_text("a file")
     with pytest.raises(CheckpointError, match=r"could not be written \(Not a directory\)"):
-        write_set(tmp_path / "sets", 1, ARRAYS, {})
+        write_checkpoint(tmp_path / "sets", 1, ARRAYS, {})

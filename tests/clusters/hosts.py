@@ -112,7 +112,9 @@ def rank_0_elsewhere(network: Network) -> None:
 
 def differences(network: Network) -> None:
     """What is planted on host2 alone, in front of the file that both see, is named and ends the job with 5."""
-    sizes, digits, config = (ROOT / name for name in ("harness/sizes.py", "harness/data/files/digits.csv.gz", CONFIG))
+    sizes, digits, config = (
+        ROOT / name for name in ("harness/plan/sizes.py", "harness/data/files/digits.csv.gz", CONFIG)
+    )
     metadata = Path(str(distribution("numpy").locate_file(f"numpy-{distribution('numpy').version}.dist-info/METADATA")))
     row, *rows = gzip.decompress(digits.read_bytes()).decode().splitlines(keepends=True)
     other_label = f"{row.rpartition(',')[0]},{(int(row.rpartition(',')[2]) + 1) % 10}\n"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.comm.fold import RankFold
-from harness.comm.scaling import Reduction, fit, fold_cost
+from harness.doctor.cost_model import Reduction, fit, fold_cost
 
 SIZES = [2**power for power in range(16, 27, 2)]
 

@@ -6,8 +6,7 @@ import pytest
 
 from harness.config import dump_config, load_config, parse_config, parse_lr
 from harness.errors import ConfigError
-from harness.plan import LRPlan
-from harness.sizes import Sizes, resolve_shards
+from harness.plan import LRPlan, Sizes, resolve_shards
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 BASE = {"train": {"epochs": 2}, "network": {"name": "mlp"}, "lr": {"base": 0.1, "schedule": "1x"}}

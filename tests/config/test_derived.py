@@ -10,8 +10,7 @@ import pytest
 from harness.config import dump_config, load_config, parse_config
 from harness.errors import ConfigError
 from harness.finder import read_result, take_result, with_base
-from harness.plan import LRPlan
-from harness.sizes import Sizes
+from harness.plan import LRPlan, Sizes
 
 RAW = {
     "train": {"epochs": 1},

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from harness.config import load_config
-from harness.config.reading import dump_yaml, parse_yaml, set_path
+from harness.config.reading import checkpoint_path, dump_yaml, parse_yaml
 from harness.errors import ConfigError
 
 
@@ -152,20 +152,20 @@ def test_what_is_written_has_no_anchors():
 )
 def test_set_path(override, expected):
     raw = {}
-    set_path(raw, override)
+    checkpoint_path(raw, override)
     assert raw == expected
 
 
 def test_set_path_goes_through_null_and_keeps_what_stands_beside():
     raw = {"lr": {"warmup": None, "base": 1}, "seed": 1}
-    set_path(raw, "lr.warmup.length=5ep")
+    checkpoint_path(raw, "lr.warmup.length=5ep")
     assert raw == {"lr": {"warmup": {"length": "5ep"}, "base": 1}, "seed": 1}
 
 
 @pytest.mark.parametrize("override", ["seed", "", "=5", ".a=5", "a.=5", "a..b=5", " =5"])
 def test_set_path_wants_a_key_and_a_value(override):
     with pytest.raises(ConfigError, match=r"^must be key\.path=value, such as lr\.base=0\.1$"):
-        set_path({}, override)
+        checkpoint_path({}, override)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_set_path_wants_a_key_and_a_value(override):
 def test_set_path_refuses(override, message):
     raw = {"lr": {"base": 0.1, "list": [1, 2]}}
     with pytest.raises(ConfigError) as caught:
-        set_path(raw, override)
+        checkpoint_path(raw, override)
     assert str(caught.value) == message
     assert raw == {"lr": {"base": 0.1, "list": [1, 2]}}
 

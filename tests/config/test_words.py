@@ -7,8 +7,8 @@ import pytest
 
 from harness.config.schema import reference
 from harness.data.datasets import DATASETS
-from harness.gluon.metrics import METRICS
-from harness.gluon.nets import OWN_NETWORKS, build_network
+from harness.model.metrics import METRICS
+from harness.model.networks import OWN_NETWORKS, build_network
 from harness.schedules.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,7 @@ from harness.data import (
 from harness.data.generators import Seeding
 from harness.data.purity import Found, probe
 from harness.errors import DataError
-from harness.gluon import seed_generator
+from harness.model import seed_generator
 from tests.programs.own_data import Items, Kept, pictures
 
 LEGAL = {"mxnet": Found(True, True), "numpy": Found(True, False), "python": Found(True, False)}

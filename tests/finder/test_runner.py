@@ -15,7 +15,7 @@ from harness.data import Batch, GlobalBatch
 from harness.errors import DisagreementError
 from harness.finder import FinderSettings, Stop, StopRule, Sweep, find_lr
 from harness.gluon import Learner
-from harness.gluon.optimizers import build_optimizer
+from harness.model.optimizers import build_optimizer
 
 RANDOM = np.random.default_rng(4)
 IMAGES = RANDOM.normal(size=(64, 1, 6, 6)).astype(np.float32)

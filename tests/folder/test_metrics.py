@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from harness.errors import CheckpointError
-from harness.folder import Unread, read_metrics_lines
-from harness.report import MetricsFile
+from harness.folder import MetricsFile, Unread, read_metrics_lines
 from harness.report.measured import read_metrics
 from tests.report.folders import trained
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.folder import (
     AttemptBegun,
-    BestSet,
+    BestCheckpoint,
     Fields,
     MetricsLine,
     Outcome,
@@ -171,7 +171,7 @@ def test_many_attempts_leave_the_first_and_the_newest(tmp_path):
 )
 def test_the_best_checkpoint(content, reason):
     with pytest.raises(RecordError, match=f"^{reason}"):
-        BestSet.read(Fields(content))
+        BestCheckpoint.read(Fields(content))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from harness.comm import SingleWorld
 from harness.config import parse_config
 from harness.errors import ConfigError, DisagreementError
-from harness.gluon import devices_of_rank
-from harness.run import Run
+from harness.model import devices_of_rank
+from harness.train.run import Run
 
 BOTH = ["cpu(0)", "cpu(1)"]
 SETTINGS = {

@@ -11,9 +11,9 @@ from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
 from harness.gluon import Learner
-from harness.gluon.freezing import freeze
-from harness.gluon.optimizers import set_multipliers
-from harness.gluon.parameters import parameters_of
+from harness.model.freezing import freeze
+from harness.model.optimizers import set_multipliers
+from harness.model.parameters import parameters_of
 
 SHAPE = (1, 6, 6)
 

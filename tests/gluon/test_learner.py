@@ -11,7 +11,7 @@ from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
 from harness.gluon import Learner, shards_of_rank
-from harness.gluon.shards import parameters_of, refuse_unreducible
+from harness.model.parameters import parameters_of, refuse_unreducible
 from tests.programs import odd_nets
 
 RANDOM = np.random.default_rng(0)

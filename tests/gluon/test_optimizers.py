@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from mxnet.gluon import nn
 
-from harness.checkpoint import read_arrays, verify, write_set
+from harness.checkpoint import read_arrays, verify, write_checkpoint
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError
 from harness.gluon import Learner, State
-from harness.gluon.apply import Applier
-from harness.gluon.optimizers import NOT_UPDATED_AT_0, REFUSED, build_optimizer, known_optimizers, set_multipliers
 from harness.gluon.state import StateKeeper
+from harness.gluon.step.step import OptimizerStep
+from harness.model.optimizers import NOT_UPDATED_AT_0, REFUSED, build_optimizer, known_optimizers, set_multipliers
 
 RANDOM = np.random.default_rng(1)
 DATA, LABEL = RANDOM.normal(size=(100, 8, 6)).astype("f"), RANDOM.integers(0, 3, (100, 8)).astype("f")
@@ -46,7 +46,7 @@ def play(learner, first, last):
 
 
 def through_the_disk(state, folder):
-    path = write_set(
+    path = write_checkpoint(
         folder, 5, {"parameters": state.parameters, "slots": state.slots}, {"state": state.numbers, "other": 1}
     )
     arrays = read_arrays(path)
@@ -153,7 +153,7 @@ def test_a_weight_whose_own_rate_is_0_stays(name, kvstore):
     for one in (weight, other):
         one.initialize()
     weight.lr_mult = 0.0
-    applier = Applier(build_optimizer(name, params), {"weight": weight, "other": other}, kvstore=kvstore)
+    applier = OptimizerStep(build_optimizer(name, params), {"weight": weight, "other": other}, kvstore=kvstore)
     for t in (1, 2):
         for one in (weight, other):
             one.grad()[:] = mx.nd.array([1.0, -2, 0.5, t])
@@ -204,7 +204,7 @@ def test_the_master_copies_of_half_precision_are_part_of_the_state(name, tmp_pat
         parameter = mx.gluon.Parameter("w", shape=(6,), dtype="float16", init=mx.init.Constant(value))
         parameter.initialize()
         optimizer = mx.optimizer.create(name, multi_precision=True, **MOMENTUM.get(name, {}))
-        applier = Applier(optimizer, {"w": parameter})
+        applier = OptimizerStep(optimizer, {"w": parameter})
         return parameter, applier, StateKeeper({"w": parameter}, {"w": parameter}, applier, [mx.cpu()])
 
     def play_half(parameter, applier, first, last):

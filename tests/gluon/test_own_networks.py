@@ -15,9 +15,9 @@ from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
 from harness.gluon import Learner
 from harness.gluon.graph import Graph
-from harness.gluon.parameters import parameters_of
-from harness.loop import train
-from harness.run import Run
+from harness.model.parameters import parameters_of
+from harness.train.loop import train
+from harness.train.run import Run
 from tests.programs import odd_nets
 
 NETS = "tests.programs.odd_nets"

@@ -10,9 +10,11 @@ import pytest
 from mxnet.gluon import nn
 
 from harness.gluon import rewriting
-from harness.gluon.nets import build_network
+from harness.gluon.forward import Forward
+from harness.gluon.graph import Graph
 from harness.gluon.rewriting import channel_block, rewrite
-from harness.gluon.shards import Forward, Graph, parameters_of
+from harness.model.networks import build_network
+from harness.model.parameters import parameters_of
 
 
 def chain(*blocks):
@@ -257,9 +259,9 @@ def test_the_block_is_that_of_the_cpu(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("is_on_cpu", "expected"), [(True, [32, 64]), (False, [20, 50])])
 def test_a_forward_trains_the_rewritten_graph(is_on_cpu, expected, monkeypatch):
-    monkeypatch.setattr("harness.gluon.shards.channel_block", lambda: 16)
+    monkeypatch.setattr("harness.gluon.forward.channel_block", lambda: 16)
     seen = []
-    monkeypatch.setattr("harness.gluon.shards.rewrite", lambda *args: seen.append(rewrite(*args)) or seen[-1])
+    monkeypatch.setattr("harness.gluon.forward.rewrite", lambda *args: seen.append(rewrite(*args)) or seen[-1])
     net, symbol, _ = made("lenet")
     loss, data = mx.gluon.loss.SoftmaxCELoss(), mx.nd.random.normal(shape=(6, 3, 28, 28))
     forward = Forward(net, loss, Graph(net, parameters_of(net), loss), hybridize=True, is_on_cpu=is_on_cpu)

@@ -11,7 +11,7 @@ from harness.config import load_config
 from harness.data import SequenceDataset, draws_at_random, make_splits
 from harness.data.purity import Found
 from harness.errors import DataError, DisagreementError
-from harness.gluon.samples import load_splits, probe_items, seed_items
+from harness.train.samples import load_splits, probe_items, seed_items
 from tests.programs.own_data import Items, pictures
 
 

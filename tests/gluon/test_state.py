@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mxnet.gluon import nn
 
-from harness.checkpoint import iteration_of, list_sets, newest_whole, write_set
+from harness.checkpoint import iteration_of, list_checkpoints, newest_valid, write_checkpoint
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError
@@ -38,7 +38,7 @@ def test_a_saved_state_goes_on_as_the_unbroken_loop(tmp_path):
         unbroken.iteration(t, 0.1 / t)
         if t == 2:
             unbroken.snapshot().save(tmp_path, t)
-    newest = newest_whole(list_sets(tmp_path)).newest
+    newest = newest_valid(list_checkpoints(tmp_path)).newest
     again = learner(seed=2)
     again.restore(State.load(newest))
     for t in range(iteration_of(newest) + 1, 5):
@@ -54,7 +54,7 @@ def test_a_loaded_state_is_the_saved_one(tmp_path):
 
 
 def test_a_set_of_weights_alone_is_no_state(tmp_path):
-    place = write_set(tmp_path, 0, {"parameters": {"w": np.ones(2, np.float32)}, "slots": {}}, {})
+    place = write_checkpoint(tmp_path, 0, {"parameters": {"w": np.ones(2, np.float32)}, "slots": {}}, {})
     with pytest.raises(CheckpointError, match=r"iteration-000000000: holds weights alone and no state; .*load_weights"):
         State.load(place)
 

@@ -10,10 +10,10 @@ from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
 from harness.gluon import Learner
-from harness.gluon.apply import Applier
-from harness.gluon.memory import as_operators_read
-from harness.gluon.steppers import OnHost, OnWorkers
-from harness.gluon.sums import Sums
+from harness.gluon.gradient_buffer import GradientBuffer
+from harness.gluon.step.backends import NumpyStep, PerDeviceStep
+from harness.gluon.step.memory import as_operators_read
+from harness.gluon.step.step import OptimizerStep
 
 RANDOM = np.random.default_rng(1)
 DATA, LABEL = RANDOM.normal(size=(10, 8, 1100)).astype("f"), RANDOM.integers(0, 3, (10, 8)).astype("f")
@@ -30,7 +30,7 @@ def parameters():
         parameter.initialize()
         parameter.set_data(mx.nd.array(random.normal(size=SHAPES[name])))
     found["bias"].lr_mult, found["large"].wd_mult = 0.3, 0.0
-    return found, Sums(found, [], mx.cpu())
+    return found, GradientBuffer(found, [], mx.cpu())
 
 
 def history(stepper, trainable, sums, momenta, gradients):
@@ -60,7 +60,7 @@ def test_the_host_has_the_bits_of_mxnet(momentum, wd, clip):
     gradients = random.normal(size=(len(momenta), total)).astype("f")
     gradients[:, ::3] = 0
     gradients[:, 1::7] *= np.float32(1e-38)
-    for kind in (OnWorkers, OnHost):
+    for kind in (PerDeviceStep, NumpyStep):
         trainable, sums = parameters()
         optimizer = mx.optimizer.SGD(momentum=momentum, wd=wd, clip_gradient=clip)
         stepper = kind(optimizer, list(trainable.values()))
@@ -74,12 +74,12 @@ def test_the_host_has_the_bits_of_mxnet(momentum, wd, clip):
 
 def test_a_weight_that_onednn_laid_out_for_itself_is_stepped_all_the_same():
     results = []
-    for kind in (OnWorkers, OnHost):
+    for kind in (PerDeviceStep, NumpyStep):
         net = mx.gluon.nn.Conv2D(32, 3, in_channels=16)
         mx.random.seed(1)
         net.initialize(mx.init.Xavier())
         trainable = {"weight": net.weight, "bias": net.bias}
-        sums = Sums(trainable, [], mx.cpu())
+        sums = GradientBuffer(trainable, [], mx.cpu())
         net(mx.nd.ones((2, 16, 8, 8))).wait_to_read()  # in predict mode, which lays the weight out
         stepper = kind(mx.optimizer.SGD(momentum=0.9), list(trainable.values()))
         results.append(history(stepper, trainable, sums, [0.9], np.ones((1, sums.gradients.size), "f")))
@@ -95,7 +95,7 @@ def test_numbers_are_read_as_operators_read_them():
 
 def test_a_momentum_without_buffers_and_a_rate_that_is_not_finite_are_refused():
     trainable, _ = parameters()
-    plain = Applier(mx.optimizer.SGD(), trainable, is_waited_for=True)
+    plain = OptimizerStep(mx.optimizer.SGD(), trainable, is_waited_for=True)
     with pytest.raises(ConfigError, match=r"momentum: 0\.9 for an optimizer that was built without"):
         plain.step(1, 0.1, 0.9, 8.0)
     with pytest.raises(ConfigError, match=r"learning rate 1e\+39.*must be finite"):
@@ -114,16 +114,16 @@ def test_it_takes_the_place_of_sgd_on_one_cpu_where_that_pays(monkeypatch):
     small, large = weights(mx.cpu(), 5), weights(mx.cpu(), 3 << 20)
     sgd = mx.optimizer.SGD(momentum=0.9)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert OnHost.pays(sgd, small, True)
-    assert OnHost.pays(sgd, large, True)
-    assert OnHost.pays(sgd, large, False)
-    assert not OnHost.pays(sgd, small, False)
-    assert not OnHost.pays(sgd, weights([mx.cpu(0), mx.cpu(1)], 5), True)
-    assert not OnHost.pays(sgd, weights(mx.cpu(1), 5), True)
-    assert not OnHost.pays(Own(momentum=0.9), small, True)
-    assert not OnHost.pays(mx.optimizer.NAG(momentum=0.9), small, True)
+    assert NumpyStep.pays(sgd, small, True)
+    assert NumpyStep.pays(sgd, large, True)
+    assert NumpyStep.pays(sgd, large, False)
+    assert not NumpyStep.pays(sgd, small, False)
+    assert not NumpyStep.pays(sgd, weights([mx.cpu(0), mx.cpu(1)], 5), True)
+    assert not NumpyStep.pays(sgd, weights(mx.cpu(1), 5), True)
+    assert not NumpyStep.pays(Own(momentum=0.9), small, True)
+    assert not NumpyStep.pays(mx.optimizer.NAG(momentum=0.9), small, True)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert not OnHost.pays(sgd, large, True)
+    assert not NumpyStep.pays(sgd, large, True)
 
 
 def test_a_large_network_on_one_process_has_the_bits_of_mxnet(monkeypatch):

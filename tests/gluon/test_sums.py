@@ -6,8 +6,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from harness.gluon.judge import Gauge
-from harness.gluon.sums import Fold, Sums, visiting_order
+from harness.gluon.control import NormCheck
+from harness.gluon.gradient_buffer import Fold, GradientBuffer, visiting_order
 
 
 def tree_sum(values: list[np.ndarray]) -> np.ndarray:
@@ -80,7 +80,7 @@ def sums_of(shapes, statistic=None):
     statistics = [] if statistic is None else [mx.gluon.Parameter("s", shape=statistic, grad_req="null", init="ones")]
     for parameter in (*parameters.values(), *statistics):
         parameter.initialize()
-    return parameters, statistics, Sums(parameters, statistics, mx.cpu(), 3)
+    return parameters, statistics, GradientBuffer(parameters, statistics, mx.cpu(), 3)
 
 
 def test_parameters_see_their_parts_of_the_sums():
@@ -97,16 +97,16 @@ def test_parameters_see_their_parts_of_the_sums():
     np.testing.assert_array_equal(sums.buffer.host, [*found, 3, 3, 3, 3, 3, *[0] * 14])
     sums.buffer.host[16:20] = 8
     np.testing.assert_array_equal(parameters["1"].grad().asnumpy(), [8, 8, 8, 8])
-    assert sums.strangers() == []
+    assert sums.rebound_gradients() == []
     parameters["1"].grad_req = "add"
-    assert sums.strangers() == ["1"]
+    assert sums.rebound_gradients() == ["1"]
 
 
 def test_gradients_in_arrays_of_their_own_are_gathered():
     parameters = {"0": mx.gluon.Parameter("p", shape=(2, 3)), "1": mx.gluon.Parameter("q", shape=(4,))}
     for parameter in parameters.values():
         parameter.initialize()
-    sums = Sums(parameters, [], mx.cpu(), 3, has_own_arrays=True)
+    sums = GradientBuffer(parameters, [], mx.cpu(), 3, has_own_arrays=True)
     for factor in (2, 3):
         with mx.autograd.record():
             loss = (factor * parameters["0"].data()).sum() + (7 * parameters["1"].data()).sum()
@@ -115,7 +115,7 @@ def test_gradients_in_arrays_of_their_own_are_gathered():
         np.testing.assert_array_equal(parameters["0"].grad().asnumpy(), np.full((2, 3), factor))
         sums.lay_out_weights()
     np.testing.assert_array_equal(sums.gradients.asnumpy(), [*[3] * 6, *[0] * 10, *[7] * 4, *[0] * 12])
-    assert sums.strangers() == []
+    assert sums.rebound_gradients() == []
     sums.clear()
     assert not parameters["1"].grad().asnumpy().any()
 
@@ -136,7 +136,7 @@ def test_a_gauge_measures_sums():
     _, _, sums = sums_of([(1, 2), (1,)], statistic=(5,))
     sums.gradients[:] = 0
     sums.gradients[1], sums.gradients[16] = 3, 4
-    gauge = Gauge(sums)
+    gauge = NormCheck(sums)
     sums.write_words([0.5, 2, 1])
     assert gauge.read(gauge.take()) == ([0.5, 2, 1], 5.0, True)
 
@@ -145,14 +145,14 @@ def test_the_norm_of_a_large_gradient_is_exact_to_rounding():
     _, _, sums = sums_of([(11_000_000,)])
     values = np.random.default_rng(0).normal(size=11_000_000).astype(np.float32)
     sums.gradients[:] = mx.nd.array(values)
-    norm = Gauge(sums).read(Gauge(sums).take()).gradient_norm
+    norm = NormCheck(sums).read(NormCheck(sums).take()).gradient_norm
     assert norm == pytest.approx(np.linalg.norm(values.astype(np.float64)), rel=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_gauge_sees_one_bad_element(bad):
     _, _, sums = sums_of([(50, 50)], statistic=(5,))
-    gauge = Gauge(sums)
+    gauge = NormCheck(sums)
     sums.gradients[1731] = bad
     _, norm, statistics_finite = gauge.read(gauge.take())
     assert not np.isfinite(norm)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from harness.checkpoint import list_sets, newest_whole
+from harness.checkpoint import list_checkpoints, newest_valid
 from harness.data import Order
 
 ITERATION = 50
@@ -39,7 +39,7 @@ def train(start, tmp_path):
 
 
 def newest(folder):
-    return newest_whole(list_sets(folder / "checkpoints")).newest
+    return newest_valid(list_checkpoints(folder / "checkpoints")).newest
 
 
 def rates(lines):
@@ -103,7 +103,7 @@ def test_a_rewound_run_can_be_stopped_and_gone_on_with(train):
     assert [amendment["choice"] for amendment in state["amendments"]] == ["rewind"] * len(state["amendments"])
     assert state["amendments"][0]["iteration"] == 20
     digest = re.search(r"digest ([0-9a-f]{64})", text)[1]
-    for path in list_sets(folder / "checkpoints"):
+    for path in list_checkpoints(folder / "checkpoints"):
         if path.name > "iteration-000000040":
             for file in path.iterdir():
                 file.unlink()

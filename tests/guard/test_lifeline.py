@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 
 from harness.guard.door import Door, proof
-from harness.guard.lifeline import Link, open_lifeline
+from harness.guard.heartbeat import Link, open_heartbeat
 from harness.guard.messages import Message
 from tests.guard.worlds import Ranks
 
@@ -103,7 +103,7 @@ def hang_up(links):
 def test_a_stranger_costs_its_own_connection_and_nothing_else(kind, number):
     crowd = Crowd(STRANGERS[kind], number)
     begun = time.monotonic()
-    links = Ranks(3, change=crowd.change).run(open_lifeline)
+    links = Ranks(3, change=crowd.change).run(open_heartbeat)
     assert time.monotonic() - begun < 4
     assert [sorted(one) for one in links] == [[1, 2], [0], [0]]
     talk(links)
@@ -119,7 +119,7 @@ def test_the_port_is_closed_as_soon_as_all_are_there():
             places.append(tuple(value[0][0]))
         return value
 
-    links = Ranks(2, change=note).run(open_lifeline)
+    links = Ranks(2, change=note).run(open_heartbeat)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(places[0], timeout=5)
     hang_up(links)
@@ -151,7 +151,7 @@ def test_a_rank_that_reaches_somebody_else_is_not_fooled():
             return [[list(other.getsockname()), places[0]], token]  # first the stranger, then rank 0
         return value
 
-    links = Ranks(2, change=change).run(open_lifeline)
+    links = Ranks(2, change=change).run(open_heartbeat)
     assert [sorted(one) for one in links] == [[1], [0]]
     talk(links)
     assert heard[0] not in heard[1], "the secret itself must not be told"
@@ -180,7 +180,7 @@ def test_what_a_stranger_overheard_lets_nobody_in_under_another_name():
 def test_ranks_that_cannot_connect_train_all_the_same():
     links = Ranks(
         2, change=lambda name, rank, value: [[["127.0.0.1", 1]], value[1]] if name == "lifeline" and value else value
-    ).run(open_lifeline)
+    ).run(open_heartbeat)
     assert links == [{}, {}]
 
 
@@ -194,7 +194,7 @@ def test_hosts_of_several_use_the_address_that_leads_to_the_others():
             places.extend(value[0])
         return value
 
-    links = Ranks(2, local_size=1, change=change).run(open_lifeline)
+    links = Ranks(2, local_size=1, change=change).run(open_heartbeat)
     assert len(places) <= 1
     assert all(address != "0.0.0.0" for address, _ in places)
     hang_up(links)

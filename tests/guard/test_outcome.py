@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from harness.folder import AttemptBegun
-from harness.guard.outcome import JOB_FOLDER, OutcomeFiles, read_outcome
+from harness.folder.outcome import JOB_FOLDER, OutcomeFiles, read_outcome
 
 
 def history_of(folder):
@@ -70,7 +70,7 @@ def test_rank_0_has_the_last_word_however_close_they_are(tmp_path, monkeypatch):
         rank_0.write(6, "by rank 0")
         return found
 
-    monkeypatch.setattr("harness.guard.outcome.read_outcome", read_and_be_overtaken)
+    monkeypatch.setattr("harness.folder.outcome.read_outcome", read_and_be_overtaken)
     rank_1.write(7, "by rank 1")
     assert read_outcome(tmp_path).cause == "by rank 0"
 

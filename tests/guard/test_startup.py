@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.causes import Cause
 from harness.comm import Launch
-from harness.guard.causes import Cause
 from harness.guard.presence import Files, Note, Nowhere, Store, open_presence
-from harness.guard.processes import began
 from harness.guard.startup import JOINING, where, who_is_missing
+from harness.processes import began
 from tests.conftest import launched_by
 
 ROOT = Path(__file__).parents[2]

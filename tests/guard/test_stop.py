@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoint import list_sets, newest_whole
+from harness.checkpoint import list_checkpoints, newest_valid
 from tests.conftest import launched_by
 from tests.guard.conftest import SETTINGS, still_running
 
@@ -54,7 +54,7 @@ def test_a_signal_to_one_rank_stops_all_after_saving(attempt, straight, t, rank)
     if t < 300:
         assert ended.outcome["exit_code"] == 75
         assert "stopped on request" in ended.text
-        stopped = newest_whole(list_sets(ended.folder / "checkpoints")).newest
+        stopped = newest_valid(list_checkpoints(ended.folder / "checkpoints")).newest
         assert stopped.name == f"iteration-{t + 1:09d}"
         ended = attempt(options=("--resume", "auto"), exit_code=0)
     assert ended.outcome["exit_code"] == 0  # the last update is made before a signal during it is heard of
@@ -85,7 +85,7 @@ def test_a_long_evaluation_is_left_for_the_run_that_goes_on(attempt):
     whole.folder.rename(whole.folder.with_name("whole"))
     ended = attempt(*settings, faults="term@evaluation:1", options=("--resume", "auto"))
     assert ended.outcome["exit_code"] == 75
-    newest = newest_whole(list_sets(ended.folder / "checkpoints")).newest
+    newest = newest_valid(list_checkpoints(ended.folder / "checkpoints")).newest
     assert json.loads((newest / "manifest.json").read_text())["state"]["evaluation_due"]
     assert newest.name == "iteration-000000020"
     again = attempt(*settings, options=("--resume", "auto"), exit_code=0)
@@ -107,7 +107,7 @@ def test_during_a_checkpoint_write(attempt):
     """The write of set 60 takes longer than the iterations to the signal: it is finished, and one more is written."""
     ended = attempt(faults="slow@59:0,term@64:0")
     assert ended.outcome["exit_code"] == 75
-    found = newest_whole(list_sets(ended.folder / "checkpoints"))
+    found = newest_valid(list_checkpoints(ended.folder / "checkpoints"))
     assert (found.newest.name, found.rejected) == ("iteration-000000065", [])
     assert {path.name for path in ended.folder.glob("checkpoints/*")} >= {"iteration-000000060", "iteration-000000065"}
     assert not list(ended.folder.glob("checkpoints/.*"))
@@ -203,7 +203,7 @@ def test_the_supervisor_passes_on_the_wish_to_stop(tmp_path):
     job.process.send_signal(signal.SIGTERM)
     assert job.end() == 75, job.text[-3000:]
     assert "asking the ranks to save and stop" in job.text
-    assert newest_whole(list_sets(job.folder / "checkpoints")).newest is not None
+    assert newest_valid(list_checkpoints(job.folder / "checkpoints")).newest is not None
     assert not still_running(tmp_path)
 
 
@@ -242,7 +242,7 @@ def test_the_supervisor_starts_nothing_again_that_cannot_go_well(start, tmp_path
 
 
 def test_the_command_of_a_start_that_goes_on():
-    from harness.guard.supervise import again_command
+    from harness.command.supervise import again_command
 
     assert again_command(["a", "--overwrite", "b"]) == ["a", "b", "--resume", "auto"]
     assert again_command(["a", "--resume", "PATH"]) == ["a", "--resume", "PATH", "--resume", "auto"]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.guard.kept import lock_of_supervisor, told_folder
-from harness.guard.processes import descendants
+from harness.folder.supervisor import lock_of_supervisor, told_folder
 from harness.locks import holder_of
+from harness.processes import descendants
 from tests.conftest import launched_by
 
 ROOT = Path(__file__).parents[2]

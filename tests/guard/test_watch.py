@@ -7,14 +7,14 @@ import time
 
 import pytest
 
+from harness.causes import Cause, joined, outranks
 from harness.config import load_config
 from harness.errors import ConfigError, DataError, HarnessError, LostRankError, StoppedOnRequestError
 from harness.folder import AttemptBegun
+from harness.folder.outcome import OutcomeFiles, read_outcome
 from harness.guard import Guard
-from harness.guard.causes import Cause, joined, outranks
-from harness.guard.lifeline import open_lifeline
+from harness.guard.heartbeat import open_heartbeat
 from harness.guard.messages import Message
-from harness.guard.outcome import OutcomeFiles, read_outcome
 from tests.guard.worlds import Ranks
 
 
@@ -37,7 +37,7 @@ def watched(tmp_path):
 
     def open_one(world):
         if world.rank:
-            return open_lifeline(world)[0]
+            return open_heartbeat(world)[0]
         files = OutcomeFiles(0, "a", environ={})
         files.settle(tmp_path, begun())
         guard = Guard(world, load_config("configs/digits.yaml", []), files)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.guard.processes import descendants
+from harness.processes import descendants
 from tests.conftest import launched_by
 
 ROOT = Path(__file__).parents[2]

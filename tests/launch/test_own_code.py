@@ -77,8 +77,7 @@ def test_schedules(train, tmp_path, schedule, rates):
     found = [line["lr"] for line in lines if line["split"] == "train"]
     if rates is None:
         from harness.config import load_config
-        from harness.plan import LRPlan
-        from harness.sizes import Sizes
+        from harness.plan import LRPlan, Sizes
 
         config = load_config("configs/digits.yaml", [*BASE, f"lr.schedule={schedule}"])
         plan = LRPlan(config.lr, Sizes.of(config.train, num_samples=200, shards=1, batch_size=16))

@@ -13,9 +13,9 @@ import pytest
 from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.errors import CheckpointError, ConfigError, DataError
-from harness.loop import train
-from harness.resume import Start
-from harness.run import Run
+from harness.train.loop import train
+from harness.train.resume import StartOptions
+from harness.train.run import Run
 from tests.programs import own_data
 
 OWN = "tests.programs.own_data"
@@ -229,7 +229,7 @@ def test_items_of_another_process_are_noticed_by_a_run_that_goes_on(tmp_path):
     config = load_config("configs/digits.yaml", [*words, "name=resumed"])
 
     def resumed():
-        run = Run(config, SingleWorld(), threads=1, start=Start(str(place)))
+        run = Run(config, SingleWorld(), threads=1, start=StartOptions(str(place)))
         run.folder.close()
         return run
 

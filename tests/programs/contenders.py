@@ -16,18 +16,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import ConfigError
-from harness.report import RunFolder
-from harness.resume import Start, find_origin, open_folder
+from harness.folder import RunFolder
+from harness.train.resume import StartOptions, find_resume_point, open_folder
 
 
 def take(folder: RunFolder, how: str) -> str:
     """Why the folder is not this process's now; empty if it is."""
-    start = Start(resume="auto" if how == "resume" else "never", overwrite=how == "overwrite")
+    start = StartOptions(resume="auto" if how == "resume" else "never", overwrite=how == "overwrite")
     try:
         if how == "finder":
             folder.open()
         else:
-            open_folder(folder, start, find_origin(folder, start))
+            open_folder(folder, start, find_resume_point(folder, start))
     except ConfigError as error:
         return re.sub(r"\d+", "N", str(error))
     return ""

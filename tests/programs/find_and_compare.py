@@ -10,7 +10,7 @@ import sys
 from harness.comm import connect
 from harness.config import load_config
 from harness.finder import find_lr
-from harness.run import Run
+from harness.train.run import Run
 
 world = connect()
 run = Run(load_config(sys.argv[1], sys.argv[2:]), world, threads=1)

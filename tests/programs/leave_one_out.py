@@ -6,7 +6,7 @@ import sys
 
 from harness.comm import connect
 from harness.config import load_config
-from harness.run import Run
+from harness.train.run import Run
 
 left_out, config, settings = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 world = connect()

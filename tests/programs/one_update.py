@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.comm import SingleWorld, connect
 from harness.config import load_config
-from harness.loop import Run
+from harness.train.loop import Run
 
 world = connect()
 config = load_config(

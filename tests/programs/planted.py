@@ -27,9 +27,9 @@ AT = 20 if what == "running statistic" else 7  # where a rank goes astray; stati
 def plant():
     """Once the ranks are connected: MXNet may be imported now."""
     import harness.gluon.learner as learner
-    import harness.gluon.shards as shards
     import harness.guard.preflight as preflight
-    import harness.run as run
+    import harness.model.parameters as parameters
+    import harness.train.run as run
     from harness.data import BatchStream
     from harness.gluon.learner import Learner
     from harness.plan import LRPlan
@@ -38,10 +38,10 @@ def plant():
     plain_call, plain_lr = BatchStream.__call__, LRPlan.lr
 
     def renamed(net):
-        return {name.replace("weight", "kernel"): p for name, p in shards.parameters_of(net).items()}
+        return {name.replace("weight", "kernel"): p for name, p in parameters.parameters_of(net).items()}
 
     def reordered(net):
-        return dict(reversed(shards.parameters_of(net).items()))
+        return dict(reversed(parameters.parameters_of(net).items()))
 
     def astray(self, t, lr, momentum=None, ask=None):
         if t != AT:

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from harness.errors import ConfigError
-from harness.guard.outcome import OutcomeFiles
-from harness.report import RunFolder
+from harness.folder import RunFolder
+from harness.folder.outcome import OutcomeFiles
 
 folder, codes = Path(sys.argv[1]), [int(code) for code in sys.argv[2].split(",")]
 files = OutcomeFiles(0, secrets.token_hex(4))

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.checkpoint import iteration_of, list_sets, read_arrays, remove_debris, verify
-from harness.checkpoint.sets import keep_newest, write_set
+from harness.checkpoint import iteration_of, list_checkpoints, read_arrays, remove_debris, verify
+from harness.checkpoint.store import keep_newest, write_checkpoint
 from harness.errors import CheckpointError
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
@@ -39,7 +39,7 @@ arrays = {kind: {"a": np.zeros(6_250_000, np.float32)} for kind in ("parameters"
 def write_one(iteration: int) -> None:
     for kind in arrays.values():
         kind["a"][[0, -1]] = iteration  # more would cost a child the time that it should be writing in
-    write_set(folder, iteration, arrays, {"state": {"iteration": iteration}})
+    write_checkpoint(folder, iteration, arrays, {"state": {"iteration": iteration}})
 
 
 def write_for_ever() -> None:
@@ -52,7 +52,7 @@ def write_for_ever() -> None:
 
 
 def newest() -> int:
-    return max(map(iteration_of, list_sets(folder)), default=0)
+    return max(map(iteration_of, list_checkpoints(folder)), default=0)
 
 
 def is_whole(path: Path) -> bool:
@@ -83,7 +83,7 @@ for _ in range(kills):
     _, status = os.waitpid(child, 0)
     report["kills"] += 1
     report["not_by_us"] += not os.WIFSIGNALED(status)
-    sets, left = list_sets(folder), [path.name for path in folder.iterdir()]
+    sets, left = list_checkpoints(folder), [path.name for path in folder.iterdir()]
     report["inside"] += bool(sets) and any(name.startswith(".writing-iteration") for name in left)
     report["debris_seen"] += len(left) > len(sets)
     report["not_whole"] += not sets or not is_whole(sets[-1])

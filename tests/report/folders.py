@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from harness.checkpoint import plan_of
 from harness.config import parse_config
+from harness.plan import Sizes
 from harness.report import write_plan
-from harness.sizes import Sizes
+from harness.train.plans import plan_of
 
 BEGUN = {
     "attempt": "a",

@@ -17,7 +17,7 @@ from harness.errors import (
     StoppedOnRequestError,
 )
 from harness.folder import AttemptBegun
-from harness.guard.outcome import OutcomeFiles
+from harness.folder.outcome import OutcomeFiles
 from harness.report import reported, write_comparison, write_run_report
 from tests.report.folders import make_run, trained
 

@@ -9,8 +9,8 @@ import warnings
 import pytest
 
 from harness.errors import CheckpointError
-from harness.report import EventFile, MetricsFile
-from harness.report.events import import_tensorboardx
+from harness.folder import EventFile, MetricsFile
+from harness.folder.event_file import import_tensorboardx
 
 import_tensorboardx()  # it sets a variable of the environment: here, and not in a test
 SETTINGS = (

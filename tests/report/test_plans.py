@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 
 from harness.config import LRConfig
-from harness.plan import LRPlan
+from harness.plan import LRPlan, Sizes
 from harness.report import NamedPlan, first_difference, plot_plans, table_of_plans
-from harness.sizes import Sizes
 
 LONG = 2_500_000  # more than is compared at a time
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoint import list_sets, newest_whole, write_set
-from harness.checkpoint.sets import write_json
+from harness.checkpoint import list_checkpoints, newest_valid, write_checkpoint
+from harness.checkpoint.store import write_json
 from harness.errors import CheckpointError, ConfigError
-from harness.folder import append_line
+from harness.folder import MetricsFile, RunFolder, append_line
 from harness.locks import lock_of_name
-from harness.report import MetricsFile, RunFolder
 from harness.report.pages import write_page
-from harness.resume import Start, find_origin, open_folder
+from harness.train.resume import StartOptions, find_resume_point, open_folder
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100 if os.environ.get("HARNESS_THOROUGH") == "1" else 10
@@ -134,9 +133,9 @@ def test_a_refused_start_leaves_no_lock(claimed):
 
 def test_a_run_that_another_one_has_just_finished_is_not_begun_again(tmp_path):
     """Between looking for a checkpoint, where there was no folder at all, and opening the folder."""
-    start, path = Start(resume="auto"), tmp_path / "runs" / "x"
+    start, path = StartOptions(resume="auto"), tmp_path / "runs" / "x"
     folder = Folder(path)
-    assert find_origin(folder, start) is None
+    assert find_resume_point(folder, start) is None
     (path / "checkpoints" / "iteration-000000010").mkdir(parents=True)
     with pytest.raises(ConfigError, match="another process has just trained there"):
         open_folder(folder, start, None)
@@ -186,7 +185,7 @@ def test_what_was_planted_in_a_folder_is_refused_before_anything_is_written(tmp_
     before = sorted(claimed.rglob("*"))
     folder = Folder(claimed)
     with pytest.raises(ConfigError, match=rf"{place} is a (symbolic link|FIFO)"):
-        open_folder(folder, Start(resume="auto"), find_origin(folder, Start(resume="auto")))
+        open_folder(folder, StartOptions(resume="auto"), find_resume_point(folder, StartOptions(resume="auto")))
     folder.close()
     assert sorted(claimed.rglob("*")) == before
     assert [path.name for path in victim.iterdir()] == ["mine"]
@@ -214,7 +213,7 @@ def test_a_folder_where_a_file_belongs_and_the_reverse_are_refused_before_anythi
     said = "a folder, where a file belongs" if place in FILES else "a file, where a folder belongs"
     folder = Folder(claimed)
     with pytest.raises(ConfigError, match=rf"run: {place} is {said}") as caught:
-        open_folder(folder, Start(resume="auto"), find_origin(folder, Start(resume="auto")))
+        open_folder(folder, StartOptions(resume="auto"), find_resume_point(folder, StartOptions(resume="auto")))
     assert caught.value.exit_code == 2
     folder.close()
     assert sorted(claimed.rglob("*")) == before
@@ -286,14 +285,14 @@ def test_what_is_planted_later_is_not_followed_either(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["link", "fifo"])
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "params.safetensors", "optimizer.safetensors"])
 def test_a_checkpoint_of_anything_but_files_is_rejected(tmp_path, name, kind):
-    older = write_set(tmp_path, 1, {"parameters": {}, "slots": {}}, {})
-    newer = write_set(tmp_path, 2, {"parameters": {}, "slots": {}}, {})
+    older = write_checkpoint(tmp_path, 1, {"parameters": {}, "slots": {}}, {})
+    newer = write_checkpoint(tmp_path, 2, {"parameters": {}, "slots": {}}, {})
     content = (newer / name).rename(tmp_path / "content")
     if kind == "fifo":
         os.mkfifo(newer / name)
     else:
         (newer / name).symlink_to(content)
-    found = newest_whole(list_sets(tmp_path))
+    found = newest_valid(list_checkpoints(tmp_path))
     assert found.newest == older
     ((path, reason),) = found.rejected
     assert path == newer

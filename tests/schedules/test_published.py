@@ -5,8 +5,7 @@ import math
 import pytest
 
 from harness.config import LRConfig
-from harness.plan import LRPlan
-from harness.sizes import Sizes
+from harness.plan import LRPlan, Sizes
 
 N, PER_EPOCH = 1200, 100
 

@@ -11,10 +11,9 @@ import pytest
 
 from harness.config import LRConfig
 from harness.errors import ConfigError
-from harness.plan import LRPlan
+from harness.plan import LRPlan, Sizes
 from harness.schedules.custom import build_custom
 from harness.schedules.purity import impurity, own_schedules
-from harness.sizes import Sizes
 
 OWN = "tests.programs.own_schedules"
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from harness.config import LRConfig
-from harness.plan import LRPlan
+from harness.plan import LRPlan, Sizes
 from harness.schedules import BoundError, CyclicalSchedule, OneCycleSchedule, RampSchedule, RiseAndFallSchedule
-from harness.sizes import Sizes
 
 
 def one_cycle_of_torch(total, max_lr, pct=0.3, div=25.0, final_div=1e4, shape="cosine", three=False):

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from harness.checkpoint import iteration_of, list_sets, newest_whole
+from harness.checkpoint import iteration_of, list_checkpoints, newest_valid
 
 ROOT = Path(__file__).parents[2]
 HANGS_AFTER_S = 150
@@ -161,8 +161,8 @@ class Soak:
 
     def check_sets(self, job: Job, newest: int) -> int:
         """The newest whole set is never older than one that was whole before."""
-        sets = list_sets(job.folder / "checkpoints")
-        found = newest_whole(sets).newest
+        sets = list_checkpoints(job.folder / "checkpoints")
+        found = newest_valid(sets).newest
         now = (iteration_of(found) or 0) if found is not None else 0
         if now < newest:
             self.wrong.append(f"{job.folder.name}: the newest whole set was {newest} and is {now}")

@@ -1,0 +1,99 @@
+"""A job that ends with its supervisor, even if that is killed: started and held through a reaper (see `reaper.py`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness.command.reaper import FAREWELL
+from harness.errors import ConfigError
+from harness.processes import descendants
+
+_REAPER = Path(__file__).with_name("reaper.py")
+_FAREWELL_S = 5.0
+
+
+class ReapedJob:
+    """A command and all that it has started on this host."""
+
+    def __init__(self, command: Sequence[str], job: Path, environ: Mapping[str, str]) -> None:
+        """Start it, in a session of its own: a terminal's Ctrl-C comes to the supervisor alone.
+
+        Args:
+            command: the launcher and what it launches.
+            job: a folder that is removed if this process is killed.
+            environ: of the command.
+        """
+        read_orders, self._orders = os.pipe()
+        self._reports, write_reports = os.pipe()
+        os.set_blocking(self._reports, False)
+        self._text = b""
+        self._code: int | None = None
+        self.command = list(command)
+        try:
+            self._reaper = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_REAPER), str(read_orders), str(write_reports)],
+                env=dict(environ),
+                pass_fds=(read_orders, write_reports),
+                start_new_session=True,
+            )
+        finally:
+            os.close(read_orders)
+            os.close(write_reports)
+        with suppress(BrokenPipeError):
+            os.write(self._orders, json.dumps({"command": self.command, "job": str(job)}).encode() + b"\n")
+
+    def poll(self) -> int | None:
+        """The exit code of the launcher, once it has ended; `-9` if the reaper was killed.
+
+        Raises:
+            ConfigError: if the command could not be started.
+        """
+        if self._code is None:
+            is_dead = self._reaper.poll() is not None
+            said = self._hear()
+            if "failed" in said:
+                raise ConfigError(
+                    f"{self.command[0]}: cannot be started ({said['failed']}); give a program, and what it is given, "
+                    "after --"
+                )
+            self._code = said.get("ended", -signal.SIGKILL if is_dead else None)
+        return self._code
+
+    def members(self) -> list[int]:
+        """The job's processes that live; those that a killed reaper has left are this process's own."""
+        return [pid for pid in descendants(os.getpid()) if pid != self._reaper.pid]
+
+    def __enter__(self) -> Self:
+        """The job, under way."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the reaper go; after an error, with all that is left of the job."""
+        with suppress(OSError):
+            if kind is None:
+                os.write(self._orders, FAREWELL)
+        os.close(self._orders)
+        try:
+            self._reaper.wait(timeout=_FAREWELL_S)
+        except subprocess.TimeoutExpired:
+            self._reaper.kill()
+            self._reaper.wait()
+        os.close(self._reports)
+
+    def _hear(self) -> dict[str, Any]:
+        with suppress(BlockingIOError):
+            while piece := os.read(self._reports, 65536):
+                self._text += piece
+        line, found, _ = self._text.partition(b"\n")
+        return json.loads(line) if found else {}

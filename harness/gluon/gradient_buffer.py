@@ -1,0 +1,205 @@
+"""Where an update's sums lie, and in which order shards are added to them.
+
+All gradients lie in one piece of memory, and so do all running statistics behind them: one addition, one message and
+one measurement instead of one for each parameter.
+
+Shards are folded in halves: shard s with s + S/2, the results with S/4, and so on. A rank of `np` holds the shards
+rank, rank + np, ...; folding its own in the same halves leaves exactly the tree that the ranks go on with between
+them, so the bits of a sum depend on S alone and not on how many ranks played the shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+from harness.model.parameters import held
+
+_ALIGNED = 16  # numbers; every part begins on a cache line, and what lies between parts stays 0
+
+
+class Buffer:
+    """A one-dimensional array on a device, and the same memory seen from the host where the device is `cpu(0)`.
+
+    Whoever looks at `host` has waited for `array` before; MXNet is not told of what is written there.
+    """
+
+    def __init__(self, size: int, ctx: Any = None) -> None:
+        """Zeros, float32; on the CPU by default."""
+        ctx = ctx or mx.cpu()
+        self.host: npt.NDArray[Any] | None = None
+        if ctx == mx.cpu():
+            self.host = _aligned_zeros(size)
+            self.array = mx.nd.from_numpy(self.host[:], zero_copy=True)  # which makes what it is given read-only
+        else:
+            self.array = mx.nd.zeros((size,), ctx=ctx)
+
+
+class GradientBuffer:
+    """Memory for the gradients and the running statistics of a network, of which parameters see their parts.
+
+    Behind them lie a few words that ranks say of an update; as float32, which counts exactly to 16 million samples.
+
+    Attributes:
+        buffer: all of it.
+        gradients: the part with the gradients.
+        statistics: the part with the running statistics; `None` where there are none.
+        words: the part with the words.
+    """
+
+    def __init__(
+        self,
+        trainable: Mapping[str, Any],
+        statistics: Sequence[Any],
+        ctx: Any,
+        num_words: int = 1,
+        has_own_arrays: bool = False,
+    ) -> None:
+        """Move gradients and statistics into one buffer.
+
+        Args:
+            trainable: parameters with a gradient, by structural name.
+            statistics: parameters that a training forward changes.
+            ctx: their device.
+            num_words: how many words there are.
+            has_own_arrays: whether a backward writes gradients to arrays of their own, from which `gather` takes them:
+                oneDNN's backward of a deconvolution ends the process where its gradient is a part of a larger array.
+        """
+        sizes = [held(parameter, ctx).size for parameter in (*trainable.values(), *statistics)]
+        begins = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
+        self.buffer = Buffer(begins[-1] + num_words, ctx)
+        parts = [self.buffer.array[begin : begin + size] for begin, size in zip(begins, sizes, strict=False)]
+        self._trainable = trainable
+        self._ctx = ctx
+        self._views = []
+        self._written: list[Any] = []  # what a backward writes to
+        for parameter, part in zip(trainable.values(), parts, strict=False):
+            view = part.reshape(held(parameter, ctx).shape)
+            parameter._grad[parameter.list_ctx().index(ctx)] = view
+            written = mx.nd.zeros(view.shape, ctx=ctx) if has_own_arrays else view
+            mx.autograd.mark_variables([held(parameter, ctx)], [written], parameter.grad_req)
+            self._views.append(view)
+            self._written.append(written)
+        for parameter, part in zip(statistics, parts[len(trainable) :], strict=True):
+            view = part.reshape(held(parameter, ctx).shape)
+            held(parameter, ctx).copyto(view)
+            parameter._data[parameter.list_ctx().index(ctx)] = view
+        end = begins[len(trainable)]
+        self.gradients = self.buffer.array[:end]
+        self.statistics = self.buffer.array[end : begins[-1]] if statistics else None
+        self.words = self.buffer.array[begins[-1] :]
+
+    def write_words(self, values: Sequence[float]) -> None:
+        """Say words of an update; nothing pending may use them, or write to the buffer other than a shard's forward."""
+        if self.buffer.host is None:
+            self.words[:] = mx.nd.array(values, ctx=self.words.context)
+        else:
+            self.buffer.host[-len(values) :] = values
+
+    def gather(self) -> None:
+        """Take gradients that a backward has written to arrays of their own into their parts of the buffer."""
+        for written, view in zip(self._written, self._views, strict=True):
+            if written is not view:
+                written.copyto(view)
+
+    def clear(self) -> None:
+        """Zero everything but the words after the first, which is the loss."""
+        self.buffer.array[: self.buffer.array.size - self.words.size + 1] = 0
+
+    def lay_out_weights(self) -> None:
+        """Put weights back into plain layout, which a forward in predict mode has changed for itself (oneDNN).
+
+        Training would turn them round in every forward, and update a copy of each: a tenth of the time of ResNet-18.
+        """
+        for parameter, gradient in zip(self._trainable.values(), self._written, strict=True):
+            laid_out = held(parameter, self._ctx)
+            if laid_out.context.device_type != "cpu" or laid_out.ndim < 2:
+                continue
+            plain = mx.nd.empty(laid_out.shape, ctx=laid_out.context, dtype=laid_out.dtype)
+            laid_out.copyto(plain)
+            parameter._data[parameter.list_ctx().index(self._ctx)] = plain
+            mx.autograd.mark_variables([plain], [gradient], parameter.grad_req)
+
+    def rebound_gradients(self) -> list[str]:
+        """The parameters whose gradient is no longer the part of the buffer that they were given."""
+        pairs = zip(self._trainable.items(), self._views, strict=True)
+        return [name for (name, parameter), view in pairs if parameter.grad(self._ctx) is not view]
+
+
+def visiting_order(count: int) -> list[int]:
+    """The order in which a rank plays its `count` shards, such that a binary counter folds them in halves.
+
+    >>> visiting_order(8)
+    [0, 4, 2, 6, 1, 5, 3, 7]
+    """
+    if count & (count - 1):
+        return list(range(count))  # not a power of two: no tree to keep, but still one fixed order
+    order = [0]
+    while len(order) < count:
+        half = len(order)
+        order = [shard for first in order for shard in (first, first + half)]
+    return order
+
+
+class Fold:
+    """Sums the arrays of several shards pairwise and in place, like a binary counter; log2(shards) copies are kept.
+
+    For each shard: `make_room()`, overwrite the arrays with the shard's values, `push()`; at the end `finish()`.
+    """
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        """Prepare to fold `mx.nd.NDArray`s that every shard overwrites; their sum ends up in them."""
+        self._arrays = arrays
+        # the partial sums of 1, 2, 4, ... shards that wait for their other half
+        self._digits: list[list[Any] | None] = []
+        self._carry = 0  # the digit that the arrays themselves stand for
+        self._spare: list[list[Any]] = []
+
+    def make_room(self) -> None:
+        """Store the partial sum that the arrays hold, so that the next shard may overwrite them."""
+        if not self._digits:
+            return
+        if not self._spare:
+            self._spare.append([mx.nd.empty(array.shape, array.context, array.dtype) for array in self._arrays])
+        kept = self._spare.pop()
+        for array, target in zip(self._arrays, kept, strict=True):
+            array.copyto(target)
+        self._digits[self._carry] = kept
+
+    def push(self) -> None:
+        """Take in the shard whose values the arrays hold now."""
+        digit = 0
+        while digit < len(self._digits) and self._digits[digit] is not None:
+            self._merge(digit)
+            digit += 1
+        if digit == len(self._digits):
+            self._digits.append(None)
+        self._carry = digit
+
+    def finish(self) -> None:
+        """Leave the sum of everything pushed in the arrays."""
+        for digit in range(len(self._digits)):
+            self._merge(digit)
+        self._digits.clear()
+
+    def _merge(self, digit: int) -> None:
+        other = self._digits[digit]
+        if other is None:
+            return
+        for array, term in zip(self._arrays, other, strict=True):
+            mx.nd.elemwise_add(array, term, out=array)
+        self._digits[digit] = None
+        self._spare.append(other)
+
+
+def _aligned_zeros(size: int) -> npt.NDArray[Any]:
+    """Memory from NumPy, which asks Linux for huge pages: ranks send it to each other in half the time of MXNet's."""
+    memory = np.empty(size + _ALIGNED, np.float32)
+    begin = -memory.ctypes.data % (_ALIGNED * memory.itemsize) // memory.itemsize
+    aligned = memory[begin : begin + size]
+    aligned.fill(0)
+    return aligned

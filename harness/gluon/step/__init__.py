@@ -1,0 +1,5 @@
+"""Applies an update to the weights: the optimizer, and where it runs."""
+
+from harness.gluon.step.step import OptimizerStep
+
+__all__ = ["OptimizerStep"]

@@ -1,0 +1,169 @@
+"""Applies one reduced gradient: correct the momentum, step.
+
+MXNet's SGD, NAG and LARS keep the learning rate inside their momentum buffer (`v = m v - lr g; w += v`), so after a
+change of the learning rate the history still moves at the old one. Goyal et al. 2017 (arXiv 1706.02677, section 3) name
+the remedy: when the applied rate goes from a to b the buffers are multiplied by b / a, and the trajectory is that of
+`v = m v + g; w -= lr v`. (apache/mxnet#15533 is open; its own optimizers do not do it.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from harness.errors import ConfigError
+from harness.gluon.step.backends import KVStoreStep, NumpyStep, PerDeviceStep
+from harness.model.inputs import seed_of
+from harness.model.optimizers import NOISY, NOT_UPDATED_AT_0
+from harness.model.parameters import list_held
+
+_MOST = float(np.finfo(np.float32).max)
+_LEAST = float(np.finfo(np.float32).tiny)
+
+
+class OptimizerStep:
+    """Steps an optimizer that reduces nothing by itself.
+
+    Attributes:
+        optimizer: of the first device, or the kvstore.
+        updaters: hold the slots: one for each device, or the kvstore's.
+        must_wait: whether a step waits for everything before it.
+        applied_lr: the learning rate that the momentum buffers hold; `None` before the first update.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        trainable: Mapping[str, Any],
+        *,
+        momentum_correction: bool = False,
+        seed: int = 0,
+        kvstore: str | None = None,
+        is_waited_for: bool = False,
+    ) -> None:
+        """Create the optimizer's slots.
+
+        Args:
+            optimizer: an `mx.optimizer.Optimizer`.
+            trainable: parameters with a gradient, by structural name; their order is the optimizer's index.
+            momentum_correction: whether momentum buffers follow the learning rate.
+            seed: the run's seed, for optimizers that add noise.
+            kvstore: the kind of the store that the optimizer lives on; by default it lives on the devices.
+            is_waited_for: whether every update is; `must_wait` says whether it has to be.
+        """
+        self.optimizer = optimizer
+        self.applied_lr: float | None = None
+        self._parameters = list(trainable.values())
+        self._correct = momentum_correction
+        self._seed = seed
+        self._momentum: float | None = getattr(optimizer, "momentum", None)
+        self._noisy = type(optimizer).__name__.lower() in NOISY
+        self._noise_seed: int | None = None
+        self._rests_at_0 = type(optimizer).__name__.lower() in NOT_UPDATED_AT_0
+        self._decay, self._clip = 0.0, None
+        if type(optimizer).__name__ == "NAG" and optimizer.wd > 0:
+            self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
+            optimizer.wd, optimizer.clip_gradient = 0.0, None
+        self._stepper: PerDeviceStep | NumpyStep | KVStoreStep
+        if kvstore is not None:
+            self._stepper = KVStoreStep(kvstore, optimizer, self._parameters)
+        elif NumpyStep.pays(optimizer, self._parameters, is_waited_for):
+            self._stepper = NumpyStep(optimizer, self._parameters)
+        else:
+            self._stepper = PerDeviceStep(optimizer, self._parameters)
+        self.must_wait = isinstance(self._stepper, NumpyStep)
+        self.updaters = self._stepper.updaters
+
+    def step(self, t: int, lr: float, momentum: float | None, divisor: float) -> None:
+        """Apply the gradients.
+
+        Args:
+            t: the iteration.
+            lr: its learning rate; 0 changes no weight, whatever the optimizer. The history (momentum, moments, counts)
+                takes the gradient as at any other rate, but for the optimizers in `NOT_UPDATED_AT_0`.
+            momentum: its momentum, or `None` for the optimizer's own.
+            divisor: what the gradients are divided by: the number of samples, and what clipping adds.
+
+        Raises:
+            ConfigError: for a momentum that the optimizer has no buffers for, or a rate that float32 has not.
+        """
+        self._refuse_rates(t, lr)
+        if momentum and self._momentum == 0:
+            raise ConfigError(
+                f"momentum: {momentum} for an optimizer that was built without; give it one "
+                "(optimizer.params.momentum), which makes its buffers"
+            )
+        for updater in self.updaters:
+            if self._momentum is not None:  # set each time, so that no update depends on the one before it
+                updater.optimizer.momentum = self._momentum if momentum is None else momentum
+        self._noise_seed = seed_of(self._seed, t, -1) if self._noisy else None
+        if lr == 0:
+            self._update_history(divisor)
+            return
+        factor = lr / self.applied_lr if self._correct and self.applied_lr is not None else 1.0
+        self._update(lr, divisor, factor)
+        self.applied_lr = lr
+
+    def take_weights(self) -> None:
+        """To be called when weights have been written to other than by a step."""
+        self._stepper.take_weights()
+
+    def _update(self, lr: float, divisor: float, factor: float = 1.0) -> None:
+        for updater in self.updaters:
+            updater.optimizer.set_learning_rate(lr)
+            updater.optimizer.rescale_grad = 1.0 / divisor
+        if self._decay:
+            self._add_decay(divisor)
+        fixed = [i for i, one in enumerate(self._parameters) if one.lr_mult == 0] if self._rests_at_0 else []
+        self._stepper.step(self._noise_seed, factor, fixed)
+
+    def _add_decay(self, divisor: float) -> None:
+        """Take weight decay into the gradient, for NAG.
+
+        MXNet's own NAG reads the weight for it after having changed the weight in place, unless oneDNN has laid the
+        weight out for itself: then it works on a copy, and the same update has other bits. Which it is depends on what
+        ran before.
+        """
+        for parameter in self._parameters:
+            factor = self._decay * parameter.wd_mult * divisor
+            for gradient, weight in zip(parameter.list_grad(), list_held(parameter), strict=True):
+                if self._clip is not None:
+                    mx.nd.clip(gradient, -self._clip * divisor, self._clip * divisor, out=gradient)
+                if factor:
+                    gradient += factor * weight
+
+    def _update_history(self, divisor: float) -> None:
+        """Do an update at learning rate 0: weights are put back to the bit, what else there is takes the gradient.
+
+        A buffer that holds the rate takes it at the last one that was applied; at 0 it would lose its history. Some
+        move weights at a rate of 0 as well: by a momentum that is not corrected, or clipped weights (RMSProp).
+        """
+        if self._rests_at_0:
+            return
+        before = [[weight.copy() for weight in list_held(parameter)] for parameter in self._parameters]
+        if self._correct:
+            self.applied_lr = self.applied_lr or 1.0
+            self._update(self.applied_lr, divisor)
+        else:
+            self._update(0.0, divisor)
+            self.applied_lr = 0.0
+        for parameter, values in zip(self._parameters, before, strict=True):
+            for weight, value in zip(list_held(parameter), values, strict=True):
+                value.copyto(weight)
+        self.take_weights()
+
+    def _refuse_rates(self, t: int, lr: float) -> None:
+        """Refuse what float32, in which weights are updated, would turn into 0, infinity or a coarser number."""
+        for factor in {parameter.lr_mult for parameter in self._parameters}:
+            rate = lr * factor
+            if rate == 0 and (lr == 0 or factor == 0):
+                continue
+            if not _LEAST <= abs(rate) <= _MOST or lr < 0:  # a NaN as well
+                times = "" if factor == 1 else f" x lr_mult {factor:g}"
+                raise ConfigError(
+                    f"iteration {t}: learning rate {lr:g}{times}: must be finite in float32 and at least {_LEAST:.3g}, "
+                    "or 0; change lr.schedule, lr.base or optimizer.lr_mult"
+                )

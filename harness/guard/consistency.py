@@ -1,0 +1,71 @@
+"""Every so many updates the ranks compare what must not drift apart: a few numbers, and checksums of the state."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any, Protocol
+
+from harness.comm import World
+from harness.comm.compare import differences
+from harness.errors import DisagreementError
+
+
+class Keeper(Protocol):
+    """What the ledger needs of a learner."""
+
+    def checksums(self) -> dict[str, int]:
+        """A checksum of every array by name; slots have a slash in theirs."""
+
+    def numbers(self) -> dict[str, Any]:
+        """What of the state is no array."""
+
+
+class ConsistencyCheck:
+    """Compares ranks; a world of one has nothing to compare."""
+
+    def __init__(self, world: World, keeper: Keeper) -> None:
+        """Bind the ranks and the state."""
+        self._world = world
+        self._keeper = keeper
+
+    def verify(self, t: int, lr: float, momentum: float | None, num_samples: int) -> None:
+        """Compare after update `t`, in one named collective; arrays are named only where they differ.
+
+        Args:
+            t: the iteration.
+            lr: the learning rate that it applied.
+            momentum: its momentum.
+            num_samples: samples that the run has seen.
+
+        Raises:
+            DisagreementError: on every rank, naming what differs, the ranks and their values.
+        """
+        if self._world.size == 1:
+            return
+        sums = self._keeper.checksums()
+        facts = {
+            "iteration": t,
+            "learning rate": lr,
+            "momentum": momentum,
+            "samples seen": num_samples,
+            "counters": self._keeper.numbers(),
+            "parameters": _total({name: value for name, value in sums.items() if "/" not in name}),
+            "optimizer slots": _total({name: value for name, value in sums.items() if "/" in name}),
+        }
+        everyone = self._world.allgather_object(facts, "ledger")
+        found = differences(everyone)
+        if not found:
+            return
+        shown = {name: f"{value:08x}" for name, value in sums.items()}
+        found += differences(self._world.allgather_object(shown, "ledger.arrays"))
+        raise DisagreementError(
+            f"iteration {t}: the ranks have drifted apart:\n  "
+            + "\n  ".join(found)
+            + "\nsomething on one rank changed a weight, a slot or a number by itself: code of your own, or a fault of "
+            "the machine; go on from the newest set with --resume auto"
+        ).on_all_ranks()
+
+
+def _total(sums: dict[str, int]) -> str:
+    return f"{zlib.crc32(json.dumps(sums).encode()):08x}"

@@ -1,0 +1,15 @@
+"""What is trained, by name: networks, losses, initializers, optimizers, metrics. Knows no ranks and no update."""
+
+from harness.model.build import Model, build_model, devices_of_rank
+from harness.model.inputs import seed_generator
+from harness.model.metrics import Metric, build_metrics, try_metrics
+
+__all__ = [
+    "Metric",
+    "Model",
+    "build_metrics",
+    "build_model",
+    "devices_of_rank",
+    "seed_generator",
+    "try_metrics",
+]

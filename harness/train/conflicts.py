@@ -1,0 +1,272 @@
+"""What a run may change when it goes on from a set, and what it may not. Pure: it compares two configurations.
+
+Every setting is of one of four kinds:
+
+- *free*: does not touch the result (where data lie, logging, what is kept), or only its rounding (threads);
+- *fixed*: decides which samples an update sees, or what the optimizer holds, so that no set could be gone on with:
+  seed, batch, data, frozen parameters;
+- *another optimizer*: its slots mean something else, even where their shapes agree;
+- *plan*: everything else. The arrays can be used, but the run is no longer the one that was begun: the run's length,
+  the learning rate, the optimizer's parameters, the network's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from harness.checkpoint.manifest import Manifest
+from harness.config import RunConfig, parse_config
+from harness.errors import CheckpointError
+from harness.plan import LRPlan, Sizes
+
+_FREE = (
+    "name",
+    "output",
+    "comm",
+    "device",
+    "devices",
+    "kvstore",
+    "update_on_kvstore",
+    "threads_per_rank",
+    "log",
+    "checkpoint",
+    "finder",
+    "guard",
+    "evaluation",
+    "init.from",
+    "init.match",
+    "data.root",
+    "data.download",
+    "network.hybridize",
+)
+_FIXED = ("seed", "batch", "data", "train.last_batch", "init.freeze")
+_OPTIMIZER = ("optimizer.name",)
+_OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_LONGEST_SHOWN = 200
+
+
+class Difference(NamedTuple):
+    """One setting that the set and the run have in different ways.
+
+    Attributes:
+        path: its keys; one may hold dots, such as a pattern of `optimizer.lr_mult`.
+        saved: what the set has.
+        wanted: what the run has.
+    """
+
+    path: tuple[str, ...]
+    saved: Any
+    wanted: Any
+
+    @property
+    def key(self) -> str:
+        """The keys as one text, for messages."""
+        return ".".join(self.path)
+
+    def __str__(self) -> str:
+        """`key: saved -> wanted`."""
+        return f"{self.key}: {_cut(self.saved)} -> {_cut(self.wanted)}"
+
+
+class Conflicts(NamedTuple):
+    """The differences that matter, by what follows from them."""
+
+    fixed: list[Difference]
+    optimizer: list[Difference]
+    plan: list[Difference]
+
+
+def saved_config(manifest: Manifest, path: str) -> RunConfig:
+    """The configuration that a checkpoint was trained with.
+
+    Raises:
+        CheckpointError: if this version cannot read it, or the rest of the manifest contradicts it.
+    """
+    try:
+        saved = parse_config(manifest.config, f"{path}/manifest.json: config")
+        counted = Sizes.of(
+            saved.train, num_samples=manifest.num_samples, shards=manifest.shards, batch_size=manifest.batch_size
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: its configuration cannot be used by this version: {str(error)[:2000]}"
+        ) from None
+    told: list[tuple[str, Any, str, Any]] = [
+        ("shards", manifest.shards, "config.batch.shards", saved.batch.shards),
+        ("batch_size", manifest.batch_size, "config.batch.size", saved.batch.size),
+        ("sizes.iterations_per_epoch", manifest.iterations_per_epoch, "config.train", counted.iterations_per_epoch),
+        ("sizes.num_iterations", manifest.num_iterations, "config.train", counted.num_iterations),
+    ]
+    if saved.lr.is_found:
+        told.append(("config.lr.base", saved.lr.base, "a run's base", "a number"))
+    for key, one, other, two in told:
+        if one != two:
+            raise CheckpointError(
+                f"{path}: manifest.json contradicts itself: {key} is {one}, but by {other} it is {two}; another "
+                "program has changed it; resume from another checkpoint (--resume PATH)"
+            )
+    return saved
+
+
+def refuse_foreign_code(manifest: Manifest, config: RunConfig, path: str) -> None:
+    """Refuse a checkpoint of another folder that would run code which the configuration does not name.
+
+    Raises:
+        CheckpointError: naming the code.
+    """
+    theirs = {*code_in(manifest.config), *code_in([amendment.get("lr") for amendment in manifest.state.amendments])}
+    foreign = sorted(theirs - set(code_in(config.plain())))
+    if foreign:
+        raise CheckpointError(
+            f"{path}: its configuration names code that {config.source} does not: {', '.join(map(_cut, foreign[:5]))}; "
+            "resume it with the configuration that it was trained with, or, if you trust it, put it into the folder of "
+            "this run"
+        )
+
+
+def refuse_other_data(
+    manifest: Manifest, path: str, num_samples: int, data: str, items: str | None, source: str
+) -> None:
+    """Refuse other training data than those that the checkpoint was trained with.
+
+    Args:
+        manifest: of the checkpoint.
+        path: of the checkpoint, for messages.
+        num_samples: of the training data.
+        data: their fingerprint.
+        items: digest of the probed items, if the data are read item by item.
+        source: the configuration's file, for messages.
+
+    Raises:
+        CheckpointError: if number, shape, labels or one of those items differ.
+    """
+    if (data, num_samples) != (manifest.data, manifest.num_samples):
+        found = f"{manifest.num_samples} samples then, {num_samples} now; number, shape or labels differ"
+    elif None not in (items, manifest.items) and items != manifest.items:
+        found = (
+            "the first, the last, or an item between has other values: files that were made anew, values drawn at "
+            "random before the first reading, or another version of a library; hash() of text is another in every "
+            "process"
+        )
+    else:
+        return
+    raise CheckpointError(
+        f"{source}: the training data are not those that {path} was trained with ({found}); give the same data, or "
+        f"start a new run from its weights: --set init.from={path} --set name=..."
+    )
+
+
+def compare(saved: RunConfig, wanted: RunConfig) -> Conflicts:
+    """Compare field by field; what may change freely is left out."""
+    conflicts = Conflicts([], [], [])
+    for difference in _differences((), saved.plain(), wanted.plain()):
+        if _is_of(difference.key, _FREE):
+            continue
+        kind = 0 if _is_of(difference.key, _FIXED) else 1 if _is_of(difference.key, _OPTIMIZER) else 2
+        conflicts[kind].append(difference)
+    return conflicts
+
+
+def refuse_fixed(path: str, conflicts: Conflicts, source: str) -> None:
+    """Refuse what no policy can allow.
+
+    Raises:
+        CheckpointError: naming all of it.
+    """
+    if conflicts.fixed:
+        lines = "\n  ".join(map(str, conflicts.fixed))
+        raise CheckpointError(
+            f"{source}: {path} was trained with other data, seed, batch or frozen parameters, which are fixed for the "
+            f"life of a run (saved -> now):\n  {lines}\nset them back, or start a new run from its weights: --set "
+            f"init.from={path} --set name=..."
+        )
+    if conflicts.optimizer:
+        raise CheckpointError(
+            f"{source}: {path} holds the state of another optimizer (saved -> now):\n  {conflicts.optimizer[0]}\n"
+            f"set it back, go on as saved (--on-conflict checkpoint), or start a new run from its weights: --set "
+            f"init.from={path} --set name=..."
+        )
+
+
+def take_saved(conflicts: Conflicts, wanted: RunConfig) -> RunConfig:
+    """The wanted configuration, with the optimizer and everything of the plan as they were saved."""
+    plain = wanted.plain()
+    for difference in (*conflicts.optimizer, *conflicts.plan):
+        _put(plain, difference.path, difference.saved)
+    return parse_config(plain, wanted.source)
+
+
+def explain_plan(path: str, conflicts: Conflicts, n: int, saved: LRPlan, wanted: LRPlan, source: str) -> str:
+    """What differs, and the learning rate around the iteration resumed from, before and after."""
+    lines = [f"{source}: {path} was trained by another plan (saved -> now):", *(f"  {d}" for d in conflicts.plan)]
+    lines += ["  " + line for line in learning_rates(n, saved, wanted)]
+    lines.append(
+        "go on by the new one with --on-conflict config (recorded in the set as an amendment), by the saved one with "
+        f"--on-conflict checkpoint, or start a new run from its weights: --set init.from={path} --set name=..."
+    )
+    return "\n".join(lines)
+
+
+def learning_rates(n: int, saved: LRPlan, wanted: LRPlan) -> list[str]:
+    """A small table: the learning rate at n - 1, n and n + 1 by both plans."""
+    iterations = [t for t in (n - 1, n, n + 1) if t >= 1]
+    table = [["learning rate at iteration", *map(str, iterations)]]
+    for title, plan in (("by the saved plan", saved), ("by this configuration", wanted)):
+        total = plan.sizes.num_iterations
+        table.append([title, *(f"{plan.lr(t):.6g}" if t <= total else "ended" for t in iterations)])
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
+
+
+def amend(
+    amendments: list[dict[str, Any]], n: int, choice: str, conflicts: Conflicts, saved: RunConfig
+) -> list[dict[str, Any]]:
+    """The amendments with one more: what was chosen at iteration `n`, and the plan that held until then."""
+    changes = {d.key: [d.saved, d.wanted] for d in (*conflicts.optimizer, *conflicts.plan)}
+    record: dict[str, Any] = {"iteration": n, "choice": choice, "changes": changes}
+    if choice == "config":
+        plain = saved.plain()
+        record.update(lr=plain["lr"], train=plain["train"])
+    elif amendments and (amendments[-1]["choice"], amendments[-1].get("changes")) == (choice, changes):
+        return amendments  # the same start script once more
+    return [*amendments, record]
+
+
+def _differences(path: tuple[str, ...], saved: Any, wanted: Any) -> Iterator[Difference]:
+    if saved == wanted and type(saved) is type(wanted):
+        return
+    if isinstance(saved, dict) and isinstance(wanted, dict) and (not path or saved.keys() == wanted.keys()):
+        for name in saved:
+            yield from _differences((*path, name), saved[name], wanted[name])
+    else:
+        yield Difference(path, saved, wanted)
+
+
+def _cut(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def code_in(value: object) -> Iterator[str]:
+    """The texts in plain data that could name code."""
+    if isinstance(value, str):
+        yield from [value] if _OWN_CODE.fullmatch(value) else []
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from code_in(key)
+            yield from code_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from code_in(item)
+
+
+def _is_of(key: str, kinds: tuple[str, ...]) -> bool:
+    return any(key == kind or key.startswith(f"{kind}.") for kind in kinds)
+
+
+def _put(plain: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    for key in keys[:-1]:
+        plain = plain[key]
+    plain[keys[-1]] = value

@@ -1,0 +1,87 @@
+"""From the configuration to the data of a run: read, probed, and seeded where items draw from MXNet's generator too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from harness.comm import World
+from harness.config import RunConfig
+from harness.data import Augmentation, Dataset, Splits, load, probe_splits, seeded_splits
+from harness.data.dtypes import as_they_are, counted
+from harness.data.leaves import Array, Data
+from harness.data.purity import Found
+from harness.errors import DataError
+from harness.model.inputs import seed_generator
+
+_PICKS = "softmax_cross_entropy"  # the one loss of Gluon's to which integer labels are classes
+_SAME_ITEMS = "give every rank the same data; an item is a function of its index, and not of the rank or the host"
+
+
+def load_splits(config: RunConfig) -> Splits:
+    """The data that a configuration names.
+
+    Raises:
+        DataError: see `harness.data.load`; also for integer labels that cannot be classes, where the loss wants some.
+    """
+    data, loss = config.data, config.network.loss
+    picks = loss == _PICKS and config.network.loss_params.get("sparse_label", True) is True
+    splits = load(
+        data.name,
+        root=data.root,
+        download=data.download,
+        validation=data.validation,
+        params=data.params,
+        seed=config.seed,
+        scale=data.scale,
+        labels_are_numbers=":" not in loss and not picks,
+    )
+    labels = splits.train.labels()
+    if splits.num_classes is None and picks and labels is not None and labels.dtype.kind in "iu":
+        raise DataError(
+            f"{splits.train.source}: labels go up to {labels.max()}, but there are only {labels.size}, so they can "
+            f"hardly be classes, which {_PICKS} wants; mend them, or say how many classes there are (num_classes)"
+        )
+    return splits
+
+
+def probe_items(splits: Splits) -> dict[str, Found]:
+    """Whether items are functions of their index; see `harness.data.purity`."""
+    return probe_splits(splits, seed_generator)
+
+
+def seed_items(world: World, splits: Splits, found: Mapping[str, Found], seed: int) -> Splits:
+    """The same data on every rank, seeded item by item where any rank found that they draw at random.
+
+    Raises:
+        DisagreementError: on every rank, if some items are others on some rank.
+    """
+    facts = {f"items of {name}": one.digest for name, one in found.items()}
+    own = {name: [one.draws, one.calls_more] for name, one in found.items()}
+    everyone = world.must_be_equal("items", {**facts, "own": own}, _SAME_ITEMS)
+    agreed = {
+        name: Found(any(one["own"][name][0] for one in everyone), any(one["own"][name][1] for one in everyone))
+        for name in found
+    }
+    return seeded_splits(splits, agreed, seed, seed_generator)
+
+
+def build_augmentation(config: RunConfig, splits: Splits) -> Augmentation:
+    """What is done to samples.
+
+    Raises:
+        DataError: if it does not suit them.
+    """
+    section = config.data.augment
+    mean, std = [None if values is None else tuple(values) for values in (section.mean, section.std)]
+    augmentation = Augmentation(pad_crop=section.pad_crop, flip=section.flip, mean=mean, std=std)
+    augmentation.check(splits.sample_shape)
+    return augmentation
+
+
+def first_samples(dataset: Dataset, augmentation: Augmentation, count: int) -> tuple[Data, Array]:
+    """A few samples and their labels, as the network and the loss are given them."""
+    data, label = dataset.take(np.arange(min(count, len(dataset))))
+    images = augmentation.evaluate(data, dataset.full_scale, counted(f"{dataset.source}: sample"))
+    return images, as_they_are(label, counted(f"{dataset.source}: label"))
