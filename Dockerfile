@@ -4,7 +4,7 @@ FROM debian:bookworm-slim AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-dev python3-venv g++ make
 
-# only what the set-up reads, so that a change of other code installs nothing again
+# copy only what the set-up reads, so that changes to other code reinstall nothing
 WORKDIR /opt/harness
 COPY install.sh constraints.txt setup.py pyproject.toml ./
 COPY harness/__init__.py harness/errors.py harness/
@@ -19,7 +19,7 @@ RUN touch README.md \
 
 FROM debian:bookworm-slim
 
-# sshd and procps are for the MPI Operator's workers; host keys are the job's, never the image's
+# the MPI Operator's workers need sshd and procps; host keys belong to the job, never to the image
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 libgomp1 libquadmath0 openssh-server procps \
     && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \

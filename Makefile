@@ -1,6 +1,6 @@
 # make train   set up and train the digits on two ranks        make test     set up and run every test
-# make setup   .venv and everything in it (see install.sh)     make check    ruff and mypy
-# make format  rewrite the code in its one style               make clean    remove .venv, runs/ and plans/
+# make setup   install everything into .venv (see install.sh)  make check    ruff and mypy
+# make format  format the code                                 make clean    remove .venv, runs/ and plans/
 # make benchmarks  measure everything in docs/performance.md (more than an hour)
 RUN := . .venv/bin/activate &&
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Sets up .venv with everything the project needs. Run it through `make setup`; running it again does nothing.
+# Set up .venv with everything the project needs. Run it through `make setup`; running it again does nothing.
 #
 #   WITH_CUDA=cu117   MXNet's CUDA wheel, and Horovod built for NCCL (needs nvcc and NCCL on this machine)
-#   WITH_MPICH=0      leave out the MPICH wheel, so that mpi4py and mpirun are those of this machine (Open MPI, MPICH)
-#   WITH_DEV=0        leave out what only work on the project needs (pytest, ruff, mypy, tensorboard)
+#   WITH_MPICH=0      leave out the MPICH wheel, and use this machine's mpi4py and mpirun (Open MPI, MPICH)
+#   WITH_DEV=0        leave out what only development needs (pytest, ruff, mypy, tensorboard)
 #   WITH_MPI=1        build MPI into Horovod as well (needs an MPI with mpicxx; a bare horovodrun then goes through mpirun)
 #   PYTHON=...        the Python 3.11 to use
-#   HARNESS_CACHE=... where the Horovod wheel is kept (default: ~/.cache/mxnet-horovod-harness)
+#   HARNESS_CACHE=... where to cache the Horovod wheel (default: ~/.cache/mxnet-horovod-harness)
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -47,7 +47,7 @@ export PATH="$PWD/.venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAIN
 mxnet=mxnet${cuda:+-$cuda}
 pip install --quiet --quiet setuptools wheel packaging cloudpickle psutil pyyaml cffi cmake numpy "$mxnet"
 
-# Horovod finds MXNet by importing it, hence no build isolation; each WITH flag makes a missing piece an error.
+# Horovod imports MXNet during its build, hence no build isolation; each WITH flag turns a missing part into an error.
 export HOROVOD_WITH_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1
 if [ "$mpi" = 1 ]; then export HOROVOD_WITH_MPI=1; else export HOROVOD_WITHOUT_MPI=1; fi
 [ -z "$cuda" ] || export HOROVOD_GPU_OPERATIONS=NCCL
@@ -58,7 +58,7 @@ print(sys.implementation.cache_tag, platform.machine(), *platform.libc_ver(), se
 key="${key}_$("$cxx" -dumpversion)"
 wheels="${HARNESS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mxnet-horovod-harness}/$key"
 if ! compgen -G "$wheels/horovod-*.whl" >/dev/null; then
-    say "building $horovod from source for $mxnet (two to three minutes on two cores; the wheel is kept in $wheels)"
+    say "building $horovod from source for $mxnet (two to three minutes on two cores; the wheel is cached in $wheels)"
     mkdir -p "$wheels"
     building=$(mktemp -d "$wheels/building.XXXXXX")
     trap 'rm -rf "$building"' EXIT
@@ -66,7 +66,7 @@ if ! compgen -G "$wheels/horovod-*.whl" >/dev/null; then
         >"$building/log" 2>&1 || {
         grep --max-count=5 --after-context=5 -E 'CMake Error|[^a-z]error:' "$building/log" >&2
         tail -n 20 "$building/log" >&2
-        die "Horovod did not build; the first errors and the end of its log are above"
+        die "building Horovod failed; the first errors and the end of the log are above"
     }
     mv "$building"/horovod-*.whl "$wheels/"
 fi
@@ -75,7 +75,7 @@ extras=${cuda:-cpu}
 if [ "$mpich" = 0 ]; then pip uninstall --quiet --quiet --yes mpich; else extras+=,mpich; fi
 [ "$dev" = 0 ] || extras+=,dev
 pip install --quiet --quiet --no-build-isolation --editable ".[$extras]"
-pip check >/dev/null || { pip check >&2 || true; die "the installed packages do not fit together"; }
+pip check >/dev/null || { pip check >&2 || true; die "the installed packages conflict with each other"; }
 
 built=$(OMP_NUM_THREADS=1 horovodrun -np 2 python -m harness.comm.smoke) || die "two ranks could not sum an array: $built"
 printf '%s\n' "$stamp" >.venv/installed

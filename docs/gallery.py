@@ -1,4 +1,4 @@
-"""The page of schedules and its pictures, made of `schedules/gallery.yaml`; called by `generate.py`."""
+"""The page of schedules and its pictures, made from `schedules/gallery.yaml`; called by `generate.py`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ DOCS = Path(__file__).parent
 SIZES = Sizes(num_samples=3200, shards=1, batch_size=32, iterations_per_epoch=100, num_iterations=1000)
 _INTRODUCTION = """# Schedules
 
-<!-- made of docs/schedules/gallery.yaml by: python docs/generate.py -->
+<!-- made from docs/schedules/gallery.yaml by: python docs/generate.py -->
 
 A schedule is a function of the iteration: `schedule(t)` is the learning rate that update `t` applies, counted from 1,
-and `schedule(0)` is the value before training. Each one here is drawn from the YAML beside it, over a run of ten epochs
-of 100 iterations on one worker. Of a formula, the first line whose condition holds counts.
+and `schedule(0)` is the value before training. Each picture here is drawn from the YAML beside it, over a run of ten
+epochs of 100 iterations on one worker. In a formula, the first line whose condition holds applies.
 
-Lengths are written `5ep` (epochs), `500it` (iterations) or `10%`; learning rates as plain numbers, which are final, or
-as multiples `Nx` of the scaled base ([scaling.md](scaling.md)). In Python each is a class of `harness.schedules` with
-the same parameters, in iterations and plain numbers. Look at your own with `python launch/plan.py --config FILE`.
+Write lengths as `5ep` (epochs), `500it` (iterations) or `10%`, and learning rates as plain numbers, which are final, or
+as multiples `Nx` of the scaled base ([scaling.md](scaling.md)). In Python each schedule is a class of
+`harness.schedules` with the same parameters, in iterations and plain numbers. To see yours, run
+`python launch/plan.py --config FILE`.
 
 """
 
@@ -36,13 +37,13 @@ class Entry:
     """A schedule in the gallery.
 
     Attributes:
-        title: its heading; the picture's name is made of it.
-        what: one sentence, or two.
-        curves: the section `lr` as YAML, for each name of a curve (which is empty where there is one).
-        of: its name in the catalogue, if this is where that is explained.
+        title: its heading; the picture is named after it.
+        what: one or two sentences.
+        curves: the section `lr` as YAML, by the name of each curve (empty if there is only one).
+        of: its name in the catalogue, if this entry explains it.
         formula: in Python.
-        source: who came up with it.
-        code: a file of `docs/` to show.
+        source: who invented it.
+        code: a file in `docs/` to show.
     """
 
     title: str
@@ -86,7 +87,7 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Everything in the gallery, in its order."""
+    """Every entry of the gallery, in order."""
     raw: list[dict[str, Any]] = yaml.safe_load((DOCS / "schedules/gallery.yaml").read_text(encoding="utf-8"))
     return [Entry(curves=lr if isinstance(lr := one.pop("lr"), dict) else {"": lr}, **one) for one in raw]
 

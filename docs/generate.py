@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write what in `docs/` and `configs/` is made of the code: `python docs/generate.py`. A test keeps it fresh."""
+"""Write what `docs/` and `configs/` generate from code: `python docs/generate.py`. A test checks that it is current."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from harness.report import NamedPlan, plot_plans
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = """# Configuration
 
-A run is described by one YAML file, and `--set key.path=value` overrides any part of it. This page lists every key;
-what they mean together is in the [README](../README.md). All mistakes in a file are told at once, each with its key and
-what to do.
+One YAML file describes a run, and `--set key.path=value` overrides any part of it. This page lists every key; the
+[README](../README.md) explains how they work together. All mistakes in a file are reported at once, each with its key
+and how to fix it.
 
-Editors that know JSON Schema complete and check the files as you type: those in `configs/` begin with
+Editors that support JSON Schema complete and check the files as you type: those in `configs/` begin with
 `# yaml-language-server: $schema=schema.json`, and `python launch/train.py --print-schema` prints the schema for files
 elsewhere.
 
 - A *length* is `5ep` (epochs), `500it` (iterations) or `10%` (of the run; inside a schedule, of the schedule's own
   span).
 - A *learning rate* is a plain number, which is final, or `Nx`: N times the scaled base.
-- `null` leaves a setting to what its description says.
-- A *module:function* of your own is looked for in the folder you start from first, then on Python's path.
+- The description says what `null` means.
+- Your own *module:function* is looked up in the working directory first, then on Python's path.
 
 """
 
 
 def files() -> dict[Path, str]:
-    """Every file that is made, and what belongs into it."""
+    """Every generated file, with its content."""
     return {
         ROOT / "configs/schema.json": json_schema(),
         ROOT / "docs/configuration.md": CONFIGURATION + reference(),
@@ -57,9 +57,9 @@ def scaling_plans() -> list[NamedPlan]:
 
 
 def draw(folder: Path) -> list[str]:
-    """Draw every picture into a folder like `docs/`, and return their paths in it.
+    """Draw every picture into a folder laid out like `docs/`, and return the paths within it.
 
-    A picture comes out the same every time, and its text stays text.
+    Pictures are reproducible to the byte, and their text stays text.
     """
     pictures = gallery.pictures() | {"scaling.svg": scaling_plans()}
     with rc_context({"svg.hashsalt": "harness", "svg.fonttype": "none"}):
@@ -70,7 +70,7 @@ def draw(folder: Path) -> list[str]:
 
 
 def migrating() -> str:
-    """The page on migrating, with the difference between the two scripts as they are now."""
+    """The page on migrating, with the current difference between the two scripts."""
     page = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
     scripts = [ROOT / f"examples/migrate/{name}.py" for name in ("before", "after")]
     lines = [script.read_text(encoding="utf-8").splitlines() for script in scripts]

@@ -165,7 +165,7 @@ def test_no_environment_is_said(submit, tmp_path):
     done = submit(0)
     assert (done.returncode, done.stdout) == (1, "")
     assert ".venv/bin/activate: No such file or directory" in done.stderr
-    assert f"no environment in {tmp_path}; run sbatch in the project's folder, after make setup" in done.stderr
+    assert f"no environment in {tmp_path}; run sbatch in the project folder, after make setup" in done.stderr
 
 
 def test_what_slurm_is_asked_for():
