@@ -56,7 +56,7 @@ class KnownCause:
         self.since_s = 0.0
         self._lock = threading.Lock()
 
-    def take(self, cause: Cause) -> bool:
+    def learn(self, cause: Cause) -> bool:
         """Note a cause; whether it counts more than the one that was known."""
         with self._lock:
             if not outranks(cause, self.cause):

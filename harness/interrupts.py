@@ -14,6 +14,8 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import NoReturn
 
+from harness.parsing import whole_number
+
 STOPPED = 75
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -51,8 +53,9 @@ def leave_job(exit_code: int) -> NoReturn:
     """
     launcher = os.environ.get("PMI_FD", "")
     with suppress(OSError):
-        if launcher.isdigit() and stat.S_ISSOCK(os.fstat(int(launcher)).st_mode):
-            os.write(int(launcher), f"cmd=abort exitcode={exit_code}\n".encode())
+        descriptor = whole_number(launcher)
+        if descriptor is not None and stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            os.write(descriptor, f"cmd=abort exitcode={exit_code}\n".encode())
     os._exit(exit_code)
 
 

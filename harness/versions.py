@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -18,10 +17,19 @@ def versions() -> dict[str, str]:
     """
     found = {"python": python_version()}
     for package in ("numpy", "horovod"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
+        number = package_version(package)
+        if number is not None:
+            found[package] = number
     builds = list(dict.fromkeys(_mxnet_builds()))
     return {**found, "mxnet": ", ".join(builds)} if builds else found
+
+
+def package_version(name: str) -> str | None:
+    """The version of an installed package, without importing it; `None` if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _mxnet_builds() -> Iterator[str]:

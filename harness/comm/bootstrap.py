@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from harness.comm.addresses import LOOPBACK, is_loopback
 from harness.comm.mpi import MpiWorld
 from harness.comm.rendezvous import Rendezvous, listen
 from harness.errors import ConfigError
@@ -75,7 +76,7 @@ class Bootstrap:
         world = self._world
         listeners: dict[str, socket.socket] = {}
         if world.rank == 0:
-            listeners = _listen_at(["127.0.0.1"] if is_one_host else _addresses())
+            listeners = _listen_at([LOOPBACK] if is_one_host else _addresses())
         ports = {address: listener.getsockname()[1] for address, listener in listeners.items()}
         ports = world.broadcast_object(ports, "rendezvous")
         try:
@@ -160,9 +161,7 @@ def _listen_at(addresses: Sequence[str]) -> dict[str, socket.socket]:
 def _addresses() -> list[str]:
     """The addresses of this host's interfaces; of those that others may reach, or of the one that somebody chose."""
     chosen = os.environ.get("HOROVOD_GLOO_IFACE")
-    return [
-        address for address, name in _interfaces() if (name == chosen if chosen else not address.startswith("127."))
-    ]
+    return [address for address, name in _interfaces() if (name == chosen if chosen else not is_loopback(address))]
 
 
 def _interfaces() -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from harness.config.values import MOST_THREADS
 from harness.errors import ConfigError
 from harness.named import cut
+from harness.parsing import whole_number
 
 # launcher, and the variables in which it tells a process its rank, world size, local rank and local size
 _LAUNCHERS = (
@@ -75,12 +76,13 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """
     for launcher, rank, size, local_rank, local_size in _LAUNCHERS:
         if rank in environ and size in environ and (launcher != "mpirun (MPICH)" or local_size in environ):
-            numbers = [environ[rank], environ[size], environ.get(local_rank, "0"), environ.get(local_size, "1")]
-            if not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
+            texts = [environ[rank], environ[size], environ.get(local_rank, "0"), environ.get(local_size, "1")]
+            numbers = [number for text in texts if (number := whole_number(text)) is not None]
+            if len(numbers) < len(texts):
                 raise ConfigError(
-                    f"{launcher}: {rank}={cut(numbers[0])!r} and {size}={cut(numbers[1])!r} are no rank and world size"
+                    f"{launcher}: {rank}={cut(texts[0])!r} and {size}={cut(texts[1])!r} are not a rank and a world size"
                 )
-            return Launch(launcher, *map(int, numbers))
+            return Launch(launcher, *numbers)
     if "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ and "SLURM_STEP_NUM_TASKS" in environ:
         return _read_srun(environ)
     return Launch()
@@ -133,8 +135,9 @@ def count_threads(setting: int | str, launch: Launch, emulate_np: int | None = N
 def _read_threads(told: str) -> int:
     """The number in `OMP_NUM_THREADS`; of a list, one for each level of nested parallel regions, the first."""
     first = told.split(",")[0].strip()
-    if re.fullmatch("[0-9]{1,6}", first) and 1 <= int(first) <= MOST_THREADS:
-        return int(first)
+    number = whole_number(first, low=1, high=MOST_THREADS)
+    if number is not None:
+        return number
     raise ConfigError(
         f"OMP_NUM_THREADS: {cut(told)!r} in the environment is not a number of threads from 1 to {MOST_THREADS}; unset "
         "it, or set threads_per_rank"

@@ -19,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
 
+from harness.parsing import whole_number
+
 _LONGEST_VALUE = 4096  # bytes, and more for every rank: what one tells of itself to each of the others is 136
 _LONGER_A_RANK = 512
 _MOST_VALUES_A_RANK = 32
@@ -142,14 +144,14 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _LONGEST_S
 
     def do_PUT(self) -> None:
-        name, length = self._name(), self.headers.get("Content-Length", "")
-        if name is None or not length.isascii() or not length.isdigit() or len(length) > 9:
+        name, length = self._name(), whole_number(self.headers.get("Content-Length", ""))
+        if name is None or length is None:
             self._answer(http.client.BAD_REQUEST)
-        elif int(length) > self.server.store.longest:
+        elif length > self.server.store.longest:
             self._answer(http.client.REQUEST_ENTITY_TOO_LARGE)
         else:
-            value = self.rfile.read(int(length))
-            self._answer(self.server.store.put(name, value) if len(value) == int(length) else http.client.BAD_REQUEST)
+            value = self.rfile.read(length)
+            self._answer(self.server.store.put(name, value) if len(value) == length else http.client.BAD_REQUEST)
 
     def do_GET(self) -> None:
         name = self._name()

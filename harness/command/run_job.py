@@ -21,6 +21,7 @@ from harness.guard.preflight import compare_configs
 from harness.guard.startup import JOINING, Startup
 from harness.guard.watch import Guard
 from harness.interrupts import leave_job
+from harness.parsing import whole_number
 
 _FAREWELL_S = 10.0
 
@@ -107,7 +108,7 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
         lost = world.explain(error)
         if lost is None and world.size == 1:
             files.write(HarnessError.exit_code, repr(error))
-            files.draw()
+            files.write_page()
             guard.close()
             raise
         if lost is None:
@@ -175,7 +176,7 @@ def _end_together(error: HarnessError, world: World, guard: Guard) -> int:
     """Every rank ends, and knows why."""
     guard.files.write(error.exit_code, str(error))
     if error.exit_code != StoppedOnRequestError.exit_code:
-        guard.files.draw()  # once more, now that the page can tell how each rank failed
+        guard.files.write_page()  # once more, now that the page can tell how each rank failed
     report_failure(error, world.rank)
     return _part(world, guard, Cause(str(error), error.exit_code))
 
@@ -185,7 +186,7 @@ def _part(world: World, guard: Guard, cause: Cause | None = None) -> int:
 
     Nothing is written down as done before, and nothing that waits for another rank comes after.
     """
-    guard.part(cause)
+    guard.begin_shutdown(cause)
     try:
         world.close()
     except Exception as error:
@@ -202,7 +203,7 @@ def _part(world: World, guard: Guard, cause: Cause | None = None) -> int:
 def _leave(error: HarnessError, world: World, guard: Guard) -> int:
     """This rank ends, and the others cannot go on without it; or the other way round."""
     if world.size == 1:
-        guard.files.write(error.exit_code, str(error), place=guard.place())
+        guard.files.write(error.exit_code, str(error), place=guard.activity())
         code = report_failure(error, world.rank)
         guard.close()
         return code
@@ -212,20 +213,23 @@ def _leave(error: HarnessError, world: World, guard: Guard) -> int:
     known = guard.known_loss() if is_first else guard.cause_of_loss()
     if is_first and outranks(own, known):
         cause, said = own, own.text
-        told = f"rank {world.rank} left in {guard.place()}: {own.text}"
+        told = f"rank {world.rank} left in {guard.activity()}: {own.text}"
     else:
         cause = (known or own)._replace(first=False)
         said = told = cause.text
-        error = LostRankError(f"waiting in the collective {world.last_collective!r} in {guard.place()}: {cause.text}")
-    guard.files.write(cause.exit_code, told, place=guard.place(), collective=world.last_collective)
+        error = LostRankError(
+            f"waiting in the collective {world.last_collective!r} in {guard.activity()}: {cause.text}"
+        )
+    guard.files.write(cause.exit_code, told, place=guard.activity(), collective=world.last_collective)
     report_failure(error, world.rank)
     code = guard.leave(cause._replace(text=said))
-    guard.files.draw()
+    guard.files.write_page()
     sys.stdout.flush()
     return code
 
 
 def _at_least_one(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    number = whole_number(text, low=1)
+    if number is None:
         raise argparse.ArgumentTypeError(f"{text} is not a number of ranks; allowed: 1 or more")
-    return int(text)
+    return number

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from harness.named import brief
+from harness.parsing import as_number, is_count
 from harness.schedules import ScheduleSpec, parse_spec
 from harness.schedules.bounds import LARGEST, SMALLEST
 from harness.schedules.scalars import MULTIPLE
@@ -44,23 +45,14 @@ class RefusedError(ValueError):
 
 def _read_number(value: object) -> float | None:
     """A finite number as a float; None for anything else, a bool too."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    number = as_number(value)
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _read_threads(value: object) -> int | str:
     if value == "auto":
         return "auto"
-    if not isinstance(value, int) or not _is_whole(value, 1):
+    if not isinstance(value, int) or not is_count(value):
         raise ValueError("must be auto, or a whole number of at least 1")
     if value > MOST_THREADS:
         raise ValueError(
@@ -133,7 +125,7 @@ def _read_start(value: object) -> float | str:
 
 
 def _read_validation(value: object) -> int | float:
-    if isinstance(value, int) and _is_whole(value, 0):
+    if isinstance(value, int) and is_count(value, 0):
         return value
     if isinstance(value, float) and 0 <= value < 1:
         return value or 0

@@ -17,7 +17,6 @@ from harness.doctor.gather import (
     gather_stack,
     gather_sum,
     gather_threads,
-    package_version,
 )
 from harness.doctor.judge import (
     judge_disk,
@@ -32,6 +31,7 @@ from harness.doctor.judge import (
     judge_threads,
     judge_untried,
 )
+from harness.versions import package_version
 
 
 def check_up(config: RunConfig, ranks: int | None = None, *, quick: bool = False) -> Iterator[Finding]:

@@ -12,14 +12,15 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.comm import Launch, count_threads
 from harness.doctor.facts import MXNET_PACKAGES, Disk, Gpu, Gpus, Horovod, Mxnet, Sum, Threads
+from harness.parsing import version_numbers
 from harness.processes import descendants, kill
+from harness.versions import package_version
 
 _LIMIT_S = 60.0
 _CHUNK = bytes(4_000_000)
@@ -62,14 +63,6 @@ def run(command: list[str], limit_s: float = _LIMIT_S) -> Ended:
             if process.poll() is None:
                 kill([*descendants(process.pid), process.pid])
         return Ended(process.returncode, out, err)
-
-
-def package_version(name: str) -> str | None:
-    """The version of an installed package, without importing it."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def gather_stack() -> tuple[Mxnet, Horovod]:
@@ -117,8 +110,7 @@ def gather_gpus() -> Gpus:
     found = []
     for line in ended.out.splitlines():
         name, _, capability = line.rpartition(", ")
-        numbers = re.fullmatch(r"(\d+)\.(\d+)", capability.strip())
-        found.append(Gpu(name, (int(numbers[1]), int(numbers[2])) if numbers else None))
+        found.append(Gpu(name, version_numbers(capability.strip())))
     return Gpus(tuple(found))
 
 

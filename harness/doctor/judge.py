@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from harness.doctor.facts import MACHINE_CODE, Disk, Gpu, Gpus, Horovod, Mxnet, Sum, Threads, has_code
 from harness.doctor.findings import Finding
+from harness.parsing import version_numbers
 
 _INSTALL_AGAIN = "install again: rm -f .venv/installed && make setup"
 _ACTIVATE = "activate the environment (. .venv/bin/activate), or install it"
@@ -36,8 +35,8 @@ def judge_numpy(version: str | None) -> Finding:
 
 
 def _is_too_new(numpy: str) -> bool:
-    numbers = re.match(r"(\d+)\.(\d+)", numpy)
-    return numbers is None or (int(numbers[1]), int(numbers[2])) >= (1, 24)
+    found = version_numbers(numpy)
+    return found is None or found >= (1, 24)
 
 
 def judge_mxnet(mxnet: Mxnet, numpy: str | None) -> Finding:

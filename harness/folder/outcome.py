@@ -55,7 +55,7 @@ class OutcomeFiles:
             with suppress(OSError):
                 (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
-    def settle(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
+    def use_folder(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
         """Write into the run's folder from now on; what earlier attempts left there becomes history (rank 0).
 
         Args:
@@ -110,17 +110,17 @@ class OutcomeFiles:
                     write_object(failures / f"rank-{self._rank}.json", failure)
             with self._writing, suppress(OSError):
                 if self._rank == 0:
-                    told = self._told(folder)  # perhaps a weightier cause that this rank has not heard of
+                    told = self._recorded(folder)  # perhaps a weightier cause that this rank has not heard of
                     if told is None or not outranks(told, own):
                         write_object(folder / OUTCOME, record.to_json())
                 elif exit_code != 0:  # rank 0 may be lost, or not hear why this one leaves
                     self._forget_earlier(folder)
-                    told = self._told(folder)
+                    told = self._recorded(folder)
                     if told is not None and outranks(own, told):
                         (folder / OUTCOME).unlink(missing_ok=True)
                     _write_first(folder / OUTCOME, record, self._rank)
 
-    def draw(self, limit_s: float = 5.0) -> None:
+    def write_page(self, limit_s: float = 5.0) -> None:
         """On rank 0, write the page of a run that lost a rank, once its outcome is written.
 
         In a thread of its own, which is waited for so long and no longer: the disk may be what has failed, and the main
@@ -134,11 +134,11 @@ class OutcomeFiles:
         )
         if self._page is None or not own:
             return
-        thread = threading.Thread(target=_draw, args=(self._page,), name="page", daemon=True)
+        thread = threading.Thread(target=_call_page, args=(self._page,), name="page", daemon=True)
         thread.start()
         thread.join(limit_s)
 
-    def _told(self, folder: Path) -> Cause | None:
+    def _recorded(self, folder: Path) -> Cause | None:
         """What a rank of this attempt has told already."""
         with suppress(RecordError):
             found = read_outcome_file(folder)
@@ -166,7 +166,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         return None
 
 
-def _draw(page: Callable[[], object]) -> None:
+def _call_page(page: Callable[[], object]) -> None:
     with suppress(Exception):  # the job has ended; `launch/report.py` writes the page later and says what is wrong
         page()
 

@@ -11,8 +11,8 @@ from harness.comm.compare import differences
 from harness.errors import DisagreementError
 
 
-class Keeper(Protocol):
-    """What the ledger needs of a learner."""
+class Checked(Protocol):
+    """What the check needs of a learner."""
 
     def checksums(self) -> dict[str, int]:
         """A checksum of every array by name; slots have a slash in theirs."""
@@ -24,10 +24,10 @@ class Keeper(Protocol):
 class ConsistencyCheck:
     """Compares ranks; a world of one has nothing to compare."""
 
-    def __init__(self, world: World, keeper: Keeper) -> None:
+    def __init__(self, world: World, state: Checked) -> None:
         """Bind the ranks and the state."""
         self._world = world
-        self._keeper = keeper
+        self._state = state
 
     def verify(self, t: int, lr: float, momentum: float | None, num_samples: int) -> None:
         """Compare after update `t`, in one named collective; arrays are named only where they differ.
@@ -43,22 +43,22 @@ class ConsistencyCheck:
         """
         if self._world.size == 1:
             return
-        sums = self._keeper.checksums()
+        sums = self._state.checksums()
         facts = {
             "iteration": t,
             "learning rate": lr,
             "momentum": momentum,
             "samples seen": num_samples,
-            "counters": self._keeper.numbers(),
+            "counters": self._state.numbers(),
             "parameters": _total({name: value for name, value in sums.items() if "/" not in name}),
             "optimizer slots": _total({name: value for name, value in sums.items() if "/" in name}),
         }
-        everyone = self._world.allgather_object(facts, "ledger")
+        everyone = self._world.allgather_object(facts, "consistency")
         found = differences(everyone)
         if not found:
             return
         shown = {name: f"{value:08x}" for name, value in sums.items()}
-        found += differences(self._world.allgather_object(shown, "ledger.arrays"))
+        found += differences(self._world.allgather_object(shown, "consistency.arrays"))
         raise DisagreementError(
             f"iteration {t}: the ranks have drifted apart:\n  "
             + "\n  ".join(found)

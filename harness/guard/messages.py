@@ -1,4 +1,4 @@
-"""What ranks tell each other over the lifeline: JSON, a line each. What is damaged or unknown is left out."""
+"""What ranks send each other over the heartbeat: JSON, one object a line. Damaged or unknown parts are dropped."""
 
 from __future__ import annotations
 
@@ -9,63 +9,75 @@ from typing import Any
 from harness.causes import CODES, Cause
 from harness.errors import StoppedOnRequestError
 
-LONGEST = 1 << 20  # bytes of a message, and of those that wait for a peer that does not read
-_LONGEST_TEXT = 20_000
+MAX_BYTES = 1 << 20  # of a message, and of what is buffered for a peer that does not read
+_MAX_TEXT = 20_000
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message; whatever is `None` or false is not said.
+    """One message; fields that are `None` or false are not sent.
+
+    The first five fields are the status that each rank reports every second. The others report an event.
 
     Attributes:
-        place: where the rank is, in words.
-        collective: the one that it began last.
-        calls: how many it has begun.
-        at: the line of code that its main thread is at.
-        process: its process and host.
-        lost: why the job ends, as rank 0 tells all.
-        left: why the sender leaves.
-        end: why everybody has to end now: there is a stall.
-        code: the exit code that goes with one of these.
-        first: whether that is the cause, and not a consequence.
-        heard: the answer to `lost` and `left`: it is written down.
-        bye: a farewell in good order.
+        activity: what the rank is doing, such as `iteration 50`.
+        collective: the one that it started last.
+        num_collectives: how many it has started.
+        line: the line of code that its main thread is executing.
+        process: its process id and host.
+        lost: why the job ends, as rank 0 informs all others.
+        left: why the sender leaves the job.
+        end: why every rank has to end now: there is a stall.
+        exit_code: of the cause in one of these three.
+        first: whether it is the cause, and not a consequence of another rank's end.
+        acknowledged: the answer to `lost` and `left`: the cause is on disk.
+        goodbye: the sender is done and closes the connection.
         stalled: the sender makes no progress.
     """
 
-    place: str | None = None
+    activity: str | None = None
     collective: str | None = None
-    calls: int | None = None
-    at: str | None = None
+    num_collectives: int | None = None
+    line: str | None = None
     process: str | None = None
     lost: str | None = None
     left: str | None = None
     end: str | None = None
-    code: int | None = None
+    exit_code: int | None = None
     first: bool = False
-    heard: bool = False
-    bye: bool = False
+    acknowledged: bool = False
+    goodbye: bool = False
     stalled: bool = False
 
-    def cause(self, text: str) -> Cause:
-        """The cause that this message tells of, in such words; a code that no rank ends with counts as a loss."""
-        return Cause(text, self.code, self.first) if self.code in CODES else Cause(text, first=self.first)
+    @classmethod
+    def leaving(cls, cause: Cause, activity: str) -> Message:
+        """The message with which a rank leaves the job."""
+        return cls(left=cause.text, exit_code=cause.exit_code, first=cause.first, activity=activity)
 
-    def of(self, rank: str) -> str:
-        """Why a rank leaves, for the others: with its name and place, where that is the cause and not a wish."""
-        is_cause = self.first and self.code != StoppedOnRequestError.exit_code
-        return f"{rank} left in {self.place or 'start'}: {self.left}" if is_cause else str(self.left)
+    @classmethod
+    def losing(cls, cause: Cause) -> Message:
+        """The message with which rank 0 informs the others of a loss."""
+        return cls(lost=cause.text, exit_code=cause.exit_code, first=cause.first)
+
+    def cause(self, text: str) -> Cause:
+        """The cause that this message reports, with a text; a code that no rank ends with counts as a loss."""
+        return Cause(text, self.exit_code, self.first) if self.exit_code in CODES else Cause(text, first=self.first)
+
+    def reason_of(self, rank: str) -> str:
+        """Why a rank leaves, for the others: with its name and activity, unless it was only asked to stop."""
+        is_failure = self.first and self.exit_code != StoppedOnRequestError.exit_code
+        return f"{rank} left in {self.activity or 'start'}: {self.left}" if is_failure else str(self.left)
 
     def encode(self) -> bytes:
-        """As it goes over the wire; long texts are cut."""
-        said = {key: _cut(value) for key, value in asdict(self).items() if value not in (None, False)}
-        return json.dumps(said).encode() + b"\n"
+        """As it is sent; long texts are cut."""
+        sent = {key: _cut(value) for key, value in asdict(self).items() if value not in (None, False)}
+        return json.dumps(sent).encode() + b"\n"
 
     @classmethod
     def decode(cls, line: bytes) -> Message | None:
-        """What a line says; `None` if it is no message.
+        """The message in a line; `None` if it holds none.
 
-        >>> Message.decode(b'{"lost": 5, "left": "a bug", "code": 1}') == Message(left="a bug", code=1)
+        >>> Message.decode(b'{"lost": 5, "left": "a bug", "exit_code": 1}') == Message(left="a bug", exit_code=1)
         True
         """
         try:
@@ -77,9 +89,16 @@ class Message:
         return cls(**{key: _cut(found[key]) for key in _FIELDS if type(found.get(key)) is _KINDS.get(key, str)})
 
 
-_KINDS = {"calls": int, "code": int, "first": bool, "heard": bool, "bye": bool, "stalled": bool}
+_KINDS = {
+    "num_collectives": int,
+    "exit_code": int,
+    "first": bool,
+    "acknowledged": bool,
+    "goodbye": bool,
+    "stalled": bool,
+}
 _FIELDS = tuple(Message.__dataclass_fields__)
 
 
 def _cut(value: Any) -> Any:
-    return value[:_LONGEST_TEXT] if isinstance(value, str) else value
+    return value[:_MAX_TEXT] if isinstance(value, str) else value

@@ -1,83 +1,102 @@
-"""What a guard knows of its own rank and of each other one."""
+"""The other ranks, as this one knows them from the heartbeat: on rank 0 all of them, elsewhere rank 0 alone."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Iterator
 
 from harness.comm import World
-from harness.config import GuardConfig
-from harness.guard.heartbeat import Link
+from harness.guard.heartbeat import open_heartbeat
+from harness.guard.link import Link
 from harness.guard.messages import Message
+from harness.guard.stall import explain_silence
+from harness.guard.timing import SILENT_AFTER_S
 
-
-class Place(NamedTuple):
-    """Where a rank is.
-
-    Attributes:
-        where: in words.
-        since_s: when it came there, by this host's monotonic clock.
-        limit_s: how long it may stay.
-    """
-
-    where: str
-    since_s: float
-    limit_s: float
+_POLL_S = 0.05
 
 
 class Peer:
-    """What is known of another rank."""
+    """What is known of another rank.
+
+    Attributes:
+        link: to it.
+        status: that it reported last.
+        heard_s: when it was last heard from, by the monotonic clock.
+        has_left: whether it has said goodbye, has said why it leaves, or was lost.
+        has_acknowledged: whether it has written down the cause that it was told.
+    """
 
     def __init__(self, link: Link) -> None:
         """It has just connected."""
         self.link = link
+        self.status = Message()
         self.heard_s = time.monotonic()
-        self.told = Message()
         self.has_left = False
-        self.has_noted = False  # the loss that it was told of
+        self.has_acknowledged = False
 
 
-def wait_until_gone(peer: Peer, seconds: float) -> None:
-    """Wait until a rank has ended, for so long at most; by the thread that otherwise listens to it."""
-    deadline = time.monotonic() + seconds
-    while not peer.has_left and time.monotonic() < deadline:
-        peer.has_left = peer.link.receive()[1]
-        time.sleep(0.05)
+class Peers:
+    """All peers of this rank; none before `connect`, and none that could not be reached."""
 
+    def __init__(self, world: World) -> None:
+        """Nothing is connected yet."""
+        self._world = world
+        self._peers: dict[int, Peer] = {}
 
-def wait_until_left(peers: Collection[Peer], seconds: float) -> None:
-    """Wait until all ranks have said farewell or ended, for so long at most; another thread listens to them."""
-    deadline = time.monotonic() + seconds
-    while not all(peer.has_left for peer in peers) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    def connect(self) -> None:
+        """Open the heartbeat; a collective."""
+        self._peers = {rank: Peer(link) for rank, link in open_heartbeat(self._world).items()}
 
+    def __getitem__(self, rank: int) -> Peer:
+        """One of them."""
+        return self._peers[rank]
 
-def limits_of(section: GuardConfig) -> dict[str, float]:
-    """How long a rank may stay at one place, in seconds, by the kind of the place."""
-    return {
-        "first": section.stall_after_first_s,
-        "update": section.stall_after_s,
-        "evaluation": section.stall_after_evaluation_s,
-    }
+    def __iter__(self) -> Iterator[int]:
+        """Their ranks."""
+        return iter(self._peers)
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._peers)
 
-def position(world: World, place: str, main: int) -> Message:
-    """What this rank tells of itself.
+    def send(self, message: Message) -> None:
+        """Send to every peer, without blocking."""
+        for peer in self._peers.values():
+            peer.link.send(message)
 
-    Args:
-        world: with the collective that was begun last.
-        place: where the rank is, in words.
-        main: the thread that trains.
-    """
-    frame = sys._current_frames().get(main)
-    at = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})"
-    return Message(
-        place=place,
-        collective=world.last_collective,
-        calls=world.num_collectives,
-        at=at,
-        process=f"pid {os.getpid()} on {world.hostname}",
-    )
+    def statuses(self) -> dict[int, Message]:
+        """The last status of each."""
+        return {rank: peer.status for rank, peer in self._peers.items()}
+
+    def silent(self, now_s: float) -> dict[int, str]:
+        """The ranks that should report and do not, with a sentence on each."""
+        return {
+            rank: explain_silence(rank, peer.status, now_s - peer.heard_s)
+            for rank, peer in self._peers.items()
+            if not peer.has_left and now_s - peer.heard_s > SILENT_AFTER_S
+        }
+
+    def have_acknowledged(self, but: int | None = None) -> bool:
+        """Whether every peer knows the cause, or has left; `but` is not asked."""
+        return all(peer.has_acknowledged or peer.has_left for rank, peer in self._peers.items() if rank != but)
+
+    def wait_until_all_left(self, limit_s: float) -> None:
+        """Wait until every peer has left, for so long at most; the guard's thread receives meanwhile."""
+        deadline_s = time.monotonic() + limit_s
+        while not all(peer.has_left for peer in self._peers.values()) and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
+
+    def wait_until_root_closes(self, limit_s: float) -> None:
+        """Wait until rank 0's process has ended, if it was running; called by the guard's thread, which receives."""
+        root = self._peers.get(0)
+        if root is None or time.monotonic() - root.heard_s > SILENT_AFTER_S:
+            return
+        deadline_s = time.monotonic() + limit_s
+        while not root.has_left and time.monotonic() < deadline_s:
+            root.has_left = root.link.receive()[1]
+            time.sleep(_POLL_S)
+
+    def close(self) -> None:
+        """Close every link."""
+        for peer in self._peers.values():
+            peer.link.close()

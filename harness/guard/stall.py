@@ -1,80 +1,75 @@
-"""Who keeps a job that makes no progress: what ranks tell of themselves, and what follows from it."""
+"""Which rank holds the others up: sentences made of what ranks report of themselves. Pure."""
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import tempfile
 from collections.abc import Mapping
 
 from harness.comm.compare import name_ranks
 from harness.guard.messages import Message
 
 
-def explain_end(rank: int, told: Message) -> str:
-    """What is said of a rank whose connection has ended without a farewell."""
-    return f"rank {rank}{process_of(told)} was killed or lost its host; it was last heard of in {place_of(told)}"
-
-
-def place_of(told: Message) -> str:
-    """Where a rank said that it is."""
-    return told.place or "start"
-
-
-def process_of(told: Message) -> str:
-    """A rank's process in brackets, where it is known."""
-    return f" ({told.process})" if told.process else ""
-
-
-def who_is_silent(told: Mapping[int, Message], silent_s: Mapping[int, float], limit_s: float) -> dict[int, str]:
-    """The ranks that do not run, or are out of reach, with what is known of each.
+def explain_end(rank: int, status: Message) -> str:
+    """What is said of a rank whose connection has ended without a goodbye.
 
     Args:
-        told: the last words of each.
-        silent_s: for how long each has said nothing.
-        limit_s: from when on that means something.
+        rank: that was lost.
+        status: that it reported last.
     """
-    return {
-        rank: f"rank {rank}{process_of(told[rank])} has been silent for {for_s:.0f} s, last in "
-        f"{place_of(told[rank])}: it was stopped (SIGSTOP, a debugger), or its host cannot be reached"
-        for rank, for_s in silent_s.items()
-        if for_s > limit_s
-    }
+    return (
+        f"rank {rank}{_process_of(status)} was killed or its host went down; it was last heard of in "
+        f"{_activity_of(status)}"
+    )
 
 
-def explain_stall(told: Mapping[int, Message], silent: Mapping[int, str], own_rank: int) -> str:
-    """Who keeps the others, and where it is.
+def explain_silence(rank: int, status: Message, silent_s: float) -> str:
+    """What is said of a rank that is still connected, but does not report any more.
 
     Args:
-        told: the last words of each rank, this one's own among them.
-        silent: see `who_is_silent`.
+        rank: that is silent.
+        status: that it reported last.
+        silent_s: for how long.
+    """
+    return (
+        f"rank {rank}{_process_of(status)} has been silent for {silent_s:.0f} s, last in {_activity_of(status)}: it "
+        "was stopped (SIGSTOP, a debugger), or its host cannot be reached"
+    )
+
+
+def explain_stall(statuses: Mapping[int, Message], silent: Mapping[int, str], own_rank: int) -> str:
+    """Which ranks hold up the others, and where they are.
+
+    Ranks start collectives in the same order, so a rank that has started fewer than the others is the one that they
+    wait for. If all have started as many, all wait in the same one, and nobody can be named.
+
+    Args:
+        statuses: of all ranks that report, this one among them.
+        silent: sentences on the ranks that do not report any more.
         own_rank: this one.
     """
-    furthest = max(one.calls or 0 for one in told.values())
-    waited = next((one.collective or "start" for one in told.values() if (one.calls or 0) == furthest), "start")
+    furthest = max(one.num_collectives or 0 for one in statuses.values())
+    awaited = next(
+        (one.collective or "start" for one in statuses.values() if (one.num_collectives or 0) == furthest), "start"
+    )
     behind = [
         rank
-        for rank, one in told.items()
-        if rank not in silent and (furthest if one.calls is None else one.calls) < furthest
+        for rank, one in statuses.items()
+        if rank not in silent and (furthest if one.num_collectives is None else one.num_collectives) < furthest
     ]
     reasons = list(silent.values())
     reasons += [
-        f"rank {rank} has not come to the collective {waited!r}; it is at {told[rank].at}, in {place_of(told[rank])}"
+        f"rank {rank} has not reached the collective {awaited!r}; it is at {statuses[rank].line}, in "
+        f"{_activity_of(statuses[rank])}"
         for rank in behind
     ]
     if not reasons:
-        reasons = [f"{name_ranks(sorted(told))} all wait; rank {own_rank} is at {told[own_rank].at}"]
+        reasons = [f"{name_ranks(sorted(statuses))} all wait; rank {own_rank} is at {statuses[own_rank].line}"]
     return "; ".join(reasons)
 
 
-def stacks() -> str:
-    """The stacks of all threads of this process."""
-    with tempfile.TemporaryFile("w+") as file:
-        faulthandler.dump_traceback(file, all_threads=True)
-        file.seek(0)
-        return file.read()
+def _activity_of(status: Message) -> str:
+    return status.activity or "start"
 
 
-def say(text: str) -> None:
-    """Write to the terminal past Python's buffers, whose locks the main thread may hold."""
-    os.write(2, text.encode(errors="backslashreplace"))
+def _process_of(status: Message) -> str:
+    """A rank's process in brackets, where it is known."""
+    return f" ({status.process})" if status.process else ""

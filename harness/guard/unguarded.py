@@ -13,7 +13,7 @@ from harness.folder import AttemptBegun
 class Unguarded:
     """What a library user has who brings no guard: nobody stops the run, nobody watches."""
 
-    def settle(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
+    def use_folder(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
         """Nothing is written."""
 
     def tick(self, where: str, kind: str = "update") -> bool:

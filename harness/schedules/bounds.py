@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from harness.named import brief
+from harness.parsing import as_number, is_count
 
 
 class BoundError(ValueError):
@@ -70,21 +71,6 @@ RATE = Interval()
 POSITIVE = Interval(open_low=True)
 SHRINK = Interval(high=1.0, open_low=True)
 FRACTION = Interval(high=1.0, open_low=True, open_high=True)
-
-
-def as_number(value: object) -> float | None:
-    """The number as a float; None if it is none, or too large for one. A bool is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None
-
-
-def is_count(value: object, least: int = 1) -> bool:
-    """Whether this is an int of at least `least`. A bool is no int, nor is 5.0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def keep_numbers(owner: object, allowed: Interval, *names: str) -> None:

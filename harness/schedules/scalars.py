@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 
 from harness.named import brief
-from harness.schedules.bounds import Interval, as_number
+from harness.parsing import as_number
+from harness.schedules.bounds import Interval
 
 MULTIPLE = r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*x\s*"
 """How `Nx` is written, at least 0."""

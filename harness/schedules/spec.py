@@ -13,7 +13,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from harness.named import brief
-from harness.schedules.bounds import POSITIVE, RATE, BoundError, as_number, is_count
+from harness.parsing import as_number, is_count
+from harness.schedules.bounds import POSITIVE, RATE, BoundError
 from harness.schedules.catalogue import (
     CATALOGUE,
     REPEATABLE,

@@ -43,7 +43,7 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         run.guard.tick("the run's folder", "first")
         stack.callback(run.folder.close)  # also where it could not be opened: the lock of its name may be held by then
         said = world.on_root("folder", lambda: _open_folder(run))
-        run.guard.settle(folder, beginning_of(run), partial(write_run_report, folder))
+        run.guard.use_folder(folder, beginning_of(run), partial(write_run_report, folder))
         stack.enter_context(reported(folder, world.rank))
         stack.enter_context(run.guard.explained())
         if run.plan.in_units_of_base:
@@ -87,7 +87,7 @@ class _Training:
             metrics.show_in(EventFile(folder / "tensorboard", texts, pictures))
         rank, alone = run.world.rank, run.world.size == 1
         self.progress = stack.enter_context(Progress(self.total, rank, self.begun, log_level, may_draw=alone))
-        self.ledger = ConsistencyCheck(run.world, learner)
+        self.consistency = ConsistencyCheck(run.world, learner)
         warn = self.progress.warn
         for part in () if metrics is None else metrics.unread.parts:
             warn(
@@ -167,7 +167,7 @@ class _Training:
     def verify(self, t: int) -> None:
         """Make sure that the ranks agree after update `t`."""
         plan = self.run.plan
-        self.ledger.verify(t, plan.lr(t), plan.momentum(t), t * self.run.sizes.global_batch)
+        self.consistency.verify(t, plan.lr(t), plan.momentum(t), t * self.run.sizes.global_batch)
 
     def line(self, t: int, split: str, values: Mapping[str, float]) -> MetricsLine:
         """What the metrics say of update `t`."""

@@ -166,6 +166,6 @@ def test_a_number_of_threads_in_the_environment_is_taken(monkeypatch, told, thre
 
 @pytest.mark.parametrize("rank", ["²", "-1", "1e3", "9" * 5000, ""])
 def test_a_rank_that_is_no_number_is_refused(rank):
-    with pytest.raises(ConfigError, match="are no rank and world size") as caught:
+    with pytest.raises(ConfigError, match="are not a rank and a world size") as caught:
         read_launch({"HOROVOD_RANK": rank, "HOROVOD_SIZE": "2"})
     assert len(str(caught.value)) < 200

@@ -27,7 +27,7 @@ PREFLIGHT = {
     "shards": "shard 1: played by nobody",
     "schedule": "plan.fingerprint: ",
 }
-LEDGER = {
+DRIFT = {
     "weight": ("parameters: ", "0.weight: "),
     "running statistic": ("parameters: ", "running_mean: "),
     "slot": ("optimizer slots: ", "0.weight/0: "),
@@ -67,11 +67,11 @@ def test_before_the_first_update(planted, what, np):
     assert "iteration" not in text.partition("error: ")[0]
 
 
-@pytest.mark.parametrize(("what", "np"), [(what, np) for what in LEDGER for np in NPS])
-def test_by_the_ledger_after_the_fact(planted, what, np):
+@pytest.mark.parametrize(("what", "np"), [(what, np) for what in DRIFT for np in NPS])
+def test_by_the_consistency_check_after_the_fact(planted, what, np):
     text, others = planted(what, np)
     assert "iteration 20: the ranks have drifted apart" in text
-    for part in LEDGER[what]:
+    for part in DRIFT[what]:
         assert part.format(others=others) in text
     assert "rank 1" in text
 

@@ -18,9 +18,9 @@ LIMITS = tuple(f"guard.stall_after{name}_s={STALL_S}" for name in ("", "_first",
 CAUSES = {
     "raise": r"rank 1 left in {place}: RuntimeError: something of the user's own",
     "exit": r"rank 1 left in {place}: ConfigError: .*own code ended the process \(SystemExit\(0\)\)",
-    "kill": r"rank 1 \(pid \d+ on .*\) was killed or lost its host",
+    "kill": r"rank 1 \(pid \d+ on .*\) was killed or its host went down",
     "stop": r"stalled, .* in {place}: rank 1 \(pid \d+ on .*\) has been silent for \d+ s",
-    "sleep": r"stalled, .* in {place}: rank 1 has not come to the collective .*faulty_train.py:\d+ \(strike\)",
+    "sleep": r"stalled, .* in {place}: rank 1 has not reached the collective .*faulty_train.py:\d+ \(strike\)",
 }
 CODES = {"raise": 1, "exit": 2}  # the cause's own; 7 where a rank was lost
 PLACES = {"50": "iteration 50", "evaluation": "evaluation on test", "finder": "the learning-rate finder"}

@@ -14,6 +14,7 @@ from harness.folder import AttemptBegun
 from harness.folder.outcome import OutcomeFiles, read_outcome
 from harness.guard import Guard
 from harness.guard.heartbeat import open_heartbeat
+from harness.guard.link import Link
 from harness.guard.messages import Message
 from tests.guard.worlds import Ranks
 
@@ -39,7 +40,7 @@ def watched(tmp_path):
         if world.rank:
             return open_heartbeat(world)[0]
         files = OutcomeFiles(0, "a", environ={})
-        files.settle(tmp_path, begun())
+        files.use_folder(tmp_path, begun())
         guard = Guard(world, load_config("configs/digits.yaml", []), files)
         guard.open()
         return guard
@@ -53,7 +54,7 @@ def watched(tmp_path):
 
 def test_a_rank_that_leaves_tells_all_why_and_is_answered_when_they_know(watched, tmp_path):
     guard, links = watched
-    links[1].send(Message(left="DataError: item 7", code=3, first=True, place="iteration 4"))
+    links[1].send(Message(left="DataError: item 7", exit_code=3, first=True, activity="iteration 4"))
     assert until(lambda: read_outcome(tmp_path) is not None)
     told = read_outcome(tmp_path)
     assert (told.exit_code, told.cause) == (3, "rank 2 left in iteration 4: DataError: item 7")
@@ -64,10 +65,10 @@ def test_a_rank_that_leaves_tells_all_why_and_is_answered_when_they_know(watched
         return heard
 
     assert until(others_know)
-    assert (heard[0].lost, heard[0].code, heard[0].first) == (told.cause, 3, True)
-    assert not any(message.heard for message in links[1].receive()[0])
-    links[0].send(Message(heard=True))
-    assert until(lambda: any(message.heard for message in links[1].receive()[0]))
+    assert (heard[0].lost, heard[0].exit_code, heard[0].first) == (told.cause, 3, True)
+    assert not any(message.acknowledged for message in links[1].receive()[0])
+    links[0].send(Message(acknowledged=True))
+    assert until(lambda: any(message.acknowledged for message in links[1].receive()[0]))
     with pytest.raises(DataError, match="rank 2 left in iteration 4: DataError: item 7"), guard.explained():
         raise LostRankError("a collective failed")
 
@@ -78,16 +79,22 @@ def test_a_cause_of_its_own_outranks_a_rank_that_was_killed(watched, tmp_path):
     assert until(lambda: guard.known_loss() is not None)
     assert guard.known_loss().exit_code == 7
     assert "rank 1 was killed" in read_outcome(tmp_path).cause
-    links[1].send(Message(left="ConfigError: x", code=2, first=True))
+    links[1].send(Message(left="ConfigError: x", exit_code=2, first=True))
     assert until(lambda: guard.known_loss().exit_code == 2)
     assert until(lambda: read_outcome(tmp_path).exit_code == 2)
 
 
 def test_nothing_that_is_heard_ends_the_thread(watched):
     guard, links = watched
-    for line in (b'{"lost": 5, "first": true}', b'{"left": {}, "code": "x"}', b"[" * 10_000, b'{"end": 1}', b"\xff"):
+    for line in (
+        b'{"lost": 5, "first": true}',
+        b'{"left": {}, "exit_code": "x"}',
+        b"[" * 10_000,
+        b'{"end": 1}',
+        b"\xff",
+    ):
         links[0].socket.sendall(line + b"\n")
-    links[0].send(Message(place="here", calls=-(10**300)))
+    links[0].send(Message(activity="here", num_collectives=-(10**300)))
     time.sleep(0.6)
     assert guard.known_loss() is None
     assert any(thread.name == "guard" for thread in threading.enumerate())
@@ -96,13 +103,13 @@ def test_nothing_that_is_heard_ends_the_thread(watched):
 def test_a_fault_of_the_guard_itself_is_told_and_survived(watched, capfd, monkeypatch):
     guard, links = watched
 
-    def broken(now):
+    def broken(link, message):
         raise RuntimeError("a fault of ours")
 
     with monkeypatch.context() as patch:
-        patch.setattr(guard, "_look", broken)
+        patch.setattr(Link, "send", broken)
         assert until(lambda: "the guard itself failed" in capfd.readouterr().err)
-    links[0].send(Message(left="x", code=3, first=True))
+    links[0].send(Message(left="x", exit_code=3, first=True))
     assert until(lambda: guard.known_loss() is not None)
 
 

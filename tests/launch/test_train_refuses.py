@@ -302,7 +302,7 @@ def test_a_listener_who_leaves_does_not_end_the_training(tmp_path):
 
 def test_a_launcher_that_talks_nonsense(start, tmp_path):
     done = start("launch/train.py", "--set", f"output={tmp_path}", exit_code=2, HOROVOD_RANK="x", HOROVOD_SIZE="2")
-    assert "are no rank and world size" in done.stderr
+    assert "are not a rank and a world size" in done.stderr
     assert "Traceback" not in done.stderr
 
 

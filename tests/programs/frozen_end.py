@@ -10,7 +10,7 @@ import sys
 from harness.guard import Guard
 
 rank = sys.argv.pop(1)
-plain = Guard.part
+plain = Guard.begin_shutdown
 
 
 def part(guard, *arguments):
@@ -19,5 +19,5 @@ def part(guard, *arguments):
 
 
 if rank == os.environ.get("HOROVOD_RANK", os.environ.get("PMI_RANK", "0")):
-    Guard.part = part
+    Guard.begin_shutdown = part
 runpy.run_path("launch/train.py", run_name="__main__")

@@ -53,7 +53,7 @@ def end(folder, code, num_ranks, **where):
     begun = AttemptBegun(ranks=num_ranks, comm="mpi", host="node-1", command="python launch/train.py")
     ranks = [OutcomeFiles(rank, attempt="a", environ={}) for rank in range(num_ranks)]
     for files in ranks:
-        files.settle(folder, begun)
+        files.use_folder(folder, begun)
     for files in reversed(ranks) if code is not None else ():
         files.write(code, ENDS[code][0], **where)
 

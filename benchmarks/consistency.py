@@ -1,4 +1,4 @@
-"""What the ledger costs: `horovodrun -np 2 python benchmarks/ledger.py CONFIG [SETTING...]`.
+"""What consistency checks cost: `horovodrun -np 2 python benchmarks/consistency.py CONFIG [SETTING...]`.
 
 Times updates and comparisons in turn, so that a noisy machine disturbs both alike, and prints the share of a run's time
 that comparing takes at the run's own `guard.verify_every`.
@@ -23,7 +23,7 @@ def main() -> None:
     updates, comparisons = [], []
     with run.stream() as stream:
         learner = run.learner(stream)
-        ledger = ConsistencyCheck(world, learner)
+        check = ConsistencyCheck(world, learner)
         t = 0
         for _ in range(ROUNDS):
             begun = time.perf_counter()
@@ -32,7 +32,7 @@ def main() -> None:
                 learner.iteration(t, 1e-3)
             learner.finish()
             middle = time.perf_counter()
-            ledger.verify(t, 1e-3, None, t)
+            check.verify(t, 1e-3, None, t)
             updates.append((middle - begun) / UPDATES)
             comparisons.append(time.perf_counter() - middle)
     if world.rank == 0:

@@ -11,8 +11,9 @@ from contextlib import suppress
 
 import pytest
 
-from harness.guard.door import Door, proof
-from harness.guard.heartbeat import Link, open_heartbeat
+from harness.guard.heartbeat import open_heartbeat
+from harness.guard.link import Link
+from harness.guard.listener import HeartbeatListener, proof
 from harness.guard.messages import Message
 from tests.guard.worlds import Ranks
 
@@ -59,7 +60,7 @@ class Crowd:
         self.do, self.number, self.connections, self.threads = do, number, [], []
 
     def change(self, name, rank, value):
-        if name == "lifeline" and rank == 0:
+        if name == "heartbeat" and rank == 0:
             (places, _), (address, port) = value, value[0][0]
             assert address == "127.0.0.1", "all ranks are on one host: nobody else needs to reach it"
             assert len(places) == 1
@@ -85,12 +86,12 @@ class Crowd:
 def talk(links):
     """Whether messages come through in both directions."""
     for rank in range(1, len(links)):
-        links[rank][0].send(Message(place=f"from {rank}"))
-        links[0][rank].send(Message(place="from 0"))
+        links[rank][0].send(Message(activity=f"from {rank}"))
+        links[0][rank].send(Message(activity="from 0"))
     time.sleep(0.05)
-    heard = [links[0][rank].receive()[0][0].place for rank in range(1, len(links))]
+    heard = [links[0][rank].receive()[0][0].activity for rank in range(1, len(links))]
     assert heard == [f"from {rank}" for rank in range(1, len(links))]
-    assert all(links[rank][0].receive()[0][0].place == "from 0" for rank in range(1, len(links)))
+    assert all(links[rank][0].receive()[0][0].activity == "from 0" for rank in range(1, len(links)))
 
 
 def hang_up(links):
@@ -115,7 +116,7 @@ def test_the_port_is_closed_as_soon_as_all_are_there():
     places = []
 
     def note(name, rank, value):
-        if name == "lifeline" and rank == 0:
+        if name == "heartbeat" and rank == 0:
             places.append(tuple(value[0][0]))
         return value
 
@@ -145,7 +146,7 @@ def test_a_rank_that_reaches_somebody_else_is_not_fooled():
     thread.start()
 
     def change(name, rank, value):
-        if name == "lifeline" and rank == 0:
+        if name == "heartbeat" and rank == 0:
             places, token = value
             heard.append(token.encode())
             return [[list(other.getsockname()), places[0]], token]  # first the stranger, then rank 0
@@ -162,24 +163,24 @@ def test_a_rank_that_reaches_somebody_else_is_not_fooled():
 
 
 def test_what_a_stranger_overheard_lets_nobody_in_under_another_name():
-    door = Door(["127.0.0.1"], "secret", 3)
+    listener = HeartbeatListener(["127.0.0.1"], "secret", 3)
     hello = b"1 " + b"0" * 32 + b" " + proof("secret", "rank", 1, "0" * 32)
     for line, known in (
         (hello.replace(b"1 ", b"2 ", 1), False),
         (hello, True),
         (hello.replace(b"1 ", b"0 ", 1), False),
     ):
-        with socket.create_connection(door.places[0], timeout=5) as connection:
+        with socket.create_connection(listener.addresses[0], timeout=5) as connection:
             connection.sendall(line + b"\n")
             assert bool(connection.recv(100)) is known
-    ranks = door.close()
+    ranks = listener.close()
     assert sorted(ranks) == [1]
     ranks[1].close()
 
 
 def test_ranks_that_cannot_connect_train_all_the_same():
     links = Ranks(
-        2, change=lambda name, rank, value: [[["127.0.0.1", 1]], value[1]] if name == "lifeline" and value else value
+        2, change=lambda name, rank, value: [[["127.0.0.1", 1]], value[1]] if name == "heartbeat" and value else value
     ).run(open_heartbeat)
     assert links == [{}, {}]
 
@@ -188,9 +189,9 @@ def test_hosts_of_several_use_the_address_that_leads_to_the_others():
     places = []
 
     def change(name, rank, value):
-        if name == "lifeline.addresses":
+        if name == "heartbeat.addresses":
             return [["10.1.2.3"], ["127.0.0.3"]][rank]  # of this one 127.0.0.1 is the source
-        if name == "lifeline" and rank == 0:
+        if name == "heartbeat" and rank == 0:
             places.extend(value[0])
         return value
 
@@ -202,13 +203,13 @@ def test_hosts_of_several_use_the_address_that_leads_to_the_others():
 
 def test_who_does_not_introduce_himself_in_time_is_hung_up_on():
     now = [0.0]
-    door = Door(["127.0.0.1"], "secret", 2, clock=lambda: now[0])
-    with socket.create_connection(door.places[0], timeout=5) as connection:
+    listener = HeartbeatListener(["127.0.0.1"], "secret", 2, clock=lambda: now[0])
+    with socket.create_connection(listener.addresses[0], timeout=5) as connection:
         connection.sendall(b"1 ")
         time.sleep(0.1)
         now[0] = 6.0
         assert connection.recv(1) == b""
-    assert door.close() == {}
+    assert listener.close() == {}
 
 
 @pytest.fixture
@@ -231,15 +232,15 @@ def wire():
         b"[" * 50_000,
         b'{"a":' * 10_000,
         b"1" * 5000,
-        b'{"calls": ' + b"9" * 5000 + b"}",
+        b'{"num_collectives": ' + b"9" * 5000 + b"}",
         b"NaN",
         b"",
     ],
 )
 def test_what_is_no_message_is_left_out(wire, line):
     link, far = wire
-    far.sendall(line + b"\n" + Message(place="here").encode())
-    assert link.receive() == ([Message(place="here")], False)
+    far.sendall(line + b"\n" + Message(activity="here").encode())
+    assert link.receive() == ([Message(activity="here")], False)
 
 
 @pytest.mark.parametrize("key", Message.__dataclass_fields__)
@@ -264,15 +265,15 @@ def test_a_line_without_an_end_does_not_stay_in_memory(wire):
         assert link.receive() == ([], False)
     sender.join()
     assert link.receive() == ([], False)
-    far.sendall(b"\n" + Message(bye=True).encode())
-    assert Message(bye=True) in link.receive()[0]
+    far.sendall(b"\n" + Message(goodbye=True).encode())
+    assert Message(goodbye=True) in link.receive()[0]
     far.close()
     assert link.receive() == ([], True)
 
 
 def test_long_texts_are_cut_and_codes_are_known_ones():
-    message = Message.decode(Message(lost="x" * 1_000_000, code=3, first=True).encode())
+    message = Message.decode(Message(lost="x" * 1_000_000, exit_code=3, first=True).encode())
     assert 1000 < len(message.lost) < 100_000
     assert message.cause("text").exit_code == 3
-    assert Message(left="x", code=300).cause("x").exit_code == 7
-    assert Message(left="x", code=0).cause("x").exit_code == 7
+    assert Message(left="x", exit_code=300).cause("x").exit_code == 7
+    assert Message(left="x", exit_code=0).cause("x").exit_code == 7

@@ -1,0 +1,78 @@
+"""How the ranks agree on why the job ends: one cause, known to every rank before the first process is gone.
+
+A launcher may kill all ranks as soon as one has ended, so a rank that leaves waits until the others have written down
+why. In order:
+
+1. The rank sends `left` to rank 0. (Of a rank that was killed, rank 0 notices the closed connection.)
+2. Rank 0 writes the cause into its files and sends `lost` to all.
+3. Each rank writes it into its files and answers `acknowledged`.
+4. When all others have answered, rank 0 acknowledges to the rank that leaves, which may end now.
+
+Where several ranks fail at once, the weightiest cause counts (`harness/causes.py`), whoever hears of which first.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from harness.causes import Cause, KnownCause
+from harness.comm import World
+from harness.folder.outcome import OutcomeFiles
+from harness.guard.messages import Message
+from harness.guard.peers import Peers
+from harness.guard.rank_state import RankState
+
+
+class Losses:
+    """Why the job ends, as far as this rank knows, and whether the others know it too.
+
+    Attributes:
+        known: the cause that counts so far.
+        is_known: set when this rank has heard of a cause that another rank reported.
+        is_acknowledged: set when every other rank has written down the cause, or has left.
+    """
+
+    def __init__(self, world: World, state: RankState, peers: Peers, files: OutcomeFiles) -> None:
+        """Nothing is lost."""
+        self.known = KnownCause()
+        self.is_known = threading.Event()
+        self.is_acknowledged = threading.Event()
+        self._world, self._state, self._peers, self._files = world, state, peers, files
+        self._leaving_rank: int | None = None  # on rank 0: it waits for our acknowledgement
+
+    def announce(self, cause: Cause) -> None:
+        """Step 1: tell the others that this rank leaves, and why."""
+        message = Message.leaving(cause, self._state.activity.description)
+        if self._world.rank == 0:  # is its own relay
+            message = Message(
+                lost=message.reason_of("rank 0"), exit_code=cause.exit_code, first=cause.first, goodbye=True
+            )
+        self._peers.send(message)
+
+    def learn(self, cause: Cause, source: int) -> None:
+        """Steps 2 and 3: write down why a rank is lost, then pass it on (rank 0) or acknowledge it.
+
+        Args:
+            cause: of the loss.
+            source: the rank that this one heard it from.
+        """
+        is_new = self.known.learn(cause)
+        if is_new and cause.first:
+            place, collective = self._state.activity.description, self._world.last_collective
+            self._files.write(cause.exit_code, cause.text, place=place, collective=collective)
+        if is_new and self._world.rank == 0:
+            self._leaving_rank = source
+            self._peers.send(Message.losing(cause))
+        else:
+            self._peers[source].link.send(Message(acknowledged=True))
+        if cause.first:
+            self.is_known.set()
+
+    def confirm(self) -> None:
+        """Step 4, as soon as all have answered; also before anything is lost, where it changes nothing."""
+        if not self._peers.have_acknowledged(but=self._leaving_rank):
+            return
+        self.is_acknowledged.set()
+        if self._leaving_rank is not None and self._leaving_rank in self._peers:
+            self._peers[self._leaving_rank].link.send(Message(acknowledged=True))
+        self._leaving_rank = None

@@ -1,0 +1,195 @@
+"""The guard's thread: it always runs, whatever the main thread waits for, and takes every decision that cannot wait.
+
+It sleeps in a selector until a signal or a message arrives, or a quarter of a second has passed. Then it decides, in
+this order: does a signal end the process; what do the other ranks report; is it time to report, to leave, to end for a
+known loss, or to declare a stall. All times are in `timing.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import threading
+import time
+import traceback
+
+from harness.causes import Cause
+from harness.comm import World
+from harness.errors import StoppedOnRequestError
+from harness.folder.outcome import OutcomeFiles
+from harness.guard.ending import end_process, print_raw
+from harness.guard.losses import Losses
+from harness.guard.messages import Message
+from harness.guard.peers import Peers
+from harness.guard.rank_state import RankState
+from harness.guard.signals import StopSignals
+from harness.guard.stall import explain_end, explain_stall
+from harness.guard.timing import (
+    ACKNOWLEDGE_S,
+    GRACE_S,
+    GRACE_WITHOUT_ERROR_S,
+    PERIOD_S,
+    SILENT_AFTER_S,
+    STATUS_EVERY_S,
+)
+
+_MAX_TRACEBACKS = 3
+
+
+class Monitor:
+    """Runs beside the training from `start` to `stop`; it may end the process."""
+
+    def __init__(
+        self,
+        world: World,
+        state: RankState,
+        peers: Peers,
+        losses: Losses,
+        signals: StopSignals,
+        files: OutcomeFiles,
+    ) -> None:
+        """Nothing runs yet; everything is shared with the `Guard` of the same rank."""
+        self._world, self._state, self._peers, self._losses = world, state, peers, losses
+        self._signals, self._files = signals, files
+        self._reported_s = 0.0
+        self._stalled_s: float | None = None  # since when this rank knows that it makes no progress
+        self._is_ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
+
+    def start(self) -> None:
+        """Begin to monitor."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait for that."""
+        self._is_ending.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            if self._signals.socket.fileno() >= 0:
+                selector.register(self._signals.socket, selectors.EVENT_READ, None)
+            for rank in self._peers:
+                selector.register(self._peers[rank].link.socket, selectors.EVENT_READ, rank)
+            failures = 0
+            while not self._is_ending.is_set():
+                try:
+                    for key, _ in selector.select(PERIOD_S):
+                        if key.data is None:
+                            self._handle_signal()
+                        elif self._receive(key.data):
+                            selector.unregister(key.fileobj)
+                    self._check_time(time.monotonic())
+                except Exception:  # a bug in here must not leave the training without a guard
+                    failures += 1
+                    if failures <= _MAX_TRACEBACKS:
+                        rank = self._world.rank
+                        print_raw(f"error: rank {rank}: the guard itself failed:\n{traceback.format_exc()}")
+                    time.sleep(PERIOD_S)
+
+    # --- signals ---
+
+    def _handle_signal(self) -> None:
+        """A stop request: at once while there is nothing to lose, else the next update carries it to all ranks."""
+        second_signal = self._signals.read()
+        if self._signals.received is not None and self._state.stop_at_once_if_allowed():
+            self._stop_at_once()
+        elif second_signal is not None:
+            cause = Cause(f"{second_signal} a second time: stopped at once, nothing was saved")
+            self._losses.announce(cause)
+            print_raw(f"error: rank {self._world.rank}: {cause.text}\n")
+            time.sleep(PERIOD_S)
+            os._exit(128 + signal.Signals[second_signal])
+
+    def _stop_at_once(self) -> None:
+        """End before the first update: as soon as the others know why (`_check_time`)."""
+        if self._state.exit_deadline_s is not None:
+            return
+        self._state.exit_deadline_s = time.monotonic() + ACKNOWLEDGE_S
+        who = f" to rank {self._world.rank}" if self._world.size > 1 else ""
+        text = f"stopped on request ({self._signals.received}{who}) before the first update; nothing was changed"
+        cause = Cause(text, StoppedOnRequestError.exit_code)
+        self._losses.known.learn(cause)
+        self._files.write(cause.exit_code, text)
+        self._losses.announce(cause)
+        print_raw(f"{text}\n")
+
+    # --- messages ---
+
+    def _receive(self, rank: int) -> bool:
+        """Act on what another rank has sent; whether its connection is closed."""
+        peer = self._peers[rank]
+        messages, is_closed = peer.link.receive()
+        if messages:
+            peer.heard_s = time.monotonic()
+        for message in messages:
+            if message.activity is not None:
+                peer.status = message
+            if message.goodbye or message.left is not None:
+                peer.has_left = True
+            if message.acknowledged:
+                peer.has_acknowledged = True
+            if message.lost is not None:
+                self._losses.learn(message.cause(message.lost), rank)
+            if message.left is not None:
+                self._losses.learn(message.cause(message.reason_of(f"rank {rank}")), rank)
+            if message.end is not None:
+                self._end(message.cause(message.end))
+            if message.stalled and self._world.rank == 0:  # rank 0 alone hears from all, so it names the culprit
+                self._declare_stall()
+        if is_closed and not peer.has_left:  # without a goodbye: the process was killed, or its host went down
+            peer.has_left = True
+            self._losses.learn(Cause(explain_end(rank, peer.status)), rank)
+        return is_closed
+
+    # --- time ---
+
+    def _check_time(self, now_s: float) -> None:
+        """Decide whatever does not begin with a message."""
+        if now_s - self._reported_s > STATUS_EVERY_S:
+            self._reported_s = now_s
+            self._peers.send(self._state.status())
+        self._losses.confirm()
+        known = self._losses.known
+        # This rank leaves by itself. Its main thread should end the process; this is in case it hangs.
+        deadline_s = self._state.exit_deadline_s
+        if deadline_s is not None:
+            is_time = now_s > deadline_s or (self._state.is_stopping and self._losses.is_acknowledged.is_set())
+            if known.cause is not None and is_time:
+                os._exit(known.cause.exit_code)
+            return
+        # Another rank is lost. Where collectives fail for that, the main thread hears of it and leaves in good order;
+        # where they wait for ever, there is no point in waiting with them.
+        if known.cause is not None:
+            if now_s - known.since_s > (GRACE_S if self._world.fails_when_lost else GRACE_WITHOUT_ERROR_S):
+                self._end(known.cause)
+            return
+        # Nobody is lost, but this rank makes no progress. Rank 0 decides; if it does not, this rank ends alone.
+        activity = self._state.activity
+        if self._stalled_s is None and now_s - activity.since_s > activity.limit_s:
+            self._stalled_s = now_s
+            self._peers.send(Message(stalled=True))
+        if self._stalled_s is not None and (self._world.rank == 0 or now_s - self._stalled_s > SILENT_AFTER_S):
+            self._declare_stall()
+
+    def _declare_stall(self) -> None:
+        """Find out who holds the others up, tell all ranks, and end."""
+        if self._losses.known.cause is not None:
+            return
+        activity = self._state.activity
+        statuses = {**self._peers.statuses(), self._world.rank: self._state.status()}
+        reasons = explain_stall(statuses, self._peers.silent(time.monotonic()), self._world.rank)
+        cause = Cause(f"stalled, {activity.limit_s:g} s without progress in {activity.description}: {reasons}")
+        self._end(cause, Message(end=cause.text))
+
+    def _end(self, cause: Cause, last_message: Message | None = None) -> None:
+        end_process(
+            cause,
+            world=self._world,
+            state=self._state,
+            peers=self._peers,
+            files=self._files,
+            last_message=last_message,
+        )
