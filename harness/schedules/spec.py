@@ -13,8 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from harness.named import brief
-from harness.parsing import as_number, is_count
-from harness.schedules.bounds import POSITIVE, RATE, BoundError
+from harness.schedules.bounds import POSITIVE, RATE, BoundError, check_counts, keep_numbers
 from harness.schedules.catalogue import (
     CATALOGUE,
     REPEATABLE,
@@ -88,12 +87,8 @@ class Frame:
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        for name in ("iterations_per_epoch", "span"):
-            if not is_count(getattr(self, name)):
-                raise BoundError("Frame", name, getattr(self, name), "an int >= 1")
-        number = as_number(self.x)
-        if number is None or not POSITIVE.holds(number):
-            raise BoundError("Frame", "x", self.x, str(POSITIVE))
+        check_counts(self, 1, "iterations_per_epoch", "span")
+        keep_numbers(self, POSITIVE, "x")
 
     def exact(self, duration: Duration) -> Fraction:
         """A duration in iterations, not rounded."""
