@@ -7,6 +7,7 @@ import importlib
 import inspect
 import itertools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from harness.errors import ConfigError, HarnessError
 
 T = TypeVar("T")
 LONGEST_NAME = 100  # characters; nothing longer is a slip of the keyboard in a name
+_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def cut(text: str, longest: int = 60) -> str:
@@ -122,6 +124,23 @@ def load_function(path: str, key: str, error: type[HarnessError] = ConfigError) 
         raise error(f"{where}: {found}; {guess}name a function")
     checked: Callable[..., Any] = function
     return checked
+
+
+def code_in(value: object) -> Iterator[str]:
+    """The texts in plain data, keys included, that could name the user's own code: `package.module:function`.
+
+    >>> list(code_in({"lr": {"schedule": {"mine:sawtooth": {"low": 0.1}}}, "data": {"name": "digits"}}))
+    ['mine:sawtooth']
+    """
+    if isinstance(value, str):
+        yield from [value] if _CODE.fullmatch(value) else []
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from code_in(key)
+            yield from code_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from code_in(item)
 
 
 @contextmanager

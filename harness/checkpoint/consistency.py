@@ -1,4 +1,4 @@
-"""What has to hold between the numbers of a manifest: updates and skips, amendments in order, first weights.
+"""What has to hold between the numbers of a manifest: updates and skips, first weights.
 
 It knows neither files nor plans, and requires only what every version of this program has written.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from harness.folder import Fields, RecordError, described
 from harness.folder.reading import whole
 
-LARGEST_RATE, _LEAST_RATE = 3.4028234663852886e38, 1.1754943508222875e-38  # of float32
+LARGEST_RATE = 3.4028234663852886e38  # of float32
 COUNTS_ALWAYS = frozenset(  # optimizers whose every step is an update of all weights, at a rate of 0 as well
     ("adagrad", "adam", "adamax", "ccsgd", "lamb", "lars", "nadam", "nag", "rmsprop", "sgd", "signum")
 )
@@ -56,30 +56,6 @@ def check_updates(state: Fields, iteration: int, counts: Sequence[Any], optimize
         found = described(state.value("applied_lr"))
         raise RecordError(f"{state.place('applied_lr')} is {found}; allowed: null where num_update is 0")
     return skipped
-
-
-def check_amendments(amendments: Sequence[Fields], iteration: int) -> None:
-    """Check changes of the plan: of a known kind, in order, none after the iteration.
-
-    Raises:
-        RecordError: naming the field.
-    """
-    before = 0
-    for amendment in amendments:
-        amendment.whole("iteration", 0, iteration)
-        before = amendment.whole("iteration", before, iteration)
-        choice = amendment.text("choice")
-        if choice == "rewind":
-            amendment.number("lr_factor", _LEAST_RATE, math.nextafter(1.0, 0.0))
-            amendment.whole("diverged_at", before + 1)
-        elif choice in ("config", "checkpoint"):
-            amendment.inner("changes")
-            for key in ("lr", "train"):
-                if choice == "config" or amendment.has("lr") or amendment.has("train"):
-                    amendment.inner(key)
-        else:
-            found = described(choice)
-            raise RecordError(f"{amendment.place('choice')} is {found}; allowed: config, checkpoint or rewind")
 
 
 def check_init(init: Fields) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.checkpoint.consistency import LARGEST_RATE, check_amendments, check_init, check_updates
+from harness.checkpoint.consistency import LARGEST_RATE, check_init, check_updates
 from harness.checkpoint.places import iteration_of
 from harness.errors import CheckpointError
 from harness.files import must_be_regular
@@ -30,7 +30,7 @@ NUMBERS = ("applied_lr", "num_update", "update_counts", "scalars")
 _SEAL = 65  # bytes of manifest.sha256
 _DEEPEST = 100
 _MOST = 10**9  # of shards and samples in one, as in a configuration
-_ADVICE = "another program has written or changed it; resume from another checkpoint (--resume PATH)"
+CHANGED_BY_ANOTHER = "another program has written or changed it; resume from another checkpoint (--resume PATH)"
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ class Best:
 class SavedState:
     """The state that a checkpoint holds besides its arrays.
 
+    The amendments of the plan are not part of it: this room knows no plan. `harness.train.plans` reads them.
+
     Attributes:
         iteration: the last update that it contains.
         numbers: of the learner: applied learning rate, update counts, scalars of the optimizer, as they were written.
-        amendments: changes of the plan on the way, as they were written.
         best: the best evaluation so far.
         evaluation_due: whether the last evaluation was left to the run that resumes.
         skipped: updates that were left out because they were not finite.
@@ -67,7 +68,6 @@ class SavedState:
 
     iteration: int
     numbers: dict[str, Any]
-    amendments: list[dict[str, Any]]
     best: Best | None = None
     evaluation_due: bool = False
     skipped: int = 0
@@ -87,11 +87,9 @@ class SavedState:
         """
         numbers = numbers_of(fields, iteration)
         skipped = check_updates(fields, iteration, numbers["update_counts"], optimizer, planned)
-        check_amendments(fields.inners("amendments"), iteration)
         return cls(
             iteration=iteration,
             numbers=numbers,
-            amendments=fields.items("amendments"),
             best=_best(fields.inner("best"), iteration) if fields.has("best") else None,
             evaluation_due=fields.has("evaluation_due") and _flag(fields, "evaluation_due"),
             skipped=skipped,
@@ -146,7 +144,7 @@ class Manifest:
         try:
             return cls._of(Fields(content), content)
         except RecordError as error:
-            raise CheckpointError(f"{path}: manifest.json: {error}; {_ADVICE}") from None
+            raise CheckpointError(f"{path}: manifest.json: {error}; {CHANGED_BY_ANOTHER}") from None
 
     @classmethod
     def _of(cls, fields: Fields, content: dict[str, Any]) -> Manifest:
@@ -226,7 +224,7 @@ def read_numbers(path: Path) -> dict[str, Any] | None:
     try:
         return numbers_of(Fields(content).inner("state"), content["iteration"])
     except RecordError as error:
-        raise CheckpointError(f"{path}: manifest.json: {error}; {_ADVICE}") from None
+        raise CheckpointError(f"{path}: manifest.json: {error}; {CHANGED_BY_ANOTHER}") from None
 
 
 def numbers_of(state: Fields, iteration: int) -> dict[str, Any]:

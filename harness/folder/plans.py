@@ -64,8 +64,8 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Amendment:
-    """A change of the plan on the way.
+class AmendmentRecord:
+    """A change of the plan on the way, to be shown: what it means is in `harness.plan.amendments`.
 
     Attributes:
         iteration: after which it holds.
@@ -93,7 +93,7 @@ class Amendment:
         return {**content, **self.earlier}
 
     @classmethod
-    def read(cls, fields: Fields) -> Amendment:
+    def read(cls, fields: Fields) -> AmendmentRecord:
         """From plan or checkpoint.
 
         Raises:
@@ -162,7 +162,7 @@ class PlanRecord:
     phases: Sequence[Phase]
     num_phases: int
     remarks: Sequence[str]
-    amendments: Sequence[Amendment]
+    amendments: Sequence[AmendmentRecord]
 
     def to_json(self) -> dict[str, Any]:
         """As the file holds it."""
@@ -192,7 +192,7 @@ class PlanRecord:
         complete = len(phases) == num_phases
         if not phases or phases[0].first != 1 or (complete and phases[-1].last != total):
             raise RecordError(f"phases do not reach from iteration 1 to {total}, the run's last")
-        amendments = [Amendment.read(one) for one in fields.inners("amendments")]
+        amendments = [AmendmentRecord.read(one) for one in fields.inners("amendments")]
         for k, amendment in enumerate(amendments):
             if amendment.iteration > total:
                 raise RecordError(f"amendments[{k}].iteration is {amendment.iteration}; the run has {total}")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.comm import World
 from harness.config import RunConfig
 from harness.errors import ConfigError, DisagreementError
+from harness.named import code_in
 from harness.plan import LRPlan
 
 _OF_A_HOST = (("output",), ("device",), ("data", "root"), ("data", "download"))  # may differ between hosts
-_OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _ADVICE = "start every rank with the same code, packages, configuration and data"
 
 
@@ -84,7 +83,7 @@ def code_digest(config: RunConfig) -> dict[str, str]:
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     found = {"harness": digest.hexdigest()[:16]}
-    names = {name.partition(":")[0] for name in _strings(config.plain()) if _OWN_CODE.fullmatch(name)}
+    names = {name.partition(":")[0] for name in code_in(config.plain())}
     for name in sorted(names & sys.modules.keys()):
         file = getattr(sys.modules[name], "__file__", None)
         if file is not None and Path(file).is_file():
@@ -100,15 +99,3 @@ def _comparable(config: RunConfig) -> dict[str, Any]:
             inner = inner[key]
         inner.pop(keys[-1])
     return plain
-
-
-def _strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _strings(key)
-            yield from _strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)

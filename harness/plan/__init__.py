@@ -1,11 +1,20 @@
 """Where configuration meets sizes: the learning rate and momentum of every iteration of a run."""
 
+from harness.plan.amended import amended_plan
+from harness.plan.amendments import Amendment, Extend, Replace, Rewind, read_amendments, with_amendment
 from harness.plan.lr_plan import LRPlan
 from harness.plan.sizes import Sizes, count_workers, resolve_shards
 
 __all__ = [
+    "Amendment",
+    "Extend",
     "LRPlan",
+    "Replace",
+    "Rewind",
     "Sizes",
+    "amended_plan",
     "count_workers",
+    "read_amendments",
     "resolve_shards",
+    "with_amendment",
 ]

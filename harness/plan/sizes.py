@@ -61,6 +61,16 @@ class Sizes:
             raise config_error(source, [Problem(("train", "epochs"), message)])
         return cls(num_samples, shards, batch_size, per_epoch, total)
 
+    def with_train(self, train: TrainConfig, source: str) -> Sizes:
+        """The sizes of the same data, shards and batches for another section `train`.
+
+        Raises:
+            ConfigError: as `of` does.
+        """
+        return Sizes.of(
+            train, num_samples=self.num_samples, shards=self.shards, batch_size=self.batch_size, source=source
+        )
+
     def epoch(self, t: int) -> int:
         """The epoch of iteration `t`; both count from 1."""
         return (t - 1) // self.iterations_per_epoch + 1

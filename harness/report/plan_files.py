@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.config import RunConfig, dump_config
 from harness.errors import ConfigError
 from harness.files import replace_file
-from harness.folder import CURVE, MOST_PHASES, PLAN, Amendment, Fields, Phase, PlannedSizes, PlanRecord, write_object
-from harness.plan import LRPlan
+from harness.folder import (
+    CURVE,
+    MOST_PHASES,
+    PLAN,
+    AmendmentRecord,
+    Fields,
+    Phase,
+    PlannedSizes,
+    PlanRecord,
+    write_object,
+)
+from harness.plan import Amendment, LRPlan
 from harness.report.plots import plot_plan
 
 
-def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequence[Mapping[str, Any]]) -> None:
+def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequence[Amendment]) -> None:
     """Write `config.yaml` (resolved), `plan.json`, `plan.csv` and `plan.png`.
 
     Args:
@@ -33,7 +42,7 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequen
         phases=phases[:MOST_PHASES],
         num_phases=len(phases),
         remarks=plan.remarks(),
-        amendments=[Amendment.read(Fields(amendment, f"amendments[{k}]")) for k, amendment in enumerate(amendments)],
+        amendments=[AmendmentRecord.read(Fields(one.to_json())) for one in amendments],
     )
     try:
         replace_file(folder / "config.yaml", dump_config(config))

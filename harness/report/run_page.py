@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import HarnessError
-from harness.folder import Amendment, Outcome, seen
+from harness.folder import AmendmentRecord, Outcome, seen
 from harness.report.charts import Chart, Scale, Series, Stretch, above_each_other, scale_for
 from harness.report.finder import finder_chart, rule_of
 from harness.report.pages import clock, number, plain, render, write_page
@@ -152,7 +152,7 @@ def _happened(record: RunRecord) -> list[tuple[int, str]]:
     return sorted(found)
 
 
-def _amended(amendment: Amendment) -> str:
+def _amended(amendment: AmendmentRecord) -> str:
     if amendment.choice == "rewind":
         return (
             f"gone back to from iteration {amendment.diverged_at}, which was not finite; learning rates "

@@ -12,14 +12,14 @@ Every setting is of one of four kinds:
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from harness.checkpoint.manifest import Manifest
 from harness.config import RunConfig, parse_config
 from harness.errors import CheckpointError
-from harness.plan import LRPlan, Sizes
+from harness.named import code_in
+from harness.plan import Amendment, Extend, LRPlan, Replace, Sizes
 
 _FREE = (
     "name",
@@ -43,7 +43,6 @@ _FREE = (
 )
 _FIXED = ("seed", "batch", "data", "train.last_batch", "init.freeze")
 _OPTIMIZER = ("optimizer.name",)
-_OWN_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LONGEST_SHOWN = 200
 
 
@@ -110,13 +109,20 @@ def saved_config(manifest: Manifest, path: str) -> RunConfig:
     return saved
 
 
-def refuse_foreign_code(manifest: Manifest, config: RunConfig, path: str) -> None:
+def refuse_foreign_code(manifest: Manifest, amendments: Sequence[Amendment], config: RunConfig, path: str) -> None:
     """Refuse a checkpoint of another folder that would run code which the configuration does not name.
+
+    Args:
+        manifest: of the checkpoint.
+        amendments: of its plan.
+        config: of this run.
+        path: of the checkpoint, for messages.
 
     Raises:
         CheckpointError: naming the code.
     """
-    theirs = {*code_in(manifest.config), *code_in([amendment.get("lr") for amendment in manifest.state.amendments])}
+    replaced = [amendment.lr for amendment in amendments if isinstance(amendment, Replace)]
+    theirs = {*code_in(manifest.config), *code_in(replaced)}
     foreign = sorted(theirs - set(code_in(config.plain())))
     if foreign:
         raise CheckpointError(
@@ -221,17 +227,25 @@ def learning_rates(n: int, saved: LRPlan, wanted: LRPlan) -> list[str]:
 
 
 def amend(
-    amendments: list[dict[str, Any]], n: int, choice: str, conflicts: Conflicts, saved: RunConfig
-) -> list[dict[str, Any]]:
-    """The amendments with one more: what was chosen at iteration `n`, and the plan that held until then."""
-    changes = {d.key: [d.saved, d.wanted] for d in (*conflicts.optimizer, *conflicts.plan)}
-    record: dict[str, Any] = {"iteration": n, "choice": choice, "changes": changes}
+    amendments: Sequence[Amendment], n: int, choice: str, conflicts: Conflicts, saved: RunConfig
+) -> tuple[Amendment, ...]:
+    """The amendments with one more: the plan that the user chose at iteration `n`, where two were possible.
+
+    Args:
+        amendments: of the checkpoint.
+        n: its iteration.
+        choice: `config` or `checkpoint`.
+        conflicts: how the two configurations differ.
+        saved: the checkpoint's.
+    """
+    changes = {d.key: (d.saved, d.wanted) for d in (*conflicts.optimizer, *conflicts.plan)}
     if choice == "config":
         plain = saved.plain()
-        record.update(lr=plain["lr"], train=plain["train"])
-    elif amendments and (amendments[-1]["choice"], amendments[-1].get("changes")) == (choice, changes):
-        return amendments  # the same start script once more
-    return [*amendments, record]
+        return (*amendments, Replace(n, changes, plain["lr"], plain["train"]))
+    last = amendments[-1] if amendments else None
+    if isinstance(last, Extend) and last.changes == changes:
+        return tuple(amendments)  # the same start script once more
+    return (*amendments, Extend(n, changes))
 
 
 def _differences(path: tuple[str, ...], saved: Any, wanted: Any) -> Iterator[Difference]:
@@ -247,19 +261,6 @@ def _differences(path: tuple[str, ...], saved: Any, wanted: Any) -> Iterator[Dif
 def _cut(value: object) -> str:
     text = str(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
-def code_in(value: object) -> Iterator[str]:
-    """The texts in plain data that could name code."""
-    if isinstance(value, str):
-        yield from [value] if _OWN_CODE.fullmatch(value) else []
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from code_in(key)
-            yield from code_in(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from code_in(item)
 
 
 def _is_of(key: str, kinds: tuple[str, ...]) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.errors import DivergedError
 from harness.folder import MetricsLine
 from harness.gluon import Learner, State
+from harness.plan import Rewind
 from harness.report import write_plan
 from harness.train.run import Run
 from harness.train.saving import Saver
@@ -74,7 +75,7 @@ class Divergence:
             DivergedError: `error`, where that is not the policy or was done often enough.
         """
         run, section = self._run, self._section
-        done = sum(amendment["choice"] == "rewind" for amendment in run.amendments)
+        done = sum(isinstance(amendment, Rewind) for amendment in run.amendments)
         if section.policy != "rewind" or done >= section.limit:
             if done:
                 raise DivergedError(f"{error}\n(after {done} rewinds, guard.divergence.at_most)").at(t) from error

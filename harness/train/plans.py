@@ -6,80 +6,64 @@ A checkpoint keeps a few learning rates around its iteration; its own configurat
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
-from harness.checkpoint.manifest import Manifest
+from harness.checkpoint.manifest import CHANGED_BY_ANOTHER, Manifest
 from harness.config import RunConfig
 from harness.errors import CheckpointError, ConfigError
-from harness.plan import LRPlan, Sizes
-from harness.train.conflicts import code_in
+from harness.folder import Fields, RecordError
+from harness.named import code_in
+from harness.plan import Amendment, LRPlan, Replace, Rewind, Sizes, amended_plan, read_amendments
 
 
-def plan_of(config: RunConfig, sizes: Sizes, amendments: list[dict[str, Any]]) -> LRPlan:
-    """The plan of a run whose plan was changed on the way: each amendment keeps what held up to its iteration.
-
-    Args:
-        config: what holds now.
-        sizes: of the run, by `config`.
-        amendments: as in the state; those without a plan of their own (the saved one was kept) change nothing, and
-            a rewind multiplies what comes after it.
+def amendments_of(manifest: Manifest, path: str) -> tuple[Amendment, ...]:
+    """What was changed in the plan before a checkpoint was written.
 
     Raises:
-        ConfigError: if `config` gives no plan.
-        CheckpointError: if an amendment holds no plan.
+        CheckpointError: naming the key that is missing, of another kind, impossible or out of order.
     """
-    earlier: list[tuple[int, LRPlan]] = []
-    cuts: list[tuple[int, float]] = []
-    for amendment in amendments:
-        if amendment["choice"] == "rewind":
-            cuts.append((int(amendment["iteration"]), float(amendment["lr_factor"])))
-        if "lr" in amendment:
-            earlier.append((int(amendment["iteration"]), _plan_before(amendment, config, sizes, cuts)))
-    return LRPlan(config.lr, sizes, config.source, earlier=earlier, cuts=cuts)
+    try:
+        listed = Fields(manifest.content["state"], "state").inners("amendments")
+        return read_amendments(listed, manifest.iteration)
+    except RecordError as error:
+        raise CheckpointError(f"{path}: manifest.json: {error}; {CHANGED_BY_ANOTHER}") from None
 
 
-def resumed_plan(config: RunConfig, sizes: Sizes, amendments: list[dict[str, Any]], path: str) -> LRPlan:
-    """`plan_of`, for amendments that a checkpoint brings: what only they make impossible is the checkpoint's fault.
+def resumed_plan(config: RunConfig, sizes: Sizes, amendments: Sequence[Amendment], path: str) -> LRPlan:
+    """`amended_plan`, for a checkpoint's amendments: what only they make impossible is the checkpoint's fault.
 
     Raises:
         ConfigError: if `config` gives no plan.
         CheckpointError: if an amendment holds no plan, or cuts the rates to what float32 does not hold.
     """
     try:
-        return plan_of(config, sizes, amendments)
+        return amended_plan(config, sizes, amendments)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except ConfigError as error:
-        cuts = [index for index, amendment in enumerate(amendments) if amendment["choice"] == "rewind"]
-        if not cuts:
+        rewinds = [(index, one) for index, one in enumerate(amendments) if isinstance(one, Rewind)]
+        if not rewinds:
             raise
-        plan_of(config, sizes, [amendment for amendment in amendments if amendment["choice"] != "rewind"])
-        factors = ", ".join(f"state.amendments[{index}].lr_factor {amendments[index]['lr_factor']:g}" for index in cuts)
+        amended_plan(config, sizes, [one for one in amendments if not isinstance(one, Rewind)])
+        factors = ", ".join(f"state.amendments[{index}].lr_factor {one.lr_factor:g}" for index, one in rewinds)
         raise CheckpointError(f"{path}: its rewinds ({factors}) leave no plan: {error}") from None
 
 
-def saved_plan(saved: RunConfig, sizes: Sizes, manifest: Manifest, path: str) -> LRPlan:
+def saved_plan(saved: RunConfig, sizes: Sizes, amendments: Sequence[Amendment], path: str) -> LRPlan:
     """The plan that a checkpoint was trained by.
 
     Raises:
         CheckpointError: if this version cannot use it.
     """
     try:
-        own = Sizes.of(
-            saved.train,
-            num_samples=sizes.num_samples,
-            shards=sizes.shards,
-            batch_size=sizes.batch_size,
-            source=saved.source,
-        )
-        return plan_of(saved, own, manifest.state.amendments)
+        return amended_plan(saved, sizes.with_train(saved.train, saved.source), amendments)
     except ConfigError as error:
         raise CheckpointError(f"{path}: its own plan cannot be used by this version: {error}") from None
 
 
-def has_own_code(manifest: Manifest) -> bool:
+def has_own_code(manifest: Manifest, amendments: Sequence[Amendment]) -> bool:
     """Whether the plan of a checkpoint is made by code of the user's own, which may have changed since."""
-    plans = [manifest.config.get("lr"), *(amendment.get("lr") for amendment in manifest.state.amendments)]
+    plans = [manifest.config.get("lr"), *(one.lr for one in amendments if isinstance(one, Replace))]
     return any(True for _ in code_in(plans))
 
 
@@ -97,23 +81,3 @@ def refuse_other_rates(manifest: Manifest, plan: LRPlan, path: str) -> None:
                 f"state.amendments it is {rate:g}; another program has changed it; resume from another checkpoint "
                 "(--resume PATH)"
             )
-
-
-def _plan_before(amendment: dict[str, Any], config: RunConfig, sizes: Sizes, cuts: list[tuple[int, float]]) -> LRPlan:
-    """The plan that held until an amendment."""
-    where = f"the plan that held until iteration {amendment['iteration']}"
-    try:
-        old = config.changed({"lr": amendment["lr"], "train": amendment["train"]})
-        old_sizes = Sizes.of(
-            old.train,
-            num_samples=sizes.num_samples,
-            shards=sizes.shards,
-            batch_size=sizes.batch_size,
-            source=config.source,
-        )
-        return LRPlan(old.lr, old_sizes, config.source, cuts=cuts)
-    except ConfigError as error:
-        raise CheckpointError(
-            f"state.amendments: {where} cannot be used by this version ({error}); resume from a checkpoint that was "
-            "saved before it (--resume PATH)"
-        ) from None

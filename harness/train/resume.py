@@ -26,7 +26,7 @@ from harness.errors import CheckpointError, ConfigError
 from harness.files import TEMPORARY, make_folder
 from harness.finder import with_base
 from harness.folder import RunFolder
-from harness.plan import LRPlan, Sizes
+from harness.plan import Amendment, LRPlan, Sizes
 from harness.train.conflicts import (
     Conflicts,
     amend,
@@ -37,7 +37,7 @@ from harness.train.conflicts import (
     saved_config,
     take_saved,
 )
-from harness.train.plans import has_own_code, refuse_other_rates, resumed_plan, saved_plan
+from harness.train.plans import amendments_of, has_own_code, refuse_other_rates, resumed_plan, saved_plan
 
 _OWN = {
     *("config.yaml", "plan.json", "plan.csv", "plan.png", "metrics.jsonl", "tensorboard", "checkpoints"),
@@ -81,6 +81,14 @@ class ResumePoint(NamedTuple):
     def iteration(self) -> int:
         """The last update that the set contains."""
         return self.manifest.iteration
+
+    def amendments(self) -> tuple[Amendment, ...]:
+        """What was changed in the plan until then.
+
+        Raises:
+            CheckpointError: if the manifest holds none that are possible.
+        """
+        return amendments_of(self.manifest, self.path)
 
 
 def agree_on_resume_point(world: World, folder: RunFolder, start: StartOptions) -> ResumePoint | None:
@@ -213,13 +221,15 @@ class ResolvedConfig(NamedTuple):
         saved: what held when the set was written.
         conflicts: how they differ where it matters.
         amendments: of the plan, this start's included.
+        saved_amendments: of the plan that the set was trained by.
         undecided: whether the user has to choose before anything goes on.
     """
 
     config: RunConfig
     saved: RunConfig
     conflicts: Conflicts
-    amendments: list[dict[str, Any]]
+    amendments: Sequence[Amendment]
+    saved_amendments: Sequence[Amendment]
     undecided: bool
 
 
@@ -230,7 +240,7 @@ def settle(config: RunConfig, origin: ResumePoint, *, workers: int, threads: int
         CheckpointError: for what cannot change in a run, and if the workers cannot share its shards.
     """
     manifest, path = origin.manifest, origin.path
-    shards = manifest.shards
+    shards, amendments = manifest.shards, origin.amendments()
     if config.batch.shards in (None, shards) and shards % workers:
         fitting = ", ".join(str(n) for n in range(1, min(shards, 1024) + 1) if shards % n == 0)
         raise CheckpointError(
@@ -238,7 +248,7 @@ def settle(config: RunConfig, origin: ResumePoint, *, workers: int, threads: int
             f"{workers} workers; go on with a number of workers that divides {shards}: {fitting}"
         )
     if not origin.here:
-        refuse_foreign_code(manifest, config, path)
+        refuse_foreign_code(manifest, amendments, config, path)
     saved = saved_config(manifest, path)
     if config.lr.base == "auto" and isinstance(saved.lr.base, float):
         config = with_base(config, saved.lr.base, saved.lr.reference_batch)  # a run that goes on never finds again
@@ -249,11 +259,12 @@ def settle(config: RunConfig, origin: ResumePoint, *, workers: int, threads: int
         refuse_fixed(path, conflicts._replace(optimizer=[]), config.source)
     else:
         refuse_fixed(path, conflicts, config.source)
-    amendments = manifest.state.amendments
+    saved_amendments = amendments
     differs = bool(conflicts.plan or conflicts.optimizer)
     if differs and on_conflict != "error":
         amendments = amend(amendments, origin.iteration, on_conflict, conflicts, saved)
-    return ResolvedConfig(wanted, saved, conflicts, amendments, undecided=differs and on_conflict == "error")
+    undecided = differs and on_conflict == "error"
+    return ResolvedConfig(wanted, saved, conflicts, amendments, saved_amendments, undecided)
 
 
 def resolve_plan(settled: ResolvedConfig, origin: ResumePoint, sizes: Sizes) -> tuple[LRPlan, str | None]:
@@ -264,9 +275,9 @@ def resolve_plan(settled: ResolvedConfig, origin: ResumePoint, sizes: Sizes) -> 
     """
     source, path, manifest = settled.config.source, origin.path, origin.manifest
     plan, conflict = resumed_plan(settled.config, sizes, settled.amendments, path), None
-    by_own_code, before = has_own_code(manifest), plan
+    by_own_code, before = has_own_code(manifest, settled.saved_amendments), plan
     if settled.undecided or (settled.conflicts.plan and not by_own_code):
-        before = saved_plan(settled.saved, sizes, manifest, path)
+        before = saved_plan(settled.saved, sizes, settled.saved_amendments, path)
     if not by_own_code:
         refuse_other_rates(manifest, before, path)
     if settled.undecided:

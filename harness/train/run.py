@@ -27,10 +27,9 @@ from harness.gluon.state import refuse_not_finite
 from harness.guard import Guard, Unguarded, compare_ranks, compare_schedules
 from harness.model import build_metrics, try_metrics
 from harness.model.metrics import Metric
-from harness.plan import LRPlan, Sizes, count_workers, resolve_shards
+from harness.plan import Amendment, LRPlan, Rewind, Sizes, amended_plan, count_workers, resolve_shards, with_amendment
 from harness.train.build import build_learner
 from harness.train.conflicts import refuse_other_data
-from harness.train.plans import plan_of
 from harness.train.resume import ResolvedConfig, ResumePoint, StartOptions, agree_on_resume_point, resolve_plan, settle
 from harness.train.samples import build_augmentation, first_samples, load_splits, probe_items, seed_items
 from harness.versions import versions
@@ -96,7 +95,7 @@ class Run:
         self.remarks: list[str] = []
         self.num_skipped = 0
         self.began_with: dict[str, Any] | None = None
-        self.amendments: list[dict[str, Any]] = []
+        self.amendments: Sequence[Amendment] = ()
         try:
             self._prepare(threads, emulate_np)
         except BaseException:
@@ -204,9 +203,8 @@ class Run:
 
     def cut(self, iteration: int, factor: float, diverged_at: int) -> None:
         """Multiply every learning rate after an iteration; sets record it as an amendment of the plan."""
-        amendment = {"iteration": iteration, "choice": "rewind", "lr_factor": factor, "diverged_at": diverged_at}
-        self.amendments = sorted([*self.amendments, amendment], key=lambda one: int(one["iteration"]))
-        self.plan = plan_of(self.config, self.sizes, self.amendments)
+        self.amendments = with_amendment(self.amendments, Rewind(iteration, factor, diverged_at))
+        self.plan = amended_plan(self.config, self.sizes, self.amendments)
         self.plan_fingerprint = self.plan.fingerprint()
 
     @property
@@ -332,5 +330,5 @@ class Run:
             source=config.source,
         )
         if settled is None or self.origin is None:
-            return sizes, plan_of(config, sizes, self.amendments), None
+            return sizes, amended_plan(config, sizes, self.amendments), None
         return sizes, *resolve_plan(settled, self.origin, sizes)

@@ -225,9 +225,16 @@ class Saver:
         best = None if self._best is None else self._best.to_json()
         more: dict[str, Any] = {"evaluation_due": True} if self._evaluation_due else {}
         more |= {"skipped": run.num_skipped} if run.num_skipped else {}
+        amendments = [one.to_json() for one in run.amendments]
         around = [i for i in (t - 1, t, t + 1) if 1 <= i <= run.sizes.num_iterations]
         return {
-            "state": {"iteration": t, **numbers, "amendments": run.amendments, "best": best, **more},
+            "state": {
+                "iteration": t,
+                **numbers,
+                "amendments": amendments,
+                "best": best,
+                **more,
+            },
             "shards": run.sizes.shards,
             "batch_size": run.sizes.batch_size,
             "sizes": {key: value for key, value in vars(run.sizes).items() if key not in ("shards", "batch_size")},

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from harness.folder import Amendment, Fields, PlanRecord, RecordError, read_curve, read_plan
+from harness.folder import AmendmentRecord, Fields, PlanRecord, RecordError, read_curve, read_plan
+from harness.plan import Rewind
 from tests.report.folders import make_run
 
 REWIND = {"iteration": 40, "choice": "rewind", "lr_factor": 0.5, "diverged_at": 46}
@@ -16,7 +17,7 @@ TAKEN = {"iteration": 40, "choice": "config", "changes": {"a": [1, {"b": [None]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("plans"), amendments=[REWIND])
+    return make_run(tmp_path_factory.mktemp("plans"), amendments=[Rewind(40, 0.5, diverged_at=46)])
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_what_is_written_is_read(folder, content):
 
 @pytest.mark.parametrize("amendment", [REWIND, TAKEN])
 def test_an_amendment_is_written_as_it_was_read(amendment):
-    assert Amendment.read(Fields(amendment)).to_json() == amendment
+    assert AmendmentRecord.read(Fields(amendment)).to_json() == amendment
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from harness.config import parse_config
 from harness.config.reading import dump_yaml, parse_yaml
 from harness.errors import ConfigError
 from harness.finder import read_result, take_result
+from harness.plan import Extend, Rewind
 from harness.report.record import read_record
 from tests.folder.damage import change_byte, change_value
 from tests.report.folders import BEGUN, DONE, evaluated, finder_result, make_run, trained
@@ -44,8 +45,8 @@ def good(tmp_path_factory):
     ]
     attempts = [BEGUN, {**DONE, "exit_code": 75, "cause": "stopped"}, {**BEGUN, "attempt": "b", "after": 40}]
     amendments = [
-        {"iteration": 40, "choice": "checkpoint", "changes": {"train.iterations": [100, 90]}},
-        {"iteration": 40, "choice": "rewind", "lr_factor": 0.5, "diverged_at": 46},
+        Extend(40, {"train.iterations": (100, 90)}),
+        Rewind(40, 0.5, diverged_at=46),
     ]
     folder = make_run(tmp_path_factory.mktemp("good"), "digits", metrics, attempts, LOST, amendments)
     (folder / "failures").mkdir()

@@ -12,6 +12,7 @@ import pytest
 
 from harness.finder import FinderResult
 from harness.folder import Fields
+from harness.plan import Replace
 from harness.report import write_comparison, write_finder_report, write_run_report
 from tests.report.folders import BEGUN, DONE, evaluated, finder_result, make_run, trained
 
@@ -55,7 +56,7 @@ def run_page(folder):
     long = "a-long-name-without-any-place-to-break-it" * 3
     metrics = [trained(t, 2 / t, images_per_s=1e4) for t in range(1, 101)]
     metrics += [evaluated(50, 0.3, 0.8), evaluated(100, 0.2, 0.9)]
-    amendment = {"iteration": 40, "choice": "config", "changes": {"network.params": [None, {long: long}]}}
+    amendment = Replace(40, {"network.params": (None, {long: long})}, lr={}, train={})
     attempts = [BEGUN, {**BEGUN, "attempt": "b", "after": 40, "command": long, "environment": {"mxnet": long}}]
     data = {"name": "npy", "root": f"/{long}"}
     run = make_run(folder, "run", metrics, attempts, {**DONE, "attempt": "b", "cause": long}, [amendment], data=data)

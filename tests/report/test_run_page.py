@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.errors import ConfigError, DivergedError, StoppedOnRequestError
+from harness.plan import Replace, Rewind
 from harness.report import reported, write_run_report
 from harness.report.charts import MOST_POINTS
 from tests.report.folders import BEGUN, DONE, evaluated, lines_of, trained
@@ -98,8 +99,8 @@ def test_interruptions_resumes_and_what_was_changed(make_run):
         {**BEGUN, "attempt": "d"},
     ]
     amendments = [
-        {"iteration": 40, "choice": "config", "changes": {"train.iterations": [90, 100]}},
-        {"iteration": 70, "choice": "rewind", "lr_factor": 0.5, "diverged_at": 76},
+        Replace(40, {"train.iterations": (90, 100)}, lr={}, train={}),
+        Rewind(70, 0.5, diverged_at=76),
     ]
     skipped = {"split": "skipped", "iteration": 33, "lr": 0.1, "count": 1}
     folder = make_run(

@@ -1,0 +1,176 @@
+"""Changes of a run's plan on the way: each is a recorded decision, which checkpoints keep and a resumed run replays.
+
+An amendment says what it means for the learning rates that come after its iteration, and for those before. It is read
+from and written to the JSON that manifests and `plan.json` hold; `harness.plan.amended` makes the plan. A further kind
+is one more class here and its name in `AMENDMENTS`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from harness.folder import Fields, RecordError, described
+
+_LEAST_FACTOR = 1.1754943508222875e-38  # the smallest normal float32
+
+
+@dataclass(frozen=True)
+class Amendment(ABC):
+    """A change of the plan.
+
+    Attributes:
+        choice: the name of its kind in JSON.
+        iteration: the last update that was made, or is kept, before the change.
+    """
+
+    choice: ClassVar[str]
+    iteration: int
+
+    @classmethod
+    @abstractmethod
+    def read(cls, fields: Fields, iteration: int) -> Amendment:
+        """From JSON; `iteration` has been checked.
+
+        Raises:
+            RecordError: naming the field that is missing, of another kind or impossible.
+        """
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """As manifests and `plan.json` hold it."""
+
+    def _head(self) -> dict[str, Any]:
+        return {"iteration": self.iteration, "choice": self.choice}
+
+
+@dataclass(frozen=True)
+class Rewind(Amendment):
+    """The run diverged, and trained again from `iteration` on with smaller learning rates.
+
+    Every learning rate after `iteration` is `lr_factor` times what the plan gave before; those up to it stay. Several
+    rewinds multiply.
+
+    Attributes:
+        lr_factor: above 0 and below 1.
+        diverged_at: the iteration whose loss or gradient was not finite.
+    """
+
+    choice = "rewind"
+    lr_factor: float
+    diverged_at: int
+
+    @classmethod
+    def read(cls, fields: Fields, iteration: int) -> Rewind:
+        """See `Amendment`."""
+        factor = fields.number("lr_factor", _LEAST_FACTOR, math.nextafter(1.0, 0.0))
+        return cls(iteration, factor, fields.whole("diverged_at", iteration + 1))
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Amendment`."""
+        return {**self._head(), "lr_factor": self.lr_factor, "diverged_at": self.diverged_at}
+
+
+@dataclass(frozen=True)
+class Extend(Amendment):
+    """The run resumed by the plan of its checkpoint although the configuration asked for another.
+
+    The saved plan extends past `iteration`: no learning rate changes. The amendment records what was asked for.
+
+    Attributes:
+        changes: by setting, the saved value, which holds, and the one that was asked for.
+    """
+
+    choice = "checkpoint"
+    changes: Mapping[str, tuple[Any, Any]]
+
+    @classmethod
+    def read(cls, fields: Fields, iteration: int) -> Extend:
+        """See `Amendment`."""
+        return cls(iteration, _changes(fields))
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Amendment`."""
+        return {**self._head(), "changes": _listed(self.changes)}
+
+
+@dataclass(frozen=True)
+class Replace(Amendment):
+    """The run resumed by the plan of its new configuration.
+
+    Up to `iteration` the learning rates stay those of `lr` and `train`, with the rewinds until then; after it they are
+    those of the configuration that comes with the checkpoint.
+
+    Attributes:
+        changes: by setting, the saved value and the new one, which holds.
+        lr: the section `lr` of the configuration that held until then.
+        train: the section `train` of it.
+    """
+
+    choice = "config"
+    changes: Mapping[str, tuple[Any, Any]]
+    lr: Mapping[str, Any]
+    train: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, fields: Fields, iteration: int) -> Replace:
+        """See `Amendment`."""
+        return cls(iteration, _changes(fields), _section(fields, "lr"), _section(fields, "train"))
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Amendment`."""
+        return {**self._head(), "changes": _listed(self.changes), "lr": dict(self.lr), "train": dict(self.train)}
+
+
+AMENDMENTS: dict[str, type[Amendment]] = {kind.choice: kind for kind in (Replace, Extend, Rewind)}
+
+
+def read_amendments(listed: Sequence[Fields], last: int) -> tuple[Amendment, ...]:
+    """Amendments from JSON.
+
+    Args:
+        listed: one object each, in the order of their iterations.
+        last: the latest iteration that any may have: that of the checkpoint.
+
+    Raises:
+        RecordError: naming the field that is missing, of another kind, impossible or out of order.
+    """
+    found: list[Amendment] = []
+    before = 0
+    for fields in listed:
+        fields.whole("iteration", 0, last)
+        before = fields.whole("iteration", before, last)
+        choice = fields.text("choice")
+        if choice not in AMENDMENTS:
+            *others, final = AMENDMENTS
+            place = fields.place("choice")
+            raise RecordError(f"{place} is {described(choice)}; allowed: {', '.join(others)} or {final}")
+        found.append(AMENDMENTS[choice].read(fields, before))
+    return tuple(found)
+
+
+def with_amendment(amendments: Sequence[Amendment], new: Amendment) -> tuple[Amendment, ...]:
+    """The amendments and a new one, in the order of their iterations; the new one after those of the same."""
+    return tuple(sorted([*amendments, new], key=lambda one: one.iteration))
+
+
+def _changes(fields: Fields) -> dict[str, tuple[Any, Any]]:
+    changes = _section(fields, "changes")
+    for key, values in changes.items():
+        if not isinstance(values, list) or len(values) != 2:
+            raise RecordError(f"{fields.place('changes')}.{key} is {described(values)}; allowed: a list of old and new")
+    return {key: (old, new) for key, (old, new) in changes.items()}
+
+
+def _section(fields: Fields, key: str) -> dict[str, Any]:
+    """An object as it was written, once it is known to be finite and not deep."""
+    fields.plain(key)
+    section: dict[str, Any] = fields.value(key)
+    return section
+
+
+def _listed(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
+    return {key: list(values) for key, values in changes.items()}
