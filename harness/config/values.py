@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Wit
 
 from harness.named import brief
 from harness.parsing import as_number, is_count
-from harness.schedules import ScheduleSpec, parse_spec
+from harness.schedules import GivenSchedule, ScheduleSpec, parse_spec, read_schedule
 from harness.schedules.bounds import LARGEST, SMALLEST
 from harness.schedules.scalars import MULTIPLE
 from harness.units import CLOCK_PATTERN, LENGTH_PATTERN, MOST_SECONDS, ClockTime, Duration
@@ -175,8 +175,8 @@ def _read_warmup_length(value: object) -> Duration:
     return length
 
 
-def _read_momentum(value: object) -> ScheduleSpec:
-    return parse_spec(value, allow_x=False)
+def _read_momentum(value: object) -> ScheduleSpec | GivenSchedule:
+    return read_schedule(value) if callable(value) else parse_spec(value, allow_x=False)
 
 
 def _read_parameters(value: dict[str, Any], where: tuple[str | int, ...] = ()) -> dict[str, Any]:
@@ -224,9 +224,11 @@ _SCHEDULE = WithJsonSchema({"$comment": "schedule"})
 WarmupLength = Annotated[Duration, PlainValidator(_read_warmup_length), PlainSerializer(str), _LENGTH]
 Period = Annotated[Duration, PlainValidator(_read_period), PlainSerializer(str), _LENGTH]
 Interval = Annotated[Duration | ClockTime, PlainValidator(_read_interval), PlainSerializer(str), _INTERVAL]
-Spec = Annotated[ScheduleSpec, PlainValidator(parse_spec), PlainSerializer(lambda spec: spec.raw), _SCHEDULE]
+Spec = Annotated[
+    ScheduleSpec | GivenSchedule, PlainValidator(read_schedule), PlainSerializer(lambda spec: spec.raw), _SCHEDULE
+]
 MomentumSpec = Annotated[
-    ScheduleSpec, PlainValidator(_read_momentum), PlainSerializer(lambda spec: spec.raw), _SCHEDULE
+    ScheduleSpec | GivenSchedule, PlainValidator(_read_momentum), PlainSerializer(lambda spec: spec.raw), _SCHEDULE
 ]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_read_float32)]

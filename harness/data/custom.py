@@ -101,14 +101,23 @@ def _as_splits(request: DataRequest, value: object) -> Splits:
         parts = {"train": value[0], "test": value[1]}
     else:
         raise DataError(f"{where}: returned a {_describe(value)}; {_ALLOWED}")
-    splits = {name: _as_dataset(f"{where}, {name}", part) for name, part in parts.items() if part is not None}
+    splits = {name: as_dataset(f"{where}, {name}", part) for name, part in parts.items() if part is not None}
     if "train" not in splits:
         raise DataError(f"{where}: returned no training split; {_ALLOWED}")
     validation, test = splits.get("validation"), splits.get("test")
     return make_splits(splits["train"], validation, test, num_classes, count_classes=not request.labels_are_numbers)
 
 
-def _as_dataset(where: str, value: object) -> Dataset:
+def as_dataset(where: str, value: object) -> Dataset:
+    """A split from what a user gives: two arrays, a data set of ours, or anything with a length and items.
+
+    Args:
+        where: it comes from, for messages.
+        value: the split.
+
+    Raises:
+        DataError: naming what was found instead.
+    """
     if isinstance(value, ArrayDataset | SequenceDataset | Subset):
         return value
     arrays = _arrays(value)

@@ -14,6 +14,7 @@ from harness.schedules.adapters import as_mx, as_schedule, from_mx
 from harness.schedules.base import Schedule, ScheduleLike, breakpoints_of, length_of
 from harness.schedules.bounds import BoundError
 from harness.schedules.cyclical import CyclicalSchedule
+from harness.schedules.given import GivenSchedule, read_schedule
 from harness.schedules.modifiers import LinearCoolDown, LinearWarmUp, RaisedSchedule, ScaledSchedule, SequentialSchedule
 from harness.schedules.ramps import OneCycleSchedule, RampSchedule, RiseAndFallSchedule
 from harness.schedules.shapes import (
@@ -35,6 +36,7 @@ __all__ = [
     "ExponentialSchedule",
     "FactorSchedule",
     "Frame",
+    "GivenSchedule",
     "InverseSqrtSchedule",
     "LinearCoolDown",
     "LinearWarmUp",
@@ -58,4 +60,5 @@ __all__ = [
     "from_mx",
     "length_of",
     "parse_spec",
+    "read_schedule",
 ]
