@@ -1,10 +1,12 @@
-# make train   set up and train the digits on two ranks        make test     set up and run every test
-# make setup   install everything into .venv (see install.sh)  make check    ruff and mypy
-# make format  format the code                                 make clean    remove .venv, runs/ and plans/
+# make train     set up and train the digits on two ranks        make check   ruff and mypy
+# make setup     install everything into .venv (see install.sh)  make format  format the code
+# make test      set up and run the tests, two at a time         make clean   remove .venv, runs/ and plans/
+# make thorough  the tests, with 8 ranks, random kills and long loops (more than half an hour)
 # make benchmarks  measure everything in docs/performance.md (more than an hour)
 RUN := . .venv/bin/activate &&
+TWO_AT_A_TIME := --numprocesses 2 --dist worksteal
 
-.PHONY: setup train test check format format-check benchmarks clean
+.PHONY: setup train test thorough check format format-check benchmarks clean
 
 setup:
 	@./install.sh
@@ -13,7 +15,10 @@ train: setup
 	@$(RUN) horovodrun -np 2 python launch/train.py --overwrite
 
 test: setup
-	@$(RUN) python -m pytest
+	@$(RUN) python -m pytest $(TWO_AT_A_TIME)
+
+thorough: setup
+	@$(RUN) HARNESS_THOROUGH=1 python -m pytest $(TWO_AT_A_TIME)
 
 check: setup
 	@$(RUN) ruff check

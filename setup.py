@@ -33,6 +33,6 @@ setup(
         **{cuda: [f"mxnet-{cuda}", "horovod"] for cuda in CUDA},
         "mpich": ["mpich"],
         "benchmarks": ["torch"],
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "jsonschema", "tensorboard"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "types-PyYAML", "jsonschema", "tensorboard"],
     },
 )

@@ -1,5 +1,4 @@
-"""What all tests share: guards against things left behind, real ranks with a time limit, and the real data if "
-"they are there."""
+"""What all tests share: guards against things left behind, jobs with a time limit, the real data if they are there."""
 
 from __future__ import annotations
 
@@ -7,16 +6,38 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.jobs.counter import JobCounter
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("HARNESS_DATA", ROOT.parent / "shared" / "data"))
 
 # settled before MXNet is imported by any test: the number of threads is part of the bits
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
+CLIENT = ROOT / "tests/jobs/client.py"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}  # of every job
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(JobCounter(), "jobs")
+    config.addinivalue_line("markers", "thorough: is run by `make thorough` alone (HARNESS_THOROUGH=1)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what `make thorough` alone runs."""
+    if not THOROUGH:
+        left_out = [item for item in items if item.get_closest_marker("thorough")]
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def launched_by(launcher: str, np: int) -> list[str]:
@@ -48,25 +69,51 @@ def shared_data():
     return folder
 
 
+@pytest.fixture(scope="session")
+def fork_server():
+    """The socket of a process that has everything imported, and forks one for each job (see `tests/jobs/server.py`)."""
+    with tempfile.TemporaryDirectory(prefix="harness-jobs-") as folder:
+        address = os.path.join(folder, "socket")
+        server = subprocess.Popen(
+            [sys.executable, "tests/jobs/server.py", address],
+            cwd=ROOT,
+            env={**os.environ, **ENVIRONMENT},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        while not os.path.exists(address):
+            assert server.poll() is None, "the server that forks jobs has ended"
+            time.sleep(0.01)
+        yield address
+        server.stdin.close()
+        server.wait(timeout=60)
+
+
 @pytest.fixture
-def start():
+def start(fork_server):
     """Run a program of the project, on `np` ranks under a launcher or (np=None) as one plain process.
 
-    The whole process group is killed at the time limit, and what was printed is shown when the exit code is unexpected.
+    The processes are forked from one that has everything imported; `fresh=True` starts ordinary ones, for what is about
+    start-up itself. The whole process group is killed at the time limit, and what was printed is shown when the exit
+    code is unexpected.
     """
 
     def run(
         *arguments: object,
         np: int | None = None,
         launcher: str = "horovodrun",
-        timeout_s: float = 120,
+        timeout_s: float = 300,
         exit_code: int | None = 0,
         cwd: Path = ROOT,
+        fresh: bool = False,
         **environ: str,
     ):
+        python = [sys.executable] if fresh else [sys.executable, "-I", "-S", str(CLIENT)]
         launch = [] if np is None else launched_by(launcher, np)
-        command = [*launch, sys.executable, *map(str, arguments)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **environ}
+        if launch and launcher == "horovodrun" and not fresh:
+            launch = [*python, *launch]  # it is a Python program as well
+        command = [*launch, *python, *map(str, arguments)]
+        environment = {**os.environ, **ENVIRONMENT, "FORK_SERVER": fork_server, **environ}
         process = subprocess.Popen(
             command,
             cwd=cwd,

@@ -1,0 +1,178 @@
+"""Imports everything that a job needs, then forks a process for each job that a client asks for: SOCKET.
+
+A forked process is a program like any other: it has its own arguments, environment, folder and files, draws random
+numbers of its own, and ends like any Python. It differs from a fresh one in three points: the modules are imported,
+hashes of strings are those of the server, and its parent in `/proc` is the server. A job whose environment is read
+when modules are imported (the number of threads, for example) is refused, and becomes an ordinary process.
+
+Ends when its standard input does.
+"""
+
+import array
+import ctypes
+import fcntl
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import random
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import sys
+from contextlib import suppress
+
+READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MXNET_", "MKL", "DNNL_", "ONEDNN_", "DMLC_", "PYTHON", "LD_", "MALLOC_")
+PDEATHSIG = 1  # of prctl(2)
+HIGH = 500  # numbers of files from here on are in nobody's way
+LIBRARIES = ("matplotlib.backends.backend_agg", "matplotlib.figure", "horovod.mxnet", "horovod.runner.launch")
+
+
+def import_all():
+    """Every module of the harness, and what they import late."""
+    import harness
+
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(harness.__path__, "harness."):
+        if module.name != "harness.comm.smoke":
+            importlib.import_module(module.name)
+
+
+def early(environ):
+    """The variables that are read when modules are imported."""
+    return {key: value for key, value in environ.items() if key.startswith(READ_AT_IMPORT)}
+
+
+def receive(connection):
+    """The job that a client asks for, and its files; the client is on this machine and sends at once."""
+    size = array.array("i").itemsize
+    head, rights, _, _ = connection.recvmsg(4, socket.CMSG_SPACE(250 * size))
+    files = array.array("i")
+    for _, _, content in rights:
+        files.frombytes(content[: len(content) - len(content) % size])
+    (length,) = struct.unpack("!I", head)
+    message = b""
+    while len(message) < length:
+        message += connection.recv(length - len(message))
+    return json.loads(message), list(files)
+
+
+class Server:
+    """Forks, and stands between the forked processes and their clients."""
+
+    def __init__(self, path):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(64)
+        self.ready = selectors.DefaultSelector()
+        self.ready.register(self.listener, selectors.EVENT_READ, self.accept)
+        self.ready.register(0, selectors.EVENT_READ, lambda: sys.exit(0))
+        self.clients = {}  # by process
+
+    def serve(self):
+        """The job, in a forked process; the server itself never returns."""
+        while True:
+            for key, _ in self.ready.select():
+                job = key.data()
+                if job is not None:
+                    return job
+
+    def accept(self):
+        connection, _ = self.listener.accept()
+        try:
+            job, files = receive(connection)
+        except (OSError, ValueError, struct.error):
+            connection.close()
+            return None
+        if early(job["environ"]) != early(os.environ):
+            connection.send(b"n")
+            connection.close()
+            for file in files:
+                os.close(file)
+            return None
+        connection.send(b"y")
+        pid = os.fork()
+        if pid == 0:
+            self.forget()
+            connection.detach()
+            become(job, files)
+            return job
+        for file in files:
+            os.close(file)
+        self.clients[pid] = connection
+        watched = os.pidfd_open(pid)
+        self.ready.register(watched, selectors.EVENT_READ, lambda: self.ended(pid, watched))
+        self.ready.register(connection, selectors.EVENT_READ, lambda: self.forward(pid, connection))
+        return None
+
+    def forward(self, pid, connection):
+        """Send the process what its client has received; kill it when that is gone."""
+        try:
+            received = connection.recv(64)
+        except OSError:
+            received = b""
+        if not received:
+            self.ready.unregister(connection)
+        for number in received or [signal.SIGKILL]:
+            os.kill(pid, number)  # still there, if only as a zombie: `ended` has not been called
+
+    def ended(self, pid, watched):
+        self.ready.unregister(watched)
+        os.close(watched)
+        connection = self.clients.pop(pid)
+        _, status = os.waitpid(pid, 0)
+        if connection in self.ready.get_map():
+            self.ready.unregister(connection)
+        with suppress(OSError):  # the client has gone
+            connection.send(struct.pack("!i", os.waitstatus_to_exitcode(status)))
+        connection.close()
+
+    def forget(self):
+        """In a forked process: close all that is the server's."""
+        self.ready.close()
+        self.listener.detach()
+        for connection in self.clients.values():
+            connection.detach()
+
+
+def become(job, files):
+    """Take over a job's files, environment and folder."""
+    ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    os.setsid()
+    moved = [fcntl.fcntl(file, fcntl.F_DUPFD, HIGH) for file in files]
+    os.closerange(0, HIGH)
+    for source, number in zip(moved, job["files"], strict=True):
+        os.dup2(source, number, inheritable=True)
+    os.closerange(HIGH, max(moved, default=HIGH) + 1)
+    os.environ.clear()
+    os.environ.update(job["environ"])
+    os.chdir(job["cwd"])
+    os.sched_setaffinity(0, job["cpus"])
+    os.getppid = lambda: job["parent"]  # of the client: the launcher
+    import numpy
+
+    random.seed()
+    numpy.random.seed()
+
+
+def run(arguments):
+    """Do what `python ARGUMENTS` does."""
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        sys.path[0] = os.getcwd()
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        sys.path[0] = os.path.dirname(os.path.abspath(arguments[0]))
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    import_all()
+    server = Server(sys.argv[1])
+    gc.freeze()
+    run(server.serve()["arguments"])

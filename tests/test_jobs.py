@@ -1,0 +1,90 @@
+"""Jobs that are forked behave as those that are started: the same bits, ends, signals and files."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import CLIENT, ROOT
+
+PROGRAM = """
+import os, sys, time
+print(sys.argv, os.getcwd(), os.environ.get("SOME"), "mxnet" in sys.modules, os.getpid(), flush=True)
+print("an error", file=sys.stderr)
+how = sys.argv[1]
+if how == "raises":
+    raise RuntimeError("a fault")
+if how == "waits":
+    sys.stdin.read(1)
+    time.sleep(60)
+sys.exit(int(how))
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+@pytest.mark.parametrize(("how", "code"), [("0", 0), ("7", 7), ("raises", 1)])
+def test_a_job_gets_what_it_is_given_and_ends_as_it_ends(start, program, tmp_path, how, code):
+    forked = start(program, how, exit_code=code, cwd=tmp_path, SOME="x")
+    fresh = start(program, how, exit_code=code, cwd=tmp_path, SOME="x", fresh=True)
+    assert forked.stdout.rsplit(" ", 2)[:1] == fresh.stdout.rsplit(" ", 2)[:1]
+    assert ("True" in forked.stdout, "True" in fresh.stdout) == (True, False)
+    assert ("RuntimeError: a fault" in forked.stderr) == (how == "raises")
+    assert forked.stderr.startswith("an error\n")
+
+
+def test_what_is_read_when_modules_are_imported_makes_it_an_ordinary_process(start, program):
+    assert " False " in start(program, "0", OMP_NUM_THREADS="2").stdout
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_signals_reach_the_job_and_its_end_comes_back(fork_server, program, number):
+    client = [sys.executable, "-I", "-S", str(CLIENT), str(program), "waits"]
+    environ = {**os.environ, "FORK_SERVER": fork_server, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(client, cwd=ROOT, env=environ, text=True, **pipes) as process:
+        pid = int(process.stdout.readline().split()[-1])
+        assert pid != process.pid
+        process.stdin.write("go")
+        process.stdin.flush()
+        os.kill(process.pid, number)
+        assert process.wait(timeout=60) == -number
+    deadline = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(pid)
+
+
+def test_a_forked_run_has_the_bits_of_a_fresh_one(start, tmp_path):
+    def digest(name, **how):
+        settings = ("train={iterations: 20}", "lr.schedule=1x", f"output={tmp_path}", f"name={name}")
+        words = [word for setting in settings for word in ("--set", setting)]
+        return re.search(r"digest ([0-9a-f]{64})", start("launch/train.py", *words, np=2, **how).stdout)[1]
+
+    assert digest("fresh", fresh=True, launcher="mpirun") == digest("forked", launcher="mpirun") == digest("horovod")
+
+
+def test_every_job_draws_numbers_of_its_own(start, tmp_path):
+    program = tmp_path / "draws.py"
+    program.write_text("import random\nimport numpy\nprint(random.random(), numpy.random.random())")
+    first, second = (start(program).stdout.split() for _ in range(2))
+    assert all(one != other for one, other in zip(first, second, strict=True))
