@@ -17,8 +17,9 @@ from harness.command.exits import join, report_failure, value_of
 from harness.config import RunConfig, load_config
 from harness.errors import ConfigError, HarnessError, LostRankError, StoppedOnRequestError
 from harness.folder.outcome import OutcomeFiles
+from harness.guard.missing import JOINING
 from harness.guard.preflight import compare_configs
-from harness.guard.startup import JOINING, Startup
+from harness.guard.startup import Startup
 from harness.guard.watch import Guard
 from harness.interrupts import leave_job
 from harness.parsing import whole_number
@@ -149,7 +150,7 @@ def _fail_to_start(error: Exception, startup: Startup, launch: Launch, world: Wo
             _close_at_last(world, error.exit_code)
         return error.exit_code
     if isinstance(error, LostRankError):
-        cause = Cause(f"{error}: {startup.who_is_missing()}")
+        cause = Cause(f"{error}: {startup.explain_missing()}")
     elif isinstance(error, HarnessError):
         cause = Cause(str(error), error.exit_code)
     else:

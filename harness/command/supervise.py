@@ -68,7 +68,7 @@ class Supervisor:
             pause_s: before the first start again; twice as long before every further one, five minutes at most.
             grace_s: how long ranks may take to save and end once they were asked to, before they are killed; and
                 how long a launcher may take to end after the job has, which waits in vain for a host that is cut off.
-            start_s: in which the first rank of an attempt must have come.
+            start_s: in which the first rank of an attempt must have started.
         """
         self._command = list(command)
         self._at_most = at_most
@@ -80,7 +80,7 @@ class Supervisor:
         self._at_once = False
         self._word = secrets.token_hex(16)
         self._kept: dict[Path, FileLock] = {}
-        self._begun = False  # whether a rank of any attempt has come
+        self._begun = False  # whether a rank of any attempt has started
 
     def run(self) -> int:
         """Start, watch, start again.
@@ -163,7 +163,7 @@ class Supervisor:
             elif self._asked and not passed:
                 passed = _ask(process, job)  # a job that has no ranks yet is asked when it has
             if time.monotonic() - begun_s > self._start_s and not _has_begun(job):
-                text = f"no rank has come within {self._start_s:g} s, so its launcher was ended"
+                text = f"no rank has started within {self._start_s:g} s, so its launcher was ended"
                 OutcomeFiles(0, "", {JOB_FOLDER: str(job)}).write(LostRankError.exit_code, text)
                 kill(process.members())
             time.sleep(_POLL_S)
@@ -229,7 +229,7 @@ def _ask(process: ReapedJob, job: Path) -> bool:
 
 
 def _has_begun(job: Path) -> bool:
-    """Whether a rank has told that it has come, or how the job ended."""
+    """Whether a rank has started, or the job has already ended."""
     return any(job.glob("rank-*.pid")) or (job / OUTCOME).exists()
 
 

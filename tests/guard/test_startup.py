@@ -1,4 +1,4 @@
-"""Before ranks have any connection: who has come, who has not, and how a job ends that does not come together."""
+"""Before ranks have any connection: who has started, who has not, and how a job ends whose ranks do not connect."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ import pytest
 
 from harness.causes import Cause
 from harness.comm import Launch
-from harness.guard.presence import Files, Note, Nowhere, Store, open_presence
-from harness.guard.startup import JOINING, where, who_is_missing
+from harness.guard.missing import JOINING, current_code, explain_missing
+from harness.guard.registry import Entry, NoRegistry
+from harness.guard.registry_files import FileRegistry
+from harness.guard.registry_server import ServerRegistry
+from harness.guard.startup import open_registry
 from harness.processes import began
 from tests.conftest import launched_by
 
@@ -27,55 +30,55 @@ TWO = Launch("mpirun (MPICH)", 0, 2, 0, 2)
 FOUR_ON_TWO_HOSTS = Launch("mpirun (MPICH)", 0, 4, 0, 2)
 
 
-def note(rank, place=JOINING, pid=None):
-    found = Note.of_this_process(rank, place)
+def entry(rank, activity=JOINING, pid=None):
+    found = Entry.of_this_process(rank, activity)
     return found if pid is None else replace(found, pid=pid)
 
 
 @pytest.fixture
 def child():
-    """Another process, with a note on it; it is stopped when the test says so."""
+    """Another process, with an entry on it; it is stopped when the test says so."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     yield process
     process.kill()
     process.wait()
 
 
-def note_of(process, rank, place=JOINING):
-    return replace(note(rank, place), pid=process.pid, began=began(process.pid))
+def entry_of(process, rank, activity=JOINING):
+    return replace(entry(rank, activity), pid=process.pid, began=began(process.pid))
 
 
 def test_a_rank_that_left_no_note_has_not_come():
-    assert who_is_missing(TWO, {}, note(0), sees_all_hosts=False) == "rank 1 has not come"
+    assert explain_missing(TWO, {}, entry(0), sees_all_hosts=False) == "rank 1 has not started"
     five = Launch("horovodrun", 0, 5, 0, 1)
-    assert who_is_missing(five, {3: note(3)}, note(0), sees_all_hosts=True) == "ranks 1, 2, 4 have not come"
+    assert explain_missing(five, {3: entry(3)}, entry(0), sees_all_hosts=True) == "ranks 1, 2, 4 have not started"
 
 
 def test_of_other_hosts_only_what_is_true_is_said():
-    said = who_is_missing(FOUR_ON_TWO_HOSTS, {}, note(0), sees_all_hosts=False)
-    assert said == "1 of the 2 ranks of this host have not come"
-    said = who_is_missing(FOUR_ON_TWO_HOSTS, {1: note(1)}, note(0), sees_all_hosts=False)
-    assert said == "all 2 ranks of this host have come; a rank of another host has not"
-    assert "cannot be seen" in who_is_missing(TWO, None, note(0), sees_all_hosts=False)
+    said = explain_missing(FOUR_ON_TWO_HOSTS, {}, entry(0), sees_all_hosts=False)
+    assert said == "1 of the 2 ranks of this host have not started"
+    said = explain_missing(FOUR_ON_TWO_HOSTS, {1: entry(1)}, entry(0), sees_all_hosts=False)
+    assert said == "all 2 ranks of this host have started; a rank of another host has not"
+    assert "it is unknown which" in explain_missing(TWO, None, entry(0), sees_all_hosts=False)
 
 
 def test_a_rank_that_is_stopped_has_ended_or_is_busy_is_named_with_its_place(child):
     os.kill(child.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
-    said = who_is_missing(TWO, {1: note_of(child, 1, "the beginning, x.py:3 (f)")}, note(0), sees_all_hosts=False)
+    said = explain_missing(TWO, {1: entry_of(child, 1, "the beginning, x.py:3 (f)")}, entry(0), sees_all_hosts=False)
     assert f"rank 1 (pid {child.pid} on" in said
     assert "is stopped (SIGSTOP, a debugger), at the beginning, x.py:3 (f)" in said
-    gone = note_of(child, 1)
+    gone = entry_of(child, 1)
     child.kill()
     child.wait()
-    assert "has ended, last at" in who_is_missing(TWO, {1: gone}, note(0), sees_all_hosts=False)
-    other = replace(note(1), began=1)  # the id is another process's by now
-    assert "has ended" in who_is_missing(TWO, {1: other}, note(0), sees_all_hosts=False)
-    busy = note(1, f"{JOINING}, importing mxnet")
-    assert "still at joining the other ranks, importing mxnet" in who_is_missing(
-        TWO, {1: busy}, note(0), sees_all_hosts=False
+    assert "has ended, last at" in explain_missing(TWO, {1: gone}, entry(0), sees_all_hosts=False)
+    other = replace(entry(1), began=1)  # the id is another process's by now
+    assert "has ended" in explain_missing(TWO, {1: other}, entry(0), sees_all_hosts=False)
+    busy = entry(1, f"{JOINING}, importing mxnet")
+    assert "still at joining the other ranks, importing mxnet" in explain_missing(
+        TWO, {1: busy}, entry(0), sees_all_hosts=False
     )
-    assert "do not find each other" in who_is_missing(TWO, {1: note(1)}, note(0), sees_all_hosts=False)
+    assert "do not find each other" in explain_missing(TWO, {1: entry(1)}, entry(0), sees_all_hosts=False)
 
 
 def test_where_a_thread_is(tmp_path, monkeypatch):
@@ -84,37 +87,44 @@ def test_where_a_thread_is(tmp_path, monkeypatch):
     import imported_by_a_test
 
     assert imported_by_a_test.look.seen == "importing imported_by_a_test"
-    assert where(sys._getframe()).endswith("(test_where_a_thread_is)")
+    assert current_code(sys._getframe()).endswith("(test_where_a_thread_is)")
 
 
 def look():
-    look.seen = where(sys._getframe())
+    look.seen = current_code(sys._getframe())
 
 
-def test_notes_in_a_folder_of_ones_own(tmp_path, monkeypatch):
-    files, other = (Files(tmp_path / "own" / "job") for _ in range(2))
-    assert files.look() == {}
-    files.tell(note(0))
-    other.tell(note(1, "here"))
-    other.tell(note(1, "there"))
-    assert {rank: found.place for rank, found in files.look().items()} == {0: JOINING, 1: "there"}
-    for damage in (b"", b"{", b"[" * 9000, b"null", b'{"rank": 3}', json.dumps({**vars(note(3)), "pid": "x"}).encode()):
+def test_entries_in_a_folder_of_this_user(tmp_path, monkeypatch):
+    files, other = (FileRegistry(tmp_path / "own" / "job") for _ in range(2))
+    assert files.entries() == {}
+    files.register(entry(0))
+    other.register(entry(1, "here"))
+    other.register(entry(1, "there"))
+    assert {rank: found.activity for rank, found in files.entries().items()} == {0: JOINING, 1: "there"}
+    for damage in (
+        b"",
+        b"{",
+        b"[" * 9000,
+        b"null",
+        b'{"rank": 3}',
+        json.dumps({**vars(entry(3)), "pid": "x"}).encode(),
+    ):
         (tmp_path / "own" / "job" / "rank-3").write_bytes(damage)
-        assert sorted(files.look()) == [0, 1]
-    assert files.ended() is None
-    assert other.end(Cause("rank 0 has not come", 7))
-    assert not files.end(Cause("me too", 3))
-    assert files.ended() == Cause("rank 0 has not come", 7)
+        assert sorted(files.entries()) == [0, 1]
+    assert files.failure() is None
+    assert other.fail(Cause("rank 0 has not started", 7))
+    assert not files.fail(Cause("me too", 3))
+    assert files.failure() == Cause("rank 0 has not started", 7)
     files.clear()
     assert not (tmp_path / "own" / "job").exists()
 
 
-def test_the_last_rank_to_take_its_note_back_leaves_nothing(tmp_path):
-    ranks = [Files(tmp_path / "own" / "job") for _ in range(2)]
+def test_the_last_rank_to_unregister_leaves_nothing(tmp_path):
+    ranks = [FileRegistry(tmp_path / "own" / "job") for _ in range(2)]
     for rank, files in enumerate(ranks):
-        files.tell(note(rank))
+        files.register(entry(rank))
     for rank, files in enumerate(ranks):
-        files.withdraw(rank)
+        files.unregister(rank)
     assert list((tmp_path / "own").iterdir()) == []
 
 
@@ -123,24 +133,24 @@ def test_a_folder_that_somebody_else_has_planted_is_not_used(tmp_path, monkeypat
     planted = tmp_path / f"harness-{os.getuid()}"
     (tmp_path / "elsewhere").mkdir()
     planted.symlink_to(tmp_path / "elsewhere")
-    assert isinstance(open_presence(TWO, {}), Nowhere)
+    assert isinstance(open_registry(TWO, {}), NoRegistry)
     planted.unlink()
     planted.mkdir()
     planted.chmod(0o777)
-    assert isinstance(open_presence(TWO, {}), Nowhere)
+    assert isinstance(open_registry(TWO, {}), NoRegistry)
     planted.chmod(0o700)
-    assert isinstance(open_presence(TWO, {}), Files)
+    assert isinstance(open_registry(TWO, {}), FileRegistry)
 
 
 def test_what_jobs_left_that_were_killed_is_swept_away(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     base = tmp_path / f"harness-{os.getuid()}"
-    open_presence(TWO, {}).tell(note(0))
+    open_registry(TWO, {}).register(entry(0))
     (own,) = base.iterdir()
     namespace, pid, ticks = own.name.split("-")
     (base / f"{namespace}-{pid}-{int(ticks) + 1}").mkdir()
     (base / f"another-{pid}-1").mkdir()  # of a container that shares the folder
-    open_presence(TWO, {})
+    open_registry(TWO, {})
     assert sorted(path.name for path in base.iterdir()) == sorted([own.name, f"another-{pid}-1"])
 
 
@@ -179,45 +189,45 @@ def server():
     httpd.server_close()
 
 
-def test_notes_at_horovodruns_server_are_seen_on_every_host(server):
+def test_entries_at_horovodruns_server_are_seen_on_every_host(server):
     port, kept = server
     launch = Launch("horovodrun", 1, 3, 0, 1)
-    store = open_presence(
+    store = open_registry(
         launch, {"HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
     )
-    assert isinstance(store, Store)
-    assert store.look() == {}
-    store.tell(replace(note(2), host="another host"))
-    assert who_is_missing(launch, store.look(), note(1), sees_all_hosts=True) == "rank 0 has not come"
-    assert store.end(Cause("rank 0 has not come", 7))
-    assert store.ended() == Cause("rank 0 has not come", 7)
-    assert not store.end(Cause("another", 7))
-    store.withdraw(2)
-    assert list(kept) == ["/harness/ended"]
+    assert isinstance(store, ServerRegistry)
+    assert store.entries() == {}
+    store.register(replace(entry(2), host="another host"))
+    assert explain_missing(launch, store.entries(), entry(1), sees_all_hosts=True) == "rank 0 has not started"
+    assert store.fail(Cause("rank 0 has not started", 7))
+    assert store.failure() == Cause("rank 0 has not started", 7)
+    assert not store.fail(Cause("another", 7))
+    store.unregister(2)
+    assert list(kept) == ["/harness/failure"]
 
 
 def test_a_server_that_does_not_answer_keeps_nobody():
-    store = Store("127.0.0.1", 1, 2)
-    store.tell(note(0))
-    assert store.look() is None
-    assert store.ended() is None
-    assert store.end(Cause("x", 7))
-    assert isinstance(open_presence(Launch("horovodrun", 0, 2), {}), Nowhere)
-    assert isinstance(open_presence(Launch(), {}), Nowhere)
+    store = ServerRegistry("127.0.0.1", 1, 2)
+    store.register(entry(0))
+    assert store.entries() is None
+    assert store.failure() is None
+    assert store.fail(Cause("x", 7))
+    assert isinstance(open_registry(Launch("horovodrun", 0, 2), {}), NoRegistry)
+    assert isinstance(open_registry(Launch(), {}), NoRegistry)
 
 
 @pytest.mark.parametrize(
     ("launcher", "fault", "said"),
     [
-        ("mpirun", "absent:1", "rank 1 has not come"),
+        ("mpirun", "absent:1", "rank 1 has not started"),
         (
             "mpirun",
             "early:1",
-            "rank 1 has not come; rank 0 .* at joining the other ranks, importing (mpi4py|mxnet)",
+            "rank 1 has not started; rank 0 .* at joining the other ranks, importing (mpi4py|mxnet)",
         ),
-        ("horovodrun", "absent:0", "rank 0 has not come"),
+        ("horovodrun", "absent:0", "rank 0 has not started"),
         ("mpirun", "frozen:1", r"rank 1 \(pid \d+ on .*\) is stopped \(SIGSTOP"),
-        ("mpirun", "import:0", r"rank 0 \(pid \d+ on .*\) has come but is still at .*importing (mpi4py|mxnet)"),
+        ("mpirun", "import:0", r"rank 0 \(pid \d+ on .*\) has started but is still at .*importing (mpi4py|mxnet)"),
     ],
 )
 def test_a_job_that_does_not_come_together_ends_by_name(start, tmp_path, launcher, fault, said):
@@ -229,7 +239,7 @@ def test_a_job_that_does_not_come_together_ends_by_name(start, tmp_path, launche
         exit_code=7 if launcher == "mpirun" else 1,
         timeout_s=60,
     )
-    lines = [line for line in done.stderr.splitlines() if "have not met within 4 s" in line]
+    lines = [line for line in done.stderr.splitlines() if "were not connected within 4 s" in line]
     assert len(lines) == 1
     assert re.search(said, lines[0]), lines[0]
 
@@ -240,7 +250,10 @@ def test_the_supervisor_hears_of_it_and_starts_again(start, tmp_path):
     done = start(
         *("launch/supervise.py", "--pause", "0", "--at-most", "1", "--", *ranks, *settings), exit_code=7, timeout_s=90
     )
-    assert done.stderr.count("supervise: exit code 7: the ranks have not met within 3 s: rank 1 has not come") == 2
+    assert (
+        done.stderr.count("supervise: exit code 7: the ranks were not connected within 3 s: rank 1 has not started")
+        == 2
+    )
 
 
 def test_the_supervisor_ends_a_job_of_which_no_rank_has_come(start):
@@ -248,7 +261,7 @@ def test_the_supervisor_ends_a_job_of_which_no_rank_has_come(start):
     options = ("--pause", "0", "--at-most", "1", "--start", "0.5")
     program = (sys.executable, "-c", "import time; time.sleep(600)")
     done = start("launch/supervise.py", *options, "--", *program, exit_code=7, timeout_s=60)
-    assert done.stderr.count("exit code 7: no rank has come within 0.5 s") == 2
+    assert done.stderr.count("exit code 7: no rank has started within 0.5 s") == 2
 
 
 def test_the_supervisor_does_not_end_a_job_whose_rank_has_come(start):
