@@ -1,7 +1,8 @@
-"""How a command that starts ranks begins and ends: options, one exit code, the supervisor."""
+"""How a command that starts ranks begins and ends: options, joining, exit codes, the supervisor."""
 
 from harness.command.exits import report_failure
-from harness.command.run_job import JobContext, RunParser, add_run_options, run_job
+from harness.command.job import JobContext, run_job
+from harness.command.options import RunParser, add_run_options
 
 __all__ = [
     "JobContext",

@@ -1,19 +1,33 @@
-"""From an error to a message on the terminal and an exit code, once for the whole job."""
+"""How a job ends: from an error on one rank or on all to one message, the files that record it, and an exit code.
+
+There are four ways out, and `job.py` takes one of them:
+
+- `fail_to_start`: before the ranks are connected and a guard watches;
+- `end_together`: every rank raised the same error, or was asked to stop;
+- `leave`: this rank failed and the others cannot continue without it, or the other way round;
+- `finish`: everything is done.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+import threading
+import traceback
+from contextlib import suppress
 
-from harness.comm import Launch, World, connect
-from harness.errors import ConfigError, HarnessError, StoppedOnRequestError
+from harness.causes import Cause, outranks
+from harness.comm import Launch, World
+from harness.errors import ConfigError, HarnessError, LostRankError, StoppedOnRequestError
+from harness.folder.outcome import OutcomeFiles
+from harness.guard.startup import Startup
+from harness.guard.watch import Guard
+from harness.interrupts import leave_job
 
-T = TypeVar("T")
+_CLOSE_S = 10.0
 
 
 def report_failure(error: HarnessError, rank: int) -> int:
-    """Print an error, once if every rank has it, and return the exit code."""
+    """Print an error, once if every rank has it, and return its exit code."""
     if rank == 0 or not error.everywhere:
         who = "" if rank == 0 else f"rank {rank}: "
         what = "" if isinstance(error, StoppedOnRequestError) else "error: "
@@ -21,36 +35,121 @@ def report_failure(error: HarnessError, rank: int) -> int:
     return error.exit_code
 
 
-def join(read: Callable[[], tuple[T, str, str]], launch: Launch) -> tuple[T | ConfigError, World]:
-    """Join the world that the configuration asks for, whether or not this rank could read it.
+def fail_to_start(error: Exception, startup: Startup, launch: Launch, world: World | None) -> int:
+    """End before there is a guard, or even a world; other ranks may be waiting for this one."""
+    if isinstance(error, HarnessError) and (error.everywhere or launch.size == 1):
+        startup.close()
+        startup.signals.close()
+        OutcomeFiles(launch.rank, "").write(error.exit_code, str(error))
+        report_failure(error, launch.rank)
+        if world is not None:
+            _close_with_limit(world, error.exit_code)
+        return error.exit_code
+    if isinstance(error, LostRankError):
+        cause = Cause(f"{error}: {startup.explain_missing()}")
+    elif isinstance(error, HarnessError):
+        cause = Cause(str(error), error.exit_code)
+    else:
+        traceback.print_exception(error)
+        cause = Cause(f"{type(error).__name__}: {error}", HarnessError.exit_code)
+    startup.end(cause)
+    return cause.exit_code
 
-    A rank whose file is damaged, or missing on its host, joins the others nevertheless: they would wait for it.
+
+def end_with_error(error: BaseException, world: World, guard: Guard, source: str) -> int | None:
+    """End for whatever was raised while the guard was watching.
 
     Args:
-        read: reads the configuration; returns what is wanted of it, the kind of world, and the device.
-        launch: how this process was started.
+        error: an exception, or a `SystemExit` from the user's own code.
+        world: the ranks.
+        guard: watches over this one.
+        source: the configuration's file, for messages.
 
     Returns:
-        What was read, or why it could not be, on which the ranks have still to agree; and the world.
-
-    Raises:
-        ConfigError: if the others do not wait: there are none, or they failed alike.
+        The exit code; `None` if the error is a bug in a job of one process, whose traceback Python should show.
     """
+    if isinstance(error, HarnessError):
+        return end_together(error, world, guard) if error.everywhere or world.size == 1 else leave(error, world, guard)
+    if isinstance(error, SystemExit):
+        text = f"{source}: the network's or the data's own code ended the process ({error!r}); it must not"
+        return leave(ConfigError(text), world, guard)
+    lost = world.explain(error) if isinstance(error, Exception) else None
+    if lost is None and world.size == 1:
+        guard.files.write(HarnessError.exit_code, repr(error))
+        guard.files.write_page()
+        guard.close()
+        return None
+    if lost is None:
+        traceback.print_exception(error)
+        lost = HarnessError(f"{type(error).__name__}: {error}")
+    return leave(lost, world, guard)
+
+
+def end_together(error: HarnessError, world: World, guard: Guard) -> int:
+    """Every rank ends, and every rank knows why."""
+    guard.files.write(error.exit_code, str(error))
+    if error.exit_code != StoppedOnRequestError.exit_code:
+        guard.files.write_page()  # again, because now the page can show how each rank failed
+    report_failure(error, world.rank)
+    return finish(world, guard, Cause(str(error), error.exit_code))
+
+
+def finish(world: World, guard: Guard, cause: Cause | None = None) -> int:
+    """All ranks end, for a cause or because they are done: wait for each other, and close.
+
+    The guard still watches, for a rank may be lost even here. So nothing is recorded as done before all ranks have
+    arrived, and nothing that waits for another rank comes after.
+    """
+    guard.begin_shutdown(cause)
     try:
-        value, kind, device = read()
-        return value, connect(kind, launch, device)
-    except ConfigError as error:
-        if launch.size == 1 or error.everywhere:
+        world.close()
+    except Exception as error:
+        lost = error if isinstance(error, HarnessError) else world.explain(error)
+        if lost is None:
             raise
-        return error, connect("auto", launch)
+        return guard.leave(cause) if cause is not None else leave(lost, world, guard)
+    if cause is None:
+        guard.files.write(0, "done")
+    guard.close()
+    return cause.exit_code if cause is not None else 0
 
 
-def value_of(found: T | ConfigError) -> T:
-    """What was read.
+def leave(error: HarnessError, world: World, guard: Guard) -> int:
+    """This rank ends, and the others cannot continue without it; or another one has left, and this one follows."""
+    if world.size == 1:
+        guard.files.write(error.exit_code, str(error), place=guard.activity())
+        code = report_failure(error, world.rank)
+        guard.close()
+        return code
+    kind = "" if type(error) is HarnessError else f"{type(error).__name__}: "
+    is_first = not isinstance(error, LostRankError)
+    own = Cause(f"{kind}{error}", error.exit_code, is_first)
+    known = guard.known_loss() if is_first else guard.cause_of_loss()
+    if is_first and outranks(own, known):
+        cause, text = own, own.text
+        recorded = f"rank {world.rank} left in {guard.activity()}: {own.text}"
+    else:  # a consequence: what is recorded and sent is the other rank's cause
+        cause = (known or own)._replace(first=False)
+        text = recorded = cause.text
+        error = LostRankError(
+            f"waiting in the collective {world.last_collective!r} in {guard.activity()}: {cause.text}"
+        )
+    guard.files.write(cause.exit_code, recorded, place=guard.activity(), collective=world.last_collective)
+    report_failure(error, world.rank)
+    code = guard.leave(cause._replace(text=text))
+    guard.files.write_page()
+    sys.stdout.flush()
+    return code
 
-    Raises:
-        ConfigError: if it could not be.
+
+def _close_with_limit(world: World, exit_code: int) -> None:
+    """Wait until all ranks have printed their message: once one has ended, a launcher may kill the rest.
+
+    Nobody watches any more, so a rank that does not arrive is waited for with a limit.
     """
-    if isinstance(found, ConfigError):
-        raise found
-    return found
+    limit = threading.Timer(_CLOSE_S, leave_job, (exit_code,))
+    limit.daemon = True
+    limit.start()
+    with suppress(Exception):
+        world.close()
+    limit.cancel()

@@ -34,7 +34,7 @@ def compare_ranks(world: World, facts: dict[str, Any], config: RunConfig, own_sh
         world: the ranks.
         facts: what must be equal, by its name in words.
         config: resolved.
-        own_shards: those that this rank plays.
+        own_shards: those that this rank processes.
 
     Raises:
         DisagreementError: on every rank, naming what differs, the ranks and both values.
@@ -46,13 +46,13 @@ def compare_ranks(world: World, facts: dict[str, Any], config: RunConfig, own_sh
     for one in everyone:
         for shard in one["own"]["shards"]:
             ranks_of.setdefault(shard, []).append(one["own"]["rank"])
-    wrong = [f"shard {shard}: played by {ranks or 'nobody'}" for shard, ranks in ranks_of.items() if len(ranks) != 1]
+    wrong = [f"shard {shard}: processed by {ranks or 'nobody'}" for shard, ranks in ranks_of.items() if len(ranks) != 1]
     ranks = [one["own"]["rank"] for one in everyone]
     if sorted(ranks) != list(range(world.size)):
         wrong.append(f"the ranks call themselves {ranks}")
     if wrong:
         raise DisagreementError(
-            "preflight: every shard must be played by one rank:\n  " + "\n  ".join(wrong)
+            "preflight: every shard must be processed by one rank:\n  " + "\n  ".join(wrong)
         ).on_all_ranks()
 
 

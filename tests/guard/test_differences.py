@@ -24,7 +24,7 @@ PREFLIGHT = {
     "label": "training data: ",
     "version": "versions.numpy: 1.23.5 on {others}; 9.9 on rank 1",
     "code": "code.harness: ",
-    "shards": "shard 1: played by nobody",
+    "shards": "shard 1: processed by nobody",
     "schedule": "plan.fingerprint: ",
 }
 DRIFT = {

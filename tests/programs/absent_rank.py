@@ -31,7 +31,7 @@ def act():
     if fault == "import":
         sys.meta_path.insert(0, Hangs())
     if fault in ("frozen", "killed"):
-        import harness.command.run_job as commands
+        import harness.command.job as commands
 
         plain = commands.join
 

@@ -1,0 +1,47 @@
+"""The options that all commands which start ranks have in common."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from typing import NoReturn
+
+from harness.comm import read_launch
+from harness.errors import ConfigError
+from harness.folder.outcome import OutcomeFiles
+from harness.parsing import whole_number
+
+
+class RunParser(argparse.ArgumentParser):
+    """Tells a supervisor about a command line that cannot be parsed, so that it does not start the job again."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        with suppress(ConfigError):
+            OutcomeFiles(read_launch().rank, "").write(ConfigError.exit_code, message)
+        super().error(message)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command `--config`, `--set` and `--emulate-np`."""
+    parser.add_argument("--config", default="configs/digits.yaml", metavar="FILE", help="default: %(default)s")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting, such as lr.base=0.1 (repeatable)",
+    )
+    parser.add_argument(
+        "--emulate-np",
+        type=_number_of_ranks,
+        metavar="N",
+        help="run the shards of N ranks in this one process, for debugging",
+    )
+
+
+def _number_of_ranks(text: str) -> int:
+    number = whole_number(text, low=1)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of ranks; allowed: 1 or more")
+    return number
