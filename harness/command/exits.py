@@ -15,8 +15,9 @@ import threading
 import traceback
 from contextlib import suppress
 
-from harness.causes import Cause, outranks
+from harness.causes import Cause
 from harness.comm import Launch, World
+from harness.command.leaving import close_together, record_departure
 from harness.errors import ConfigError, HarnessError, LostRankError, StoppedOnRequestError
 from harness.folder.outcome import OutcomeFiles
 from harness.guard.startup import Startup
@@ -95,22 +96,11 @@ def end_together(error: HarnessError, world: World, guard: Guard) -> int:
 
 
 def finish(world: World, guard: Guard, cause: Cause | None = None) -> int:
-    """All ranks end, for a cause or because they are done: wait for each other, and close.
-
-    The guard still watches, for a rank may be lost even here. So nothing is recorded as done before all ranks have
-    arrived, and nothing that waits for another rank comes after.
-    """
-    guard.begin_shutdown(cause)
+    """All ranks end, for a cause or because they are done: wait for each other, and close."""
     try:
-        world.close()
-    except Exception as error:
-        lost = error if isinstance(error, HarnessError) else world.explain(error)
-        if lost is None:
-            raise
+        close_together(world, guard, cause)
+    except HarnessError as lost:
         return guard.leave(cause) if cause is not None else leave(lost, world, guard)
-    if cause is None:
-        guard.files.write(0, "done")
-    guard.close()
     return cause.exit_code if cause is not None else 0
 
 
@@ -121,22 +111,9 @@ def leave(error: HarnessError, world: World, guard: Guard) -> int:
         code = report_failure(error, world.rank)
         guard.close()
         return code
-    kind = "" if type(error) is HarnessError else f"{type(error).__name__}: "
-    is_first = not isinstance(error, LostRankError)
-    own = Cause(f"{kind}{error}", error.exit_code, is_first)
-    known = guard.known_loss() if is_first else guard.cause_of_loss()
-    if is_first and outranks(own, known):
-        cause, text = own, own.text
-        recorded = f"rank {world.rank} left in {guard.activity()}: {own.text}"
-    else:  # a consequence: what is recorded and sent is the other rank's cause
-        cause = (known or own)._replace(first=False)
-        text = recorded = cause.text
-        error = LostRankError(
-            f"waiting in the collective {world.last_collective!r} in {guard.activity()}: {cause.text}"
-        )
-    guard.files.write(cause.exit_code, recorded, place=guard.activity(), collective=world.last_collective)
+    cause, error = record_departure(error, world, guard)
     report_failure(error, world.rank)
-    code = guard.leave(cause._replace(text=text))
+    code = guard.leave(cause)
     guard.files.write_page()
     sys.stdout.flush()
     return code

@@ -67,7 +67,7 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
 
     # The guard takes over from the start-up watch. The configurations are compared before anything follows them, and
     # then the command does its work; what it raises decides how the ranks end.
-    guard = Guard(world, config, files, startup)
+    guard = Guard(world, config.guard, files, startup)
     try:
         guard.open()
         compare_configs(world, config)

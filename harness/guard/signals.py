@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -28,8 +29,13 @@ class StopSignals:
         socket: becomes readable with every signal.
     """
 
-    def __init__(self) -> None:
-        """Nothing is changed yet."""
+    def __init__(self, numbers: Sequence[signal.Signals] = SIGNALS) -> None:
+        """Nothing is changed yet.
+
+        Args:
+            numbers: of the signals to take; none of them leaves a program's own handling as it is.
+        """
+        self._numbers = numbers
         self.received: str | None = None
         self.socket, self._sender = socket.socketpair()
         self._first_s = 0.0
@@ -38,12 +44,12 @@ class StopSignals:
 
     def open(self) -> None:
         """Take the signals, once; only the main thread may, elsewhere nothing happens."""
-        if self._before or threading.current_thread() is not threading.main_thread():
+        if self._before or not self._numbers or threading.current_thread() is not threading.main_thread():
             return
         self.socket.setblocking(False)
         self._sender.setblocking(False)
         self._old_fd = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
-        for number in SIGNALS:
+        for number in self._numbers:
             self._before[number] = signal.signal(number, _noted)
 
     def close(self) -> None:

@@ -50,15 +50,22 @@ class Startup:
         signals: of this process; the guard takes them over.
     """
 
-    def __init__(self, launch: Launch, files: OutcomeFiles, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        files: OutcomeFiles,
+        registry: Registry | None = None,
+        signals: StopSignals | None = None,
+    ) -> None:
         """Nothing runs yet.
 
         Args:
             launch: how this process was started.
             files: that tell a supervisor how it ended.
             registry: where the ranks register; by default as the launcher allows.
+            signals: that ask this process to stop; by default those that a run takes.
         """
-        self.signals = StopSignals()
+        self.signals = signals or StopSignals()
         self._launch, self._files = launch, files
         self._registry = registry or open_registry(launch)
         self._began_s = time.monotonic()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.causes import Cause
 from harness.comm import World
-from harness.config import RunConfig
+from harness.config import GuardConfig
 from harness.errors import LostRankError, StoppedOnRequestError
 from harness.folder import AttemptBegun
 from harness.folder.outcome import OutcomeFiles
@@ -39,18 +39,18 @@ class Guard:
         files: that say how the attempt ended.
     """
 
-    def __init__(self, world: World, config: RunConfig, files: OutcomeFiles, startup: Startup | None = None) -> None:
+    def __init__(self, world: World, limits: GuardConfig, files: OutcomeFiles, startup: Startup | None = None) -> None:
         """Nothing runs yet.
 
         Args:
             world: the ranks.
-            config: its section `guard` has the limits.
+            limits: how long an activity may take.
             files: see `OutcomeFiles`.
             startup: watches until this guard does, and has the signal handlers.
         """
         self.files = files
         self._world = world
-        self._limits = stall_limits(config.guard)
+        self._limits = stall_limits(limits)
         self._startup = startup
         self._signals = startup.signals if startup else StopSignals()
         self._state = RankState(world, self._limits["first"])

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from harness.causes import Cause, joined, outranks
-from harness.config import load_config
+from harness.config import GuardConfig
 from harness.errors import ConfigError, DataError, HarnessError, LostRankError, StoppedOnRequestError
 from harness.folder import AttemptBegun
 from harness.folder.outcome import OutcomeFiles, read_outcome
@@ -41,7 +41,7 @@ def watched(tmp_path):
             return open_heartbeat(world)[0]
         files = OutcomeFiles(0, "a", environ={})
         files.use_folder(tmp_path, begun())
-        guard = Guard(world, load_config("configs/digits.yaml", []), files)
+        guard = Guard(world, GuardConfig(), files)
         guard.open()
         return guard
 
