@@ -83,6 +83,12 @@ def test_a_forked_run_has_the_bits_of_a_fresh_one(start, tmp_path):
     assert digest("fresh", fresh=True, launcher="mpirun") == digest("forked", launcher="mpirun") == digest("horovod")
 
 
+def test_code_and_modules_are_run_as_well(start):
+    code = "import sys; print(__name__, sys.argv, 'mxnet' in sys.modules); sys.exit(3)"
+    assert start("-c", code, "x", exit_code=3).stdout == "__main__ ['-c', 'x'] True\n"
+    assert start("-m", "harness.comm.smoke").stdout == start("-m", "harness.comm.smoke", fresh=True).stdout
+
+
 def test_every_job_draws_numbers_of_its_own(start, tmp_path):
     program = tmp_path / "draws.py"
     program.write_text("import random\nimport numpy\nprint(random.random(), numpy.random.random())")

@@ -13,7 +13,7 @@ from harness.folder.reading import LARGEST
 from harness.report.charts import Numbers
 
 _TRAINING = ("iteration", "lr", "loss", "momentum", "images_per_s")
-_MOST_LINES = 1 << 21  # of training that are kept
+MOST_LINES = 1 << 21  # of training that are kept
 _MOST_EVALUATIONS = 1 << 16  # of a curve that are kept
 _MOST_CURVES = 50  # of evaluations, by split and metric
 _MOST_EVENTS = 10_000
@@ -87,7 +87,7 @@ def read_metrics(path: Path, unread: Unread, num_iterations: int = LARGEST) -> M
         unread: takes what cannot be read, or cannot be right.
         num_iterations: of the run.
     """
-    training = _Rows(len(_TRAINING), _TRAINING.index("loss"), _MOST_LINES)
+    training = _Rows(len(_TRAINING), _TRAINING.index("loss"), MOST_LINES)
     evaluations: dict[tuple[str, str], _Rows] = {}
     events: list[MetricsLine] = []
     num_not_finite = 0

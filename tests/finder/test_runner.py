@@ -171,7 +171,7 @@ def test_a_state_that_cannot_be_put_back_is_noticed(monkeypatch):
 
     class Disturbing(Stream):
         def __exit__(self, *_):
-            monkeypatch.setattr(learner._keeper, "restore", lambda state: None)
+            monkeypatch.setattr(learner, "restore", lambda state: None)
 
     with pytest.raises(DisagreementError, match="the state was not put back on rank 0"):
         find_lr(learner, SETTINGS, lambda repeat: Disturbing(2))

@@ -112,7 +112,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
 
 def test_many_lines_are_thinned_and_keep_extremes_and_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.report.measured._MOST_LINES", 1000)
+    monkeypatch.setattr("harness.report.measured.MOST_LINES", 1000)
     path = tmp_path / "metrics.jsonl"
     with path.open("wb") as file:
         for t in range(1, 10_001):

@@ -15,7 +15,7 @@ class JobCounter:
 
     def __init__(self) -> None:
         self.here = 0
-        self.elsewhere = 0
+        self.on_workers: int | None = None
         sys.addaudithook(self._listen)
 
     def _listen(self, event, arguments):
@@ -23,7 +23,8 @@ class JobCounter:
             program, words = arguments[:2]
             words = [words] if isinstance(words, str | bytes | os.PathLike) else list(words or ())
             names = {os.path.basename(os.fsdecode(word)) for word in (program, *words) if word is not None}
-            self.here += bool(names & {*LAUNCHERS, os.path.basename(sys.executable), "python"})
+            is_job = names & {*LAUNCHERS, os.path.basename(sys.executable), "python"}
+            self.here += bool(is_job) and "server.py" not in names
 
     def pytest_sessionfinish(self, session):
         worker = getattr(session.config, "workeroutput", None)
@@ -32,7 +33,8 @@ class JobCounter:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
-        self.elsewhere += getattr(node, "workeroutput", {}).get("jobs", 0)
+        self.on_workers = (self.on_workers or 0) + getattr(node, "workeroutput", {}).get("jobs", 0)
 
     def pytest_terminal_summary(self, terminalreporter):
-        terminalreporter.write_line(f"{self.here + self.elsewhere} jobs started")
+        number = self.here if self.on_workers is None else self.on_workers  # the workers themselves are no jobs
+        terminalreporter.write_line(f"{number} jobs started")

@@ -23,6 +23,7 @@ import signal
 import socket
 import struct
 import sys
+import types
 from contextlib import suppress
 
 READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MXNET_", "MKL", "DNNL_", "ONEDNN_", "DMLC_", "PYTHON", "LD_", "MALLOC_")
@@ -160,8 +161,13 @@ def become(job, files):
 
 
 def run(arguments):
-    """Do what `python ARGUMENTS` does."""
-    if arguments[0] == "-m":
+    """Do what `python ARGUMENTS` does, for a script, a module (`-m`) and code (`-c`)."""
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        sys.path[0] = ""
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(arguments[1], "<string>", "exec"), vars(main))
+    elif arguments[0] == "-m":
         sys.argv = arguments[1:]
         sys.path[0] = os.getcwd()
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
