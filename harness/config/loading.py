@@ -1,4 +1,4 @@
-"""From a file and `--set` to a `RunConfig`, and back to YAML; every error at once, and where each came from."""
+"""From a file and `--set` to a `RunConfig`, and back to YAML; all errors at once, each with its origin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from harness.config.lr import LRConfig
 from harness.config.messages import config_error, explain, show
 from harness.config.model import RunConfig
-from harness.config.reading import checkpoint_path, dump_yaml, path_of, read_yaml
+from harness.config.reading import apply_override, dump_yaml, path_of, read_yaml
 from harness.config.values import Problem
 from harness.errors import ConfigError
 from harness.named import cut
@@ -19,7 +19,7 @@ _LONGEST_SHOWN = 80
 
 
 def parse_config(raw: object, source: str = "config") -> RunConfig:
-    """Check plain data and make a `RunConfig` of it.
+    """Check plain data and turn it into a `RunConfig`.
 
     Raises:
         ConfigError: with every problem, a line each: `source: key.path: what was found; what is allowed`.
@@ -28,13 +28,13 @@ def parse_config(raw: object, source: str = "config") -> RunConfig:
 
 
 def parse_lr(raw: object, source: str = "config") -> LRConfig:
-    """Check the section `lr` alone, for a loop of one's own.
+    """Check only the section `lr`, for your own loop.
 
     >>> parse_lr({"base": 0.1, "schedule": {"poly": {"base_lr": "1x", "max_update": "100%"}}}).base
     0.1
 
     Raises:
-        ConfigError: with every problem, as `parse_config` tells it.
+        ConfigError: with every problem, as in `parse_config`.
     """
     try:
         return LRConfig.model_validate(raw)
@@ -47,14 +47,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration file and apply `--set` overrides, each `key.path=value` with the value in YAML.
 
     Raises:
-        ConfigError: if the file cannot be read, is no YAML, holds anything that is not allowed, or has a name that
-            a run cannot have and names none.
+        ConfigError: if the file cannot be read, is not valid YAML, holds anything that is not allowed, or gives no
+            name and has a file name that is not allowed as one.
     """
     raw = read_yaml(Path(path))
     problems: list[Problem] = []
     for override in overrides if isinstance(raw, dict) else ():
         try:
-            checkpoint_path(raw, override)
+            apply_override(raw, override)
         except ConfigError as error:
             problems.append(Problem((), f"--set {cut(override, _LONGEST_SHOWN)}: {error}"))
     if problems:
@@ -65,7 +65,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """The configuration as YAML, which `load_config` reads back to an equal object."""
+    """The configuration as YAML, which `load_config` reads back as an equal object."""
     return dump_yaml(config.plain())
 
 
@@ -83,7 +83,7 @@ def _parse(raw: object, source: str, overrides: Sequence[str]) -> RunConfig:
 
 
 def _blame(problem: Problem, overrides: Sequence[str]) -> Problem:
-    """The problem with the override that it came from, if it did not stand in the file."""
+    """The problem, with the override that caused it, unless it is in the file."""
     path = tuple(map(str, problem.path))
     for override in reversed(overrides):
         keys = path_of(override)

@@ -1,4 +1,4 @@
-"""Turns what pydantic found into sentences: key path, what was found, what is allowed, a guess at what was meant."""
+"""Turns pydantic's errors into sentences: key path, what was found, what is allowed, and a suggestion."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from harness.named import LONGEST_NAME, brief, cut, did_you_mean
 from harness.schedules import SpecError
 
 _MIXED_PRECISION = (
-    "mixed precision is not supported: MXNet's AMP patches its operators for good, and its loss scale would skip "
-    "updates that the plan counts; remove it, parameters and gradients are float32"
+    "mixed precision is not supported: MXNet's AMP patches its operators permanently, and its loss scaling would skip "
+    "updates that the plan counts; remove it (parameters and gradients are float32)"
 )
 _UNSUPPORTED = {
     **dict.fromkeys(("amp", "fp16", "bf16", "dtype", "mixed_precision", "multi_precision"), _MIXED_PRECISION),
@@ -26,8 +26,8 @@ _UNSUPPORTED = {
     ),
     **dict.fromkeys(
         ("plateau", "reduce_on_plateau", "reduce_lr_on_plateau", "patience"),
-        "plateau schedules are not supported: a learning rate that depends on measured losses is no function of the "
-        "iteration, so neither ranks nor a resumed run could be proved to agree; use multi_factor or "
+        "plateau schedules are not supported: a learning rate that depends on measured losses is not a function of the "
+        "iteration, so nothing could verify that ranks or a resumed run agree; use multi_factor or "
         "warmup_stable_decay",
     ),
     "accumulation": "is set through batch.shards: more shards than workers means that each worker accumulates",
@@ -49,29 +49,29 @@ _WANTED = {
     "string_pattern_mismatch": RUN_NAME_IN_WORDS,
 }
 _YAML_1_1_FLAGS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-MOST_PROBLEMS = 20  # that are told at once
+MOST_PROBLEMS = 20  # that one message lists
 
 
 def config_error(source: str, problems: Sequence[Problem]) -> ConfigError:
-    """One error for all problems, a line each; of very many the first ones and how many more there are."""
+    """One error for all problems, a line each; for very many, the first ones and the number of the others."""
     lines = []
     for path, message in problems[:MOST_PROBLEMS]:
         where = ".".join(cut(str(key), LONGEST_NAME) for key in path)
         lines.append(f"{source}: {where}: {message}" if where else f"{source}: {message}")
     if len(problems) > MOST_PROBLEMS:
-        lines.append(f"{source}: and {len(problems) - MOST_PROBLEMS:,} more problems; mend these first")
+        lines.append(f"{source}: and {len(problems) - MOST_PROBLEMS:,} more problems; fix these first")
     error = ConfigError("\n".join(lines))
-    error.source = source  # every line begins with it
+    error.source = source  # every line starts with it
     return error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """The problems in a pydantic error, with a guess at misspelt keys."""
+    """The problems in a pydantic error, with suggestions for misspelt keys."""
     problems: list[Problem] = []
     for item in error.errors(include_url=False):
         if len(problems) < MOST_PROBLEMS:
             problems += _problems(item, model)
-        else:  # it is counted and not told, and guessing at thousands of keys takes minutes
+        else:  # only count it, because suggestions for thousands of keys take minutes
             cause = item.get("ctx", {}).get("error")
             number = len(cause.problems) if isinstance(cause, SpecError | RefusedError) else 1
             problems += [Problem((), "")] * number
@@ -81,7 +81,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
 def _problems(item: Any, model: type[BaseModel]) -> list[Problem]:
     path: tuple[str | int, ...] = tuple(key for key in item["loc"] if key != "[key]")
     if path != item["loc"]:  # a key of free parameters
-        return [Problem(path[:-1], f"the key {brief(path[-1])} is no text; put it in quotes, or remove it")]
+        return [Problem(path[:-1], f"the key {brief(path[-1])} is not text; put it in quotes, or remove it")]
     context = item.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, SpecError | RefusedError):
@@ -95,13 +95,13 @@ def _problems(item: Any, model: type[BaseModel]) -> list[Problem]:
     if item["type"] == "missing":
         return [Problem(path, f"is missing{_needs(_section(path, model), '; give a mapping')}")]
     if item["type"] == "invalid_key":
-        return [Problem(path[:-1], f"the key {brief(path[-1])} is no text; put it in quotes, or remove it")]
+        return [Problem(path[:-1], f"the key {brief(path[-1])} is not text; put it in quotes, or remove it")]
     wanted = _wanted(item["type"], context, path, model)
     return [Problem(path, f"found {show(item['input'])}; must be {wanted}" + _hint(item))]
 
 
 def show(value: object) -> str:
-    """A value as it stands in YAML, cut where it is long."""
+    """A value as written in YAML, shortened if it is long."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):
@@ -163,7 +163,7 @@ def _keys(section: type[BaseModel]) -> dict[str, Any]:
 
 
 def _section(path: Sequence[str | int], model: type[BaseModel]) -> type[BaseModel] | None:
-    """The section that stands at a path, None if something else does."""
+    """The section at a path; None if it is something else."""
     section: type[BaseModel] | None = model
     for key in path:
         field = _keys(section).get(str(key)) if section else None
@@ -173,7 +173,7 @@ def _section(path: Sequence[str | int], model: type[BaseModel]) -> type[BaseMode
 
 
 def _places(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths of all keys."""
+    """Yield the paths of all keys."""
     for key in _keys(_section(above, model) or model):
         yield (*above, key)
         if _section((*above, key), model) is not None:

@@ -1,7 +1,7 @@
-"""The run's configuration: YAML and `--set` to one frozen, checked object; every error at once, with its key path.
+"""The run's configuration: YAML and `--set` to one frozen, checked object; all errors at once, with their key paths.
 
-It knows no sizes: lengths stay durations and the schedule stays a spec until `harness.plan` meets the data. An unknown
-key, a duplicate key, a number in the wrong type, and a setting that would have no effect are all refused.
+It knows no sizes: lengths stay durations and the schedule stays a spec until `harness.plan` sees the data. An unknown
+key, a duplicate key, a number of the wrong type, and a setting without effect are all refused.
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ from harness.config.sections import (
 from harness.config.values import Devices, PathText, Problem, RefusedError, Threads
 
 _RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-_WHERE = ("device", "devices", "kvstore", "update_on_kvstore")  # where it is computed, which bits do not depend on
+_WHERE = ("device", "devices", "kvstore", "update_on_kvstore")  # where to compute; the bits do not depend on it
 
 
 class RunConfig(Section):
-    """Everything that decides a run, as written."""
+    """Everything that determines a run, as written."""
 
     name: Annotated[str, Field(pattern=_RUN_NAME)] | None = None
-    """The run's name, which is that of its folder; null means the stem of this file."""
+    """The name of the run and of its folder; null means the stem of this file."""
     output: PathText = "runs"
-    """The folder of runs."""
+    """The folder that holds the runs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed for initialisation, shuffling, augmentation and dropout."""
     comm: Literal["auto", "single", "horovod", "mpi"] = "auto"
     """Communication backend; auto follows the launcher."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where each rank computes: on the GPU of its number on its host, where there are any, or on the CPU."""
+    """Where each rank computes; auto uses the GPU with its local rank's number, or the CPU if there are no GPUs."""
     devices: Devices | None = None
-    """The devices of a job of one process, such as `[gpu(0), gpu(1)]`; they play shards as ranks do."""
+    """Devices of a single-process job, such as `[gpu(0), gpu(1)]`; they process shards as ranks do."""
     kvstore: Literal["local", "device"] | None = None
-    """How several devices add up: on the CPU (`local`) or on the devices; null means where they are."""
+    """Where several devices sum gradients: on the CPU (`local`) or on the GPUs (`device`); null: where they compute."""
     update_on_kvstore: bool = False
-    """Whether the optimizer lives in the kvstore instead of on every device."""
+    """Run the optimizer in the kvstore instead of on every device."""
     threads_per_rank: Threads = "auto"
-    """Threads that each rank computes with, which the bits depend on; auto shares a host's cores."""
+    """Compute threads per rank, which affect the bits; auto divides the host's cores."""
     data: DataConfig = DataConfig()
     """Where samples come from."""
     batch: BatchConfig = BatchConfig()
-    """What a global batch is."""
+    """The global batch."""
     train: TrainConfig
-    """How long."""
+    """The length of the run."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How often to evaluate, and with which metrics."""
     network: NetworkConfig
-    """The network, its first weights and its loss."""
+    """The network, its initial weights and its loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer."""
     lr: LRConfig
@@ -74,11 +74,11 @@ class RunConfig(Section):
     finder: FinderConfig = FinderConfig()
     """The learning-rate finder."""
     init: InitConfig = InitConfig()
-    """Where weights come from."""
+    """Existing weights to start from."""
     checkpoint: CheckpointConfig = CheckpointConfig()
-    """When the state is saved."""
+    """When to save checkpoints."""
     log: LogConfig = LogConfig()
-    """How often something is logged."""
+    """How often to log."""
     guard: GuardConfig = GuardConfig()
     """Consistency checks, stall timeouts, non-finite losses."""
     _source: str = PrivateAttr(default="config")
@@ -91,7 +91,7 @@ class RunConfig(Section):
             problems.append(
                 Problem(
                     ("lr", "momentum_correction"),
-                    f"has no effect on {name!r} as configured; it is for {', '.join(MOMENTUM_CORRECTED)} with "
+                    f"has no effect on {name!r} as configured; it applies to {', '.join(MOMENTUM_CORRECTED)} with "
                     "optimizer.params.momentum above 0, whose buffer holds the learning rate; remove it",
                 )
             )
@@ -107,8 +107,8 @@ class RunConfig(Section):
             problems.append(Problem(("device",), f"{self.device} has no effect beside devices; remove one of them"))
         for name, found in (("kvstore", self.kvstore), ("update_on_kvstore", self.update_on_kvstore)):
             if found and self.num_devices < 2:
-                shown = str(found).lower()
-                problems.append(Problem((name,), f"{shown} has no effect without several devices; list them (devices)"))
+                message = f"{str(found).lower()} has no effect without several devices; list them in devices"
+                problems.append(Problem((name,), message))
         best, evaluation = self.checkpoint.best, self.evaluation
         if best is not None and best not in ("loss", *evaluation.metrics):
             known = ", ".join(("loss", *evaluation.metrics))
@@ -123,7 +123,7 @@ class RunConfig(Section):
 
     @property
     def num_devices(self) -> int:
-        """The devices of each process."""
+        """The number of devices of each process."""
         return len(self.devices or [self.device])
 
     @property
@@ -147,11 +147,11 @@ class RunConfig(Section):
         return self.name or Path(self._source).stem
 
     def __eq__(self, other: object) -> bool:
-        """Whether both say the same, whatever files they were read from."""
+        """Whether both have the same settings, whatever files they come from."""
         return self.plain() == other.plain() if isinstance(other, RunConfig) else NotImplemented
 
     def plain(self) -> dict[str, Any]:
-        """The configuration as plain data that `parse_config` reads back to an equal object."""
+        """The configuration as plain data, which `parse_config` reads back as an equal object."""
         return self.model_dump(by_alias=True)
 
     def changed(self, values: Mapping[str, Any]) -> RunConfig:
@@ -161,7 +161,7 @@ class RunConfig(Section):
             values: by key path, such as `lr.base`; plain data.
 
         Raises:
-            ConfigError: with every problem, as `parse_config` tells it.
+            ConfigError: with every problem, as in `parse_config`.
         """
         plain = self.plain()
         for path, value in values.items():
@@ -178,29 +178,29 @@ class RunConfig(Section):
         return config
 
     def check_run_name(self) -> None:
-        """Refuse a name from the file's stem that could not stand in the file as `name`.
+        """Refuse a file name whose stem is not allowed as `name`.
 
         Raises:
             ConfigError: with what is allowed.
         """
         if not re.fullmatch(_RUN_NAME, self.run_name):
             message = (
-                f"is not set, and the file's own name gives {show(self.run_name)}; must be {RUN_NAME_IN_WORDS}; give "
+                f"is not set, and the file name gives {show(self.run_name)}; must be {RUN_NAME_IN_WORDS}; give "
                 "one with --set name=..., or rename the file"
             )
             raise config_error(self._source, [Problem(("name",), message)])
 
     def resolved(self, *, shards: int, threads: int) -> RunConfig:
-        """The same configuration with everything that the first start decides written out as a number.
+        """The same configuration, with everything that the first start decides filled in.
 
         Raises:
-            ConfigError: if a number, or the name that comes from the file's, is not one that the file could hold.
+            ConfigError: if a number, or the name taken from the file name, would not be allowed in the file.
         """
         self.check_run_name()
         return self.changed({"name": self.run_name, "batch.shards": shards, "threads_per_rank": threads})
 
     def fingerprint(self) -> str:
-        """sha256 of what decides the result; paths, names and logging may differ between hosts and attempts."""
+        """sha256 of what determines the result; paths, names and logging may differ between hosts and attempts."""
         plain = self.plain()
         for free in ("name", "output", "checkpoint", "log", "guard", "comm", *_WHERE):
             del plain[free]

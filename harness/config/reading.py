@@ -1,6 +1,6 @@
-"""YAML as people mean it: `1e-3` is a number, `1:30` and `off` are text, a key that stands twice is an error.
+"""YAML as people mean it: `1e-3` is a number, `1:30` and `off` are text, and a duplicate key is an error.
 
-PyYAML follows YAML 1.1, where `1e-3` is a string, `1:30` is 90, `010` is 8, `off` is false and the last of two equal
+PyYAML follows YAML 1.1, where `1e-3` is a string, `1:30` is 90, `010` is 8, `off` is false, and the last of duplicate
 keys wins.
 """
 
@@ -17,17 +17,17 @@ import yaml
 from harness.errors import ConfigError
 from harness.named import brief, cut
 
-MOST_BYTES = 500_000  # of a file, which is read whole
+MOST_BYTES = 500_000  # of a file, which is read at once
 MOST_VALUES = 20_000
 MOST_DEPTH = 60
 
 
 class _OwnError(yaml.constructor.ConstructorError):
-    """What we refuse and PyYAML would not."""
+    """A problem that PyYAML itself would accept."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's plain scalars, which stops where a text grows beyond what a configuration is."""
+    """SafeLoader with YAML 1.2's plain scalars, which stops when a text is too large for a configuration."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
         self._weights: dict[str, int] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Count the values, those behind an alias as often as it is used, because they are copied and shown so."""
+        """Count the values; those behind an alias count at every use, because each use copies them."""
         is_alias = self.check_event(yaml.AliasEvent)
         event = self._peek()
         before = self._num_values
@@ -46,12 +46,12 @@ class _Loader(yaml.SafeLoader):
             raise _OwnError(
                 None,
                 None,
-                f"more than {MOST_VALUES:,} values, where aliases (*name) count as often as they are used; a "
-                "configuration has a few hundred, and tables belong into files of their own",
+                f"more than {MOST_VALUES:,} values, counting aliases (*name) each time they are used; a "
+                "configuration has a few hundred, and tables belong in separate files",
                 event.start_mark,
             )
         if self._depth > MOST_DEPTH:
-            problem = f"it is nested too deeply, more than {MOST_DEPTH} levels; write plain values"
+            problem = f"nested too deeply, more than {MOST_DEPTH} levels; write plain values"
             raise _OwnError(None, None, problem, event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -70,7 +70,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise _at(key, "a key must be text, not a list or a mapping")
             if key.value in seen:
-                raise _at(key, f"the key {brief(key.value)} stands twice in one mapping; keep one of the two")
+                raise _at(key, f"the key {brief(key.value)} appears twice in one mapping; keep one of the two")
             seen.add(key.value)
         return node
 
@@ -78,11 +78,11 @@ class _Loader(yaml.SafeLoader):
         try:
             return int(self.construct_scalar(node))  # not SafeLoader's, for which 010 is 8
         except ValueError:
-            raise _at(node, f"{node.value[:20]!r} is no whole number that can be used") from None
+            raise _at(node, f"{node.value[:20]!r} is not a usable whole number") from None
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which either version of YAML would take for something else."""
+    """SafeDumper that quotes any text that either version of YAML would read as something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -105,18 +105,18 @@ for _tag, _pattern, _first in _SCALARS:
     _Dumper.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), list(_first))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_decimal)
 
-_MEANT = (  # what PyYAML says, and what helps
+_MEANT = (  # what PyYAML says, and what to say instead
     (r"found character '\\t'", "a tab; indent with spaces"),
     (
         r"mapping values are not allowed",
-        "a ':' that begins no value here; indent the line above, or put text in quotes",
+        "a ':' cannot start a value here; indent the line above, or put text in quotes",
     ),
     (r"but found another document", "a second document ('---'); a configuration is one"),
     (r"could not determine a constructor for the tag '(.*)'", r"the tag \1 is not allowed; write a plain value"),
     (r"found undefined alias '?(.*?)'?$", r"the alias *\1 has no anchor; put text that begins with * in quotes"),
     (
         r"but (found|got) '<(stream|document) end>'|found unexpected end of stream",
-        "it ends before every bracket and quote is closed",
+        "the text ends before every bracket and quote is closed",
     ),
 )
 
@@ -125,7 +125,7 @@ def read_yaml(path: Path) -> Any:
     """The plain data in a YAML file.
 
     Raises:
-        ConfigError: if the file cannot be read or is no YAML; the message has the line.
+        ConfigError: if the file cannot be read or is not valid YAML; the message gives the line.
     """
     try:
         with path.open("rb") as file:
@@ -137,7 +137,7 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: cannot be read ({reason}); {hint}") from None
     if len(content) > MOST_BYTES:
         raise ConfigError(
-            f"{path}: is larger than {MOST_BYTES:,} bytes, which no configuration is; give a file such as "
+            f"{path}: is larger than {MOST_BYTES:,} bytes, too large for a configuration; give a file such as "
             "configs/digits.yaml with --config"
         )
     return parse_yaml(text.replace("\r\n", "\n"), str(path))
@@ -147,7 +147,7 @@ def parse_yaml(text: str, source: str) -> Any:
     """The plain data in YAML text; `source` names it in messages.
 
     Raises:
-        ConfigError: if it is no YAML, or nothing that could be written down in full: a value that contains itself.
+        ConfigError: if it is not valid YAML, or if a value contains itself.
     """
     try:
         data = yaml.load(text, Loader=_Loader)
@@ -158,13 +158,13 @@ def parse_yaml(text: str, source: str) -> Any:
         raise ConfigError(f"{where}: {problem if isinstance(error, _OwnError) else _in_words(problem)}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = (
-            "it is nested too deeply"
+            "nested too deeply"
             if isinstance(error, RecursionError)
             else f"a tag does not fit its value ({cut(str(error), 200)})"
         )
         raise ConfigError(f"{source}: {reason}; write plain values") from None
     if _contains_itself(data, [], set()):
-        raise ConfigError(f"{source}: an alias (*name) stands inside the value that it repeats; write the value out")
+        raise ConfigError(f"{source}: an alias (*name) appears inside the value that it repeats; write the value out")
     return data
 
 
@@ -178,18 +178,18 @@ def path_of(override: str) -> tuple[str, ...]:
     return tuple(override.partition("=")[0].strip().split("."))
 
 
-def checkpoint_path(raw: Any, override: str) -> None:
-    """Apply one `key.path=value` to plain data, in place; missing mappings on the way are made.
+def apply_override(raw: Any, override: str) -> None:
+    """Apply one `key.path=value` to plain data, in place; missing mappings on the way are created.
 
     Raises:
-        ConfigError: if the override has no `=`, its value is no YAML, or the path leads through a value.
+        ConfigError: if the override has no `=`, its value is not valid YAML, or the path leads through a value.
     """
     _, equals, text = override.partition("=")
     keys = path_of(override)
     if not equals or not all(keys):
         raise ConfigError("must be key.path=value, such as lr.base=0.1")
     if len(keys) > MOST_DEPTH:
-        raise ConfigError(f"its key is nested too deeply, {len(keys)} levels; no setting is")
+        raise ConfigError(f"the key is nested too deeply, with {len(keys)} levels; no setting is")
     value = parse_yaml(text, "its value")
     where = raw
     for depth, key in enumerate(keys[:-1], start=1):
@@ -198,7 +198,7 @@ def checkpoint_path(raw: Any, override: str) -> None:
         where = where[key]
         if not isinstance(where, dict):
             place = ".".join(keys[:depth])
-            raise ConfigError(f"{place} holds {brief(where)}, which has no keys; set the whole of it: {place}=...")
+            raise ConfigError(f"{place} holds {brief(where)}, which has no keys; set all of it: {place}=...")
     where[keys[-1]] = value
 
 
@@ -212,11 +212,11 @@ def _in_words(problem: str) -> str:
         match = re.search(pattern, problem)
         if match:
             return cut(match.expand(meaning), 200)
-    return f"this is not YAML: {cut(problem, 200)}"
+    return f"this is not valid YAML: {cut(problem, 200)}"
 
 
 def _neighbour(path: Path) -> str:
-    """The file that was probably meant."""
+    """A suggestion of the file that was probably meant."""
     for folder in (path.parent, Path("configs")):
         names = {file.stem: file for file in sorted(folder.glob("*.y*ml"))} if folder.is_dir() else {}
         close = difflib.get_close_matches(path.stem, names, n=1)

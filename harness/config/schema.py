@@ -1,6 +1,6 @@
-"""The configuration described for others: JSON Schema for editors, and a page of reference for people.
+"""Descriptions of the configuration: JSON Schema for editors, and a reference page for people.
 
-Both are made of the fields' own types and descriptions; nothing is written down twice.
+Both come from the types and descriptions of the fields, so nothing is written twice.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def json_schema() -> str:
 
 
 def reference() -> str:
-    """Every setting with its default and what it means, as Markdown tables, a section each."""
-    lines = ["| key | default | what it is |", "|---|---|---|"]
+    """Every setting with its default and its meaning, as a Markdown table."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
     lines += [f"| `{key}` | {default} | {text} |" for key, default, text in _rows(RunConfig, "")]
     return "\n".join(lines) + "\n"
 
 
 def _with_schedules(value: Any) -> Any:
-    """Put the definition of schedules where a field's type has left its mark."""
+    """Insert the definition of schedules where a field's type has left a marker."""
     if isinstance(value, dict):
         if value.get("$comment") == "schedule":
             rest = {key: item for key, item in value.items() if key != "$comment"}
@@ -55,7 +55,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, if it holds one, or may."""
+    """The section that a field holds, or may hold; None if it holds none."""
     options = [annotation, *getattr(annotation, "__args__", ())]
     return next((one for one in options if isinstance(one, type) and issubclass(one, BaseModel)), None)
 

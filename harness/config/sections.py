@@ -1,4 +1,4 @@
-"""The sections of a configuration that say what is trained: data, batches, network, optimizer."""
+"""The sections of a configuration that say what to train: data, batches, network, optimizer."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from harness.config.values import (
 from harness.schedules.bounds import BELOW_ONE, LARGEST, SMALLEST
 from harness.units import Duration
 
-MOMENTUM_CORRECTED = ("sgd", "nag", "lars")  # the optimizers that keep the learning rate inside their momentum buffer
+MOMENTUM_CORRECTED = ("sgd", "nag", "lars")  # these optimizers keep the learning rate inside their momentum buffer
 HAVE_MOMENTUM = (*MOMENTUM_CORRECTED, "signum")
 _OWNED = {
     "learning_rate": "the plan sets it: use lr.base and lr.schedule",
     "lr_scheduler": "the plan sets the learning rate: use lr.schedule",
     "clip_gradient": "use optimizer.clip_value (each element) or optimizer.clip_norm (the whole gradient)",
     "rescale_grad": "the harness divides by the number of samples in the global batch",
-    "param_dict": "the harness passes it",
-    "param_idx2name": "the harness passes it",
+    "param_dict": "the harness provides it",
+    "param_idx2name": "the harness provides it",
     "begin_num_update": "the harness counts updates",
     "use_fused_step": "the harness leaves it to MXNet",
     "momentum_correction": "use lr.momentum_correction",
@@ -43,7 +43,7 @@ _OWNED = {
 
 
 class Section(BaseModel):
-    """A mapping of the configuration: frozen, strict about types, no keys but its own."""
+    """A mapping in the configuration: frozen, strict about types, and closed to unknown keys."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -51,16 +51,16 @@ class Section(BaseModel):
 
 
 class AugmentConfig(Section):
-    """What is done to training images; each sample's randomness is a function of (seed, epoch, sample)."""
+    """Augmentation of training images; each sample's randomness is a function of (seed, epoch, sample)."""
 
     pad_crop: NotNegative = 0
-    """Pixels added on every side before a random crop of the old size."""
+    """Pixels to pad on every side before a random crop to the original size."""
     flip: bool = False
-    """Whether half of the pictures are mirrored left to right."""
+    """Mirror half of the images left to right."""
     mean: list[Float32] | None = None
-    """Subtracted from each channel, in units of a full pixel (0 to 1); one number for all, or one for each."""
+    """Values to subtract from each channel, where 1 is a full pixel; one for all channels, or one for each."""
     std: list[Positive] | None = None
-    """What each channel is divided by after that."""
+    """Values to divide each channel by afterwards."""
 
 
 class DataConfig(Section):
@@ -69,37 +69,37 @@ class DataConfig(Section):
     name: str = "digits"
     """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `npy`, or your own `module:function`."""
     root: PathText | None = None
-    """The folder with the files; null means where downloads go."""
+    """The folder with the files; null means the download folder."""
     download: bool = False
-    """Whether missing files are fetched."""
+    """Download missing files."""
     validation: Validation = 0
-    """Training samples held out: a number of them, or a fraction below 1."""
+    """Training samples to hold out: a number of samples, or a fraction below 1."""
     scale: Scale = None
-    """What integers are divided by; `keep` leaves them as they are; null divides pictures of bytes alone, by 255."""
+    """The divisor for integers; `keep` leaves them unchanged; null divides only byte images, by 255."""
     augment: AugmentConfig = AugmentConfig()
-    """What is done to training pictures."""
+    """Augmentation of training images."""
     params: Parameters = {}
-    """Arguments of your own function; for `npy` `num_classes`."""
+    """Arguments of your own function; for `npy`, `num_classes`."""
 
 
 class BatchConfig(Section):
-    """A global batch is `shards` shards of `size` samples; null shards = the number of workers at the first start."""
+    """A global batch is `shards` shards of `size` samples; null means as many shards as workers at the first start."""
 
     size: Count = 32
-    """Samples a shard."""
+    """Samples per shard."""
     shards: Count | None = None
-    """Shards a global batch, fixed for the life of a run; null means one for each worker at the first start."""
+    """Shards per global batch, fixed for the life of a run; null means one per worker at the first start."""
 
 
 class TrainConfig(Section):
-    """How long: either epochs or iterations."""
+    """The length of the run, in either epochs or iterations."""
 
     epochs: Count | None = None
     """The run's length in epochs."""
     iterations: Count | None = None
     """The run's length in updates."""
     last_batch: Literal["drop", "keep"] = "drop"
-    """What becomes of an epoch's remainder: dropped, or kept as a smaller batch."""
+    """What to do with the remainder of an epoch: drop it, or keep it as a smaller batch."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
@@ -109,60 +109,58 @@ class TrainConfig(Section):
         return self
 
     def __str__(self) -> str:
-        """The run's length as it was written."""
+        """The run's length as written."""
         return f"{self.epochs}ep" if self.epochs is not None else f"{self.iterations}it"
 
 
 class EvaluationConfig(Section):
-    """How often to evaluate (always at the end as well), and with which metrics beside the loss."""
+    """How often to evaluate (always at the end as well), and with which metrics besides the loss."""
 
     every: Period | None = Duration.parse("1ep")
-    """How often the first held-out split is looked at; null means at the end alone."""
+    """How often to evaluate the first held-out split; null means only at the end."""
     metrics: list[Name] = ["accuracy"]
     """`accuracy`, `error`, `top_5_accuracy`, `binary_accuracy`, `mae`, `mse`, `rmse`, or your own `module:function`."""
 
 
 class NetworkConfig(Section):
-    """The network by name or `module:function`, how its weights start, and its loss."""
+    """The network by name or `module:function`, its initial weights and its loss."""
 
     name: Name
     """`mlp`, `cnn`, `lenet`, `mnist_cnn`, a name of `gluon.model_zoo.vision`, or your own `module:function`."""
     params: Parameters = {}
-    """Its arguments; `classes` is filled in."""
+    """Arguments of the network; the harness adds `classes`."""
     initializer: Initializer = "xavier"
     """A name of `mx.init` other than load, mixed and fusedrnn, or one name with its parameters."""
     loss: Name = "softmax_cross_entropy"
-    """A loss of Gluon by its name in snake case, or your own `module:function`; one value a sample."""
+    """A Gluon loss by its name in snake case, or your own `module:function`; one value per sample."""
     loss_params: Parameters = {}
-    """Its arguments."""
+    """Arguments of the loss."""
     hybridize: bool = True
-    """Whether the network is compiled, for training from a graph that computes the same sooner (performance.md)."""
+    """Compile the network, to train from an optimised graph (performance.md)."""
 
 
 class OptimizerConfig(Section):
-    """An optimizer of `mx.optimizer`, its parameters, and what differs between parameters of the network."""
+    """An optimizer of `mx.optimizer`, its arguments, and factors for individual network parameters."""
 
     name: str = "sgd"
     """A name of `mx.optimizer`."""
     params: Parameters = {}
-    """Its arguments, other than the learning rate."""
+    """Arguments of the optimizer, except the learning rate."""
     lr_mult: dict[str, Factor] = {}
-    """Factors on the learning rate by patterns of parameters' names, such as `features.*`."""
+    """Learning-rate factors by patterns of parameter names, such as `features.*`."""
     wd_mult: dict[str, Factor] = {}
-    """Factors on weight decay by patterns of parameters' names."""
+    """Weight-decay factors by patterns of parameter names."""
     decay_bias_and_norm: bool = False
-    """Whether weight decay also pulls biases and the gamma and beta of norms to zero."""
+    """Apply weight decay also to biases and to the gamma and beta of normalisation layers."""
     clip_norm: Positive | None = None
-    """The largest Euclidean norm of the mean gradient."""
+    """Clip the mean gradient to this Euclidean norm."""
     clip_value: Positive | None = None
-    """The largest absolute value of an element of the mean gradient."""
+    """Clip each element of the mean gradient to this absolute value."""
 
     @model_validator(mode="after")
     def _parameters_are_free(self) -> OptimizerConfig:
         problems = [
-            Problem(("params", name), f"is not for the optimizer to set; {_OWNED[name]}")
-            for name in self.params
-            if name in _OWNED
+            Problem(("params", name), f"cannot be set here; {_OWNED[name]}") for name in self.params if name in _OWNED
         ]
         for name, limit in (("momentum", BELOW_ONE), ("wd", float("inf"))):
             found = self.params.get(name, 0.0)
@@ -173,7 +171,7 @@ class OptimizerConfig(Section):
         problems += [
             Problem(
                 ("params", name),
-                f"found {show(found)}; must be a number that float32 holds: 0, or "
+                f"found {show(found)}; must be a number that float32 can hold: 0, or "
                 f"{SMALLEST:.2g} to {LARGEST:.2g} (which MXNet computes in)",
             )
             for name, found in self.params.items()
@@ -188,25 +186,25 @@ class OptimizerConfig(Section):
 
     @property
     def own_momentum(self) -> float | None:
-        """The momentum of an optimizer that has one, where no schedule sets it."""
+        """The optimizer's own momentum, if it has one, for use without a momentum schedule."""
         momentum: float | None = self.params.get("momentum")
         return momentum
 
     @property
     def has_momentum(self) -> bool:
-        """Whether the optimizer keeps a momentum buffer that a learning rate or a momentum schedule acts on."""
+        """Whether the optimizer keeps a momentum buffer that a learning rate or momentum schedule affects."""
         return self.name.lower() in HAVE_MOMENTUM and bool(self.params.get("momentum", self.name.lower() == "signum"))
 
 
 class InitConfig(Section):
-    """Where a new run's weights come from, and which of them it does not train."""
+    """Where a new run's weights come from, and which of them stay frozen."""
 
     from_: Annotated[PathText | None, Field(alias="from")] = None
-    """Weights that a new run begins with: a `.params` file, an exported network (its `-symbol.json`) or a set."""
+    """Weights to start a new run from: a `.params` file, an exported network (its `-symbol.json`) or a checkpoint."""
     match: Literal["all", "head", "shapes"] = "head"
-    """What of it has to fit: `all`; all but the outputs of one layer, the `head`; or nothing: what fits is taken."""
+    """What must match: `all`; all except the outputs of one layer (`head`); or nothing (`shapes`: take what fits)."""
     freeze: list[str] = []
-    """Patterns of parameters' names (`features.*`) that are not trained; a frozen batch norm's statistics stay, too."""
+    """Patterns of parameter names (`features.*`) to freeze; a frozen batch norm also keeps its running statistics."""
 
     @model_validator(mode="after")
     def _nothing_is_idle(self) -> InitConfig:

@@ -1,6 +1,6 @@
-"""The single values of a configuration: what each may be, said in the words of the person who wrote it.
+"""The single values of a configuration: what each may be, in the terms of the person who wrote it.
 
-Each reader takes what YAML gives and raises `ValueError` with what is allowed; `RefusedError` where a part is wrong.
+Each reader takes a value from YAML and raises `ValueError` with what is allowed, or `RefusedError` if a part is wrong.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _MULTIPLE = re.compile(MULTIPLE)
 
 
 class Problem(NamedTuple):
-    """One thing wrong: where in the configuration, and what."""
+    """One mistake: its path in the configuration, and a message."""
 
     path: tuple[str | int, ...]
     message: str
 
 
 class RefusedError(ValueError):
-    """Several things wrong in one section, each with its path inside it.
+    """Several mistakes in one section, each with its path inside the section.
 
     Attributes:
-        problems: the things.
+        problems: the mistakes.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -44,7 +44,7 @@ class RefusedError(ValueError):
 
 
 def _read_number(value: object) -> float | None:
-    """A finite number as a float; None for anything else, a bool too."""
+    """A finite number as a float; None for anything else, including a bool."""
     number = as_number(value)
     return number if number is not None and math.isfinite(number) else None
 
@@ -56,8 +56,8 @@ def _read_threads(value: object) -> int | str:
         raise ValueError("must be auto, or a whole number of at least 1")
     if value > MOST_THREADS:
         raise ValueError(
-            f"must be auto, or at most {MOST_THREADS}: no host has more cores, and OpenMP ends the process where it "
-            "cannot start as many"
+            f"must be auto, or at most {MOST_THREADS}: no host has more cores, and OpenMP ends the process if it "
+            "cannot start that many"
         )
     return value
 
@@ -65,7 +65,7 @@ def _read_threads(value: object) -> int | str:
 def _read_float32(value: float) -> float:
     if value == 0 or SMALLEST <= abs(value) <= LARGEST:
         return value
-    raise ValueError(f"must be a number that float32 holds: 0, or {SMALLEST:.2g} to {LARGEST:.2g}")
+    raise ValueError(f"must be a number that float32 can hold: 0, or {SMALLEST:.2g} to {LARGEST:.2g}")
 
 
 def _read_devices(value: object) -> list[str]:
@@ -73,9 +73,9 @@ def _read_devices(value: object) -> list[str]:
         raise ValueError("must be a list of devices, such as [gpu(0), gpu(1)]")
     found = [_DEVICE.fullmatch(name) for name in value]
     if None in found:
-        raise ValueError("each must be gpu(N), or cpu(N) to try it without GPUs")
+        raise ValueError("each must be gpu(N), or cpu(N) to test without GPUs")
     if len({match[1] for match in found if match}) > 1:
-        raise ValueError("all devices must be of one kind")
+        raise ValueError("all devices must be of the same kind")
     if len(set(value)) < len(value):
         raise ValueError("each device may appear once")
     return value
@@ -90,7 +90,7 @@ def _read_name(value: str) -> str:
 
 def _read_path(value: str) -> str:
     if not value.strip():
-        raise ValueError("must be a path; an empty one is not")
+        raise ValueError("must be a path, not empty text")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError("must be a path in UTF-8 without NUL characters")
     return value
@@ -105,7 +105,7 @@ def _read_base(value: object) -> float | str | None:
     if number is not None and number > 0:
         return _read_float32(number)
     raise ValueError(
-        "must be a finite number above 0, auto (run the learning-rate finder), or the path of a finder's result.json"
+        "must be a finite number above 0, auto (to run the learning-rate finder), or the path of a finder's result.json"
     )
 
 
@@ -138,7 +138,7 @@ def _read_scale(value: object) -> float | str | None:
     number = _read_number(value)
     if number is not None and number > 0:
         return _read_float32(number)
-    raise ValueError("must be a finite number above 0, keep (integers stay as they are), or null")
+    raise ValueError("must be a finite number above 0, keep (which leaves integers unchanged), or null")
 
 
 def _read_initializer(value: object) -> str | dict[str, dict[str, Any]]:
@@ -180,7 +180,7 @@ def _read_momentum(value: object) -> ScheduleSpec | GivenSchedule:
 
 
 def _read_parameters(value: dict[str, Any], where: tuple[str | int, ...] = ()) -> dict[str, Any]:
-    """Free parameters: anything that YAML and JSON both hold, so that it can be written, compared and read back."""
+    """Free parameters: anything that both YAML and JSON can hold, so that it can be written, compared and read back."""
     problems = list(_unwritable(value, where))
     if problems:
         raise RefusedError(problems)
@@ -205,7 +205,7 @@ def _unwritable(value: object, path: tuple[str | int, ...]) -> list[Problem]:
 
 
 MOST_THREADS = 1024
-MOST = 10**9  # of anything that is counted; beyond it lies a slip of the keyboard
+MOST = 10**9  # of anything that is counted; more is a typo
 
 
 def _any(*options: dict[str, Any]) -> WithJsonSchema:
@@ -216,7 +216,7 @@ def _text(pattern: re.Pattern[str]) -> dict[str, Any]:
     return {"type": "string", "pattern": f"^{pattern.pattern}$"}
 
 
-# what editors are told, which check while a person types; the readers above are stricter
+# patterns for editors, which check during typing; the readers above are stricter
 _LENGTH = WithJsonSchema({"type": "string", "pattern": LENGTH_PATTERN})
 _INTERVAL = WithJsonSchema({"type": "string", "pattern": f"{LENGTH_PATTERN}|{CLOCK_PATTERN}"})
 _SCHEDULE = WithJsonSchema({"$comment": "schedule"})

@@ -10,7 +10,7 @@ from harness.plan import LRPlan, Sizes, resolve_shards
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 BASE = {"train": {"epochs": 2}, "network": {"name": "mlp"}, "lr": {"base": 0.1, "schedule": "1x"}}
-_PLAIN = "has no effect: plain learning rates are final and never scaled; write them as multiples of the base"
+_PLAIN = "has no effect, because plain learning rates are final and never scaled; write them as multiples of the base"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ _PLAIN = "has no effect: plain learning rates are final and never scaled; write 
             "network.initializer: found {'a': {}, 'b': {}}; must be a name (xavier), ",
         ),
         ("network.initializer={a: {b: .nan}}", "network.initializer.a.b: found nan; must be a finite number, text, "),
-        ("network.params={1: 2}", "network.params: the key 1 is no text; put it in quotes, or remove it"),
+        ("network.params={1: 2}", "network.params: the key 1 is not text; put it in quotes, or remove it"),
         ("network.params={a: [1, {b: -.inf}]}", "network.params.a.1.b: found -inf; must be a finite number, text, "),
         ("network.params={a: {1: 2}}", "network.params.a.1: keys must be text; quote it"),
         ("seed=-1", "seed: found -1; must be at least 0"),
@@ -80,7 +80,7 @@ _PLAIN = "has no effect: plain learning rates are final and never scaled; write 
         ("data.validation=true", "data.validation: found true; must be a whole number of samples, "),
         (
             "data.scale=0",
-            "data.scale: found 0; must be a finite number above 0, keep (integers stay as they are), or null",
+            "data.scale: found 0; must be a finite number above 0, keep (which leaves integers unchanged), or null",
         ),
         ("data.scale=leave", "data.scale: found 'leave'; must be a finite number above 0, keep "),
         ("data.augment.mean=0.5", "data.augment.mean: found 0.5; must be a list, such as [0.5]"),
@@ -115,8 +115,8 @@ _PLAIN = "has no effect: plain learning rates are final and never scaled; write 
         ),
         (
             "lr.base=.inf",
-            "lr.base: found .inf; must be a finite number above 0, auto (run the learning-rate finder), or the path of "
-            "a finder's result.json",
+            "lr.base: found .inf; must be a finite number above 0, auto (to run the learning-rate finder), or the path "
+            "of a finder's result.json",
         ),
         ("lr.base=.nan", "lr.base: found .nan; must be a finite number above 0, auto"),
         ("lr.base=1e999", "lr.base: found .inf; must be a finite number above 0, auto"),
@@ -153,7 +153,7 @@ def test_each_refusal_names_the_key_what_was_found_and_what_is_allowed(refusal, 
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("amp=true", "mixed precision is not supported: MXNet's AMP patches its operators for good"),
+        ("amp=true", "mixed precision is not supported: MXNet's AMP patches its operators permanently"),
         ("network.dtype=float16", "mixed precision is not supported"),
         ("optimizer.multi_precision=true", "mixed precision is not supported"),
         ("sparse=true", "sparse parameters are not supported: reducing a row_sparse gradient"),
@@ -179,8 +179,8 @@ def test_what_is_not_supported_says_why(refusal, override, sentence):
         ("lr_scheduler", "use lr.schedule"),
         ("clip_gradient", "use optimizer.clip_value (each element) or optimizer.clip_norm (the whole gradient)"),
         ("rescale_grad", "the harness divides by the number of samples in the global batch"),
-        ("param_dict", "the harness passes it"),
-        ("param_idx2name", "the harness passes it"),
+        ("param_dict", "the harness provides it"),
+        ("param_idx2name", "the harness provides it"),
         ("begin_num_update", "the harness counts updates"),
         ("use_fused_step", "the harness leaves it to MXNet"),
         ("momentum_correction", "use lr.momentum_correction"),
@@ -189,7 +189,7 @@ def test_what_is_not_supported_says_why(refusal, override, sentence):
 )
 def test_parameters_of_the_optimizer_that_the_harness_owns(refusal, name, instead):
     (line,) = refusal(optimizer=f"{{params: {{{name}: 1, wd: 0.1}}}}")
-    assert line.startswith(f"optimizer.params.{name}: is not for the optimizer to set; ")
+    assert line.startswith(f"optimizer.params.{name}: cannot be set here; ")
     assert instead in line
 
 
@@ -218,31 +218,34 @@ def test_parameters_of_the_optimizer_that_the_harness_owns(refusal, name, instea
         (
             "{schedule: 1x, base: auto, reference_batch: 256}",
             "{}",
-            ["lr.reference_batch: 256 has no effect with base: auto, the finder's own global batch is the reference"],
+            [
+                "lr.reference_batch: 256 has no effect with base: auto, because the finder's own global batch is the "
+                "reference"
+            ],
         ),
-        ("{schedule: 1x}", "{}", ["lr.base: is missing, and the plan is written in multiples of the base (Nx)"]),
+        ("{schedule: 1x}", "{}", ["lr.base: is missing, but the plan uses multiples of the base (Nx)"]),
         (
             "{schedule: 0.1, warmup: {length: 1ep, start: 0.1x}}",
             "{}",
-            ["lr.base: is missing, and the plan is written in"],
+            ["lr.base: is missing, but the plan uses"],
         ),
         (
             "{schedule: 0.1, warmup: {length: 1ep, start: unscaled}}",
             "{}",
-            ["lr.base: is missing, and the plan is written in the base (warmup.start: unscaled)"],
+            ["lr.base: is missing, but the plan uses the base (warmup.start: unscaled)"],
         ),
         (
             "{schedule: 0.1, momentum_correction: true, momentum: 0.9}",
             "{name: adam}",
             [
-                "lr.momentum_correction: has no effect on 'adam' as configured; it is for sgd, nag, lars with",
+                "lr.momentum_correction: has no effect on 'adam' as configured; it applies to sgd, nag, lars with",
                 "lr.momentum: has no effect on 'adam' as configured; it needs one of sgd, nag, lars, signum with",
             ],
         ),
         (
             "{schedule: 0.1, momentum_correction: false}",
             "{name: sgd}",
-            ["lr.momentum_correction: has no effect on 'sgd' as configured; it is for sgd, nag, lars with"],
+            ["lr.momentum_correction: has no effect on 'sgd' as configured; it applies to sgd, nag, lars with"],
         ),
         (
             "{schedule: 0.1, momentum: 0.9}",
@@ -304,8 +307,8 @@ def test_several_overrides_are_refused_at_once(refusal):
     lines = refusal("seed", "lr.schedule.x=1", "batch.size=[")
     assert lines == [
         "--set seed: must be key.path=value, such as lr.base=0.1",
-        "--set lr.schedule.x=1: lr.schedule holds 0.1, which has no keys; set the whole of it: lr.schedule=...",
-        "--set batch.size=[: its value: it ends before every bracket and quote is closed",
+        "--set lr.schedule.x=1: lr.schedule holds 0.1, which has no keys; set all of it: lr.schedule=...",
+        "--set batch.size=[: its value: the text ends before every bracket and quote is closed",
     ]
 
 

@@ -49,7 +49,7 @@ def test_a_name_that_is_taken_from_the_file_can_be_read_back(tmp_path, stem):
 
 def test_a_configuration_of_a_program_is_checked_when_it_is_resolved():
     config = parse_config(RAW, "my notes: block 3")
-    with pytest.raises(ConfigError, match="name: is not set, and the file's own name gives 'my notes: block 3'"):
+    with pytest.raises(ConfigError, match="name: is not set, and the file name gives 'my notes: block 3'"):
         config.resolved(shards=1, threads=1)
 
 

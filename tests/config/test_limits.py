@@ -35,7 +35,7 @@ def in_a_second():
 def test_nested_anchors(refusal, in_a_second, bomb, key):
     (line,) = refusal(**{key: f"\n{bomb}"})
     assert line.split(": ", 1)[1].startswith(
-        f"more than {MOST_VALUES:,} values, where aliases (*name) count as often as"
+        f"more than {MOST_VALUES:,} values, counting aliases (*name) each time they"
     )
 
 
@@ -59,7 +59,7 @@ def test_many_unknown_keys(write_config, in_a_second):
             load_config(write_config(text))
         lines = str(caught.value).splitlines()
         assert least <= len(lines) <= MOST_PROBLEMS + 1
-    assert lines[-1].endswith(": and 4,983 more problems; mend these first")
+    assert lines[-1].endswith(": and 4,983 more problems; fix these first")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_many_unknown_keys(write_config, in_a_second):
 def test_many_problems_in_one_section(refusal, in_a_second, section):
     lines = refusal(**section)
     assert len(lines) == MOST_PROBLEMS + 1
-    assert " more problems; mend these first" in lines[-1]
+    assert " more problems; fix these first" in lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_long_values_are_cut_in_messages(refusal, in_a_second, section, start):
 def test_a_large_file_is_not_parsed(tmp_path, in_a_second):
     path = tmp_path / "c.yaml"
     path.write_text("a: [" + "1, " * MOST_BYTES + "]")
-    with pytest.raises(ConfigError, match=r"is larger than 500,000 bytes, which no configuration is"):
+    with pytest.raises(ConfigError, match=r"is larger than 500,000 bytes, too large for a configuration"):
         load_config(path)
     with pytest.raises(ConfigError, match="is larger than"):
         load_config("/dev/zero")
@@ -123,7 +123,7 @@ def test_deep_nesting(in_a_second, text):
 
 def test_deep_overrides(refusal, load):
     (line,) = refusal("data.params" + ".a" * 5000 + "=1")
-    assert "its key is nested too deeply, 5002 levels" in line
+    assert "the key is nested too deeply, with 5002 levels" in line
     config = load("data.params" + ".a" * (MOST_DEPTH - 2) + "=" + "[" * (MOST_DEPTH - 1) + "1" + "]" * (MOST_DEPTH - 1))
     assert parse_config(config.plain()) == config
 
@@ -148,18 +148,21 @@ def test_deep_schedules(load):
         ("guard.stall_after_s=1e300", "guard.stall_after_s: found 1e+300; must be at most 1000000000"),
         ("train.epochs=1000000001", "train.epochs: found 1000000001; must be at most 1000000000"),
         ("finder.min_iter=10000000000", "finder.min_iter: found 10000000000; must be at most 1000000000"),
-        ("lr.base=1e-60", "lr.base: found 1e-60; must be a number that float32 holds: 0, or 1.2e-38 to 3.4e+38"),
-        ("lr.base=1e39", "lr.base: found 1e+39; must be a number that float32 holds"),
-        ("lr.warmup={length: 1ep, start: 1e-50}", "lr.warmup.start: found 1e-50; must be a number that float32 holds"),
-        ("optimizer.clip_norm=1e-50", "optimizer.clip_norm: found 1e-50; must be a number that float32 holds"),
-        ("optimizer.clip_value=1e50", "optimizer.clip_value: found 1e+50; must be a number that float32 holds"),
-        ("optimizer.lr_mult={a: 1e-50}", "optimizer.lr_mult.a: found 1e-50; must be a number that float32 holds"),
-        ("optimizer.params={wd: 1e60}", "optimizer.params.wd: found 1e+60; must be a number that float32 holds"),
+        ("lr.base=1e-60", "lr.base: found 1e-60; must be a number that float32 can hold: 0, or 1.2e-38 to 3.4e+38"),
+        ("lr.base=1e39", "lr.base: found 1e+39; must be a number that float32 can hold"),
+        (
+            "lr.warmup={length: 1ep, start: 1e-50}",
+            "lr.warmup.start: found 1e-50; must be a number that float32 can hold",
+        ),
+        ("optimizer.clip_norm=1e-50", "optimizer.clip_norm: found 1e-50; must be a number that float32 can hold"),
+        ("optimizer.clip_value=1e50", "optimizer.clip_value: found 1e+50; must be a number that float32 can hold"),
+        ("optimizer.lr_mult={a: 1e-50}", "optimizer.lr_mult.a: found 1e-50; must be a number that float32 can hold"),
+        ("optimizer.params={wd: 1e60}", "optimizer.params.wd: found 1e+60; must be a number that float32 can hold"),
         ("optimizer.params={momentum: 1e-60}", "optimizer.params.momentum: found 1e-60; must be a number that float32"),
         ("optimizer.params={epsilon: 1e-300}", "optimizer.params.epsilon: found 1e-300; must be a number that float32"),
-        ("finder.lr_start=1e-60", "finder.lr_start: found 1e-60; must be a number that float32 holds"),
-        ("finder.lr_end=1e60", "finder.lr_end: found 1e+60; must be a number that float32 holds"),
-        ("data.augment.mean=[1e60]", "data.augment.mean.0: found 1e+60; must be a number that float32 holds"),
+        ("finder.lr_start=1e-60", "finder.lr_start: found 1e-60; must be a number that float32 can hold"),
+        ("finder.lr_end=1e60", "finder.lr_end: found 1e+60; must be a number that float32 can hold"),
+        ("data.augment.mean=[1e60]", "data.augment.mean.0: found 1e+60; must be a number that float32 can hold"),
     ],
 )
 def test_numbers_that_are_too_large_or_too_small(refusal, override, start):

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from harness.config import load_config
-from harness.config.reading import checkpoint_path, dump_yaml, parse_yaml
+from harness.config.reading import apply_override, dump_yaml, parse_yaml
 from harness.errors import ConfigError
 
 
@@ -53,12 +53,12 @@ def test_scalars(text, value):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("seed: 1\nseed: 2\n", ":2: the key 'seed' stands twice in one mapping; keep one of the two"),
-        ("a: 1\ntrain: {epochs: 1, epochs: 2}\n", ":2: the key 'epochs' stands twice"),
-        ("a: 1\n'a': 2\n", ":2: the key 'a' stands twice"),
+        ("seed: 1\nseed: 2\n", ":2: the key 'seed' appears twice in one mapping; keep one of the two"),
+        ("a: 1\ntrain: {epochs: 1, epochs: 2}\n", ":2: the key 'epochs' appears twice"),
+        ("a: 1\n'a': 2\n", ":2: the key 'a' appears twice"),
         ("seed: 1\n\tname: a\n", ":2: a tab; indent with spaces"),
-        ("seed: 1\na: b: c\n", ":2: a ':' that begins no value here"),
-        ("a: 1\nb: [1, 2\n", "it ends before every bracket and quote is closed"),
+        ("seed: 1\na: b: c\n", ":2: a ':' cannot start a value here"),
+        ("a: 1\nb: [1, 2\n", "the text ends before every bracket and quote is closed"),
         ("a: 1\n---\nb: 2\n", ":2: a second document ('---'); a configuration is one"),
         (
             "a: 1\nb: !!python/object:os.system x\n",
@@ -67,14 +67,14 @@ def test_scalars(text, value):
         ("a: 1\nb: *c\n", ":2: the alias *c has no anchor"),
         ("a: 1\n[1, 2]: b\n", ":2: a key must be text, not a list or a mapping"),
         ("a: 1\n? {b: 1}\n: 2\n", ":2: a key must be text, not a list or a mapping"),
-        ("a: &x {b: *x}\n", "an alias (*name) stands inside the value that it repeats"),
-        ("a: &x [*x]\n", "an alias (*name) stands inside the value that it repeats"),
+        ("a: &x {b: *x}\n", "an alias (*name) appears inside the value that it repeats"),
+        ("a: &x [*x]\n", "an alias (*name) appears inside the value that it repeats"),
         ("a: !!float x\n", "a tag does not fit its value"),
         ("a: !!bool x\n", "a tag does not fit its value"),
-        ("a: 1\nb: !!int x\n", ":2: 'x' is no whole number that can be used"),
-        ("a: 1\nb: " + "9" * 5000, ":2: '99999999999999999999' is no whole number that can be used"),
-        ("[" * 5000, "it is nested too deeply"),
-        ("a: \x00", "this is not YAML: "),
+        ("a: 1\nb: !!int x\n", ":2: 'x' is not a usable whole number"),
+        ("a: 1\nb: " + "9" * 5000, ":2: '99999999999999999999' is not a usable whole number"),
+        ("[" * 5000, "nested too deeply"),
+        ("a: \x00", "this is not valid YAML: "),
     ],
 )
 def test_what_is_no_yaml_is_refused_in_words(text, problem):
@@ -152,35 +152,35 @@ def test_what_is_written_has_no_anchors():
 )
 def test_set_path(override, expected):
     raw = {}
-    checkpoint_path(raw, override)
+    apply_override(raw, override)
     assert raw == expected
 
 
 def test_set_path_goes_through_null_and_keeps_what_stands_beside():
     raw = {"lr": {"warmup": None, "base": 1}, "seed": 1}
-    checkpoint_path(raw, "lr.warmup.length=5ep")
+    apply_override(raw, "lr.warmup.length=5ep")
     assert raw == {"lr": {"warmup": {"length": "5ep"}, "base": 1}, "seed": 1}
 
 
 @pytest.mark.parametrize("override", ["seed", "", "=5", ".a=5", "a.=5", "a..b=5", " =5"])
 def test_set_path_wants_a_key_and_a_value(override):
     with pytest.raises(ConfigError, match=r"^must be key\.path=value, such as lr\.base=0\.1$"):
-        checkpoint_path({}, override)
+        apply_override({}, override)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("lr.base.x=1", "lr.base holds 0.1, which has no keys; set the whole of it: lr.base=..."),
-        ("lr.list.0=1", "lr.list holds [1, 2], which has no keys; set the whole of it: lr.list=..."),
-        ("lr.base=[", "its value: it ends before every bracket and quote is closed"),
-        ("lr.base={a: 1, a: 2}", "its value: the key 'a' stands twice in one mapping; keep one of the two"),
+        ("lr.base.x=1", "lr.base holds 0.1, which has no keys; set all of it: lr.base=..."),
+        ("lr.list.0=1", "lr.list holds [1, 2], which has no keys; set all of it: lr.list=..."),
+        ("lr.base=[", "its value: the text ends before every bracket and quote is closed"),
+        ("lr.base={a: 1, a: 2}", "its value: the key 'a' appears twice in one mapping; keep one of the two"),
     ],
 )
 def test_set_path_refuses(override, message):
     raw = {"lr": {"base": 0.1, "list": [1, 2]}}
     with pytest.raises(ConfigError) as caught:
-        checkpoint_path(raw, override)
+        apply_override(raw, override)
     assert str(caught.value) == message
     assert raw == {"lr": {"base": 0.1, "list": [1, 2]}}
 

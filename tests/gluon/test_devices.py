@@ -179,7 +179,10 @@ def test_devices_that_drift_apart_are_found(learner_and_plan):
         ({"devices": ["cpu(0)", "gpu"]}, r"devices: found ['cpu(0)', 'gpu']; each must be gpu(N), or cpu(N)"),
         ({"devices": "cpu(0)"}, "devices: found 'cpu(0)'; must be a list of devices, such as [gpu(0), gpu(1)]"),
         ({"devices": []}, "devices: found []; must be a list of devices"),
-        ({"devices": ["cpu(0)", "gpu(1)"]}, "devices: found ['cpu(0)', 'gpu(1)']; all devices must be of one kind"),
+        (
+            {"devices": ["cpu(0)", "gpu(1)"]},
+            "devices: found ['cpu(0)', 'gpu(1)']; all devices must be of the same kind",
+        ),
         ({"devices": ["cpu(0)", "cpu(0)"]}, "devices: found ['cpu(0)', 'cpu(0)']; each device may appear once"),
         ({"devices": BOTH, "device": "cpu"}, "device: cpu has no effect beside devices; remove one of them"),
         ({"kvstore": "local"}, "kvstore: local has no effect without several devices"),

@@ -42,10 +42,10 @@ CONFIGS = [
     # learning rate
     ({"lr": "{schedule: 0.1, scaling: linear}"}, "lr.scaling", ["has no effect", "write them as multiples"]),
     ({"lr": "{schedule: 0.1, base: 0.1}"}, "lr.base", ["has no effect", "or remove it"]),
-    ({"lr": "{schedule: 1x}"}, "lr.base", ["give lr.base"]),
+    ({"lr": "{schedule: 1x}"}, "lr.base", ["set lr.base"]),
     ({"lr": "{schedule: 1x, base: -0.1}"}, "lr.base", ["must be a finite number above 0"]),
     ({"lr": "{schedule: 1x, base: .nan}"}, "lr.base", ["must be a finite number above 0"]),
-    ({"lr": "{schedule: 1x, base: atuo}"}, "lr.base", ["auto (run the learning-rate finder)"]),
+    ({"lr": "{schedule: 1x, base: atuo}"}, "lr.base", ["auto (to run the learning-rate finder)"]),
     ({"lr": "{schedule: plateau}"}, "lr.schedule", ["use multi_factor or warmup_stable_decay"]),
     ({"lr": "{schedule: {cosinus: {}}}"}, "lr.schedule.cosinus", ["did you mean 'cosine'?"]),
     (
@@ -168,8 +168,8 @@ def test_there_are_more_than_forty_of_them_and_all_differ():
         ("", "c.yaml: is empty; must be a mapping of settings with at least train, network and lr"),
         ("- train\n", "c.yaml: found ['train']; must be a mapping of settings with at least train, network and lr"),
         ("seed: 1\n\tname: x\n", "c.yaml:2: a tab; indent with spaces"),
-        ("seed: 1\nseed: 2\n", "c.yaml:2: the key 'seed' stands twice in one mapping; keep one of the two"),
-        ("train: {epochs: 1\n", "c.yaml:2: it ends before every bracket and quote is closed"),
+        ("seed: 1\nseed: 2\n", "c.yaml:2: the key 'seed' appears twice in one mapping; keep one of the two"),
+        ("train: {epochs: 1\n", "c.yaml:2: the text ends before every bracket and quote is closed"),
     ],
 )
 def test_a_file_that_is_no_configuration(refused, text, message):
@@ -181,8 +181,8 @@ def test_all_that_is_wrong_is_told_at_once(refused):
     assert message.splitlines() == [
         "c.yaml: seed: found 'x'; must be a whole number (from --set seed=x)",
         "c.yaml: batch.size: found 0; must be at least 1",
-        "c.yaml: lr.base: 1.0 has no effect: plain learning rates are final and never scaled; write them as multiples "
-        "of the base (max_lr: 1x), or remove it",
+        "c.yaml: lr.base: 1.0 has no effect, because plain learning rates are final and never scaled; write them as "
+        "multiples of the base (max_lr: 1x), or remove it",
         next(
             line
             for line in message.splitlines()
@@ -314,7 +314,7 @@ def test_a_name_that_no_run_can_have_is_refused_before_anything_is_written(comma
     (runs / "precious").mkdir(parents=True)
     for options in ([], ["--overwrite"], ["--resume", "auto"]):
         ended = command("train", "--config", file, "--set", f"output={runs}", *options)
-        assert (ended.code, ended.err.count("name: is not set, and the file's own name gives")) == (2, 1)
+        assert (ended.code, ended.err.count("name: is not set, and the file name gives")) == (2, 1)
     assert [path.name for path in tmp_path.iterdir() if path != file] == ["runs"]
     assert [path.name for path in runs.iterdir()] == ["precious"]
 
