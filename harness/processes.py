@@ -1,4 +1,8 @@
-"""The processes below another one: a launcher's ranks, which may have sessions and process groups of their own."""
+"""Processes of this host: what the kernel says of one, and which are below another one.
+
+A launcher's ranks may have sessions and process groups of their own, so neither finds them. Imports the standard
+library alone, because `command/reaper.py` loads this file by its path.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+MOST_THREADS = 1024  # of a rank: no host has more cores, and OpenMP ends a process that cannot start as many
+
 
 def descendants(ancestor: int) -> list[int]:
     """Every living process below one; where that one is a subreaper, orphans among them."""
@@ -15,10 +21,9 @@ def descendants(ancestor: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        with suppress(OSError):
-            words = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if words[0] != "Z":
-                parents[int(entry.name)] = int(words[1])
+        words = _stat(int(entry.name))
+        if words and words[0] != "Z":
+            parents[int(entry.name)] = int(words[1])
     found: list[int] = []
     level = {ancestor}
     while level:
@@ -28,7 +33,7 @@ def descendants(ancestor: int) -> list[int]:
 
 
 def state(pid: int) -> str | None:
-    """The kernel's letter for what a process does: `R`, `S`, `D`, `T` (stopped); `None` if it has ended."""
+    """The kernel's letter for the state of a process: `R`, `S`, `D`, `T` (stopped); `None` if it has ended."""
     words = _stat(pid)
     return words[0] if words and words[0] not in "ZX" else None
 

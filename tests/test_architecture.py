@@ -19,11 +19,11 @@ ROOMS = [
     "units",
     "versions",
     "processes",
-    "folder",
     "schedules",
-    "config",
+    "folder",
     "data",
     "comm",
+    "config",
     "plan",
     "checkpoint",
     "guard",
@@ -106,10 +106,21 @@ def test_no_import_cycle_inside_a_room():
         visit(module, ())
 
 
-def test_files_and_functions_stay_short():
+def test_files_stay_short():
     for path in [*MODULES, *ROOT.glob("launch/*.py")]:
         text = path.read_text(encoding="utf-8")
         assert text.count("\n") <= 340, f"{path.relative_to(ROOT)} is long: it holds two ideas"
+
+
+def test_no_name_that_a_package_exports_hides_one_of_its_modules():
+    """`import harness.room.name as module` would give the exported object, and not the module."""
+    for path in ROOT.glob("harness/**/__init__.py"):
+        inside = {one.stem for one in path.parent.glob("*.py")} | {one.name for one in path.parent.iterdir()}
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        exported = {
+            alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        } | {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert not exported & inside, f"{path.relative_to(ROOT)}: {exported & inside}"
 
 
 def test_nothing_is_waved_through():

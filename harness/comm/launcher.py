@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.config.values import MOST_THREADS
 from harness.errors import ConfigError
 from harness.named import cut
 from harness.parsing import whole_number
+from harness.processes import MOST_THREADS
 
 # launcher, and the variables in which it tells a process its rank, world size, local rank and local size
 _LAUNCHERS = (

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Wit
 
 from harness.named import brief
 from harness.parsing import as_number, is_count
+from harness.processes import MOST_THREADS
 from harness.schedules import GivenSchedule, ScheduleSpec, parse_spec, read_schedule
 from harness.schedules.bounds import LARGEST, SMALLEST
 from harness.schedules.scalars import MULTIPLE
@@ -204,7 +205,6 @@ def _unwritable(value: object, path: tuple[str | int, ...]) -> list[Problem]:
     return []
 
 
-MOST_THREADS = 1024
 MOST = 10**9  # of anything that is counted; more is a typo
 
 
