@@ -33,13 +33,18 @@ from harness.gluon import Learner, State
 
 ITERATIONS, EVERY = 100, 10
 KINDS = ("without", "gluon", "sets")
+GENERATOR = np.random.default_rng(0)
+DATA = GENERATOR.normal(size=(4, 3, 32, 32)).astype(np.float32)
+LABEL = GENERATOR.integers(0, 1000, 4).astype(np.float32)
+
+
+def noise(t: int) -> GlobalBatch:
+    """The same batch of noise for every iteration."""
+    return GlobalBatch(t, (Batch(0, DATA, LABEL),), 4)
 
 
 def build() -> tuple[Learner, mx.gluon.Block]:
-    """The learner, on one batch of noise that is played again and again."""
-    generator = np.random.default_rng(0)
-    data = generator.normal(size=(4, 3, 32, 32)).astype(np.float32)
-    label = generator.integers(0, 1000, 4).astype(np.float32)
+    """The learner and its network."""
     net = mx.gluon.model_zoo.vision.resnet18_v2()
     net.initialize(mx.init.Xavier())
     learner = Learner(
@@ -47,9 +52,8 @@ def build() -> tuple[Learner, mx.gluon.Block]:
         mx.gluon.loss.SoftmaxCrossEntropyLoss(),
         mx.optimizer.SGD(momentum=0.9),
         SingleWorld(),
-        lambda t: GlobalBatch(t, (Batch(0, data, label),), 4),
         shards=1,
-        sample=data,
+        sample=noise(1),
     )
     return learner, net
 
@@ -118,7 +122,7 @@ def train(learner: Learner, saver: Gluon | Sets | None, first: int) -> tuple[flo
     mx.nd.waitall()
     started = time.perf_counter()
     for t in range(first, first + ITERATIONS):
-        learner.iteration(t, 0.001)
+        learner.update(noise(t), 0.001)
         if saver is not None and t % EVERY == 0:
             learner.finish()
             mx.nd.waitall()  # so that neither is charged for the update that is still being computed

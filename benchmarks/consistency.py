@@ -22,14 +22,14 @@ def main() -> None:
     run = Run(load_config(sys.argv[1], sys.argv[2:]), world, threads=1)
     updates, comparisons = [], []
     with run.stream() as stream:
-        learner = run.learner(stream)
+        learner = run.learner()
         check = ConsistencyCheck(world, learner)
         t = 0
         for _ in range(ROUNDS):
             begun = time.perf_counter()
             for _ in range(UPDATES):
                 t += 1
-                learner.iteration(t, 1e-3)
+                learner.update(stream(t), 1e-3)
             learner.finish()
             middle = time.perf_counter()
             check.verify(t, 1e-3, None, t)

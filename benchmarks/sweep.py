@@ -41,7 +41,7 @@ def build(train: object) -> tuple[Learner, BatchStream]:
     stream = BatchStream(train, Order(len(train), 1, BATCH, 0), [0], Augmentation(), 0)
     sample = train.take(np.arange(1))[0].astype(np.float32)
     loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
-    return Learner(net, loss, mx.optimizer.SGD(momentum=0.9), SingleWorld(), stream, shards=1, sample=sample), stream
+    return Learner(net, loss, mx.optimizer.SGD(momentum=0.9), SingleWorld(), shards=1, sample=sample), stream
 
 
 def usual_loop(train: object) -> float:
@@ -84,7 +84,7 @@ def main() -> None:
             mx.nd.waitall()
             started = time.perf_counter()
             for t in range(1, ITERATIONS + 1):
-                learner.iteration(t, SWEEP.lr(t - 1))
+                learner.update(stream(t), SWEEP.lr(t - 1))
             learner.finish()
             mx.nd.waitall()
             times["training"].append(time.perf_counter() - started)

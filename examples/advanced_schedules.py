@@ -62,9 +62,9 @@ def main() -> None:
             net.add(nn.Dense(64, activation="relu"), nn.Dense(10))
             net.initialize(mx.init.Xavier())
             loss, optimizer = mx.gluon.loss.SoftmaxCrossEntropyLoss(), mx.optimizer.SGD(momentum=0.9)
-            learner = Learner(net, loss, optimizer, SingleWorld(), stream, shards=1)
+            learner = Learner(net, loss, optimizer, SingleWorld(), shards=1, sample=stream(1))
             for t in range(1, UPDATES + 1):
-                learner.iteration(t, schedule(t))
+                learner.update(stream(t), schedule(t))
             found = evaluate(learner, digits.test, 64, Augmentation(), build_metrics(["accuracy"]))
             print(f"{name:11}{drawn(schedule)}  loss {found['loss']:.4f}  accuracy {found['accuracy']:.4f}")
 

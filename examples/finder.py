@@ -34,7 +34,7 @@ def convolutional() -> nn.HybridSequential:
 def learner_of(stream: BatchStream) -> Learner:
     """An untrained learner in a world of one rank."""
     loss, optimizer = mx.gluon.loss.SoftmaxCrossEntropyLoss(), mx.optimizer.SGD(momentum=0.9)
-    return Learner(convolutional(), loss, optimizer, SingleWorld(), stream, shards=1)
+    return Learner(convolutional(), loss, optimizer, SingleWorld(), shards=1, sample=stream(1))
 
 
 def accuracy_at(lr: float, digits: Splits, stream: BatchStream, updates: int) -> str:
@@ -42,7 +42,7 @@ def accuracy_at(lr: float, digits: Splits, stream: BatchStream, updates: int) ->
     learner = learner_of(stream)
     try:
         for t in range(1, updates + 1):
-            learner.iteration(t, lr)
+            learner.update(stream(t), lr)
         found = evaluate(learner, digits.test, 64, Augmentation(), build_metrics(["accuracy"]))
     except DivergedError as error:
         return f"diverged at iteration {error.iteration}"

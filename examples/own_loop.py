@@ -41,11 +41,11 @@ def main() -> None:
     net.initialize(mx.init.Xavier())
     loss, optimizer = mx.gluon.loss.SoftmaxCrossEntropyLoss(), mx.optimizer.NAG(momentum=0.9)
     with BatchStream(digits.train, order, shards_of_rank(order.shards, world), Augmentation(), seed=0) as stream:
-        learner = Learner(net, loss, optimizer, world, stream, shards=order.shards)
+        learner = Learner(net, loss, optimizer, world, shards=order.shards, sample=stream(1))
         begun = world.on_root("go on", lambda: go_on(learner))
         learner.broadcast_state()
         for t in range(begun + 1, sizes.num_iterations + 1):
-            learner.iteration(t, plan.lr(t), plan.momentum(t))
+            learner.update(stream(t), plan.lr(t), plan.momentum(t))
             if t % sizes.iterations_per_epoch == 0:
                 found = evaluate(learner, digits.test, 64, Augmentation(), build_metrics(["accuracy"]))
                 world.on_root("save", partial(save, learner, t))

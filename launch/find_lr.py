@@ -66,7 +66,7 @@ def main() -> int:
         with ExitStack() as stack:
             # before the sweep: a run that trains writes there too, and an earlier report is moved aside
             job.world.on_root("folder", lambda: _take(folder, run.folder if options.output is None else None, stack))
-            learner = run.learner(stack.enter_context(run.stream()))
+            learner = run.learner()
             if job.world.rank == 0 and learner.remarks:
                 print("\n".join(learner.remarks))
             result = run.find(learner)

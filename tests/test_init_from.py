@@ -62,8 +62,7 @@ def run_of(tmp_path):
 
 
 def begun(run, policy=None):
-    with run.stream() as stream:
-        return run.learner(stream, policy).snapshot().parameters
+    return run.learner(policy).snapshot().parameters
 
 
 def manifest_of(run, iteration=4):
@@ -201,11 +200,10 @@ def test_frozen_features_stay_and_the_head_learns(run_of, files):
 def test_the_finder_leaves_frozen_parts_alone(run_of, files):
     found = "finder={num_iterations: 20, min_iter: 3}"
     run = run_of(f"init.from={files}/ten.params", "init.freeze=['[0145].*']", "lr.base=auto", found)
-    with run.stream() as stream:
-        learner = run.learner(stream)
-        before = learner.digest()
-        run.find(learner)
-        assert learner.digest() == before
+    learner = run.learner()
+    before = learner.digest()
+    run.find(learner)
+    assert learner.digest() == before
 
 
 @pytest.mark.parametrize(

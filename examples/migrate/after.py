@@ -40,9 +40,9 @@ def main() -> None:
     plan = LRPlan(parse_lr({"base": LR, "warmup": {"length": "1ep", "start": "unscaled"}, "schedule": cosine}), sizes)
     optimizer = mx.optimizer.SGD(momentum=0.9)
     with BatchStream(train, order, shards_of_rank(order.shards, world), Augmentation(), seed=0) as stream:
-        learner = Learner(net, loss, optimizer, world, stream, shards=order.shards)
+        learner = Learner(net, loss, optimizer, world, shards=order.shards, sample=stream(1))
         for t in range(1, sizes.num_iterations + 1):
-            learner.iteration(t, plan.lr(t))
+            learner.update(stream(t), plan.lr(t))
         test = ArrayDataset(data[1437:], label[1437:], full_scale=1.0)
         found = evaluate(learner, test, BATCH, Augmentation(), build_metrics(["accuracy"]))
     if world.rank == 0:

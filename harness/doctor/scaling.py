@@ -64,11 +64,11 @@ def measure_update(job: JobContext) -> tuple[float, int]:
 
     run = Run(job.config, job.world, threads=job.threads, guard=job.guard)
     with run.stream() as stream:
-        learner = run.learner(stream)
+        learner = run.learner()
         times = []
         for t in range(1, min(_WARM_UP + _UPDATES, run.sizes.num_iterations) + 1):
             began = time.perf_counter()
-            learner.iteration(t, 0.0)
+            learner.update(stream(t), 0.0)
             learner.finish()
             times.append(time.perf_counter() - began)
     slowest = max(job.world.allgather_object(statistics.median(times[_WARM_UP:] or times), "doctor.update"))

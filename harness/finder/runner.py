@@ -15,16 +15,18 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import DisagreementError, DivergedError, StoppedOnRequestError
 from harness.finder.suggestion import DEFAULT_RULE, Point, Suggestion, suggest
 from harness.finder.sweep import Stop, StopRule, Sweep
 
 if TYPE_CHECKING:
+    from harness.data import GlobalBatch
     from harness.gluon import Learner, Requests, State
 
-Streams = Callable[[int], AbstractContextManager[Any]]
+Stream = Callable[[int], "GlobalBatch"]
+Streams = Callable[[int], AbstractContextManager[Stream]]
 Ask = Callable[[], "Requests | None"]
 
 
@@ -94,6 +96,7 @@ def find_lr(learner: Learner, settings: FinderSettings, streams: Streams, ask: A
         StoppedOnRequestError: on every rank, if any was asked to stop; the state has been put back.
         DisagreementError: on every rank, if the state of some rank is not what it was.
     """
+    learner.ensure_shared()
     before = _digests(learner, "before")
     if len(set(before)) > 1:
         different = [rank for rank, digest in enumerate(before) if digest != before[0]]
@@ -105,8 +108,7 @@ def find_lr(learner: Learner, settings: FinderSettings, streams: Streams, ask: A
     with _undisturbed(learner) as state:
         for repeat in range(settings.repeats):
             with streams(repeat) as stream:
-                learner.stream = stream
-                sweeps.append(_play(learner, settings, ask))
+                sweeps.append(_play(learner, stream, settings, ask))
             learner.restore(state)
     after = _digests(learner, "after")
     disturbed = [rank for rank, digest in enumerate(after) if digest != before[0]]
@@ -122,16 +124,15 @@ def find_lr(learner: Learner, settings: FinderSettings, streams: Streams, ask: A
 
 @contextmanager
 def _undisturbed(learner: Learner) -> Iterator[State]:
-    """Put state and stream back, whatever happens: an exception, a KeyboardInterrupt; gives the state."""
-    state, stream = learner.snapshot(), learner.stream
+    """Put the state back, whatever happens: an exception, a KeyboardInterrupt; gives the state."""
+    state = learner.snapshot()
     try:
         yield state
     finally:
-        learner.stream = stream
         learner.restore(state)
 
 
-def _play(learner: Learner, settings: FinderSettings, ask: Ask) -> Played:
+def _play(learner: Learner, stream: Stream, settings: FinderSettings, ask: Ask) -> Played:
     sweep, rule = settings.sweep, settings.stop_rule
     probes: list[float] = []
     points: list[Point] = []
@@ -139,7 +140,7 @@ def _play(learner: Learner, settings: FinderSettings, ask: Ask) -> Played:
     for t in range(1, settings.probes + len(sweep) + 1):
         k = t - 1 - settings.probes
         lr = sweep.lr(max(k, 0))
-        loss = _loss_of(learner, t, lr, ask())
+        loss = _loss_of(learner, stream(t), lr, ask())
         if loss is None:
             return Played([*points, Point(lr, math.nan)], Stop.NOT_FINITE, limit, probes)
         if k < 0:
@@ -154,18 +155,18 @@ def _play(learner: Learner, settings: FinderSettings, ask: Ask) -> Played:
     return Played(points, sweep.bound, limit, probes)
 
 
-def _loss_of(learner: Learner, t: int, lr: float, ask: Requests | None) -> float | None:
+def _loss_of(learner: Learner, batch: GlobalBatch, lr: float, ask: Requests | None) -> float | None:
     """The loss of an update, or `None` if anything in it was not finite; the same on every rank."""
     skipped = learner.skipped
     try:
-        learner.iteration(t, lr, None, ask)
+        learner.update(batch, lr, None, ask)
         learner.finish()
     except DivergedError:
         return None
     if learner.pop_requests().stop:
         raise StoppedOnRequestError(
-            f"stopped on request after {t} iterations of the learning-rate finder; everything is as before, start it "
-            "again"
+            f"stopped on request after {batch.t} iterations of the learning-rate finder; everything is as before, "
+            "start it again"
         ).on_all_ranks()
     return learner.loss if learner.skipped == skipped else None
 

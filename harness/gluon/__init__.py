@@ -3,7 +3,8 @@
 from harness.gluon.control import Requests
 from harness.gluon.evaluation import evaluate
 from harness.gluon.learner import Learner
+from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.replica import shards_of_rank
 from harness.gluon.state import State
 
-__all__ = ["Learner", "Requests", "State", "evaluate", "shards_of_rank"]
+__all__ = ["Learner", "Placement", "Requests", "State", "UpdateOptions", "evaluate", "shards_of_rank"]

@@ -41,6 +41,7 @@ def evaluate(
         `loss` and each metric by name; `None` on every rank if any was told to stop.
     """
     world = learner.world
+    learner.ensure_shared()  # here and not in `predict`: the last batches are not every rank's
     num_batches = -(-len(dataset) // batch_size)
     table = np.zeros((num_batches, 1 + len(metrics)))
     mx.nd.waitall()  # running statistics may still be on their way

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,13 @@ import numpy.typing as npt
 
 from harness.checkpoint.matching import Matched
 from harness.comm import World
-from harness.data import GlobalBatch, leaves_of, rows_of
+from harness.data import Batch, GlobalBatch, leaves_of, rows_of
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError, DisagreementError, DivergedError
 from harness.gluon.control import Control, Loss, NormCheck, Requests, Update, UpdateStats
 from harness.gluon.forward import Forward, ShardPlayer
 from harness.gluon.graph import Graph
+from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.probe import probe
 from harness.gluon.replica import DeviceAllreduce, DeviceReplica
 from harness.gluon.state import State, StateKeeper
@@ -28,13 +28,13 @@ from harness.model.operators import refuse_blocks_across_devices
 from harness.model.parameters import form_of, held, parameters_of, refuse_unreducible
 
 _CORRECTED = ("SGD", "NAG", "LARS")
+_ON_CPU, _DEFAULTS = Placement(), UpdateOptions()
 
 
 class Learner:
-    """A network, its optimizer and its shards; `iteration` is one update, the same on every rank.
+    """A network, its optimizer and its shards; `update` does one update, the same on every rank.
 
     Attributes:
-        stream: where batches come from; the finder puts its own in its place.
         parameters: the network's parameters by structural name.
         gradient_norm: Euclidean norm of the mean gradient, before clipping, of the last update that was checked.
         loss: the mean loss of that update's global batch, in float64.
@@ -49,125 +49,97 @@ class Learner:
         loss: Any,
         optimizer: Any,
         world: World,
-        stream: Callable[[int], GlobalBatch],
         *,
         shards: int,
-        sample: Data | None = None,
-        label: Array | None = None,
-        seed: int = 0,
-        contexts: Sequence[Any] | None = None,
-        kvstore: str = "local",
-        update_on_kvstore: bool = False,
-        hybridize: bool = True,
-        momentum_correction: bool | None = None,
-        clip_norm: float | None = None,
-        skip_nonfinite: bool = False,
-        frozen: Sequence[str] = (),
-        agree: Callable[[list[str]], None] | None = None,
+        sample: GlobalBatch | Batch | Data,
+        placement: Placement = _ON_CPU,
+        options: UpdateOptions = _DEFAULTS,
     ) -> None:
-        """Settle the network, agree on its shape over ranks, and take rank 0's weights.
+        """Settle the network's shapes and try it; the first update compares ranks and broadcasts rank 0's weights.
 
         Args:
             net: a `gluon.Block` whose parameters have been initialised (shapes may be deferred).
             loss: maps (prediction, label) to one value a sample.
             optimizer: an `mx.optimizer.Optimizer` without a scheduler.
             world: the ranks.
-            stream: `stream(t)` gives this rank's shards of iteration `t`, in the order of `shards_of_rank`. The CPU
-                computes on its arrays themselves, so they become read-only, and nobody may write to their memory again.
-            shards: S, a multiple of the number of ranks.
-            sample: `(n, ...)` or a tuple of such arrays, which settles deferred shapes; by default of iteration 1.
-            label: its labels; without them the loss is not tried before the first update.
-            seed: of everything random in an update.
-            contexts: the devices; the CPU by default. Several are for a world of one rank.
-            kvstore: the kind of the kvstore through which several devices add up: `"local"` or `"device"`.
-            update_on_kvstore: whether the optimizer lives on a kvstore, too.
-            hybridize: whether a `HybridBlock` is compiled.
-            momentum_correction: by default where the optimizer keeps the rate in its momentum.
-            clip_norm: the largest Euclidean norm of the mean gradient.
-            skip_nonfinite: leave out an update that is not finite instead of raising.
-            frozen: parameters whose running statistics stay as they are, by structural name.
-            agree: compares ranks by a sentence for each parameter, before weights are sent; by default just these.
+            shards: S, a multiple of the number of ranks times devices.
+            sample: a few samples that settle deferred shapes: a batch such as `stream(1)`, or data alone, `(n, ...)` or
+                a tuple of such arrays; without labels the loss is not tried before the first update.
+            placement: the devices; by default the CPU.
+            options: what an update does besides the step.
 
         Raises:
             ConfigError: for parameters that cannot be reduced, or shards that ranks cannot share evenly.
-            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
         """
-        self._contexts = list(contexts or [mx.cpu()])
+        self._contexts = list(placement.contexts) or [mx.cpu()]
         if world.size > 1 and len(self._contexts) > 1:
             raise ConfigError("devices: several are for one process; each of several ranks computes on one")
         workers = world.size * len(self._contexts)
         if shards % workers:
             raise ConfigError(f"batch.shards: {shards} shards cannot be dealt evenly to {workers} workers")
         self.world = world
-        self.stream = stream
-        if sample is None:
-            first = stream(1).batches[0]
-            sample, label = rows_of(first.data, slice(2)), first.label[:2]
+        data, label = _data_and_label(sample)
         refuse_blocks_across_devices(net, loss)
         for ctx in self._contexts:
-            settle(net, sample, ctx)
+            settle(net, data, ctx)
         self.parameters = parameters_of(net)
         refuse_unreducible(self.parameters, len(self._contexts))
-        graph = Graph(net, self.parameters, loss, len(leaves_of(sample)))
-        tried = Trial.of(net, loss, self.parameters, graph, self._contexts[0], sample, label, seed)
-        graph.statistics |= world.agreed("probe", lambda: probe(tried, hybridize))
+        graph = Graph(net, self.parameters, loss, len(leaves_of(data)))
+        tried = Trial.of(net, loss, self.parameters, graph, self._contexts[0], data, label, options.seed)
+        graph.statistics |= world.agreed("probe", lambda: probe(tried, options.hybridize))
         is_on_cpu = all(ctx.device_type == "cpu" for ctx in self._contexts)
-        forward = Forward(net, loss, graph, hybridize, is_on_cpu)
+        forward = Forward(net, loss, graph, options.hybridize, is_on_cpu)
         trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
         statistics = {name: p for name, p in self.parameters.items() if p.name in graph.statistics}
         self._seats = [
             DeviceReplica(
-                ShardPlayer(forward, ctx, trainable, seed, graph),
+                ShardPlayer(forward, ctx, trainable, options.seed, graph),
                 trainable,
-                [p for name, p in statistics.items() if name not in frozen],
+                [p for name, p in statistics.items() if name not in options.frozen],
                 ctx,
-                kept=[p for name, p in statistics.items() if name in frozen],
+                kept=[p for name, p in statistics.items() if name in options.frozen],
                 num_words=len(Control._fields),
-                keep_statistics=shards > workers or skip_nonfinite,
+                keep_statistics=shards > workers or options.skip_nonfinite,
                 has_own_arrays=ctx.device_type == "cpu" and graph.may_deconvolve,
             )
             for ctx in self._contexts
         ]
         self._sums = self._seats[0].sums
-        self._sum_seats = DeviceAllreduce(kvstore, self._seats) if len(self._seats) > 1 else None
+        self._sum_seats = DeviceAllreduce(placement.kvstore, self._seats) if len(self._seats) > 1 else None
         self._has_predicted = True
         corrects = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
-        waits = world.size > 1 or skip_nonfinite or clip_norm is not None
+        waits = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
         self._applier = OptimizerStep(
             optimizer,
             trainable,
-            momentum_correction=corrects if momentum_correction is None else momentum_correction,
-            seed=seed,
-            kvstore=kvstore if update_on_kvstore else None,
+            momentum_correction=corrects if options.momentum_correction is None else options.momentum_correction,
+            seed=options.seed,
+            kvstore=placement.kvstore if placement.update_on_kvstore else None,
             is_waited_for=waits,
         )
         self._waits = waits or self._applier.must_wait
-        self._clip_norm = clip_norm
+        self._clip_norm = options.clip_norm
         self.remarks = [forward.remark] if forward.remark else []
         self.began_with: dict[str, Any] | None = None
         self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._contexts)
-        self._skip_nonfinite = skip_nonfinite
+        self._skip_nonfinite = options.skip_nonfinite
         self._gauge = NormCheck(self._sums)
         self._unread: Update | None = None
         self.gradient_norm: float | None = None
         self.loss: float | None = None
         self.skipped = 0
         self._requests = Requests()
-        forms = [f"{name} {form_of(parameter)}" for name, parameter in self.parameters.items()]
-        if agree is None:
-            world.must_be_equal("parameters", {"parameters": forms}, "build the same network on every rank")
-        else:
-            agree(forms)
-        self.broadcast_weights()
+        self._is_shared = world.size == 1
 
-    def iteration(self, t: int, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Loss:
-        """Do update `t`, over the samples of all ranks.
+    def update(self, batch: GlobalBatch, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Loss:
+        """Do the update of iteration `batch.t`, over the samples of all ranks.
 
         Args:
-            t: the iteration.
-            lr: its learning rate.
-            momentum: its momentum; by default the optimizer's own.
-            ask: what this rank asks of all ranks; `requests` then tells it on each of them, after the same update.
+            batch: this rank's part of the global batch, its shards in the order of `shards_of_rank`. The CPU computes
+                on its arrays themselves, so they become read-only, and nobody may write to their memory again.
+            lr: the learning rate.
+            momentum: the momentum; by default the optimizer's own.
+            ask: what this rank asks of all ranks; `pop_requests` then tells it on each of them, after the same update.
 
         Returns:
             The mean loss of the global batch before the update; `float()` of it waits for it.
@@ -175,9 +147,11 @@ class Learner:
         Raises:
             DivergedError: if loss, gradient or running statistics are not finite, in this update or (where nothing
                 waits for it) in the one before.
-            DisagreementError: if the ranks' samples do not add up to the global batch.
+            DisagreementError: if the ranks' samples do not add up to the global batch, or, in the first update, if the
+                ranks' networks differ.
         """
-        batch = self.stream(t)
+        t = batch.t
+        self.ensure_shared()
         if self._has_predicted:
             for seat in self._seats:
                 seat.sums.lay_out_weights()
@@ -233,6 +207,7 @@ class Learner:
 
     def predict(self, data: Data, label: Array) -> tuple[Array, Array]:
         """Predictions `(n, ...)` and losses `(n,)` of samples (one array or a tuple of them), in predict mode."""
+        self.ensure_shared()
         self.finish()
         self._has_predicted = True
         prediction, losses = self._seats[0].player.predict(data, label)
@@ -291,15 +266,47 @@ class Learner:
         self._keeper.write(arrays)
         return matched
 
+    def describe_parameters(self) -> list[str]:
+        """A sentence for each parameter, with name, shape and dtype: what must be the same on every rank."""
+        return [f"{name} {form_of(parameter)}" for name, parameter in self.parameters.items()]
+
+    def ensure_shared(self) -> None:
+        """Compare the ranks' networks and give them rank 0's weights, unless that was done; called by every rank.
+
+        The first update does it, as does whatever else needs equal weights: `predict`, `evaluate`, `find_lr`.
+
+        Raises:
+            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
+        """
+        if not self._is_shared:
+            self.broadcast_weights()
+
     def broadcast_weights(self) -> None:
-        """Give every rank the weights and running statistics of rank 0."""
+        """Give every rank the weights and running statistics of rank 0; the first time, compare the networks before.
+
+        Raises:
+            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
+        """
+        self._compare()
         if self.world.size > 1:
             self._keeper.share_parameters(self._broadcast)
 
     def broadcast_state(self) -> None:
-        """Give every rank the whole state of rank 0."""
+        """Give every rank the whole state of rank 0; the first time, compare the networks before.
+
+        Raises:
+            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
+        """
+        self._compare()
         if self.world.size > 1:
             self._keeper.share(self._broadcast, self.world.broadcast_object)
+
+    def _compare(self) -> None:
+        """Once, compare what broadcasts rely on: between different shapes a broadcast would hang, or give nonsense."""
+        if not self._is_shared:
+            facts = {"parameters": self.describe_parameters()}
+            self.world.must_be_equal("parameters", facts, "build the same network on every rank")
+            self._is_shared = True
 
     def _broadcast(self, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return self.world.broadcast(value, f"learner.{name}")
@@ -338,3 +345,13 @@ class Learner:
                 raise DivergedError(str(verdict)).at(t)
             self.skipped += 1
         return verdict
+
+
+def _data_and_label(sample: GlobalBatch | Batch | Data) -> tuple[Data, Array | None]:
+    """Samples to settle shapes with: two of a batch, or what was given."""
+    if callable(sample):
+        raise ConfigError("sample: a function was given; give samples, such as the first batch: sample=stream(1)")
+    if isinstance(sample, GlobalBatch):
+        sample = next((batch for batch in sample.batches if batch.count), sample.batches[0])
+        sample = Batch(sample.shard, rows_of(sample.data, slice(2)), sample.label[:2])
+    return (sample.data, sample.label) if isinstance(sample, Batch) else (sample, None)

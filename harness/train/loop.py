@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from harness.config import dump_config
-from harness.data import describe_scale, draws_at_random
+from harness.data import BatchStream, describe_scale, draws_at_random
 from harness.errors import ConfigError, DataError, DivergedError
 from harness.folder import METRICS, EventFile, MetricsFile, MetricsLine
 from harness.gluon import Learner, Requests
@@ -39,7 +39,8 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
     """
     world, folder = run.world, run.folder.path
     with ExitStack() as stack:
-        learner = run.learner(stack.enter_context(run.stream()))
+        stream = stack.enter_context(run.stream())
+        learner = run.learner()
         run.guard.tick("the run's folder", "first")
         stack.callback(run.folder.close)  # also where it could not be opened: the lock of its name may be held by then
         said = world.on_root("folder", lambda: _open_folder(run))
@@ -49,7 +50,7 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         if run.plan.in_units_of_base:
             said += _find_base(run, learner)
         world.on_root("plan", lambda: write_plan(folder, run.config, run.plan, run.amendments))
-        training = _Training(run, learner, stack, log_level)
+        training = _Training(run, learner, stream, stack, log_level)
         training.progress.say(_opening(run))
         for line in [*run.remarks, *run.plan.remarks(), *said]:
             training.progress.warn(line)
@@ -68,9 +69,9 @@ class _Training:
         results: the last evaluation, as `split.metric`.
     """
 
-    def __init__(self, run: Run, learner: Learner, stack: ExitStack, log_level: str) -> None:
+    def __init__(self, run: Run, learner: Learner, stream: BatchStream, stack: ExitStack, log_level: str) -> None:
         config, sizes, folder = run.config, run.sizes, run.folder.path
-        self.run, self.learner = run, learner
+        self.run, self.learner, self.stream = run, learner, stream
         self.total = sizes.num_iterations
         self.begun = 0 if run.origin is None else run.origin.iteration
         self.log_every = max(1, sizes.iterations(config.log.every))
@@ -119,7 +120,7 @@ class _Training:
         """Update `t`, and what is due after it: log, compare, evaluate, save."""
         plan, guard, last = self.run.plan, self.run.guard, t == self.total
         stop = guard.tick(f"iteration {t}", "first" if t <= self.begun + 1 else "update")
-        loss = self.learner.iteration(t, plan.lr(t), plan.momentum(t), self.saver.ask(stop))
+        loss = self.learner.update(self.stream(t), plan.lr(t), plan.momentum(t), self.saver.ask(stop))
         requests = self.learner.pop_requests()
         self.clock.count(self.run.order.global_count(t))
         if not self.divergence.was_skipped(t) and (t % self.log_every == 0 or t == 1 or last):
@@ -183,8 +184,7 @@ def evaluate_only(run: Run) -> dict[str, float]:
     if not run.held_out:
         name = run.config.data.name
         raise DataError(f"data.name: {name!r} has neither a validation nor a test split to evaluate on").on_all_ranks()
-    with run.stream() as stream:
-        learner = run.learner(stream, policy="all")  # weights that are fresh say nothing
+    learner = run.learner(policy="all")  # weights that are fresh say nothing
     if run.world.rank == 0:
         counts = ", ".join(f"{len(getattr(run.splits, split))} {split}" for split in run.held_out)
         print(f"{run.config.init.from_} on {run.config.data.name} ({counts} samples):", flush=True)

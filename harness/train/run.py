@@ -28,7 +28,7 @@ from harness.guard import Guard, Unguarded, compare_ranks, compare_schedules
 from harness.model import build_metrics, try_metrics
 from harness.model.metrics import Metric
 from harness.plan import Amendment, LRPlan, Rewind, Sizes, amended_plan, count_workers, resolve_shards, with_amendment
-from harness.train.build import build_learner
+from harness.train.build import build_learner, load_initial_weights
 from harness.train.conflicts import refuse_other_data
 from harness.train.resume import ResolvedConfig, ResumePoint, StartOptions, agree_on_resume_point, resolve_plan, settle
 from harness.train.samples import build_augmentation, first_samples, load_splits, probe_items, seed_items
@@ -123,16 +123,14 @@ class Run:
 
     def stream(self) -> BatchStream:
         """This rank's training batches, a function of the iteration; to be closed."""
-        own = shards_of_rank(self.sizes.shards, self.world, self.config.num_devices)
-        return BatchStream(self.splits.train, self.order, own, self.augmentation, self.config.seed)
+        return BatchStream(self.splits.train, self.order, self.own_shards, self.augmentation, self.config.seed)
 
     def finder_stream(self, repeat: int) -> BatchStream:
         """The batches of one sweep: another order and augmentation than any that training sees."""
         name, sizes = f"finder/{repeat}", self.sizes
         order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, self.config.seed, stream=name)
         seed = zlib.crc32(f"{name}/{self.config.seed}".encode()) >> 1
-        own = shards_of_rank(sizes.shards, self.world, self.config.num_devices)
-        return BatchStream(self.splits.train, order, own, self.augmentation, seed)
+        return BatchStream(self.splits.train, order, self.own_shards, self.augmentation, seed)
 
     def find(self, learner: Learner) -> FinderResult:
         """Run the learning-rate finder; the learner is left as it was."""
@@ -163,25 +161,30 @@ class Run:
         self.plan_fingerprint = self.plan.fingerprint()
         return said
 
-    def learner(self, stream: BatchStream, policy: str | None = None) -> Learner:
+    @property
+    def own_shards(self) -> list[int]:
+        """The shards that this rank processes."""
+        return shards_of_rank(self.sizes.shards, self.world, self.config.num_devices)
+
+    def learner(self, policy: str | None = None) -> Learner:
         """The learner, in the state it goes on from; metrics are tried at once, so that none fails hours later.
 
         Args:
-            stream: of batches.
             policy: how much of `init.from` has to fit, instead of what `init.match` says.
         """
         samples = first_samples(self.splits.train, self.augmentation, 2)
         learner = build_learner(
             self.config,
             self.world,
-            stream,
             shards=self.sizes.shards,
             samples=samples,
             classes=self.splits.num_classes,
-            weights=self.config.init.from_ if self.origin is None else None,
-            policy=policy or self.config.init.match,
-            agree=lambda parameters: self._preflight(parameters, stream.shards),
         )
+        self._preflight(learner.describe_parameters(), self.own_shards)
+        init = self.config.init
+        if self.origin is None and init.from_ is not None:
+            load_initial_weights(learner, init.from_, policy or init.match, self.config.source)
+        learner.broadcast_weights()
         self.remarks += learner.remarks
         self.began_with = learner.began_with if self.origin is None else self.origin.manifest.init
         prediction, _ = learner.predict(*samples)

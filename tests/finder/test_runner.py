@@ -14,7 +14,7 @@ from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import DisagreementError
 from harness.finder import FinderSettings, Stop, StopRule, Sweep, find_lr
-from harness.gluon import Learner
+from harness.gluon import Learner, UpdateOptions
 from harness.model.optimizers import build_optimizer
 
 RANDOM = np.random.default_rng(4)
@@ -63,7 +63,8 @@ def image_learner(name="sgd", **options):
     net.initialize(mx.init.Xavier())
     optimizer = build_optimizer(name, OPTIMIZERS[name])
     loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
-    return Learner(net, loss, optimizer, SingleWorld(), Stream(2), shards=2, sample=IMAGES[:1], **options)
+    options = UpdateOptions(**options)
+    return Learner(net, loss, optimizer, SingleWorld(), shards=2, sample=IMAGES[:1], options=options)
 
 
 def quadratic_learner(curvatures):
@@ -82,7 +83,7 @@ def quadratic_learner(curvatures):
     def stream(t):
         return GlobalBatch(t, (Batch(0, data, label),), count)
 
-    learner = Learner(net, mx.gluon.loss.L2Loss(), mx.optimizer.SGD(), SingleWorld(), stream, shards=1, sample=data[:1])
+    learner = Learner(net, mx.gluon.loss.L2Loss(), mx.optimizer.SGD(), SingleWorld(), shards=1, sample=data[:1])
     return learner, stream
 
 
@@ -116,14 +117,13 @@ def test_nothing_is_disturbed(name, begin):
     learner, other = image_learner(name), image_learner(name)
     for t in range(1, begin + 1):
         for each in (learner, other):
-            each.iteration(t, 0.01)
-    before, stream = learner.digest(), learner.stream
+            each.update(Stream(2)(t), 0.01)
+    before = learner.digest()
     finding = find_lr(learner, SETTINGS, lambda repeat: Stream(2))
     assert learner.digest() == finding.digest == before
-    assert learner.stream is stream
     for each in (learner, other):
         for t in range(begin + 1, begin + 6):
-            each.iteration(t, 0.02)
+            each.update(Stream(2)(t), 0.02)
     assert learner.digest() == other.digest() != before
 
 
@@ -138,11 +138,10 @@ def test_clipping_and_accumulation():
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError])
 def test_nothing_is_disturbed_when_the_sweep_raises(error):
     learner = image_learner()
-    before, stream = learner.digest(), learner.stream
+    before = learner.digest()
     with pytest.raises(error, match="in the middle"):
         find_lr(learner, SETTINGS, lambda repeat: Stream(2, broken_at=9, error=error))
     assert learner.digest() == before
-    assert learner.stream is stream
 
 
 def test_a_nan_stops_the_sweep_on_its_iteration():

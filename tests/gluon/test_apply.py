@@ -11,7 +11,7 @@ from mxnet.gluon import nn
 
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
-from harness.gluon import Learner, shards_of_rank
+from harness.gluon import Learner, UpdateOptions, shards_of_rank
 
 UPDATES, SKIPPED, ZERO = 200, 77, (60, 61, 130)
 NUM_WEIGHTS = 20  # 19 inputs and a bias
@@ -68,11 +68,9 @@ def harness(kind, wd, rate, momentum_of, shards, correction):
         mx.gluon.loss.L2Loss(),
         mx.optimizer.create(kind, momentum=0.9, wd=wd),
         SingleWorld(),
-        stream,
         shards=shards,
         sample=np.zeros((1, NUM_WEIGHTS - 1), "f"),
-        momentum_correction=correction,
-        skip_nonfinite=True,
+        options=UpdateOptions(momentum_correction=correction, skip_nonfinite=True),
     )
 
     def weights():
@@ -81,7 +79,7 @@ def harness(kind, wd, rate, momentum_of, shards, correction):
 
     start = weights()
     for t in range(1, UPDATES + 1):
-        learner.iteration(t, rate(t), momentum_of(t))
+        learner.update(stream(t), rate(t), momentum_of(t))
     return start, weights()
 
 
@@ -128,7 +126,6 @@ def test_correction_is_on_where_it_means_something():
             mx.gluon.loss.L2Loss(),
             mx.optimizer.create(kind, **options),
             SingleWorld(),
-            lambda t: None,
             shards=1,
             sample=np.zeros((1, 2), "f"),
         )
@@ -150,7 +147,6 @@ def test_weight_decay_does_not_depend_on_how_onednn_has_laid_the_weights_out():
         mx.gluon.loss.SoftmaxCrossEntropyLoss(),
         mx.optimizer.NAG(momentum=0.9, wd=5e-4),
         SingleWorld(),
-        lambda t: GlobalBatch(t, (Batch(0, data, label),), 64),
         shards=1,
         sample=data[:1],
     )
@@ -160,7 +156,7 @@ def test_weight_decay_does_not_depend_on_how_onednn_has_laid_the_weights_out():
         if restored:
             learner.restore(state)
         for t in (1, 2):
-            learner.iteration(t, 0.01)
+            learner.update(GlobalBatch(t, (Batch(0, data, label),), 64), 0.01)
         digests.add(learner.digest())
     assert len(digests) == 1
 
@@ -176,11 +172,10 @@ def test_decay_follows_its_multiplier_and_comes_after_the_clip(factor):
             mx.gluon.loss.L2Loss(),
             mx.optimizer.NAG(momentum=0.5, wd=wd, clip_gradient=clip),
             SingleWorld(),
-            lambda t: GlobalBatch(t, (Batch(0, np.eye(3, dtype="f") * 3, np.zeros((3, 1), "f")),), 3),
             shards=1,
             sample=np.ones((1, 3), "f"),
         )
-        learner.iteration(1, 0.1)
+        learner.update(GlobalBatch(1, (Batch(0, np.eye(3, dtype="f") * 3, np.zeros((3, 1), "f")),), 3), 0.1)
         return learner.snapshot().parameters["weight"].ravel()
 
     gradient = np.full(3, 3.0)  # of sum(9 w**2 / 2) / 3

@@ -38,15 +38,15 @@ every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
 
 
 @pytest.fixture
-def learner_and_plan(request):
-    """Build the learner of a configuration; its stream is closed at the end."""
+def run_of(request):
+    """Build a run of a configuration, its learner and its stream, which is closed at the end."""
 
     def build(**settings):
         config = parse_config({**SETTINGS, **settings})
         run = Run(config, SingleWorld(), threads=1)
         stream = run.stream()
         request.addfinalizer(stream.close)
-        return run.learner(stream), run.plan
+        return run.learner(), run.plan, stream
 
     return build
 
@@ -70,37 +70,37 @@ def assert_equal(found, expected):
     ],
     ids=lambda optimizer: optimizer["name"],
 )
-def test_an_update_from_each_of_twenty_states_has_the_bits_of_one_device(learner_and_plan, mode, optimizer):
-    one, plan = learner_and_plan(optimizer=optimizer)
-    two, _ = learner_and_plan(optimizer=optimizer, **mode)
+def test_an_update_from_each_of_twenty_states_has_the_bits_of_one_device(run_of, mode, optimizer):
+    one, plan, ones = run_of(optimizer=optimizer)
+    two, _, twos = run_of(optimizer=optimizer, **mode)
     for t in range(1, 21):
         two.restore(one.snapshot())
-        losses = [float(learner.iteration(t, plan.lr(t))) for learner in (one, two)]
+        losses = [float(learner.update(stream(t), plan.lr(t))) for learner, stream in ((one, ones), (two, twos))]
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
         assert_equal(two.snapshot(), one.snapshot())
     two.checksums()
 
 
 @every_mode
-def test_a_run_has_the_bits_of_one_device(learner_and_plan, mode):
+def test_a_run_has_the_bits_of_one_device(run_of, mode):
     batch = {"batch": {"size": 8, "shards": 2}}
-    one, plan = learner_and_plan(**batch)
-    two, _ = learner_and_plan(**batch, **mode)
+    one, plan, ones = run_of(**batch)
+    two, _, twos = run_of(**batch, **mode)
     for t in range(1, 21):
-        for learner in (one, two):
-            learner.iteration(t, 0.0 if t == 7 else plan.lr(t))  # an update at 0 keeps its history
+        for learner, stream in ((one, ones), (two, twos)):
+            learner.update(stream(t), 0.0 if t == 7 else plan.lr(t))  # an update at 0 keeps its history
     assert_equal(two.snapshot(), one.snapshot())
     assert two.checksums() == one.checksums()
 
 
-def test_four_devices_agree_with_one_to_rounding(learner_and_plan):
+def test_four_devices_agree_with_one_to_rounding(run_of):
     """The kvstore adds four arrays in an order of its own."""
-    one, plan = learner_and_plan()
-    four, _ = learner_and_plan(devices=[f"cpu({i})" for i in range(4)])
+    one, plan, ones = run_of()
+    four, _, fours = run_of(devices=[f"cpu({i})" for i in range(4)])
     for t in range(1, 6):
         four.restore(one.snapshot())
-        for learner in (one, four):
-            learner.iteration(t, plan.lr(t))
+        for learner, stream in ((one, ones), (four, fours)):
+            learner.update(stream(t), plan.lr(t))
         expected, found = one.snapshot(), four.snapshot()
         for name, array in {**expected.parameters, **expected.slots}.items():
             other = {**found.parameters, **found.slots}[name]
@@ -108,15 +108,15 @@ def test_four_devices_agree_with_one_to_rounding(learner_and_plan):
 
 
 @every_mode
-def test_weights_written_to_from_outside_reach_every_device_and_the_store(learner_and_plan, mode, tmp_path):
-    one, _ = learner_and_plan()
-    two, _ = learner_and_plan(seed=4, **mode)
+def test_weights_written_to_from_outside_reach_every_device_and_the_store(run_of, mode, tmp_path):
+    one, *_ = run_of()
+    two, _, stream = run_of(seed=4, **mode)
     one.save_weights(tmp_path / "w.params")
     two.load_weights(str(tmp_path / "w.params"))
     two.checksums()
     expected = one.snapshot().parameters
-    two.iteration(1, 0.0)
-    two.iteration(2, 1e-30)  # what comes out of the store is what was put in
+    two.update(stream(1), 0.0)
+    two.update(stream(2), 1e-30)  # what comes out of the store is what was put in
     for name, array in two.snapshot().parameters.items():
         if "running" not in name:
             np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-25)
@@ -124,11 +124,10 @@ def test_weights_written_to_from_outside_reach_every_device_and_the_store(learne
 
 
 @every_mode
-def test_a_skipped_update_leaves_no_trace(learner_and_plan, mode):
-    two, plan = learner_and_plan(guard={"divergence": {"policy": "skip"}}, **mode)
-    two.iteration(1, plan.lr(1))
+def test_a_skipped_update_leaves_no_trace(run_of, mode):
+    two, plan, stream = run_of(guard={"divergence": {"policy": "skip"}}, **mode)
+    two.update(stream(1), plan.lr(1))
     before = two.snapshot()
-    stream = two.stream
 
     def poisoned(t):
         batch = stream(t)
@@ -136,36 +135,35 @@ def test_a_skipped_update_leaves_no_trace(learner_and_plan, mode):
             shard.data[:] = np.nan
         return batch
 
-    two.stream = poisoned
-    two.iteration(2, plan.lr(2))
+    two.update(poisoned(2), plan.lr(2))
     assert two.skipped == 1
     assert_equal(two.snapshot(), before)
     two.checksums()
 
 
 @every_mode
-def test_the_finder_leaves_devices_and_store_bit_for_bit_as_they_were(learner_and_plan, mode):
+def test_the_finder_leaves_devices_and_store_bit_for_bit_as_they_were(run_of, mode):
     settings = {**mode, "finder": {"num_iterations": 30, "lr_end": 100.0}}
     run = Run(parse_config({**SETTINGS, **settings}), SingleWorld(), threads=1)
-    twin, plan = learner_and_plan(**settings)
+    twin, plan, _ = run_of(**settings)
     with run.stream() as stream:
-        learner = run.learner(stream)
+        learner = run.learner()
         for t in range(1, 4):
             for one in (learner, twin):
-                one.iteration(t, plan.lr(t))
+                one.update(stream(t), plan.lr(t))
         before = learner.snapshot()
         run.find(learner)
         assert_equal(learner.snapshot(), before)
         for t in range(4, 8):  # what the store holds and no snapshot shows would come to light here
             for one in (learner, twin):
-                one.iteration(t, plan.lr(t))
+                one.update(stream(t), plan.lr(t))
         assert_equal(learner.snapshot(), twin.snapshot())
         learner.checksums()
 
 
-def test_devices_that_drift_apart_are_found(learner_and_plan):
-    two, plan = learner_and_plan(devices=BOTH)
-    two.iteration(1, plan.lr(1))
+def test_devices_that_drift_apart_are_found(run_of):
+    two, plan, stream = run_of(devices=BOTH)
+    two.update(stream(1), plan.lr(1))
     two.checksums()
     name, parameter = next(iter(two.parameters.items()))
     parameter.data(mx.cpu(1))[:] += 1e-6
@@ -196,14 +194,14 @@ def test_devices_are_checked(settings, message):
     assert message in str(error.value)
 
 
-def test_shards_that_devices_cannot_share_are_refused(learner_and_plan):
+def test_shards_that_devices_cannot_share_are_refused(run_of):
     with pytest.raises(ConfigError, match="4 shards cannot be dealt evenly to 3 workers"):
-        learner_and_plan(devices=["cpu(0)", "cpu(1)", "cpu(2)"])
+        run_of(devices=["cpu(0)", "cpu(1)", "cpu(2)"])
 
 
-def test_unset_shards_are_one_for_each_device(learner_and_plan):
-    two, _ = learner_and_plan(devices=BOTH, batch={"size": 8})
-    assert two.stream(1).num_samples == 16
+def test_unset_shards_are_one_for_each_device(run_of):
+    *_, stream = run_of(devices=BOTH, batch={"size": 8})
+    assert stream(1).num_samples == 16
 
 
 @pytest.mark.skipif(mx.context.num_gpus() > 0, reason="this machine has GPUs")

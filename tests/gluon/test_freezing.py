@@ -10,7 +10,7 @@ from mxnet.gluon import nn
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
-from harness.gluon import Learner
+from harness.gluon import Learner, UpdateOptions
 from harness.model.freezing import freeze
 from harness.model.optimizers import set_multipliers
 from harness.model.parameters import parameters_of
@@ -68,8 +68,9 @@ def learner_of(net, patterns, shards, **options):
     frozen = freeze(net, parameters_of(net), patterns)
     loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
     optimizer = mx.optimizer.SGD(momentum=0.9, wd=0.1)
-    stream = batches(shards)
-    return Learner(net, loss, optimizer, SingleWorld(), stream, shards=shards, frozen=frozen, **options), frozen
+    options = UpdateOptions(frozen=frozen, **options)
+    sample = batches(shards)(1)
+    return Learner(net, loss, optimizer, SingleWorld(), shards=shards, sample=sample, options=options), frozen
 
 
 @pytest.mark.parametrize("kind", ["plain", "own", "without scale", "imported"])
@@ -78,9 +79,10 @@ def learner_of(net, patterns, shards, **options):
 def test_frozen_layers_and_their_statistics_do_not_move(kind, shards, hybridize):
     net, pattern = network(kind)
     learner, frozen = learner_of(net, [pattern], shards, hybridize=hybridize)
+    stream = batches(shards)
     before = learner.snapshot().parameters
     for t in range(1, 4):
-        learner.iteration(t, 0.1)
+        learner.update(stream(t), 0.1)
     state = learner.snapshot()
     assert set(frozen) == {name for name in before if name.startswith("0.")}
     assert any("running" in name for name in frozen)
@@ -105,9 +107,10 @@ def test_a_frozen_part_computes_a_sample_whatever_its_batch(kind):
 def test_statistics_of_layers_that_are_not_frozen_move():
     net, _ = network("plain")
     learner, frozen = learner_of(net, ["0.0.*", "0.1.gamma"], 2)
+    stream = batches(2)
     assert frozen == ["0.0.weight", "0.0.bias", "0.1.gamma"]
     before = learner.snapshot().parameters
-    learner.iteration(1, 0.1)
+    learner.update(stream(1), 0.1)
     after = learner.snapshot().parameters
     moved = {name for name in before if before[name].tobytes() != after[name].tobytes()}
     assert {"0.1.beta", "0.1.running_mean", "0.1.running_var", "2.running_mean"} <= moved
@@ -117,8 +120,9 @@ def test_statistics_of_layers_that_are_not_frozen_move():
 def test_statistics_can_be_frozen_by_themselves():
     net, _ = network("plain")
     learner, frozen = learner_of(net, ["0.1.running_*"], 2)
+    stream = batches(2)
     before = learner.snapshot().parameters
-    learner.iteration(1, 0.1)
+    learner.update(stream(1), 0.1)
     after = learner.snapshot().parameters
     kept = {name for name in before if before[name].tobytes() == after[name].tobytes()}
     assert kept == {"0.1.running_mean", "0.1.running_var", *(name for name in kept if name in frozen)}
@@ -128,8 +132,9 @@ def test_an_update_that_is_left_out_moves_nothing_either():
     net, _ = network("own")
     net[3].bias.set_data(mx.nd.full((3,), np.inf))
     learner, _ = learner_of(net, ["0.*"], 1, skip_nonfinite=True)
+    stream = batches(1)
     before = learner.digest()
-    learner.iteration(1, 0.1)
+    learner.update(stream(1), 0.1)
     assert learner.skipped == 1
     assert learner.digest() == before
 

@@ -10,7 +10,7 @@ from mxnet.gluon import nn
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DisagreementError, DivergedError
-from harness.gluon import Learner, shards_of_rank
+from harness.gluon import Learner, UpdateOptions, shards_of_rank
 from harness.model.parameters import parameters_of, refuse_unreducible
 from tests.programs import odd_nets
 
@@ -46,23 +46,22 @@ def dealt(*sizes, first=0):
     return stream
 
 
-def learner_of(stream, shards, net=None, optimizer=None, **options):
+def learner_of(shards, net=None, optimizer=None, **options):
     return Learner(
         net or small_net(),
         options.pop("loss", mx.gluon.loss.SoftmaxCrossEntropyLoss()),
         optimizer or mx.optimizer.SGD(),
         SingleWorld(),
-        stream,
         shards=shards,
         sample=DATA[:1],
-        **options,
+        options=UpdateOptions(**options),
     )
 
 
 def weights_after_one_update(stream, shards, lr=0.1):
-    learner = learner_of(stream, shards, net=small_net(batch_norm=False))
+    learner = learner_of(shards, net=small_net(batch_norm=False))
     before = learner.snapshot().parameters
-    learner.iteration(1, lr)
+    learner.update(stream(1), lr)
     after = learner.snapshot().parameters
     return {name: (before[name] - after[name]) / lr for name in before}
 
@@ -77,22 +76,21 @@ def test_a_ragged_batch_gives_the_gradient_of_the_mean_over_all_samples(sizes):
 
 
 def test_running_statistics_are_the_mean_over_the_shards_that_are_not_empty():
-    def statistics(*streams):
-        return [learner_of(*stream) for stream in streams]
+    def mean_after(stream, shards):
+        learner = learner_of(shards)
+        learner.update(stream(1), 0.1)
+        return learner.snapshot().parameters["1.running_mean"]
 
-    both, first, second = statistics((dealt(8, 0, 6, 0), 4), (dealt(8), 1), (dealt(6, first=8), 1))
-    for learner in (both, first, second):
-        learner.iteration(1, 0.1)
-    name = "1.running_mean"
-    means = [learner.snapshot().parameters[name] for learner in (both, first, second)]
+    means = [mean_after(dealt(8, 0, 6, 0), 4), mean_after(dealt(8), 1), mean_after(dealt(6, first=8), 1)]
     np.testing.assert_allclose(means[0], (means[1] + means[2]) / 2, rtol=1e-6)
     assert not np.allclose(means[1], means[2], rtol=1e-3)
 
 
 def test_the_loss_is_the_mean_over_all_samples_before_the_update():
-    learner = learner_of(dealt(3, 5), 2, net=small_net(batch_norm=False))
+    stream = dealt(3, 5)
+    learner = learner_of(2, net=small_net(batch_norm=False))
     _, losses = learner.predict(DATA[:8], LABEL[:8])
-    assert float(learner.iteration(1, 0.1)) == pytest.approx(losses.mean(), rel=1e-6)
+    assert float(learner.update(stream(1), 0.1)) == pytest.approx(losses.mean(), rel=1e-6)
 
 
 def nan_at(poisoned, stream):
@@ -110,62 +108,68 @@ def nan_at(poisoned, stream):
 def test_what_is_trained_on_becomes_read_only_and_what_is_predicted_does_not():
     """Batches are computed on where they lie, perhaps later: who writes there again is told at once."""
     data, label = DATA[:4].copy(), LABEL[:4].copy()
-    learner = learner_of(lambda t: GlobalBatch(t, (Batch(0, data, label),), 4), 1)
+    learner = learner_of(1)
     learner.predict(data, label)
     data[:], label[:] = DATA[:4], LABEL[:4]
-    float(learner.iteration(1, 0.1))
+    float(learner.update(GlobalBatch(1, (Batch(0, data, label),), 4), 0.1))
     for array in (data, label):
         with pytest.raises(ValueError, match="read-only"):
             array[:] = 0
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    learner = learner_of(nan_at(3, dealt(4, 4)), 2)
+    stream = nan_at(3, dealt(4, 4))
+    learner = learner_of(2)
     for t in (1, 2, 3):
-        learner.iteration(t, 0.1)
+        learner.update(stream(t), 0.1)
     with pytest.raises(DivergedError, match=r"iteration 3: .*norm nan.*Lower the learning rate"):
         learner.finish()
 
 
 def test_the_check_lags_by_no_more_than_one_update():
-    learner = learner_of(nan_at(3, dealt(4, 4)), 2)
+    stream = nan_at(3, dealt(4, 4))
+    learner = learner_of(2)
     for t in (1, 2, 3):
-        learner.iteration(t, 0.1)
+        learner.update(stream(t), 0.1)
     with pytest.raises(DivergedError, match="iteration 3"):
-        learner.iteration(4, 0.1)
+        learner.update(stream(4), 0.1)
 
 
 def test_a_skipped_update_leaves_no_trace():
     optimizer = mx.optimizer.Adam()
-    learner = learner_of(nan_at(3, dealt(4, 4)), 2, optimizer=optimizer, skip_nonfinite=True)
+    stream = nan_at(3, dealt(4, 4))
+    learner = learner_of(2, optimizer=optimizer, skip_nonfinite=True)
     for t in (1, 2):
-        learner.iteration(t, 0.1)
+        learner.update(stream(t), 0.1)
     before = learner.snapshot()
-    learner.iteration(3, 0.1)
+    learner.update(stream(3), 0.1)
     assert learner.digest() == before.digest()
-    learner.iteration(4, 0.1)
+    learner.update(stream(4), 0.1)
     assert learner.digest() != before.digest()
 
 
 def test_the_skipped_update_would_have_left_a_trace():
-    learner = learner_of(nan_at(1, dealt(4, 4)), 2)
-    learner.iteration(1, 0.1)
+    stream = nan_at(1, dealt(4, 4))
+    learner = learner_of(2)
+    learner.update(stream(1), 0.1)
     assert np.isnan(mx.nd.concat(*[p.data().reshape(-1) for p in learner.parameters.values()], dim=0).asnumpy()).any()
 
 
 def test_dropout_depends_on_iteration_and_shard_alone():
     def digest(history):
-        learner = learner_of(dealt(4, 4), 2, net=small_net(dropout=0.5))
+        stream = dealt(4, 4)
+        learner = learner_of(2, net=small_net(dropout=0.5))
         state = learner.snapshot()
         for t in history:
-            learner.iteration(t, 0.1)
+            learner.update(stream(t), 0.1)
         learner.restore(state)
-        learner.iteration(7, 0.1)
+        learner.update(stream(7), 0.1)
         return learner.digest()
 
     assert digest([]) == digest([1, 2, 3]) == digest([6])
-    learner = learner_of(dealt(4, 4), 2, net=small_net(dropout=0.5))
-    learner.iteration(8, 0.1)
+    stream = dealt(4, 4)
+    learner = learner_of(2, net=small_net(dropout=0.5))
+    learner.update(stream(8), 0.1)
     assert learner.digest() != digest([])
 
 
@@ -174,8 +178,8 @@ def test_samples_that_do_not_add_up_are_noticed():
         batch = dealt(4, 4)(t)
         return GlobalBatch(t, batch.batches, 9)
 
-    learner = learner_of(wrong, 2)
-    learner.iteration(1, 0.1)
+    learner = learner_of(2)
+    learner.update(wrong(1), 0.1)
     with pytest.raises(DisagreementError, match="played 8 samples, but the global batch has 9"):
         learner.finish()
 
@@ -192,15 +196,17 @@ class Unused(nn.HybridBlock):
 def test_a_parameter_that_takes_no_part_is_named():
     net = Unused()
     net.initialize()
-    learner = learner_of(dealt(4), 1, net=net, hybridize=False)  # compiled, Gluon would warn as well
+    stream = dealt(4)
+    learner = learner_of(1, net=net, hybridize=False)  # compiled, Gluon would warn as well
     with pytest.raises(ConfigError, match=r"idle\.weight, idle\.bias got no gradient from shard 0.*grad_req"):
-        learner.iteration(1, 0.1)
+        learner.update(stream(1), 0.1)
 
 
 def test_a_loss_that_is_already_a_mean_is_refused():
-    learner = learner_of(dealt(4), 1, loss=lambda p, label: mx.gluon.loss.SoftmaxCrossEntropyLoss()(p, label).mean())
+    stream = dealt(4)
+    learner = learner_of(1, loss=lambda p, label: mx.gluon.loss.SoftmaxCrossEntropyLoss()(p, label).mean())
     with pytest.raises(ConfigError, match=r"one value a sample, shape \(4,\); found shape \(1,\)"):
-        learner.iteration(1, 0.1)
+        learner.update(stream(1), 0.1)
 
 
 @pytest.mark.parametrize(
@@ -234,11 +240,12 @@ def test_several_devices_are_refused_at_start():
 
 
 def test_weights_travel_through_a_params_file(tmp_path):
-    learner = learner_of(dealt(4, 4), 2)
-    learner.iteration(1, 0.1)
+    stream = dealt(4, 4)
+    learner = learner_of(2)
+    learner.update(stream(1), 0.1)
     path = str(tmp_path / "w.params")
     learner.save_weights(tmp_path / "w.params")
-    other = learner_of(dealt(4, 4), 2)
+    other = learner_of(2)
     assert other.snapshot().parameters["0.weight"].tobytes() != learner.snapshot().parameters["0.weight"].tobytes()
     other.load_weights(path)
     for name, array in learner.snapshot().parameters.items():
@@ -248,7 +255,7 @@ def test_weights_travel_through_a_params_file(tmp_path):
 
 
 def test_weights_that_do_not_fit_are_all_named(tmp_path):
-    learner = learner_of(dealt(4), 1)
+    learner = learner_of(1)
     path = str(tmp_path / "w.params")
     mx.nd.save(path, {"0.weight": mx.nd.zeros((4, 2, 5, 5)), "spare": mx.nd.zeros(1)})
     before = learner.digest()
@@ -269,7 +276,7 @@ def test_a_pickle_is_no_params_file(tmp_path):
     path = tmp_path / "w.params"
     path.write_bytes(pickle.dumps({"0.weight": 1}))
     with pytest.raises(CheckpointError, match=r"no Gluon \.params file"):
-        learner_of(dealt(4), 1).load_weights(str(path))
+        learner_of(1).load_weights(str(path))
 
 
 class Looping(nn.HybridBlock):
@@ -327,12 +334,10 @@ def test_hybridized_and_imperative_agree_to_the_bit(make):
     digests = set()
     streams = [dealt(4, 4), dealt(4, 1), dealt(3, 0), dealt(4, 4), dealt(64, 0)]
     for hybridize in (True, False):
-        learner = learner_of(
-            lambda t: streams[t % 5](t), 2, net=make(), hybridize=hybridize, optimizer=mx.optimizer.SGD(momentum=0.9)
-        )
+        learner = learner_of(2, net=make(), hybridize=hybridize, optimizer=mx.optimizer.SGD(momentum=0.9))
         found = []
         for t in range(1, 13):
-            learner.iteration(t, 0.1)
+            learner.update(streams[t % 5](t), 0.1)
             found.append(learner.digest())
             if t == 6:
                 state = learner.snapshot()
@@ -354,10 +359,11 @@ class Weighted(mx.gluon.loss.SoftmaxCELoss):
 
 def test_a_loss_of_ones_own_may_change_while_training():
     loss = Weighted()
-    learner = learner_of(dealt(4), 1, loss=loss)
-    first = float(learner.iteration(1, 0.0))
+    stream = dealt(4)
+    learner = learner_of(1, loss=loss)
+    first = float(learner.update(stream(1), 0.0))
     loss.factor = 3.0
-    assert float(learner.iteration(2, 0.0)) == pytest.approx(3 * first, rel=1e-6)
+    assert float(learner.update(stream(2), 0.0)) == pytest.approx(3 * first, rel=1e-6)
 
 
 class Scaled(mx.gluon.HybridBlock):
@@ -375,29 +381,32 @@ class Scaled(mx.gluon.HybridBlock):
 
 def test_a_forward_of_ones_own_may_change_while_training():
     net = Scaled()
-    learner = learner_of(dealt(4), 1, net=net)
-    learner.iteration(1, 0.0)
+    stream = dealt(4)
+    learner = learner_of(1, net=net)
+    learner.update(stream(1), 0.0)
     net.factor = 0.0
-    assert float(learner.iteration(2, 0.0)) == pytest.approx(np.log(3), rel=1e-5)
+    assert float(learner.update(stream(2), 0.0)) == pytest.approx(np.log(3), rel=1e-5)
 
 
 def test_a_hook_sees_every_update():
     net, seen = small_net(), []
-    learner = learner_of(dealt(4), 1, net=net)
-    learner.iteration(1, 0.1)
+    stream = dealt(4)
+    learner = learner_of(1, net=net)
+    learner.update(stream(1), 0.1)
     net.register_forward_hook(lambda block, inputs, output: seen.append(type(output)))
     for t in (2, 3):
-        learner.iteration(t, 0.1)
+        learner.update(stream(t), 0.1)
     assert seen == [mx.nd.NDArray] * 2
 
 
 def test_a_network_may_stop_being_compiled():
     net = Branching()
-    learner = learner_of(dealt(4), 1, net=net)
-    learner.iteration(1, 0.0)
+    stream = dealt(4)
+    learner = learner_of(1, net=net)
+    learner.update(stream(1), 0.0)
     net.hybridize(False)
     net.factor = 0.0
-    assert float(learner.iteration(2, 0.0)) == pytest.approx(np.log(3), rel=1e-5)
+    assert float(learner.update(stream(2), 0.0)) == pytest.approx(np.log(3), rel=1e-5)
 
 
 class Branching(Scaled):
@@ -444,17 +453,19 @@ class Untraceable(nn.HybridBlock):
     ("net", "seeded"), [(dense, False), (small_net, False), (lambda: small_net(dropout=0.2), True), (Untraceable, True)]
 )
 def test_only_networks_that_draw_random_numbers_pay_for_seeding(net, seeded, monkeypatch):
-    learner = learner_of(dealt(4, 4), 2, net=net(), hybridize=False)
+    stream = dealt(4, 4)
+    learner = learner_of(2, net=net(), hybridize=False)
     counted = CountedSeeds(monkeypatch)
-    learner.iteration(1, 0.1)
+    learner.update(stream(1), 0.1)
     assert (counted.count > 0) == seeded
 
 
 def test_clipping_bounds_the_norm_of_the_mean_gradient_over_all_shards():
     def moved(**options):
-        learner = learner_of(dealt(5, 3), 2, net=small_net(batch_norm=False), **options)
+        stream = dealt(5, 3)
+        learner = learner_of(2, net=small_net(batch_norm=False), **options)
         before = learner.snapshot().parameters
-        learner.iteration(1, 1.0)
+        learner.update(stream(1), 1.0)
         learner.finish()
         after = learner.snapshot().parameters
         return np.concatenate([(before[name] - after[name]).ravel() for name in before]), learner.gradient_norm
@@ -471,11 +482,12 @@ def test_clipping_bounds_the_norm_of_the_mean_gradient_over_all_shards():
 def test_a_shard_without_samples_leaves_no_trace_in_running_statistics(sizes):
     def statistics(sizes, start):
         net = small_net()
-        learner = learner_of(dealt(*sizes), len(sizes), net=net)
+        stream = dealt(*sizes)
+        learner = learner_of(len(sizes), net=net)
         state = learner.snapshot()
         state.parameters["1.running_var"][:] = start
         learner.restore(state)
-        learner.iteration(1, 0.1)
+        learner.update(stream(1), 0.1)
         parameters = learner.snapshot().parameters
         return parameters["1.running_mean"], parameters["1.running_var"]
 
@@ -523,15 +535,16 @@ def test_a_deconvolution_trains_as_in_a_loop_of_ones_own(build, hybridize):
     net, loss = build(), mx.gluon.loss.SoftmaxCrossEntropyLoss()
     if build is not symbol_block:
         net.initialize(mx.init.Xavier())
-    learner = learner_of(dealt(4, 0, 3, 5), 4, net=net, hybridize=hybridize)
+    stream = dealt(4, 0, 3, 5)
+    learner = learner_of(4, net=net, hybridize=hybridize)
     begin = learner.snapshot()
     digests = set()
     for _ in range(2):
         before = learner.snapshot().parameters
-        learner.iteration(1, 0.1)
+        learner.update(stream(1), 0.1)
         middle = learner.snapshot().parameters
         learner.predict(DATA[:3], LABEL[:3])  # which lays weights out anew
-        learner.iteration(2, 0.1)
+        learner.update(stream(2), 0.1)
         digests.add(learner.digest())
         learner.restore(begin)
     assert len(digests) == 1

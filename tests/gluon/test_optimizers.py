@@ -33,15 +33,18 @@ def make_learner(name, seed=2, **params):
         mx.gluon.loss.SoftmaxCrossEntropyLoss(),
         optimizer,
         SingleWorld(),
-        lambda t: GlobalBatch(t, (Batch(0, DATA[t], LABEL[t]),), 8),
         shards=1,
         sample=DATA[0, :1],
     )
 
 
+def stream(t):
+    return GlobalBatch(t, (Batch(0, DATA[t], LABEL[t]),), 8)
+
+
 def play(learner, first, last):
     for t in range(first, last + 1):
-        learner.iteration(t, 0.01 + 0.001 * (t % 3))
+        learner.update(stream(t), 0.01 + 0.001 * (t % 3))
     return learner.digest()
 
 
@@ -105,7 +108,7 @@ def test_an_update_at_rate_0_changes_no_weight(name, params, rates):
     learner = make_learner(name, **params)
     for t, rate in enumerate(rates, start=1):
         before = bits(learner)
-        learner.iteration(t, rate)
+        learner.update(stream(t), rate)
         after = bits(learner)
         assert (after == before) == (rate == 0), rate
     assert all(np.isfinite(slot).all() for slot in learner.snapshot().slots.values())
@@ -117,9 +120,9 @@ def test_some_are_not_updated_at_0(name):
     """The same state as if the iteration had not been; the batch of iteration 2 is seen by neither."""
     learner, other = make_learner(name), make_learner(name)
     for t, rate in ((1, 0.01), (2, 0.0), (3, 0.02)):
-        learner.iteration(t, rate)
+        learner.update(stream(t), rate)
     for t, rate in ((1, 0.01), (3, 0.02)):
-        other.iteration(t, rate)
+        other.update(stream(t), rate)
     for kind in ("slots", "numbers"):
         np.testing.assert_equal(getattr(learner.snapshot(), kind), getattr(other.snapshot(), kind))
     assert bits(learner) == bits(other)
@@ -129,7 +132,7 @@ def test_some_are_not_updated_at_0(name):
 def test_elsewhere_the_history_takes_the_gradient(name):
     learner = make_learner(name)
     before = learner.snapshot()
-    learner.iteration(1, 0.0)
+    learner.update(stream(1), 0.0)
     after = learner.snapshot()
     assert any(after.slots[key].tobytes() != array.tobytes() for key, array in before.slots.items())
     assert after.numbers["num_update"] == 1
@@ -139,9 +142,9 @@ def test_elsewhere_the_history_takes_the_gradient(name):
 def test_a_momentum_moves_no_weight_at_rate_0_whether_corrected_or_not(correction):
     learner = make_learner("sgd", momentum=0.9)
     learner._applier._correct = correction
-    learner.iteration(1, 0.1)
+    learner.update(stream(1), 0.1)
     before = bits(learner)
-    learner.iteration(2, 0.0)
+    learner.update(stream(2), 0.0)
     assert bits(learner) == before
 
 
@@ -167,7 +170,7 @@ def test_a_weight_whose_own_rate_is_0_stays(name, kvstore):
 def test_a_run_that_touches_0_goes_on_with_the_same_bits(name, tmp_path):
     def play_cycles(learner, first, last):
         for t in range(first, last + 1):
-            learner.iteration(t, 0.02 * (t % 3))  # 0 at 3, 6 and 9
+            learner.update(stream(t), 0.02 * (t % 3))  # 0 at 3, 6 and 9
         return learner.digest()
 
     learner = make_learner(name)
@@ -185,7 +188,7 @@ def test_a_rate_that_float32_has_not_is_refused(name, rate):
     learner = make_learner(name)
     before = bits(learner)
     with pytest.raises(ConfigError, match=r"iteration 1: learning rate .*: must be finite in float32 and at least"):
-        learner.iteration(1, rate)
+        learner.update(stream(1), rate)
     assert bits(learner) == before
 
 
@@ -193,7 +196,7 @@ def test_a_factor_that_makes_it_one_is_named():
     learner = make_learner("adam")
     learner.parameters["0.weight"].lr_mult = 1e-38
     with pytest.raises(ConfigError, match=r"learning rate 0\.01 x lr_mult 1e-38: must be finite"):
-        learner.iteration(1, 0.01)
+        learner.update(stream(1), 0.01)
 
 
 @pytest.mark.parametrize("name", ["sgd", "nag", "lars", "adam", "lamb"])
@@ -262,7 +265,7 @@ def test_a_state_of_another_network_or_optimizer_is_refused_and_changes_nothing(
 def test_lars_leaves_biases_and_norms_to_plain_momentum():
     learner = make_learner("lars", momentum=0.0, eta=1e-6)
     before = learner.snapshot().parameters
-    learner.iteration(1, 1.0)
+    learner.update(stream(1), 1.0)
     after = learner.snapshot().parameters
     assert np.abs(before["0.weight"] - after["0.weight"]).max() < 1e-4  # trust ratio of about 1e-6
     assert np.abs(before["2.bias"] - after["2.bias"]).max() > 1e-2
@@ -276,7 +279,7 @@ def test_factors_by_name_pattern(factor):
         options = {"lr_mult": {}, "wd_mult": {}, "decay_bias_and_norm": True, **patterns}
         set_multipliers(trainable, **options)
         before = learner.snapshot().parameters
-        learner.iteration(1, 0.1)
+        learner.update(stream(1), 0.1)
         after = learner.snapshot().parameters
         return {name: before[name] - after[name] for name in trainable}
 

@@ -13,7 +13,7 @@ from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
-from harness.gluon import Learner
+from harness.gluon import Learner, UpdateOptions
 from harness.gluon.graph import Graph
 from harness.model.parameters import parameters_of
 from harness.train.loop import train
@@ -47,7 +47,7 @@ def trained(tmp_path):
         learners = []
         run = Run(config, SingleWorld(), threads=1, emulate_np=np)
         plain = run.learner
-        run.learner = lambda stream: learners.append(plain(stream)) or learners[0]
+        run.learner = lambda: learners.append(plain()) or learners[0]
         results = train(run, "error")
         return learners[0].digest(), results, " ".join(run.remarks)
 
@@ -60,15 +60,16 @@ def exported(tmp_path):
     return str(tmp_path / "small")
 
 
-def learner_of(net, hybridize=True, loss=None):
+def stream(t):
     pictures = odd_nets.Pictures()
+    batches = tuple(Batch(s, pictures.data[s::6].copy(), pictures.label[s::6].astype("f")) for s in (0, 1))
+    return GlobalBatch(t, batches, 16)
 
-    def stream(t):
-        batches = tuple(Batch(s, pictures.data[s::6].copy(), pictures.label[s::6].astype("f")) for s in (0, 1))
-        return GlobalBatch(t, batches, 16)
 
-    loss = loss or mx.gluon.loss.SoftmaxCrossEntropyLoss()
-    return Learner(net, loss, mx.optimizer.SGD(momentum=0.9), SingleWorld(), stream, shards=2, hybridize=hybridize)
+def learner_of(net, hybridize=True, loss=None):
+    loss, optimizer = loss or mx.gluon.loss.SoftmaxCrossEntropyLoss(), mx.optimizer.SGD(momentum=0.9)
+    options = UpdateOptions(hybridize=hybridize)
+    return Learner(net, loss, optimizer, SingleWorld(), shards=2, sample=stream(1), options=options)
 
 
 OF_IMPORTS = pytest.mark.filterwarnings("ignore:Cannot decide type for the following arguments")
@@ -96,7 +97,7 @@ def test_an_imported_graph_has_the_bits_of_the_network_it_was_written_from(expor
     for net in (original, odd_nets.imported(exported)):
         learner = learner_of(net)
         for t in (1, 2, 3):
-            learner.iteration(t, 0.1)
+            learner.update(stream(t), 0.1)
         end.append([array.tobytes() for array in learner.snapshot().parameters.values()])
     assert sorted(end[0]) == sorted(end[1])
 

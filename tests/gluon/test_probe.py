@@ -13,7 +13,7 @@ from mxnet.gluon import nn
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
-from harness.gluon import Learner
+from harness.gluon import Learner, UpdateOptions
 from tests.programs import impure, odd_nets, own
 
 RANDOM = np.random.default_rng(0)
@@ -25,10 +25,18 @@ def stream(t):
     return GlobalBatch(t, tuple(Batch(s, DATA[s::2].copy(), LABEL[s::2].copy()) for s in (0, 1)), 16)
 
 
-def learner_of(net, loss=None, **options):
+def learner_of(net, loss=None, sample=None, **options):
     mx.random.seed(5)
     net.initialize(mx.init.Xavier())
-    return Learner(net, loss or CROSS_ENTROPY(), mx.optimizer.SGD(), SingleWorld(), stream, shards=2, **options)
+    return Learner(
+        net,
+        loss or CROSS_ENTROPY(),
+        mx.optimizer.SGD(),
+        SingleWorld(),
+        shards=2,
+        sample=stream(1) if sample is None else sample,
+        options=UpdateOptions(**options),
+    )
 
 
 def dense():
@@ -74,7 +82,7 @@ def test_numbers_that_traced_code_draws_follow_the_seed(net, loss):
         learner = learner_of(net(), loss and loss(), hybridize=loss is not None)
         np.random.seed(begin)
         for t in (1, 2, 3):
-            learner.iteration(t, 0.1)
+            learner.update(stream(t), 0.1)
         digests.add(learner.digest())
     assert len(digests) == 1
     if net is impure.DrawsAsItGoes:
@@ -96,7 +104,7 @@ def test_weights_that_the_forward_pass_writes_are_named():
 def test_what_is_a_function_of_its_seed_trains(net):
     for hybridize in (True, False):
         learner = learner_of(net(), hybridize=hybridize)
-        learner.iteration(1, 0.1)
+        learner.update(stream(1), 0.1)
         learner.finish()
 
 
@@ -104,7 +112,7 @@ def test_state_in_a_parameter_is_averaged_whatever_its_name():
     """Two shards on one process, or their mean by hand: the average is that of both."""
     learner = learner_of(impure.SumsInParameter())
     assert not learner.snapshot().parameters["average"].any()
-    learner.iteration(1, 0.1)
+    learner.update(stream(1), 0.1)
     expected = np.mean([0.1 * DATA[s::2].mean(axis=0) for s in (0, 1)], axis=0)
     np.testing.assert_allclose(learner.snapshot().parameters["average"][0], expected, rtol=1e-4, atol=1e-7)
 
@@ -179,7 +187,7 @@ def test_before_a_backward_through_it_ends_the_process(net, kind, hybridize, mon
 
 @pytest.mark.parametrize("hybridize", [True, False])
 def test_one_that_reaches_no_weight_is_no_fault(hybridize):
-    learner_of(impure.Shows(), hybridize=hybridize).iteration(1, 0.1)
+    learner_of(impure.Shows(), hybridize=hybridize).update(stream(1), 0.1)
 
 
 def test_and_operators_of_ones_own():
@@ -203,7 +211,7 @@ def test_gradients_that_happen_to_be_zero_are_no_fault():
         def forward(self, x):
             return mx.nd.relu(self.dense(x) - 1000)
 
-    learner_of(Dead()).iteration(1, 0.1)
+    learner_of(Dead()).update(stream(1), 0.1)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
@@ -293,7 +301,7 @@ def test_a_network_is_run_twice_and_no_more():
 
     learner = learner_of(Exits())
     with pytest.raises(SystemExit):
-        learner.iteration(1, 0.1)
+        learner.update(stream(1), 0.1)
 
 
 def test_without_labels_the_network_is_tried_alone():

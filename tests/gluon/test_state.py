@@ -29,26 +29,26 @@ def learner(seed):
     mx.random.seed(seed)
     net.initialize(mx.init.Xavier())
     loss = mx.gluon.loss.SoftmaxCrossEntropyLoss()
-    return Learner(net, loss, mx.optimizer.Adam(), SingleWorld(), samples, shards=1)
+    return Learner(net, loss, mx.optimizer.Adam(), SingleWorld(), shards=1, sample=samples(1))
 
 
 def test_a_saved_state_goes_on_as_the_unbroken_loop(tmp_path):
     unbroken = learner(seed=1)
     for t in range(1, 5):
-        unbroken.iteration(t, 0.1 / t)
+        unbroken.update(samples(t), 0.1 / t)
         if t == 2:
             unbroken.snapshot().save(tmp_path, t)
     newest = newest_valid(list_checkpoints(tmp_path)).newest
     again = learner(seed=2)
     again.restore(State.load(newest))
     for t in range(iteration_of(newest) + 1, 5):
-        again.iteration(t, 0.1 / t)
+        again.update(samples(t), 0.1 / t)
     assert again.digest() == unbroken.digest()
 
 
 def test_a_loaded_state_is_the_saved_one(tmp_path):
     trained = learner(seed=1)
-    trained.iteration(1, 0.1)
+    trained.update(samples(1), 0.1)
     state = trained.snapshot()
     assert State.load(state.save(tmp_path, 7)).digest() == state.digest()
 

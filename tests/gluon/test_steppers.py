@@ -138,12 +138,11 @@ def test_a_large_network_on_one_process_has_the_bits_of_mxnet(monkeypatch):
             mx.gluon.loss.SoftmaxCrossEntropyLoss(),
             mx.optimizer.SGD(momentum=0.9, wd=1e-4),
             SingleWorld(),
-            lambda t: GlobalBatch(t, (Batch(0, DATA[t], LABEL[t]),), 8),
             shards=1,
             sample=DATA[0, :1],
         )
         for t in range(1, 9):
-            learner.iteration(t, 0.0 if t == 5 else 0.01 * t)
+            learner.update(GlobalBatch(t, (Batch(0, DATA[t], LABEL[t]),), 8), 0.0 if t == 5 else 0.01 * t)
             if t == 3:
                 learner.predict(DATA[0], LABEL[0])
         assert learner._applier.must_wait == (threads == "1")

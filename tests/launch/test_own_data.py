@@ -39,9 +39,9 @@ def trained(tmp_path):
         run = Run(load_config("configs/digits.yaml", words), SingleWorld(), threads=1)
         losses = []
         with run.stream() as stream:
-            learner = run.learner(stream)
+            learner = run.learner()
             for t in range(1, run.sizes.num_iterations + 1):
-                losses.append(float(learner.iteration(t, run.plan.lr(t), run.plan.momentum(t))))
+                losses.append(float(learner.update(stream(t), run.plan.lr(t), run.plan.momentum(t))))
                 upset()
         results = run.evaluate(learner, "test") if run.held_out else {}
         return results, learner.digest(), losses

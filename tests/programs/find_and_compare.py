@@ -34,10 +34,10 @@ def digests(when):
 
 report = {}
 with run.stream() as stream:
-    learner = run.learner(stream)
+    learner = run.learner()
     report["untrained"] = [digests("a"), len(run.find(learner).sweeps[0].points), digests("b")]
     for t in range(1, 138):
-        learner.iteration(t, 1e-3)
+        learner.update(stream(t), 1e-3)
     report["at 137"] = [digests("c"), len(run.find(learner).sweeps[0].points), digests("d")]
     with contextlib.suppress(RuntimeError):
         find_lr(learner, run.finder_settings, broken_stream)

@@ -12,10 +12,10 @@ left_out, config, settings = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 world = connect()
 run = Run(load_config(config, settings), world, threads=1)
 with run.stream() as stream:
-    learner = run.learner(stream)
+    learner = run.learner()
     for t in range(1, run.sizes.num_iterations + 1):
         if t != left_out:
-            learner.iteration(t, run.plan.lr(t), run.plan.momentum(t))
+            learner.update(stream(t), run.plan.lr(t), run.plan.momentum(t))
     digest = learner.digest()
 if world.rank == 0:
     print(f"digest {digest}", flush=True)

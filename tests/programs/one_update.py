@@ -25,11 +25,11 @@ config = load_config(
 alone, shared = Run(config, SingleWorld(), threads=1), Run(config, world, threads=1)
 differences, same_bits = [], 0
 with alone.stream() as all_shards, shared.stream() as own_shards:
-    one, four = alone.learner(all_shards), shared.learner(own_shards)
+    one, four = alone.learner(), shared.learner()
     for t in range(1, 21):
         four.restore(one.snapshot())
-        for learner in (one, four):
-            learner.iteration(t, alone.plan.lr(t))
+        for learner, stream in ((one, all_shards), (four, own_shards)):
+            learner.update(stream(t), alone.plan.lr(t))
         expected, found = one.snapshot(), four.snapshot()
         for kind in ("parameters", "slots"):
             for name, array in getattr(expected, kind).items():

@@ -33,12 +33,11 @@ learner = Learner(
     mx.gluon.loss.SoftmaxCrossEntropyLoss(),
     mx.optimizer.SGD(),
     world,
-    stream,
     shards=len(sizes),
     sample=data[:1],
 )
 before = learner.snapshot().parameters
-learner.iteration(1, 1.0)
+learner.update(stream(1), 1.0)
 after = learner.snapshot().parameters
 if world.rank == 0:
     print("GRADIENT", json.dumps(np.concatenate([(before[n] - after[n]).ravel() for n in before]).tolist()), flush=True)
