@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from harness.checkpoint.matching import Matched
 from harness.comm import World
-from harness.data import Batch, GlobalBatch, leaves_of, rows_of
+from harness.data import Batch, GlobalBatch, leaves_of
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError, DisagreementError, DivergedError
 from harness.gluon.control import Control, Loss, NormCheck, Requests, Update, UpdateStats
@@ -21,7 +21,7 @@ from harness.gluon.probe import probe
 from harness.gluon.replica import DeviceAllreduce, DeviceReplica
 from harness.gluon.state import State, StateKeeper
 from harness.gluon.step.step import OptimizerStep
-from harness.gluon.trial import Trial
+from harness.gluon.trial import Trial, data_and_label
 from harness.gluon.weights import choose_weights, write_params
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
@@ -78,7 +78,7 @@ class Learner:
         if shards % workers:
             raise ConfigError(f"batch.shards: {shards} shards cannot be dealt evenly to {workers} workers")
         self.world = world
-        data, label = _data_and_label(sample)
+        data, label = data_and_label(sample)
         refuse_blocks_across_devices(net, loss)
         for ctx in self._contexts:
             settle(net, data, ctx)
@@ -274,9 +274,6 @@ class Learner:
         """Compare the ranks' networks and give them rank 0's weights, unless that was done; called by every rank.
 
         The first update does it, as does whatever else needs equal weights: `predict`, `evaluate`, `find_lr`.
-
-        Raises:
-            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
         """
         if not self._is_shared:
             self.broadcast_weights()
@@ -292,11 +289,7 @@ class Learner:
             self._keeper.share_parameters(self._broadcast)
 
     def broadcast_state(self) -> None:
-        """Give every rank the whole state of rank 0; the first time, compare the networks before.
-
-        Raises:
-            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
-        """
+        """Give every rank the whole state of rank 0; the first time, compare the networks before (see above)."""
         self._compare()
         if self.world.size > 1:
             self._keeper.share(self._broadcast, self.world.broadcast_object)
@@ -345,13 +338,3 @@ class Learner:
                 raise DivergedError(str(verdict)).at(t)
             self.skipped += 1
         return verdict
-
-
-def _data_and_label(sample: GlobalBatch | Batch | Data) -> tuple[Data, Array | None]:
-    """Samples to settle shapes with: two of a batch, or what was given."""
-    if callable(sample):
-        raise ConfigError("sample: a function was given; give samples, such as the first batch: sample=stream(1)")
-    if isinstance(sample, GlobalBatch):
-        sample = next((batch for batch in sample.batches if batch.count), sample.batches[0])
-        sample = Batch(sample.shard, rows_of(sample.data, slice(2)), sample.label[:2])
-    return (sample.data, sample.label) if isinstance(sample, Batch) else (sample, None)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import mxnet as mx
 import numpy as np
 
-from harness.data import leaves_of
+from harness.data import Batch, GlobalBatch, leaves_of, rows_of
 from harness.data.leaves import Array, Data
+from harness.errors import ConfigError
 from harness.gluon.graph import Graph, flat
 from harness.model.inputs import check_losses, labels_for, on_device, seed_of
 from harness.model.parameters import held, seed_python
@@ -126,3 +127,13 @@ class Trial(NamedTuple):
             np.random.set_state(numpy_state)
             random.setstate(python_state)
             mx.random.seed(self.seed, ctx=self.ctx)
+
+
+def data_and_label(sample: GlobalBatch | Batch | Data) -> tuple[Data, Array | None]:
+    """Samples to settle shapes with: two of a batch, or what was given."""
+    if callable(sample):
+        raise ConfigError("sample: a function was given; give samples, such as the first batch: sample=stream(1)")
+    if isinstance(sample, GlobalBatch):
+        sample = next((batch for batch in sample.batches if batch.count), sample.batches[0])
+        sample = Batch(sample.shard, rows_of(sample.data, slice(2)), sample.label[:2])
+    return (sample.data, sample.label) if isinstance(sample, Batch) else (sample, None)
