@@ -47,16 +47,16 @@ def strike(fault):
 def plant():
     from harness.gluon.learner import Learner  # MXNet must not be imported before the number of threads is settled
 
-    plain_iteration, plain_predict, seen = Learner.iteration, Learner.predict, []
+    plain_update, plain_predict, seen = Learner.update, Learner.predict, []
 
-    def iteration(self, t, *more):
+    def update(self, batch, *more):
         for fault, where in faults:
-            if (where == "finder" and len(seen) == 12) or where == str(t):
+            if (where == "finder" and len(seen) == 12) or where == str(batch.t):
                 strike(fault)
-        seen.append(t)
+        seen.append(batch.t)
         if is_slow:
             time.sleep(0.02)
-        return plain_iteration(self, t, *more)
+        return plain_update(self, batch, *more)
 
     def predict(self, data, label):
         for fault, where in faults:
@@ -65,7 +65,7 @@ def plant():
                 strike(fault)
         return plain_predict(self, data, label)
 
-    Learner.iteration, Learner.predict = iteration, predict
+    Learner.update, Learner.predict = update, predict
 
 
 plain_open = harness.guard.watch.Guard.open

@@ -34,7 +34,7 @@ def plant():
     from harness.gluon.learner import Learner
     from harness.plan import LRPlan
 
-    plain_iteration, plain_load = Learner.iteration, run.load_splits
+    plain_update, plain_load = Learner.update, run.load_splits
     plain_call, plain_lr = BatchStream.__call__, LRPlan.lr
 
     def renamed(net):
@@ -43,20 +43,18 @@ def plant():
     def reordered(net):
         return dict(reversed(parameters.parameters_of(net).items()))
 
-    def astray(self, t, lr, momentum=None, ask=None):
-        if t != AT:
-            return plain_iteration(self, t, lr, momentum, ask)
-        if what == "skipped update":
-            step, self._applier.step = self._applier.step, lambda *_: None
-            try:
-                return plain_iteration(self, t, lr, momentum, ask)
-            finally:
-                self._applier.step = step
+    def astray(self, batch, lr, momentum=None, ask=None):
+        if batch.t != AT:
+            return plain_update(self, batch, lr, momentum, ask)
         if what == "another rate":
-            return plain_iteration(self, t, lr * 1.001, momentum, ask)
+            return plain_update(self, batch, lr * 1.001, momentum, ask)
         if what == "another momentum":
-            return plain_iteration(self, t, lr, 0.85, ask)
-        loss = plain_iteration(self, t, lr, momentum, ask)
+            return plain_update(self, batch, lr, 0.85, ask)
+        before = self.snapshot()
+        loss = plain_update(self, batch, lr, momentum, ask)
+        after = self.snapshot()
+        if what == "skipped update":
+            self.restore(before)
         if what == "weight":
             weight = next(iter(self.parameters.values())).data()
             weight[0] += 1e-7
@@ -64,9 +62,11 @@ def plant():
             statistic = next(p for name, p in self.parameters.items() if name.endswith("running_mean")).data()
             statistic[:] += 1e-3
         if what == "slot":
-            next(iter(self._applier.updaters[0].states.values()))[0] += 1e-7
+            next(iter(after.slots.values()))[0] += 1e-7
+            self.restore(after)
         if what == "counter":
-            self._applier.optimizer._index_update_count[0] += 1
+            after.numbers["update_counts"][0] += 1
+            self.restore(after)
         return loss
 
     def other_data(config):
@@ -101,7 +101,7 @@ def plant():
         LRPlan.lr = lambda self, t: plain_lr(self, t) * (1.5 if t == 33 else 1)
     if what == "fewer samples":
         BatchStream.__call__ = fewer
-    Learner.iteration = astray
+    Learner.update = astray
 
 
 if os.environ.get("HOROVOD_RANK") == "1":
