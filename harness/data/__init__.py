@@ -1,6 +1,6 @@
-"""Data sets, the order of their samples as a pure function of the iteration, and whole-batch assembly.
+"""Data sets, the sample order as a pure function of the iteration, and the assembly of batches.
 
-Everything here is NumPy; it knows nothing of ranks, devices and MXNet.
+Everything here is NumPy; it knows nothing about ranks, devices and MXNet.
 """
 
 from harness.data.arrays import ArrayDataset, Dataset, Subset

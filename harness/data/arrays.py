@@ -1,6 +1,6 @@
-"""What a data set is here: something with a length that hands out the rows asked for, as NumPy arrays.
+"""What a data set is: something with a length that returns the requested rows as NumPy arrays.
 
-Knows nothing about where data come from, about batches, or about the order in which samples are used.
+Knows nothing about the origin of data, about batches, or about the order in which samples are used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Dataset(Protocol):
 
     @property
     def full_scale(self) -> Scales:
-        """What integer data are divided by, of each input; None leaves integers as they are; 1 for float data."""
+        """The divisor for integer data of each input; None leaves integers unchanged; 1 for float data."""
 
     @property
     def source(self) -> str:
@@ -36,32 +36,32 @@ class Dataset(Protocol):
         """The number of samples."""
 
     def take(self, indices: Indices, *draws: int) -> tuple[Data, Array]:
-        """Fresh arrays with the data and the labels of these rows, in this order.
+        """New arrays with the data and the labels of these rows, in this order.
 
-        Of items that are drawn at random, `draws` is the epoch and the seed that they are drawn for.
+        For random items, `draws` is the epoch and the seed to draw for.
         """
 
     def subset(self, indices: Indices) -> Dataset:
-        """A data set of these rows, without a copy of them."""
+        """A data set of these rows, without copying them."""
 
     def labels(self) -> Array | None:
-        """All labels if reading them costs next to nothing, else None."""
+        """All labels if reading them costs almost nothing, else None."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayDataset:
-    """A split held in arrays, which may be memory-mapped and are never copied as a whole.
+    """A split held in arrays, which may be memory-mapped and are never copied entirely.
 
     Attributes:
-        data: `(N, channels, height, width)` images, or `(N, ...)` anything; integers or floats. A network with several
-            inputs takes a tuple of such arrays, one for each.
+        data: `(N, channels, height, width)` images, or any `(N, ...)`; integers or floats. For a network with several
+            inputs, a tuple of such arrays, one for each.
         label: `(N,)` integer classes, `(N, ...)` a class for every position, or `(N, ...)` floats for regression.
-        full_scale: what integer data are divided by: 255 for images, 16 for `digits`; None leaves integers as they
-            are; 1 for float data. With several inputs one for all, or a tuple with one for each.
+        full_scale: the divisor for integer data: 255 for images, 16 for `digits`; None leaves integers
+            unchanged; 1 for float data. With several inputs, one for all or a tuple with one for each.
         source: where the arrays come from, for messages.
 
     Raises:
-        DataError: if the arrays are not of these types and shapes.
+        DataError: if the arrays do not have these types and shapes.
     """
 
     data: Data
@@ -70,15 +70,15 @@ class ArrayDataset:
     source: str = "data"
 
     def __post_init__(self) -> None:
-        """Refuse arrays that no batch could be made of."""
+        """Refuse arrays that cannot make a batch."""
         for leaf in leaves_of(self.data):
             if leaf.ndim < 1 or self.label.ndim < 1 or len(leaf) != len(self.label):
                 raise DataError(
-                    f"{self.source}: data have shape {leaf.shape} and labels {self.label.shape}; the first dimension "
-                    "counts the samples, so give one label for each sample"
+                    f"{self.source}: data has shape {leaf.shape} and labels {self.label.shape}; the first dimension "
+                    "is the number of samples, so give one label for each sample"
                 )
         if len(self.label) == 0:
-            raise DataError(f"{self.source}: no samples; a split has at least one, so leave an empty split out")
+            raise DataError(f"{self.source}: no samples; a split needs at least one, so omit an empty split")
         samples = [(leaf.dtype, leaf.shape[1:]) for leaf in leaves_of(self.data)]
         check_sample(self.source, samples, self.label.dtype, scales_of(self.full_scale, len(samples)))
 
@@ -87,7 +87,7 @@ class ArrayDataset:
         return len(self.label)
 
     def take(self, indices: Indices, *draws: int) -> tuple[Data, Array]:
-        """Fresh arrays with the data and the labels of these rows, in this order; `draws` has no meaning here."""
+        """New arrays with the data and the labels of these rows, in this order; `draws` is ignored."""
         return rows_of(self.data, indices), self.label[indices]
 
     def subset(self, indices: Indices) -> Subset:
@@ -99,7 +99,7 @@ class ArrayDataset:
         return self.label
 
     def with_scale(self, full_scale: Scales) -> ArrayDataset:
-        """The same arrays, divided by another number."""
+        """The same arrays with another divisor."""
         return replace(self, full_scale=full_scale)
 
 
@@ -112,7 +112,7 @@ class Subset:
 
     @property
     def full_scale(self) -> Scales:
-        """What integer data are divided by."""
+        """The divisor for integer data."""
         return self.dataset.full_scale
 
     @property
@@ -125,11 +125,11 @@ class Subset:
         return len(self.indices)
 
     def take(self, indices: Indices, *draws: int) -> tuple[Data, Array]:
-        """Fresh arrays with the data and the labels of these rows of the subset, in this order.
+        """New arrays with the data and the labels of these rows of the subset, in this order.
 
         Args:
             indices: of the subset.
-            draws: epoch and seed for items that are drawn at random; see `SequenceDataset`.
+            draws: epoch and seed for random items; see `SequenceDataset`.
         """
         return self.dataset.take(self.indices[indices], *draws)
 
@@ -138,7 +138,7 @@ class Subset:
         return Subset(self.dataset, self.indices[indices])
 
     def labels(self) -> Array | None:
-        """All labels of the subset if the data set has them at hand."""
+        """All labels of the subset, if the data set can provide them."""
         labels = self.dataset.labels()
         return None if labels is None else labels[self.indices]
 
@@ -153,7 +153,7 @@ def scales_of(full_scale: Scales, num_inputs: int) -> tuple[Scale, ...]:
 
 
 def default_scales(data: Data) -> Scales:
-    """What is divided by what if nobody says so: pictures of bytes by 255."""
+    """The default divisor of each input: 255 for byte images."""
     scales = tuple(default_scale(leaf.dtype, leaf.shape[1:]) for leaf in leaves_of(data))
     return scales if isinstance(data, tuple) else scales[0]
 
@@ -161,26 +161,26 @@ def default_scales(data: Data) -> Scales:
 def check_sample(
     source: str, inputs: Sequence[tuple[np.dtype[Any], Shape]], label: np.dtype[Any], scales: Sequence[Scale]
 ) -> None:
-    """Raise a `DataError` unless batches can be made of such samples.
+    """Raise a `DataError` unless such samples can make batches.
 
     Args:
         source: where they come from.
-        inputs: type and shape of what a sample has for each input of the network.
+        inputs: type and shape of a sample's array for each input of the network.
         label: the type of labels.
-        scales: what is divided by what.
+        scales: the divisor of each input.
     """
     for (dtype, _), scale in zip(inputs, scales, strict=True):
-        refuse_dtype(f"{source}: data are", dtype, "allowed are integers, float32 and float64 (float16 is widened)")
+        refuse_dtype(f"{source}: data is", dtype, "allowed are integers, float32 and float64 (float16 is widened)")
         refuse_scale(source, dtype, scale)
     refuse_dtype(f"{source}: labels are", label, "give integer classes, or floats for regression")
     if not any(shape for _, shape in inputs):
         raise DataError(
-            f"{source}: a sample is a single number; give every sample at least one dimension of its own, (features,) "
+            f"{source}: a sample is a single number; give every sample at least one dimension, (features,) "
             "or (channels, height, width)"
         )
     empty = [shape for _, shape in inputs if 0 in shape]
     if empty:
-        raise DataError(f"{source}: a sample has the shape {empty[0]}, so nothing is in it; leave empty dimensions out")
+        raise DataError(f"{source}: a sample has the shape {empty[0]}, which is empty; leave out empty dimensions")
 
 
 def as_array(value: Any) -> Array:

@@ -1,6 +1,6 @@
-"""Augmentation and normalisation of whole batches, without a random generator.
+"""Augmentation and normalisation of entire batches, without a random generator.
 
-What happens to a sample is a function of `(seed, epoch, sample)`: not of its place in a batch, nor of the batch, the
+What happens to a sample is a function of `(seed, epoch, sample)`: not of its position in a batch, nor of the batch, the
 shard or the rank. Images are `(batch, channels, height, width)`. Works on arrays and knows no data set.
 """
 
@@ -37,7 +37,7 @@ def random_bits(seed: int, epoch: int, indices: Indices) -> Bits:
     digest = hashlib.blake2b(f"augment/{seed}/{epoch}".encode(), digest_size=8).digest()
     bits = indices.astype(np.uint64)
     bits += np.uint64(1)
-    bits *= _GOLDEN  # unsigned arithmetic on arrays wraps around, which is what the hash wants
+    bits *= _GOLDEN  # unsigned arithmetic on arrays wraps around, as the hash requires
     bits += np.uint64(int.from_bytes(digest, "little"))
     bits ^= bits >> np.uint64(30)
     bits *= np.uint64(0xBF58476D1CE4E5B9)
@@ -61,12 +61,12 @@ def flip_choices(bits: Bits) -> npt.NDArray[np.bool_]:
 
 
 def pad_crop(images: Array, padding: int, rows: Indices, columns: Indices) -> Array:
-    """Add a border of zeros and cut windows of the old size out.
+    """Add a border of zeros and cut out windows of the original size.
 
     Args:
         images: `(batch, channels, height, width)`.
         padding: width of the border in pixels.
-        rows: for each image the first row of the window, `0..2 * padding`; `padding` leaves the image as it is.
+        rows: for each image the first row of the window, `0..2 * padding`; `padding` leaves the image unchanged.
         columns: the same for the first column.
 
     Returns:
@@ -96,14 +96,14 @@ def flip(images: Array, choices: npt.NDArray[np.bool_]) -> Array:
 def normalize(
     data: Array, full_scale: Scale, mean: Numbers | None, std: Numbers | None, name: Name = "sample {}".format
 ) -> Array:
-    """`(data / full_scale - mean) / std` as float32, where only integer data are divided by `full_scale`.
+    """`(data / full_scale - mean) / std` as float32; only integer data is divided by `full_scale`.
 
     With a mean or a deviation this is one multiplication and one addition, whose constants are rounded once. Integers
-    that nothing is to be done to stay integers.
+    without scale, mean and deviation stay integers.
 
     Args:
         data: `(batch, channels, ...)`.
-        full_scale: the value that becomes 1; None leaves integers as they are.
+        full_scale: the value that becomes 1; None leaves integers unchanged.
         mean: one number, or one for each channel, in units of the scaled data; None is 0.
         std: one number, or one for each channel, not 0; None is 1.
         name: what messages call a row.
@@ -127,13 +127,13 @@ def normalize(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a batch of data: random crops and flips in training, normalisation always.
+    """Operations on a batch of data: random crops and flips in training, normalisation always.
 
     Attributes:
-        pad_crop: pixels of zeros added on every side before a window of the old size is cut out; 0 for none.
+        pad_crop: pixels of zeros to add on every side before cutting out a window of the original size; 0 for none.
         flip: mirror half of the images left to right.
-        mean: subtracted after scaling, one number or one for each channel; None subtracts nothing.
-        std: divided by, one number or one for each channel; None divides by nothing.
+        mean: value to subtract after scaling, one number or one for each channel; None for none.
+        std: value to divide by, one number or one for each channel; None for none.
 
     Raises:
         DataError: if `pad_crop` is negative or a `std` is not above 0.
@@ -145,27 +145,27 @@ class Augmentation:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot be meant."""
+        """Refuse impossible numbers."""
         if self.pad_crop < 0:
-            raise DataError(f"augmentation: pad_crop is {self.pad_crop}; it is a number of pixels, 0 for none")
+            raise DataError(f"augmentation: pad_crop is {self.pad_crop}; give a number of pixels, 0 for none")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (len(values) == 0 or not np.all(np.isfinite(values))):
                 raise DataError(f"augmentation: {name} is {values}; give one finite number, or one for each channel")
         if self.std is not None and min(self.std) <= 0:
-            raise DataError(f"augmentation: std is {self.std}; every deviation is above 0")
+            raise DataError(f"augmentation: std is {self.std}; every deviation must be above 0")
 
     @property
     def changes(self) -> bool:
-        """Whether anything is done to samples at all."""
+        """Whether samples are changed at all."""
         return bool(self.pad_crop or self.flip or self.mean is not None or self.std is not None)
 
     def check(self, sample_shape: Shape | tuple[Shape, ...]) -> None:
-        """Raise a `DataError` unless samples of this shape, without the batch, can be treated like this."""
+        """Raise a `DataError` unless samples of this shape (without the batch) suit the augmentation."""
         shapes = [shape for shape in sample_shape if isinstance(shape, tuple)]
         if shapes and self.changes:
             raise DataError(
-                f"augmentation: pad_crop, flip, mean and std are for one input, but samples have {len(shapes)}, of the "
-                f"shapes {', '.join(map(str, shapes))}; leave them out, and do it where the items are made"
+                f"augmentation: pad_crop, flip, mean and std apply to one input, but samples have {len(shapes)}, of "
+                f"the shapes {', '.join(map(str, shapes))}; remove them, and augment where the items are created"
             )
         if not shapes:
             self._check(tuple(size for size in sample_shape if isinstance(size, int)))
@@ -173,8 +173,8 @@ class Augmentation:
     def _check(self, sample_shape: Shape) -> None:
         if (self.pad_crop or self.flip) and len(sample_shape) != 3:
             raise DataError(
-                f"augmentation: pad_crop and flip want images (channels, height, width), but samples have shape "
-                f"{sample_shape}; switch them off or reshape the data"
+                f"augmentation: pad_crop and flip need images (channels, height, width), but samples have shape "
+                f"{sample_shape}; turn them off or reshape the data"
             )
         if self.pad_crop and self.pad_crop >= min(sample_shape[1:]):
             raise DataError(
@@ -198,20 +198,20 @@ class Augmentation:
         full_scale: Scales,
         name: Name = "sample {}".format,
     ) -> Data:
-        """The batch as training sees it: cropped, flipped, normalised.
+        """The batch for training: cropped, flipped, normalised.
 
         Args:
-            data: `(batch, channels, height, width)`; with neither crop nor flip also `(batch, ...)`, and with nothing
-                to be done a tuple of these.
+            data: `(batch, channels, height, width)`; without crop and flip also `(batch, ...)`, and without any
+                augmentation a tuple of these.
             epoch: the epoch, from 1.
-            indices: which sample of the data set each row is.
+            indices: the sample of the data set in each row.
             seed: the run's seed.
-            full_scale: what integer data are divided by; None leaves them as they are.
+            full_scale: the divisor for integer data; None leaves it unchanged.
             name: what messages call a row.
 
         Returns:
-            C-contiguous arrays of the same shape, float32 unless they stay integers; `data` itself where nothing had
-            to be done.
+            C-contiguous arrays of the same shape, float32 unless they stay integers; `data` itself if nothing
+            changes.
         """
         if self.pad_crop or self.flip:
             bits = random_bits(seed, epoch, indices)
@@ -222,7 +222,7 @@ class Augmentation:
         return self.evaluate(data, full_scale, name)
 
     def evaluate(self, data: Data, full_scale: Scales, name: Name = "sample {}".format) -> Data:
-        """The batch as evaluation sees it: normalised only."""
+        """The batch for evaluation: only normalised."""
         if isinstance(data, tuple):
             scales = full_scale if isinstance(full_scale, tuple) else (full_scale,) * len(data)
             return tuple(normalize(leaf, scale, None, None, name) for leaf, scale in zip(data, scales, strict=True))

@@ -1,6 +1,6 @@
-"""Batches as a pure function of the iteration, with the next one assembled ahead by one thread.
+"""Batches as a pure function of the iteration; one thread assembles the next batch ahead of time.
 
-Knows which samples a rank needs and how they are augmented; knows nothing about ranks, devices or MXNet.
+Knows which samples a reader needs and how to augment them; knows nothing about ranks, devices or MXNet.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Batch:
     Attributes:
         shard: its number, from 0.
         data: `(n, ...)`, float32 or integers (int8, uint8, int32, int64), or a tuple of such arrays, one for each input
-            of the network; `n` is the batch size, or less, even 0, at the end of an epoch that keeps its rest.
+            of the network; `n` is the batch size, or less, even 0, at the end of an epoch that keeps its remainder.
         label: `(n, ...)`, float32 or integers.
     """
 
@@ -49,12 +49,12 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class GlobalBatch:
-    """The part of global batch `t` that was asked for.
+    """The requested part of global batch `t`.
 
     Attributes:
         t: the iteration, from 1.
-        batches: the asked shards in the asked order.
-        num_samples: the size of the whole global batch, with the shards that others play.
+        batches: the requested shards in the requested order.
+        num_samples: the size of the entire global batch, including the shards of others.
     """
 
     t: int
@@ -63,7 +63,7 @@ class GlobalBatch:
 
 
 class EvaluationBatch(NamedTuple):
-    """A batch of an evaluation: its number, from 0, its data and its labels, as in `Batch`."""
+    """A batch of an evaluation: its number from 0, its data and its labels, as in `Batch`."""
 
     number: int
     data: Data
@@ -71,31 +71,31 @@ class EvaluationBatch(NamedTuple):
 
 
 class BatchStream:
-    """The training batches of one reader: `stream(t)` is a pure function of `t`, asked in any order.
+    """The training batches of one reader: `stream(t)` is a pure function of `t`, and works in any order.
 
-    While the caller works on batch `t`, one thread assembles `t + 1`; what it raises is raised by the call that asks
-    for that batch. Items that draw from global generators are read by the caller instead, since what it computes may
-    draw from them too. Arrays are new in every batch and never reused. A stream serves one caller at a time; close it,
+    While the caller works on batch `t`, one thread assembles `t + 1`; an error there is raised by the call that
+    requests that batch. The caller itself reads items that draw from global generators, because its own computation may
+    draw from them too. Arrays are new in every batch and never reused. A stream serves one caller at a time; close it
     or use it as a context manager.
 
     Args:
         dataset: the training set.
-        order: which samples are in which batch.
-        shards: the shards to hand out, each from 0 to `order.shards - 1`, in the order wanted.
-        augmentation: what is done to the data.
+        order: says which samples are in which batch.
+        shards: the shards to return, each from 0 to `order.shards - 1`, in this order.
+        augmentation: applied to the data.
         seed: the seed of the augmentation.
 
     Raises:
         DataError: if the augmentation does not suit the samples.
-        ValueError: if the order is not made for this data set, or a shard is not in it.
+        ValueError: if the order is for a data set of another size, or has no such shard.
     """
 
     def __init__(
         self, dataset: Dataset, order: Order, shards: Sequence[int], augmentation: Augmentation, seed: int
     ) -> None:
-        """Check that the parts fit; nothing is assembled before the first call."""
+        """Check that the parts fit together; the first call assembles the first batch."""
         if len(dataset) != order.num_samples:
-            raise ValueError(f"the order is for {order.num_samples} samples, the data set has {len(dataset)}")
+            raise ValueError(f"the order is for {order.num_samples} samples, but the data set has {len(dataset)}")
         wrong = [shard for shard in shards if not 0 <= shard < order.shards]
         if wrong or not shards:
             raise ValueError(f"shards {list(shards)}: give some of 0 to {order.shards - 1}")
@@ -109,7 +109,7 @@ class BatchStream:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
 
     def __call__(self, t: int) -> GlobalBatch:
-        """The own shards of global batch `t`, from 1."""
+        """This reader's shards of global batch `t`, from 1."""
         if draws_at_random(self._dataset):
             return self._assemble(t)
         ahead, self._ahead = self._ahead, None
@@ -122,7 +122,7 @@ class BatchStream:
         return batch
 
     def close(self) -> None:
-        """End the thread, after the batch that it is at; calling it again does nothing."""
+        """End the thread after its current batch; calling this again does nothing."""
         self._ahead = None
         self._worker.shutdown(cancel_futures=True)
 
@@ -137,7 +137,7 @@ class BatchStream:
         self.close()
 
     def _assemble(self, t: int) -> GlobalBatch:
-        """All own shards by one read and one augmentation, then cut apart."""
+        """Read and augment all shards at once, then cut them apart."""
         order = self._order
         parts = [order.shard_indices(t, shard) for shard in self._shards]
         indices = np.concatenate(parts)
@@ -158,14 +158,14 @@ class BatchStream:
 def evaluation_batches(
     dataset: Dataset, batch_size: int, augmentation: Augmentation, first: int = 0, step: int = 1
 ) -> Iterator[EvaluationBatch]:
-    """Every `step`-th batch of a data set in its own order, from batch `first` on, one of them read ahead.
+    """Every `step`-th batch of a data set in its own order, from batch `first` on, reading one batch ahead.
 
-    Rank `r` of `n` takes `first=r, step=n`; together the ranks see every sample once, and the last batch may be short.
+    Rank `r` of `n` uses `first=r, step=n`; together the ranks see every sample once, and the last batch may be short.
 
     Args:
         dataset: the validation or test set.
         batch_size: the samples of a batch, at least 1.
-        augmentation: of it only the normalisation is applied.
+        augmentation: only its normalisation is applied.
         first: the number of the first batch, from 0.
         step: the distance to the next, at least 1.
 
@@ -173,7 +173,7 @@ def evaluation_batches(
         DataError: if the augmentation does not suit the samples.
     """
     if batch_size < 1 or first < 0 or step < 1:
-        raise ValueError(f"batch_size {batch_size}, first {first}, step {step}: they are at least 1, 0 and 1")
+        raise ValueError(f"batch_size {batch_size}, first {first}, step {step}: they must be at least 1, 0 and 1")
     augmentation.check(sample_shape_of(dataset.take(np.arange(1))[0]))
     numbers = range(first, -(-len(dataset) // batch_size), step)
     return _read_ahead(dataset, batch_size, augmentation, numbers)
@@ -203,12 +203,12 @@ def _read_ahead(
 
 
 def _take(dataset: Dataset, indices: Indices, epoch: int, seed: int) -> tuple[Data, Array]:
-    """Samples of a training set, drawn for this epoch where they are drawn at random."""
+    """Samples of a training set; random ones are drawn for this epoch."""
     if draws_at_random(dataset):
         return dataset.take(indices, epoch, seed)
     return dataset.take(indices)
 
 
 def _name_of(dataset: Dataset, indices: Indices) -> Callable[[str], Name]:
-    """What messages call a row of a batch, by the sample that it is."""
+    """How messages name a row of a batch, by its sample."""
     return lambda what: lambda row: f"{dataset.source}: {what} {indices[row]}"

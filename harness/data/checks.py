@@ -1,6 +1,6 @@
-"""What every split is looked at for: labels that are classes, numbers that are finite and that their new type holds.
+"""Checks of every split: labels are classes, and numbers are finite and fit their new type.
 
-What is in memory is looked at whole, in blocks; of the rest the first and last sample, and all when they are read.
+Data in memory is checked completely, in blocks; otherwise the first and last sample, and the others when they are read.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from harness.data.leaves import Array, Data, leaves_of
 from harness.data.sequences import SequenceDataset
 from harness.errors import DataError
 
-_BLOCK = 4096  # samples that are checked at a time
+_BLOCK = 4096  # samples to check at a time
 
 
 def named_split(name: str, split: Dataset) -> str:
-    """How messages call a split."""
+    """How messages name a split."""
     return split.source if split.source != "data" else f"the {name} split"
 
 
 def check_labels(where: str, split: Dataset, num_classes: int | None) -> None:
-    """Look at all labels that are at hand, or the first and last, for classes and numbers that can be used.
+    """Check all available labels, or the first and last, for valid classes and usable numbers.
 
     Args:
         where: the split, for messages.
-        split: whose labels.
-        num_classes: None where they are numbers; items look at their labels when they are read.
+        split: has the labels.
+        num_classes: None if labels are numbers; items check their labels when they are read.
 
     Raises:
-        DataError: naming the first sample whose label cannot be used.
+        DataError: naming the first sample with an unusable label.
     """
     labels = split.labels()
     complete = labels is not None
@@ -40,13 +40,13 @@ def check_labels(where: str, split: Dataset, num_classes: int | None) -> None:
         inner = split.dataset if isinstance(split, Subset) else split
         if isinstance(inner, SequenceDataset):
             inner.num_classes = num_classes
-    if labels.dtype.kind == "f" and num_classes is not None and complete:  # record files of Gluon have float classes
+    if labels.dtype.kind == "f" and num_classes is not None and complete:  # Gluon's record files have float classes
         raise DataError(
-            f"{where}: labels are {labels.dtype}, but there are {num_classes} classes; give classes as integers, "
-            "or for regression float labels in every split and no num_classes"
+            f"{where}: labels are {labels.dtype}, but there are {num_classes} classes; give classes as integers, or "
+            "for regression give float labels in every split and no num_classes"
         )
     num_bad, first = 0, ""
-    for start in range(0, len(labels), _BLOCK):  # in blocks: the comparisons need memory too
+    for start in range(0, len(labels), _BLOCK):  # in blocks, because the comparisons need memory too
         block = labels[start : start + _BLOCK]
         name = counted(f"{where}: label", start)
         refuse_non_finite(block, name)
@@ -58,13 +58,13 @@ def check_labels(where: str, split: Dataset, num_classes: int | None) -> None:
                 first = f"label {block[tuple(bad[0])]} of sample {start + int(bad[0][0])}"
     if num_classes is not None and num_bad:
         raise DataError(
-            f"{where}: {first} is not in 0..{num_classes - 1} ({num_bad} such labels); mend the labels, or set "
-            "num_classes where the data set takes it"
+            f"{where}: {first} is not in 0..{num_classes - 1} ({num_bad} such labels); fix the labels, or set "
+            "num_classes if the data set accepts it"
         )
 
 
 def check_values(where: str, split: Dataset) -> None:
-    """Look at data in memory whole, at others' first and last sample; the rest are looked at when they are read."""
+    """Check data in memory completely, otherwise the first and last sample; others are checked when they are read."""
     if _is_in_memory(split):
         for start in range(0, len(split), _BLOCK):
             _check_block(where, split, np.arange(start, min(start + _BLOCK, len(split))))
@@ -88,7 +88,7 @@ def _check_block(where: str, split: Dataset, indices: npt.NDArray[np.int64]) -> 
 
 
 def become_floats(split: Dataset, sample: Data) -> list[bool]:
-    """Which inputs are floats for the network, and which integers."""
+    """Whether the network gets floats, for each input; integers otherwise."""
     leaves = leaves_of(sample)
     scales = scales_of(split.full_scale, len(leaves))
     return [leaf.dtype.kind == "f" or scale is not None for leaf, scale in zip(leaves, scales, strict=True)]
@@ -101,5 +101,5 @@ def _is_in_memory(split: Dataset) -> bool:
 
 
 def is_mapped(array: Array) -> bool:
-    """Whether an array lies in a file and is read when it is used."""
+    """Whether an array lies in a file and is read on use."""
     return isinstance(array, np.memmap)

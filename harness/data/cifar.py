@@ -1,8 +1,8 @@
 """`cifar10`: the binary version, records of one label byte and 3,072 pixel bytes (32x32 red, green, blue).
 
-A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. The files are looked for in `root` and in
-the folder `cifar-10-batches-bin` of it, which is what the official archive unpacks to. A part of the training files
-is enough: those that exist are read.
+A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. The reader looks for the files in `root` and
+in its folder `cifar-10-batches-bin`, which the official archive unpacks to. A part of the training files
+is enough: it reads those that exist.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def load_cifar10(request: DataRequest) -> Splits:
 
 
 def count_cifar10(request: DataRequest) -> Counts:
-    """The sizes by the files' lengths, or the official ones if there is no file at all.
+    """The sizes from the lengths of the files, or the official ones if there are no files at all.
 
     Raises:
-        DataError: if the training or the test files are missing, or one has no whole number of records.
+        DataError: if the training or the test files are missing, or one is not a whole number of records.
     """
     request.refuse("params")
     found = _find(request.folder)
@@ -83,7 +83,7 @@ def _num_records(path: Path) -> int:
     if rest or not count:
         raise DataError(
             f"{path}: {path.stat().st_size} bytes are not a whole number of records of {_RECORD_BYTES} bytes; the file "
-            "is cut off or not CIFAR-10's binary version, so fetch it anew"
+            "is truncated or not CIFAR-10's binary version; download it again"
         )
     return count
 

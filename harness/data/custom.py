@@ -1,12 +1,12 @@
-"""`package.module:function`: data from a function of the user's own.
+"""`package.module:function`: data from the user's own function.
 
 The function is called with `data.params`, and with `root` if it has an argument of that name. It returns
 
 - `(train, test)`, or
-- a mapping with `train` and, if wanted, `validation`, `test` and `num_classes`, or
+- a mapping with `train` and optionally `validation`, `test` and `num_classes`, or
 - a `Splits`,
 
-where a split is a pair `(data, label)` of arrays, one of our data sets, or anything with a length and items
+where a split is a pair `(data, label)` of arrays, one of the harness's data sets, or anything with a length and items
 `(data, label)`, such as a `gluon.data.Dataset`. For a network with several inputs a split is `((a, b), label)` or
 `(a, b, label)`, and items are alike. `harness.named` says where the module
 is looked for.
@@ -35,7 +35,7 @@ _ALLOWED = (
 
 
 def load_custom(request: DataRequest) -> Splits:
-    """Call the function and check what it returns.
+    """Call the function and check its result.
 
     Raises:
         DataError: if the function cannot be imported or called, fails, or returns something else.
@@ -56,23 +56,23 @@ def load_custom(request: DataRequest) -> Splits:
 
 
 def count_custom(request: DataRequest) -> Counts:
-    """The sizes of what the function returns; there is no way to know them but to call it."""
+    """The sizes of the function's result; only calling it can tell."""
     splits = load_custom(replace(request, labels_are_numbers=True))
     return Counts(len(splits.train), len(splits.validation or ()), len(splits.test or ()))
 
 
 def _arguments(request: DataRequest, function: Callable[..., object]) -> dict[str, object]:
-    """`params`, and `root` where the function takes it; what does not fit the signature is an error."""
+    """`params`, and `root` if the function takes it; anything that does not fit the signature is an error."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{request.where}: its parameters cannot be found out ({error}); name a function") from error
+        raise DataError(f"{request.where}: cannot determine its parameters ({error}); name a function") from error
     arguments = dict(request.params)
     if request.root is not None:
         if "root" not in signature.parameters:
             raise DataError(
-                f"{request.where}: data.root has no effect, the function takes {signature}; leave it out, or give the "
-                "function an argument root"
+                f"{request.where}: data.root has no effect, because the function takes {signature}; remove it, or give "
+                f"the function an argument named root"
             )
         arguments.setdefault("root", str(request.root))
     try:
@@ -131,7 +131,7 @@ def as_dataset(where: str, value: object) -> Dataset:
 
 
 def _arrays(value: object) -> tuple[list[Any], Any] | None:
-    """The arrays of inputs and labels, if a split consists of arrays: a pair, `((a, b), label)` or `(a, b, label)`."""
+    """The arrays of inputs and labels, if a split is a pair of arrays, `((a, b), label)` or `(a, b, label)`."""
     if not isinstance(value, tuple | list) or len(value) < 2 or not _is_array(value[-1]):
         return None
     *inputs, label = value

@@ -1,4 +1,4 @@
-"""Data sets by name: the one place that knows them all.
+"""Data sets by name: the only place that knows all of them.
 
 A new one is a module with a `load` and a `count` function and a line in `DATASETS`.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reader:
-    """How a data set is loaded, and how its samples are counted without loading it."""
+    """How to load a data set, and how to count its samples without loading it."""
 
     load: Callable[[DataRequest], Splits]
     count: Callable[[DataRequest], Counts]
@@ -57,15 +57,15 @@ def load(
     Args:
         name: a key of `DATASETS`, or `package.module:function`.
         root: the folder with the files; None is `~/.cache/harness/<name>` for the data sets that can be downloaded.
-        download: fetch missing files; all ranks may do so at once.
-        validation: held out of the training samples: a number of them, a fraction, or 0 for none. Which ones depends
-            on `seed` and their number only.
-        params: for `npy` `num_classes`; for a function its arguments.
+        download: download missing files; all ranks may do so at the same time.
+        validation: training samples to hold out: a number, a fraction, or 0 for none. Which ones depends only
+            on `seed` and the number of samples.
+        params: `num_classes` for `npy`; the arguments for a function.
         seed: the run's seed.
-        scale: what integer data are divided by, or `"keep"` to leave all integers as they are; by default pictures of
-            bytes are divided by 255, and other integers stay integers.
-        labels_are_numbers: whether integer labels are numbers to compute with, as for the loss `l2`, and not classes
-            to be counted.
+        scale: the divisor for integer data, or `"keep"` to leave all integers unchanged; by default byte
+            images are divided by 255, and other integers stay integers.
+        labels_are_numbers: whether integer labels are numbers to compute with, as for the loss `l2`, not classes
+            to count.
 
     Raises:
         DataError: if the data set is unknown, its files are missing or damaged, or a setting does not fit it.
@@ -87,13 +87,13 @@ def count_samples(
     validation: float = 0,
     params: Mapping[str, object] | None = None,
 ) -> Counts:
-    """How many samples `load` with the same arguments would give, from the files' headers.
+    """The number of samples that `load` would return for the same arguments, from the file headers.
 
-    Where no file of a public data set is there, its official counts are used and `official` is true. A function has
-    to be called to know.
+    If a public data set has no files, its official counts are returned and `official` is true. A function has
+    to be called.
 
     Raises:
-        DataError: as `load`, but for what only reading the data shows.
+        DataError: as in `load`, except for what only reading the data shows.
     """
     request = _request(name, root, download, params)
     counts = _reader(name).count(request)
@@ -115,6 +115,6 @@ def _holdout(request: DataRequest, validation: float, num_train: int, has_valida
     size = holdout_size(num_train, validation)
     if size and has_validation:
         raise DataError(
-            f"{request.where}: has a validation split of its own, and data.validation is {validation!r}; set it to 0"
+            f"{request.where}: has a validation split of its own, but data.validation is {validation!r}; set it to 0"
         )
     return size

@@ -1,4 +1,4 @@
-"""`digits`: 1797 images of handwritten digits, 8x8 pixels from 0 to 16, which come with the package.
+"""`digits`: 1797 images of handwritten digits, 8x8 pixels from 0 to 16, included in the package.
 
 E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, CC BY 4.0.
 """
@@ -18,7 +18,7 @@ _FILE = Path(__file__).parent / "files" / "digits.csv.gz"
 
 
 def load_digits(request: DataRequest) -> Splits:
-    """The data set in its one documented split.
+    """The data set in its documented split.
 
     The rows are permuted by `numpy.random.RandomState(0).permutation(1797)`; the first 1437 are for training, the
     other 360 for testing.

@@ -1,7 +1,7 @@
-"""Fetching the files of a public data set, checked by digest.
+"""Downloads the files of a public data set and checks their digests.
 
-Every rank may call this at once. Each writes a temporary file of its own beside the target and renames it when its
-digest is right, so a reader sees a whole file or none; the price is that ranks which start together fetch twice.
+All ranks may call this at the same time. Each writes its own temporary file beside the target and renames it when its
+digest is correct, so a reader sees a complete file or none; the price is that ranks that start together download twice.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Remote:
-    """Where files can be had.
+    """Where to download files.
 
     Attributes:
         url: the folder, with a slash at the end.
-        digests: for each file name its digest as `algorithm:hex`.
+        digests: the digest of each file name as `algorithm:hex`.
     """
 
     url: str
     digests: Mapping[str, str]
 
     def only(self, names: Sequence[str]) -> Remote:
-        """The same place with only these files."""
+        """The same source with only these files."""
         return replace(self, digests={name: self.digests[name] for name in names})
 
 
 def download(remote: Remote, folder: Path) -> None:
-    """Fetch the files of `remote` to `folder`; one that is there with the right digest is kept.
+    """Download the files of `remote` to `folder`; existing files with the correct digest are kept.
 
     Raises:
-        DataError: if a file cannot be fetched or written, or is not the one wanted.
+        DataError: if a file cannot be downloaded or written, or has the wrong digest.
     """
     try:
         pooch = importlib.import_module("pooch")  # on demand: it is slow to import
     except ImportError as error:
-        raise DataError("data.download: needs the package pooch; `pip install pooch`, or fetch the files") from error
+        raise DataError("data.download: needs the package pooch; `pip install pooch`, or download the files") from error
     for name, digest in remote.digests.items():
         try:
             pooch.retrieve(remote.url + name, digest, fname=name, path=folder)
-        except (OSError, ValueError) as error:  # no network, no space, no right to write; another digest
+        except (OSError, ValueError) as error:  # no network, no space, no permission to write; wrong digest
             reason = getattr(error, "strerror", None) or str(error).rpartition("Caused by ")[2].strip("() ")
             raise DataError(
-                f"data.download: {remote.url}{name} could not be fetched to {folder} ({reason}); fetch it where there "
-                f"is a network (its digest is {digest}), and put it there or into a folder that data.root names"
+                f"data.download: {remote.url}{name} could not be downloaded to {folder} ({reason}); download it where "
+                f"there is a network (its digest is {digest}), and put it there or into the folder that data.root names"
             ) from error
 
 
 def extract(archive: Path, members: Sequence[str], folder: Path) -> None:
-    """Unpack these members of a tar archive, and nothing else, to the same paths in `folder`.
+    """Unpack only these members of a tar archive, to the same paths in `folder`.
 
     Raises:
         DataError: if the archive cannot be read, or a member is missing or not a file.
@@ -76,17 +76,17 @@ def extract(archive: Path, members: Sequence[str], folder: Path) -> None:
                 entry = tar.getmember(member)
                 content = tar.extractfile(entry) if entry.isreg() else None
                 if content is None:  # a folder or a link
-                    raise DataError(f"{archive}: {member} is not a file in it; remove the archive and start again")
+                    raise DataError(f"{archive}: {member} is not a file; remove the archive and start again")
                 _write(folder / member, content)
     except (OSError, KeyError, ValueError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); remove it and start again") from error
 
 
 def missing_files(request: DataRequest, names: Sequence[str]) -> DataError:
-    """The error that says which files are wanted, where they were looked for, and what to do."""
-    remedy = "set data.root to the folder that has them"
+    """The error that says which files are missing, where they were expected, and what to do."""
+    remedy = "set data.root to the folder that contains them"
     if request.name in ("mnist", "fashion_mnist", "cifar10"):
-        remedy += ", or `data.download: true` to fetch them"
+        remedy += ", or set `data.download: true` to download them"
     return DataError(f"{request.where}: {', '.join(names)} not found in {request.folder}; {remedy}")
 
 
@@ -97,7 +97,7 @@ def _write(path: Path, content: IO[bytes]) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(content, file)
-        os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
+        os.chmod(name, 0o644)  # mkstemp creates files that only their owner can read
         os.replace(name, path)
     except BaseException:
         with suppress(OSError):

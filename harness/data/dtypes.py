@@ -1,7 +1,7 @@
-"""Which types of numbers data and labels may have, and how they become those that MXNet computes with.
+"""Which number types data and labels may have, and how they are converted to types that MXNet computes with.
 
-Integers stay integers unless they are divided by a scale; floats become float32. Nothing is changed in silence: a
-number that its new type cannot hold is refused, with the sample it belongs to. Knows arrays, and no data set.
+Integers stay integers unless they are divided by a scale; floats become float32. Nothing changes silently: a
+number that its new type cannot hold is refused, with its sample. Knows arrays, but no data sets.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from harness.errors import DataError
 if TYPE_CHECKING:
     from harness.data.leaves import Array, Shape
 
-Scale = float | None  # what integers are divided by; None leaves integers as they are
-Name = Callable[[int], str]  # a row of an array -> what messages call it
+Scale = float | None  # the divisor for integers; None leaves integers unchanged
+Name = Callable[[int], str]  # a row of an array -> its name in messages
 
 _CHANNELS = (1, 3, 4)
-_EXACT = 1 << 24  # float32 holds every whole number up to it
+_EXACT = 1 << 24  # float32 holds every whole number up to this
 _ADVICE = {
     "b": "convert them to uint8, astype('uint8')",
     "c": "give real and imaginary parts as two channels of floats",
-    "O": "give items one shape and one type; several inputs of a network are a tuple of arrays",
-    "M": "give the time since a beginning as a float, or its parts as integers",
+    "O": "give all items the same shape and type; several inputs of a network are a tuple of arrays",
+    "M": "give the time since a reference date as a float, or its parts as integers",
     "m": "divide by a unit, x / np.timedelta64(1, 's')",
-    "U": "number them, and give the numbers as integers",
-    "S": "give bytes as uint8, np.frombuffer(x, 'uint8'), or number the strings",
-    "V": "give each field as an input of its own, in a tuple of arrays",
+    "U": "map them to integers",
+    "S": "give bytes as uint8, np.frombuffer(x, 'uint8'), or map the strings to integers",
+    "V": "give each field as a separate input, in a tuple of arrays",
     "f": "convert them to float32",
 }
 
 
 def counted(begin: str, start: int = 0) -> Name:
-    """A name for rows that are counted on from `start`.
+    """Names for rows, counted from `start`.
 
     >>> counted("sample", 100)(3)
     'sample 103'
@@ -45,7 +45,7 @@ def counted(begin: str, start: int = 0) -> Name:
 
 
 def is_picture(shape: Shape) -> bool:
-    """Whether a sample has the shape of a picture: one, three or four channels, first or last.
+    """Whether a sample has the shape of an image: one, three or four channels, first or last.
 
     >>> is_picture((3, 32, 32)), is_picture((32, 32, 1)), is_picture((32, 32)), is_picture((128,))
     (True, True, False, False)
@@ -54,19 +54,19 @@ def is_picture(shape: Shape) -> bool:
 
 
 def default_scale(dtype: np.dtype[Any], shape: Shape) -> Scale:
-    """255 for pictures of bytes, None for other integers, 1 for floats."""
+    """255 for byte images, None for other integers, 1 for floats."""
     if dtype.kind == "f":
         return 1.0
     return 255.0 if dtype == np.uint8 and is_picture(shape) else None
 
 
 def refuse_dtype(what: str, dtype: np.dtype[Any], allowed: str) -> None:
-    """Raise a `DataError` for numbers that MXNet does not compute with, and that have no plain meaning as such.
+    """Raise a `DataError` for types that MXNet cannot compute with and that have no obvious conversion.
 
     Args:
-        what: the beginning of the message, such as `here: data are`.
-        dtype: theirs.
-        allowed: what may be given instead.
+        what: the beginning of the message, such as `here: data is`.
+        dtype: the type.
+        allowed: the allowed alternatives.
     """
     if dtype.kind in "iu" or (dtype.kind == "f" and dtype.itemsize <= 8):
         return
@@ -74,17 +74,17 @@ def refuse_dtype(what: str, dtype: np.dtype[Any], allowed: str) -> None:
 
 
 def refuse_scale(source: str, dtype: np.dtype[Any], scale: Scale) -> None:
-    """Raise a `DataError` for a scale that means nothing for such data."""
+    """Raise a `DataError` for a scale that makes no sense for such data."""
     if scale is None:
         return
     if not 0 < scale < np.inf:
-        raise DataError(f"{source}: full_scale is {scale}; it is what integer data are divided by, above 0")
+        raise DataError(f"{source}: full_scale is {scale}; the divisor for integer data must be above 0")
     if dtype.kind == "f" and scale != 1:
-        raise DataError(f"{source}: full_scale is {scale}, but float data are not rescaled; leave it at 1")
+        raise DataError(f"{source}: full_scale is {scale}, but float data is not rescaled; leave it at 1")
 
 
 def as_they_are(values: Array, name: Name) -> Array:
-    """Numbers as MXNet has them: integers as int8, uint8, int32 or int64, floats as float32; C-contiguous.
+    """Numbers in MXNet's types: integers as int8, uint8, int32 or int64, floats as float32; C-contiguous.
 
     Args:
         values: `(n, ...)`.
@@ -98,20 +98,20 @@ def as_they_are(values: Array, name: Name) -> Array:
     if values.dtype.itemsize == 1:
         return np.ascontiguousarray(values)
     if values.dtype.kind == "u" and values.dtype.itemsize == 8:
-        _refuse_first(values > np.uint64(2**63 - 1), values, name, "is beyond int64", "subtract an offset")
+        _refuse_first(values > np.uint64(2**63 - 1), values, name, "exceeds int64", "subtract an offset")
     is_short = values.dtype.itemsize == 2 or (values.dtype.kind == "i" and values.dtype.itemsize == 4)
     return np.ascontiguousarray(values, np.int32 if is_short else np.int64)
 
 
 def as_float32(values: Array, name: Name) -> npt.NDArray[np.float32]:
-    """Numbers as float32, C-contiguous; of a fraction the last digits are rounded.
+    """Numbers as float32, C-contiguous; fractions are rounded.
 
     Args:
         values: `(n, ...)` integers or floats.
         name: what messages call a row.
 
     Raises:
-        DataError: if a number becomes infinite or zero, or a whole number becomes another one.
+        DataError: if a number becomes infinite or zero, or a whole number changes.
     """
     refuse_lossy(values, name)
     return np.ascontiguousarray(values, np.float32)
@@ -124,7 +124,7 @@ def divided(values: Array, scale: float, name: Name) -> npt.NDArray[np.float32]:
             values, np.float32(scale), dtype=np.float32, casting="unsafe", order="C"
         )
     if scale < 1:
-        _refuse_first(np.isinf(quotient), values, name, f"divided by {scale:g} is beyond float32", "raise the scale")
+        _refuse_first(np.isinf(quotient), values, name, f"divided by {scale:g} exceeds float32", "raise the scale")
     return quotient
 
 
@@ -143,11 +143,11 @@ def refuse_lossy(values: Array, name: Name) -> None:
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         rounded = values.astype(np.float32)
         is_finite = np.isfinite(values)
-        _refuse_first(is_finite & np.isinf(rounded), values, name, "is beyond float32 (3.4e38)", "scale the numbers")
+        _refuse_first(is_finite & np.isinf(rounded), values, name, "exceeds float32 (3.4e38)", "scale the numbers")
         _refuse_first((values != 0) & (rounded == 0), values, name, "becomes 0 in float32", "scale the numbers")
-        size = np.abs(values)  # beyond 2^53 every double is a whole number, and none is meant to be one
+        size = np.abs(values)  # above 2^53 every double is a whole number, though not meant as one
         is_off = (size > _EXACT) & (size <= 2.0**53) & (rounded != values) & (values == np.rint(values))
-    advice = "give ids as integers, and of times the difference to a beginning"
+    advice = "give ids as integers, and times relative to a reference"
     _refuse_first(is_off, values, name, "is a whole number that float32 cannot hold", advice)
 
 

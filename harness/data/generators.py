@@ -1,7 +1,7 @@
-"""The global generators of random numbers that items may draw from: Python's, NumPy's, and MXNet's if one is given.
+"""The global random generators that items may draw from: Python's, NumPy's, and MXNet's if one is given.
 
-Others seed and read them too, so whoever seeds them here puts Python's and NumPy's back. MXNet's cannot be read, and
-whoever draws from it afterwards seeds it first.
+Other code uses them too, so code that seeds them here restores Python's and NumPy's. MXNet's cannot be read, so
+code that draws from it afterwards seeds it first.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ SeedMore = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Seeding:
-    """Makes what is drawn while an item is read a function of `(seed, epoch, index)`.
+    """Makes the random numbers of an item a function of `(seed, epoch, index)`.
 
     Attributes:
         seed: the run's seed.
-        more: seeds another generator (MXNet's) with a number of 31 bits; None where items do not use it.
+        more: seeds another generator (MXNet's) with a 31-bit number; None if items do not use it.
     """
 
     seed: int
@@ -37,16 +37,16 @@ class Seeding:
 
 
 def number_of(key: str) -> int:
-    """31 bits that depend on a text."""
+    """A 31-bit number that depends on a text."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little") >> 1
 
 
 class Reading(NamedTuple):
-    """What reading one item showed.
+    """The result of reading one item.
 
     Attributes:
         digest: of its values.
-        drew: whether Python's or NumPy's generator was drawn from.
+        drew: whether it drew from Python's or NumPy's generator.
     """
 
     digest: bytes
@@ -54,7 +54,7 @@ class Reading(NamedTuple):
 
 
 def seed_generators(number: int, more: SeedMore | None) -> None:
-    """Seed Python's, NumPy's and perhaps another generator with one number of 31 bits."""
+    """Seed Python's, NumPy's and optionally another generator with one 31-bit number."""
     random.seed(number)
     np.random.seed(number)
     if more is not None:
@@ -63,7 +63,7 @@ def seed_generators(number: int, more: SeedMore | None) -> None:
 
 @contextmanager
 def kept_generators(needed: object = True) -> Iterator[None]:
-    """Put Python's and NumPy's generators back to where they were before the block; does nothing for None."""
+    """Restore Python's and NumPy's generators after the block; does nothing for None."""
     if needed is None:
         yield
         return
@@ -76,6 +76,6 @@ def kept_generators(needed: object = True) -> Iterator[None]:
 
 
 def states() -> tuple[object, ...]:
-    """Where Python's and NumPy's generators are, to be compared."""
+    """The states of Python's and NumPy's generators, for comparison."""
     name, keys, *rest = np.random.get_state()
     return random.getstate(), name, np.asarray(keys).tobytes(), *rest

@@ -1,4 +1,4 @@
-"""`mnist` and `fashion_mnist`: the four IDX files under their official names, gzip'd or not.
+"""`mnist` and `fashion_mnist`: the four IDX files under their official names, compressed with gzip or not.
 
 An IDX file is a magic number (two zero bytes, 8 for bytes as elements, the number of dimensions), the dimensions as
 big-endian 32-bit numbers, and the elements (Y. LeCun, C. Cortes, C. Burges: The MNIST Database of Handwritten Digits).
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _NUM_CLASSES = 10
 _OFFICIAL = Counts(60_000, 0, 10_000, official=True)
 _SPLITS = ("train", "t10k")
-_MOST_PACKED = 1032  # bytes that gzip can pack into one
+_MOST_PACKED = 1032  # bytes that gzip can pack into one byte
 _PIECE_BYTES = 1 << 20
 
 REMOTES = {
@@ -57,7 +57,7 @@ REMOTES = {
 
 @dataclass(frozen=True)
 class _Header:
-    """The shape of the elements and the byte at which they start."""
+    """The shape of the elements and the byte where they start."""
 
     shape: tuple[int, ...]
     start: int
@@ -71,7 +71,7 @@ def load_idx(request: DataRequest) -> Splits:
     """The training and test images as `(N, 1, height, width)` bytes; plain files are memory-mapped.
 
     Raises:
-        DataError: if a file is missing, damaged, or does not fit its partner.
+        DataError: if a file is missing, damaged, or does not match its partner.
     """
     request.refuse("params")
     folder = request.folder
@@ -85,7 +85,7 @@ def load_idx(request: DataRequest) -> Splits:
 
 
 def count_idx(request: DataRequest) -> Counts:
-    """The sizes by the files' headers, or the official ones if there is no file at all.
+    """The sizes from the file headers, or the official ones if there are no files at all.
 
     Raises:
         DataError: if some of the files are missing, or a header is damaged.
@@ -110,7 +110,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 def _path(folder: Path, name: str) -> Path:
     path = _find(folder, name)
-    assert path is not None, name  # both callers have looked for missing files
+    assert path is not None, name  # both callers have checked for missing files
     return path
 
 
@@ -125,7 +125,7 @@ def _read_split(folder: Path, split: str) -> ArrayDataset:
     if len(images) != len(labels):
         raise DataError(
             f"{images_path}: {len(images)} images, but {labels_path.name} has {len(labels)} labels; the two files do "
-            "not belong together, so fetch both anew"
+            "not belong together; download both again"
         )
     return ArrayDataset(images[:, None], labels, 255.0, str(images_path))
 
@@ -143,12 +143,14 @@ def _read(path: Path, ndim: int) -> Array:
 
 
 def _unpack(path: Path, header: _Header) -> Array:
-    """The elements of a compressed file; memory is used for what is there, not for what the header promises.
+    """The elements of a compressed file; memory is used for the actual content, not for what the header promises.
 
-    One byte more than that is asked for: what is behind it is never unpacked, and at the end gzip compares checksums.
+    It reads one byte more than expected: anything after that is never unpacked, and at the end gzip compares checksums.
     """
     if header.size_bytes > _MOST_PACKED * path.stat().st_size:
-        raise _wrong_size(path, header, f"{path.stat().st_size} bytes cannot be so many (gzip packs 1032 into one)")
+        raise _wrong_size(
+            path, header, f"{path.stat().st_size} bytes cannot contain that many (gzip packs at most 1032 into one)"
+        )
     data = np.empty(math.prod(header.shape), np.uint8)  # no memory is used before it is written to
     filled = 0
     with _reading(path), gzip.open(path) as file:
@@ -160,7 +162,7 @@ def _unpack(path: Path, header: _Header) -> Array:
             filled += count
         if file.read(1):
             packed = path.read_bytes()[-4:] if path.stat().st_size < _PIECE_BYTES else b""
-            size = int.from_bytes(packed, "little")  # what gzip noted, which is not believed but shown
+            size = int.from_bytes(packed, "little")  # as recorded by gzip: not trusted, only shown
             found = str(size) if size > header.size_bytes else f"more than {header.size_bytes}"
             raise _wrong_size(path, header, f"{found} bytes (uncompressed)")
     return data
@@ -170,16 +172,18 @@ def _read_header(path: Path, ndim: int) -> _Header:
     length = 4 + 4 * ndim
     start = _read_bytes(path, length)
     if len(start) < length:
-        raise DataError(f"{path}: {len(start)} bytes are too few for the header of an IDX file; fetch the file anew")
+        raise DataError(
+            f"{path}: {len(start)} bytes are too few for the header of an IDX file; download the file again"
+        )
     magic, *shape = np.frombuffer(start, ">u4").tolist()
     if magic != 0x0800 + ndim:
         what = "images" if ndim == 3 else "labels"
         raise DataError(
-            f"{path}: the file starts with the number {magic}, an IDX file of {what} with {0x0800 + ndim}; check that "
-            "images and labels are not exchanged, or fetch the file anew"
+            f"{path}: the file starts with the number {magic}, but an IDX file of {what} with {0x0800 + ndim}; check "
+            f"that images and labels are not swapped, or download the file again"
         )
     if 0 in shape:
-        raise DataError(f"{path}: the header says {'x'.join(map(str, shape))} elements, so nothing is in it")
+        raise DataError(f"{path}: the header says {'x'.join(map(str, shape))} elements, so the file is empty")
     return _Header(tuple(shape), length)
 
 
@@ -190,8 +194,8 @@ def _check_size(path: Path, header: _Header, size: int) -> None:
 
 def _wrong_size(path: Path, header: _Header, found: str) -> DataError:
     return DataError(
-        f"{path}: {found}, but by its header {'x'.join(map(str, header.shape))} elements make "
-        f"{header.size_bytes}; the file is cut off or damaged, so fetch it anew"
+        f"{path}: {found}, but according to its header {'x'.join(map(str, header.shape))} elements make "
+        f"{header.size_bytes}; the file is truncated or damaged; download it again"
     )
 
 
@@ -202,8 +206,10 @@ def _read_bytes(path: Path, length: int) -> bytes:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever reading a file raises into one sentence."""
+    """Turn any error from reading a file into one message."""
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); check that it may be, or fetch the file anew") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); check its permissions, or download the file again"
+        ) from error

@@ -1,6 +1,6 @@
-"""Data of one or several inputs: an array, or a tuple with an array (a leaf) for each input of the network.
+"""Data with one or several inputs: an array, or a tuple with an array (a leaf) for each input of the network.
 
-Knows nothing but the form. The first dimension of every leaf counts the samples, `(n, ...)`.
+Knows only the structure. The first dimension of every leaf is the number of samples, `(n, ...)`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def leaves_of(data: T | tuple[T, ...]) -> tuple[T, ...]:
 
 
 def each_leaf(function: Callable[[Array], T], data: Data) -> T | tuple[T, ...]:
-    """What a function makes of every leaf, in the form of the data."""
+    """The result of a function for every leaf, in the structure of the data."""
     return tuple(map(function, data)) if isinstance(data, tuple) else function(data)
 
 
 def pack(leaves: list[Array], is_several: bool) -> Data:
-    """The form that `leaves_of` takes apart."""
+    """The inverse of `leaves_of`."""
     return tuple(leaves) if is_several else leaves[0]
 
 

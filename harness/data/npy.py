@@ -1,8 +1,8 @@
 """`npy`: arrays in NumPy's own files, memory-mapped.
 
-`root` holds `train_data.npy` and `train_label.npy`, and if wanted `validation_data.npy`, `validation_label.npy`,
-`test_data.npy` and `test_label.npy`. Pictures of bytes are divided by 255; other
-integers stay integers, and floats are used as they are.
+`root` contains `train_data.npy` and `train_label.npy`, and optionally `validation_data.npy`, `validation_label.npy`,
+`test_data.npy` and `test_label.npy`. Byte images are divided by 255; other integers stay integers, and floats are
+unchanged.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 
 def load_npy(request: DataRequest) -> Splits:
-    """The splits whose files exist; `params.num_classes` says how many classes there are if labels do not.
+    """The splits whose files exist; `params.num_classes` gives the number of classes if the labels do not.
 
     Raises:
-        DataError: if a file is missing, holds objects, or does not fit the others.
+        DataError: if a file is missing, contains objects, or does not match the others.
     """
     train, validation, test = _read(request)
-    assert train is not None  # a missing one has raised
+    assert train is not None  # a missing one has raised an error
     count = not request.labels_are_numbers
     return make_splits(train, validation, test, _num_classes(request), count_classes=count)
 
 
 def count_npy(request: DataRequest) -> Counts:
-    """The sizes by the files' headers.
+    """The sizes from the file headers.
 
     Raises:
-        DataError: as `load_npy`, but for the values.
+        DataError: as in `load_npy`, except for the values.
     """
     _num_classes(request)
     train, validation, test = (0 if split is None else len(split) for split in _read(request))
@@ -69,11 +69,11 @@ def _open(path: Path) -> Array:
     try:
         return np.memmap(path, header.dtype, "r", header.start, header.shape, order="F" if header.is_fortran else "C")
     except (ValueError, OSError) as error:
-        raise DataError(f"{path}: cannot be memory-mapped ({error}); check that it may be read") from error
+        raise DataError(f"{path}: cannot be memory-mapped ({error}); check its permissions") from error
 
 
 def _num_classes(request: DataRequest) -> int | None:
     unknown = sorted(set(request.params) - {"num_classes"})
     if unknown:
-        raise DataError(f"data.params: {', '.join(unknown)} unknown to {request.where}; it takes num_classes alone")
+        raise DataError(f"data.params: {', '.join(unknown)} unknown to {request.where}; it takes only num_classes")
     return as_num_classes("data.params", request.params.get("num_classes"))

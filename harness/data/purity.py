@@ -1,16 +1,16 @@
-"""Whether items are functions of their index, asked once before the first update.
+"""Checks once, before the first update, that items are functions of their index.
 
-The order of samples, and what is drawn for each, are functions of `(seed, epoch, index)`: that is why a run can be
-repeated, resumed, and shared among any number of workers. Items of a user's own must keep to it. A few are read three
-times, in three orders, with the global generators seeded otherwise each time. Where all values are the same and nobody
-drew from Python's or NumPy's generator, that is all. Otherwise the items are read twice more with the seeds of the
-first reading: the same values then mean that seeding makes them legal; other values are refused. So is an item that
-draws in its first reading alone and keeps the value: that depends on whoever drew before. The first reading is often
-older than the probe, since shapes are looked at before; `SequenceDataset` remembers what it showed.
+The sample order and the random numbers of each sample are functions of `(seed, epoch, index)`. That is why a run can be
+repeated, resumed, and shared among any number of workers. Items of a user's own must follow this rule. The probe reads
+a few items three times, in three orders, with differently seeded global generators. If all values are equal and nothing
+drew from Python's or NumPy's generator, the items pass. Otherwise the probe reads them twice more with the seeds of the
+first reading: equal values then mean that seeding is enough; different values are refused. So is an item that draws
+only in its first reading and keeps the value, because that value depends on what was drawn before. The first reading
+often precedes the probe, because shapes are read earlier; `SequenceDataset` remembers its result.
 
-What this cannot see: items that are not among those read; an event with the probability p in each reading that draws
-from MXNet's generator or from one of the user's own is missed with the probability `(1 - 3 p (1 - p)) ** 16`: 2e-10
-for a flip of every other picture, 0.7 % for every tenth, 62 % for every hundredth.
+What the probe cannot see: items that it does not read; and an event with probability p in each reading, drawn from
+MXNet's generator or the user's own, goes unnoticed with probability `(1 - 3 p (1 - p)) ** 16`: 2e-10 for a flip of
+every other image, 0.7 % for every tenth, 62 % for every hundredth.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _ORDERS: tuple[Callable[[Indices], Indices], ...] = (
 
 
 class Found(NamedTuple):
-    """What a probe of items found.
+    """The result of probing items.
 
     Attributes:
         draws: whether items draw from generators that the harness can seed.
-        calls_more: whether reading them calls the library whose generator is not Python's or NumPy's.
-        digest: of the items that were read, which is the same on every rank.
+        calls_more: whether reading them calls the library with the additional generator.
+        digest: of the items that were read, the same on every rank.
     """
 
     draws: bool = False
@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 
 def probe_splits(splits: Splits, more: SeedMore | None, library: str = "mxnet") -> dict[str, Found]:
-    """Probe every split that is read item by item; a data set that two splits share is probed once.
+    """Probe every split that is read item by item; a data set shared by two splits is probed once.
 
     Args:
         splits: the data.
@@ -61,10 +61,10 @@ def probe_splits(splits: Splits, more: SeedMore | None, library: str = "mxnet") 
         library: the name of its package.
 
     Returns:
-        What was found, by split.
+        The results, by split.
 
     Raises:
-        DataError: if items are no function of their index, not even with the generators seeded.
+        DataError: if items are not a function of their index, even with seeded generators.
     """
     found: dict[str, Found] = {}
     known: dict[int, Found] = {}
@@ -76,7 +76,7 @@ def probe_splits(splits: Splits, more: SeedMore | None, library: str = "mxnet") 
 
 
 def probe(items: SequenceDataset, more: SeedMore | None = None, library: str = "mxnet") -> Found:
-    """Read a few items several times; see the module.
+    """Read a few items several times; see the module docstring.
 
     Raises:
         DataError: naming the item, if reading it twice with the same seeds gives different values.
@@ -96,27 +96,27 @@ def probe(items: SequenceDataset, more: SeedMore | None = None, library: str = "
     kept = _first_kept(items.first_readings, readings, same)
     if kept is not None:
         raise DataError(
-            f"{items.source}: item {kept} was drawn at random when it was read first, and never again: its value, or a "
-            "part of it, is kept (a cache). What it is then depends on what was drawn before, so no run could be "
-            "repeated or resumed, or have the same bits on another number of workers. Keep what is not random and draw "
-            "in every reading, from random, np.random or mx.random, which are seeded for every item by (seed, epoch, "
-            f"item); or keep what is a function of the index: np.random.default_rng([seed, {kept}])"
+            f"{items.source}: item {kept} drew random numbers when it was first read, and never again: it keeps its "
+            "value, or a part of it (a cache). The value then depends on what was drawn before, so the run could not "
+            "be repeated or resumed, or have the same bits on another number of workers. Cache only what is not random "
+            "and draw in every reading, from random, np.random or mx.random, which are seeded for every item by (seed, "
+            f"epoch, item); or cache a function of the index: np.random.default_rng([seed, {kept}])"
         )
     different = _first_difference(same)
     if different is not None:
         raise DataError(
             f"{items.source}: item {different} was read twice with the same seeds of Python's, NumPy's and MXNet's "
             "generators, and gave different values: it depends on how often or in which order items are read, on the "
-            "clock, or on a generator of its own, such as np.random.default_rng() without a seed. No run could be "
+            "clock, or on a generator of its own, such as np.random.default_rng() without a seed. The run could not be "
             "repeated or resumed, or have the same bits on another number of workers. Make item i a function of i; "
-            "draw what is random from random, np.random or mx.random, which are seeded for every item by (seed, epoch, "
+            "draw random numbers from random, np.random or mx.random, which are seeded for every item by (seed, epoch, "
             "item)"
         )
     return Found(draws=True, calls_more=more is not None, digest=_digest(first))
 
 
 def seeded_splits(splits: Splits, found: Mapping[str, Found], seed: int, more: SeedMore | None) -> Splits:
-    """The same data, where items that draw at random are read with the generators seeded for each."""
+    """The same data, with the generators seeded before each read of random items."""
 
     def seeded(name: str, dataset: Dataset | None) -> Any:
         one = found.get(name)
@@ -132,7 +132,7 @@ def seeded_splits(splits: Splits, found: Mapping[str, Found], seed: int, more: S
 
 
 def draws_at_random(dataset: Dataset) -> bool:
-    """Whether items are seeded when they are read, which nobody may do while others draw."""
+    """Whether reading items seeds the global generators, which must not happen while other code draws from them."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     return isinstance(dataset, SequenceDataset) and dataset.seeding is not None
@@ -152,7 +152,7 @@ def _sequences(splits: Splits) -> dict[str, SequenceDataset]:
 def _read(
     items: SequenceDataset, order: Indices, key: str, more: SeedMore | None, watch: _Watch | None = None
 ) -> dict[int, Reading]:
-    """What every item shows, read in this order, each with its own seeds; `watch` does not see the seeding."""
+    """Read items in this order, each with its own seeds; `watch` does not see the seeding."""
     readings = {}
     for index in order.tolist():
         seed_generators(number_of(f"probe/{key}/{index}"), more)
@@ -175,10 +175,10 @@ def _first_difference(readings: list[dict[int, Reading]]) -> int | None:
 def _first_kept(
     begun: Mapping[int, Reading], readings: list[dict[int, Reading]], same: list[dict[int, Reading]]
 ) -> int | None:
-    """The first item that keeps what it drew.
+    """The first item that keeps a random value.
 
-    Either it draws once with the same seeds and once not, and has the same value; or, where the first reading ever came
-    before the probe, it drew in that one, and never since, whatever the seeds, and has that value still.
+    Either, with the same seeds, it draws in one reading but not in another and has the same value; or, if its first
+    reading preceded the probe, it drew in that one, never again whatever the seeds, and still has that value.
     """
     for index in readings[0]:
         again = [one[index] for one in same]
@@ -192,9 +192,9 @@ def _first_kept(
 
 
 class _Watch:
-    """Sees whether Python code of a package runs within a block, in this thread; where it cannot look, says so it does.
+    """Detects whether Python code of a package runs within a block, in this thread; if in doubt, assumes so.
 
-    A profiler of the user's own is left in its place.
+    The user's own profiler stays in place.
     """
 
     def __init__(self, package: str) -> None:

@@ -1,4 +1,4 @@
-"""What a reader of a data set is told, and the answers it may give about sizes."""
+"""The request to a reader of a data set, and its answer about sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DataRequest:
         root: `data.root`, the folder with the files, or None.
         download: `data.download`, whether missing files may be fetched.
         params: `data.params`, for the data sets that take parameters.
-        labels_are_numbers: whether integer labels are numbers to compute with, and not classes to be counted.
+        labels_are_numbers: whether integer labels are numbers to compute with, not classes to count.
     """
 
     name: str
@@ -32,16 +32,16 @@ class DataRequest:
 
     @property
     def where(self) -> str:
-        """How messages begin."""
+        """The beginning of messages."""
         return f"data.name: {self.name!r}"
 
     @property
     def folder(self) -> Path:
-        """`root`, or where downloads go without one: `~/.cache/harness/<name>`."""
+        """`root`, or the default folder for downloads, `~/.cache/harness/<name>`."""
         return self.root or Path.home() / ".cache" / "harness" / self.name
 
     def refuse(self, *settings: str) -> None:
-        """Raise a `DataError` if one of these settings is given, since it would have no effect."""
+        """Raise a `DataError` if one of these settings is given, because it would have no effect."""
         given = [f"data.{name}" for name in settings if getattr(self, name)]
         if given:
             raise DataError(f"{self.where}: {', '.join(given)}: no effect on this data set; leave it out")
@@ -55,7 +55,7 @@ class Counts:
         train: training samples, without those held out for validation.
         validation: samples of the validation split, 0 if there is none.
         test: samples of the test split, 0 if there is none.
-        official: whether the files were absent and these are the counts that the data set is published with.
+        official: whether the files were absent and these are the published counts of the data set.
     """
 
     train: int

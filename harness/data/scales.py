@@ -1,4 +1,4 @@
-"""What integer data are divided by, where the user says so, and what is said of it."""
+"""The user's divisor for integer data, and its description."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from harness.errors import DataError
 
 
 def rescaled(splits: Splits, scale: float | str | None) -> Splits:
-    """The same data with `data.scale` in place of what their reader divides by.
+    """The same data with `data.scale` instead of the reader's divisor.
 
     Args:
         splits: the data.
-        scale: what integers are divided by; `"keep"` leaves all integers as they are; None changes nothing.
+        scale: the divisor for integers; `"keep"` leaves all integers unchanged; None changes nothing.
 
     Raises:
-        DataError: where it would have no effect, or it is not clear what it is for.
+        DataError: if it would have no effect, or it is unclear which input it applies to.
     """
     if scale is None:
         return splits
     leaves = leaves_of(splits.train.take(np.arange(1))[0])
     where = f"data.scale: {scale}"
     if all(leaf.dtype.kind == "f" for leaf in leaves):
-        raise DataError(f"{where}: no effect on float data, which are used as they are; leave it out")
+        raise DataError(f"{where}: no effect on float data, which is never rescaled; remove it")
     if len(leaves) > 1 and scale != "keep":
-        raise DataError(f"{where}: samples have {len(leaves)} inputs, and it is for one; divide where they are made")
+        raise DataError(
+            f"{where}: samples have {len(leaves)} inputs, but it applies to one; divide where they are created"
+        )
     scales = tuple(1.0 if leaf.dtype.kind == "f" else None if scale == "keep" else float(scale) for leaf in leaves)
 
     def of(dataset: Dataset | None) -> Dataset | None:
@@ -44,7 +46,7 @@ def rescaled(splits: Splits, scale: float | str | None) -> Splits:
         return dataset
 
     train = of(splits.train)
-    assert train is not None  # it was not None before
+    assert train is not None  # because it was not None before
     changed = replace(splits, train=train, validation=of(splits.validation), test=of(splits.test))
     for name, split in (("train", changed.train), ("validation", changed.validation), ("test", changed.test)):
         if split is not None:
@@ -53,7 +55,7 @@ def rescaled(splits: Splits, scale: float | str | None) -> Splits:
 
 
 def describe_scale(dataset: Dataset) -> str:
-    """What is done to integer data, in words; empty where data are floats.
+    """A description of the divisor for integer data; empty if data is floats.
 
     >>> describe_scale(ArrayDataset(np.zeros((2, 3, 8, 8), np.uint8), np.zeros(2), 255.0))
     'bytes / 255'
@@ -71,5 +73,5 @@ def _words(leaf: Array, scale: Scale) -> str:
     if leaf.dtype.kind == "f":
         return ""
     if scale is None:
-        return f"{leaf.dtype.name} as they are"
+        return f"{leaf.dtype.name} unchanged"
     return f"{'bytes' if leaf.dtype == np.uint8 else leaf.dtype.name} / {scale:g}"

@@ -1,6 +1,6 @@
-"""A split over anything that can be counted and indexed, such as a `gluon.data.Dataset`, read item by item.
+"""A split over anything with a length and an index, such as a `gluon.data.Dataset`, read item by item.
 
-Knows what an item may look like; whether items are functions of their index is asked in `purity.py`.
+Knows what an item may look like; `purity.py` checks whether items are functions of their index.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ class Items(Protocol):
 
 
 class SequenceDataset:
-    """A split over items that are read one by one, by one thread: an `ArrayDataset` is many times faster.
+    """A split over items, read one by one in one thread; an `ArrayDataset` is many times faster.
 
     An item is a pair `(data, label)` of NumPy arrays, numbers, or MXNet arrays. For a network with several inputs it is
-    `((a, b), label)` or `(a, b, label)`: a tuple of arrays is one array for each input, a list of numbers one array.
-    All items have the types and shapes of the first.
+    `((a, b), label)` or `(a, b, label)`: a tuple of arrays is one array per input, a list of numbers is one array.
+    All items must have the types and shapes of the first.
 
     Attributes:
-        num_classes: classes are looked at when they are read, where there is such a number.
-        first_readings: what the first reading ever of the items that are probed showed, by index: an item that is kept
-            draws in that one alone.
-        seeding: seeds the global generators before an item is read; None where items do not draw from them.
+        num_classes: if set, classes are checked when they are read.
+        first_readings: the results of the very first reading of the probed items, by index: a cached item
+            draws only in that reading.
+        seeding: seeds the global generators before an item is read; None if items do not draw from them.
 
     Args:
-        items: the sequence; it is indexed with plain integers.
-        full_scale: what integer data are divided by; None leaves integers as they are. By default pictures of bytes
+        items: the sequence; indexed with plain integers.
+        full_scale: the divisor for integer data; None leaves integers unchanged. By default byte images
             are divided by 255.
         source: where the items come from, for messages.
 
     Raises:
-        DataError: if there are no items, or the first is not such an item.
+        DataError: if there are no items, or the first is not valid.
     """
 
-    # record files of Gluon are not to be read by two threads at once, and several data sets may share one
+    # two threads must not read Gluon's record files at once, and several data sets may share one
     _reading: ClassVar[Any] = threading.RLock()
 
     def __init__(self, items: Items, full_scale: Scales | str = "default", source: str = "data") -> None:
-        """Look at the first item; the others must be like it."""
+        """Read the first item; the others must be like it."""
         self.items = items
         self.source = source
         self.num_classes: int | None = None
         self.seeding: Seeding | None = None
         if len(items) == 0:
-            raise DataError(f"{source}: no samples; a split has at least one, so leave an empty split out")
+            raise DataError(f"{source}: no samples; a split needs at least one, so omit an empty split")
         self.first_readings: dict[int, Reading] = {}
         self._probed = frozenset(probed_indices(len(items)).tolist())
         data, label = self.read(0)
@@ -83,11 +83,11 @@ class SequenceDataset:
         return len(self.items)
 
     def take(self, indices: Indices, *draws: int) -> tuple[Data, Array]:
-        """Fresh arrays with the data and the labels of these items, in this order.
+        """New arrays with the data and the labels of these items, in this order.
 
         Args:
             indices: which items.
-            draws: epoch and seed, which decide with the item's index what is drawn at random; by default epoch 0, as
+            draws: epoch and seed, which together with the item's index determine random numbers; by default epoch 0, as
                 in evaluation, and the seed of `seeding`.
         """
         parts = [np.empty((len(indices), *one.shape), one.dtype) for one in self._first]
@@ -102,7 +102,7 @@ class SequenceDataset:
         return pack(parts[:-1], self._is_several), parts[-1]
 
     def subset(self, indices: Indices) -> Subset:
-        """A data set of these items, without a copy of them."""
+        """A data set of these items, without copying them."""
         return Subset(self, indices)
 
     def labels(self) -> None:
@@ -110,7 +110,7 @@ class SequenceDataset:
         return
 
     def with_scale(self, full_scale: Scales) -> SequenceDataset:
-        """The same items, divided by another number."""
+        """The same items with another divisor."""
         other = copy.copy(self)
         other.full_scale = full_scale
         check_sample(
@@ -122,16 +122,16 @@ class SequenceDataset:
         return other
 
     def seeded(self, seeding: Seeding) -> SequenceDataset:
-        """The same items, each read after the global generators were seeded for it."""
+        """The same items, with the global generators seeded before each read."""
         other = copy.copy(self)
         other.seeding = seeding
         return other
 
     def read(self, index: int) -> tuple[Data, Array]:
-        """Data and label of one item, as it comes.
+        """Data and label of one item, unchanged.
 
         Raises:
-            DataError: if reading it raises, or it is not such an item.
+            DataError: if reading it raises, or it is not valid.
         """
         try:
             with self._reading:
@@ -148,7 +148,7 @@ class SequenceDataset:
             last = traceback.extract_tb(error.__traceback__)[-1]
             raise DataError(
                 f"{self.source}: reading item {index} raised {type(error).__name__}: {error} "
-                f"(at {last.filename}:{last.lineno}); mend it, or leave the item out"
+                f"(at {last.filename}:{last.lineno}); fix it, or leave the item out"
             ) from error
 
     def _parts(self, index: int, item: Any) -> tuple[Data, Array]:
@@ -168,7 +168,7 @@ class SequenceDataset:
             if len({one.shape for one in arrays}) > 1:
                 raise DataError(
                     f"{self.source}: item {index} has a {type(value).__name__} of arrays of the shapes "
-                    f"{', '.join(str(one.shape) for one in arrays[:3])}, which make no array; {_PAIR}"
+                    f"{', '.join(str(one.shape) for one in arrays[:3])}, which cannot form an array; {_PAIR}"
                 )
             return np.asanyarray(arrays)
         array = as_array(value)
@@ -181,16 +181,16 @@ class SequenceDataset:
     def _checked(self, index: int, parts: list[Array]) -> list[Array]:
         if len(parts) != len(self._first):
             raise DataError(
-                f"{self.source}: item {index} has {len(parts) - 1} inputs, item 0 {len(self._first) - 1}; give all "
-                "items the same"
+                f"{self.source}: item {index} has {len(parts) - 1} inputs, but item 0 has {len(self._first) - 1}; give "
+                f"all items the same number"
             )
         for number, (got, wanted) in enumerate(zip(parts, self._first, strict=True)):
             if got.shape != wanted.shape or got.dtype != wanted.dtype:
                 is_label = number == len(parts) - 1
                 name = "label" if is_label else f"input {number + 1}" if self._is_several else "data"
                 raise DataError(
-                    f"{self.source}: the {name} of item {index} is {got.dtype} {got.shape}, that of item 0 "
-                    f"{wanted.dtype} {wanted.shape}; give all items one type and one shape"
+                    f"{self.source}: the {name} of item {index} is {got.dtype} {got.shape}, but that of item 0 is "
+                    f"{wanted.dtype} {wanted.shape}; give all items the same type and shape"
                 )
         return parts
 
@@ -202,12 +202,12 @@ class SequenceDataset:
             place = tuple(bad[0].tolist())
             raise DataError(
                 f"{self.source}: the label of item {indices[place[0]]} is {label[place]}, which is not in "
-                f"0..{self.num_classes - 1}; mend it, or set num_classes"
+                f"0..{self.num_classes - 1}; fix it, or set num_classes"
             )
 
 
 def probed_indices(count: int) -> Indices:
-    """The items that are probed: the first, the last, and some between, evenly spaced."""
+    """The items to probe: the first, the last, and some evenly spaced between them."""
     return np.unique(np.linspace(0, count - 1, NUM_PROBED).astype(np.int64))
 
 
@@ -221,7 +221,7 @@ def digest_of(data: Data, label: Array) -> bytes:
 
 
 def _is_no_number(value: Any) -> bool:
-    """Whether something inside a tuple or list is an array, or a list, and not a number."""
+    """Whether an element of a tuple or list is an array or a list rather than a number."""
     return not isinstance(value, int | float | complex | np.generic | str | bytes) and (
         not hasattr(value, "shape") or value.shape != ()
     )

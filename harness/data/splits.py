@@ -1,4 +1,4 @@
-"""The splits of a data set, the checks that all of them pass, and holding samples out for validation."""
+"""The splits of a data set, their common checks, and holding out samples for validation."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from harness.data.leaves import Array, Shape, leaves_of, sample_shape_of
 from harness.data.order import permutation
 from harness.errors import DataError
 
-_NUM_TASTED = 64
-_LARGEST_BYTES = 1 << 30  # of arrays in memory that are read whole
+_NUM_TASTED = 64  # samples
+_LARGEST_BYTES = 1 << 30  # of arrays in memory that are hashed completely
 _MANY_CLASSES = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set, ready to be read.
+    """A data set, ready for use.
 
     Attributes:
         train: the training samples.
-        validation: samples to choose by, or None.
+        validation: samples for model selection, or None.
         test: samples to report on, or None.
         num_classes: the number of classes, or None for regression.
-        sample_shape: the shape of one sample, `(channels, height, width)` for images; of several inputs a tuple with
+        sample_shape: the shape of one sample, `(channels, height, width)` for images; for several inputs a tuple with
             the shape of each.
     """
 
@@ -39,11 +39,11 @@ class Splits:
     sample_shape: Shape | tuple[Shape, ...]
 
     def fingerprint(self) -> str:
-        """sha256 of the training set: arrays in memory whole, of files and of larger ones all labels and a few samples.
+        """sha256 of the training set: all of arrays in memory; of files and large arrays all labels and a few samples.
 
-        Of a sequence, whose items may be transformed at random, a few labels are taken.
+        Of a sequence, whose items may be random, only a few labels.
 
-        It tells whether a run that goes on sees the data that it began with, wherever they lie now.
+        It shows whether a resumed run sees its original data, wherever that is stored now.
         """
         count = len(self.train)
         labels = self.train.labels()
@@ -67,20 +67,20 @@ def make_splits(
     num_classes: int | None = None,
     count_classes: bool = True,
 ) -> Splits:
-    """Put checked splits together.
+    """Check splits and combine them.
 
     Args:
         train: the training samples.
         validation: the validation samples, or None.
         test: the test samples, or None.
         num_classes: the number of classes. With None, float labels mean regression, and integer classes are counted
-            as the largest training label + 1; labels that go so far that they can hardly be classes (above 1,000, and
+            as the largest training label + 1; labels too large to be classes (above 1,000, and
             ten times their number) are numbers.
-        count_classes: with False integer labels are numbers, if `num_classes` is None.
+        count_classes: if False, and if `num_classes` is None, integer labels are numbers.
 
     Raises:
         DataError: if the splits have different shapes, a label is not in `[0, num_classes)`, or a number is NaN or
-            infinite. Labels in arrays are all looked at, data in memory too; of others the first and last.
+            infinite. Labels in arrays and data in memory are all checked; otherwise the first and last sample.
     """
     sample, label = train.take(np.arange(1))
     if num_classes is None and count_classes:
@@ -96,58 +96,59 @@ def make_splits(
         got = sample_shape_of(got_sample), got_label.shape[1:]
         if got != shapes:
             raise DataError(
-                f"{where}: sample and label have the shapes {got[0]} and {got[1]}, those of the training split "
-                f"{shapes[0]} and {shapes[1]}; give all splits the same"
+                f"{where}: sample and label have the shapes {got[0]} and {got[1]}, but in the training split "
+                f"{shapes[0]} and {shapes[1]}; give all splits the same shapes"
             )
         if become_floats(split, got_sample) != become_floats(train, sample):
             raise DataError(
-                f"{where}: data are {leaves_of(got_sample)[0].dtype}, those of the training split "
-                f"{leaves_of(sample)[0].dtype}; give all splits the same, since integers stay integers (data.scale)"
+                f"{where}: data is {leaves_of(got_sample)[0].dtype}, but in the training split "
+                f"{leaves_of(sample)[0].dtype}; give all splits the same type, because integers stay integers "
+                f"(data.scale)"
             )
     return Splits(train, validation, test, num_classes, shapes[0])
 
 
 def holdout_size(num_samples: int, validation: float) -> int:
-    """How many of the training samples `data.validation` takes away, halves rounded up.
+    """How many of the training samples `data.validation` holds out, halves rounded up.
 
     >>> holdout_size(60000, 0.1), holdout_size(60000, 5000), holdout_size(60000, 0)
     (6000, 5000, 0)
 
     Raises:
-        DataError: if `validation` is neither a count nor a fraction, or leaves nothing on one of the two sides.
+        DataError: if `validation` is neither a count nor a fraction, or leaves one of the two parts empty.
     """
     allowed = "allowed are 0 (none), a number of samples, or a fraction between 0 and 1"
     if isinstance(validation, bool) or not isinstance(validation, int | float) or not 0 <= validation < np.inf:
-        raise DataError(f"data.validation: {validation!r} is no size; {allowed}")
+        raise DataError(f"data.validation: {validation!r} is not a valid size; {allowed}")
     if validation == 0:
         return 0
     if isinstance(validation, int):
         size = validation
     elif validation < 1:
-        # of the number as it is written: 0.3 of 5 is 1.5, which the binary 0.3 just misses
+        # use the decimal as written: 0.3 of 5 is 1.5, which the binary 0.3 just misses
         size = int(Fraction(repr(validation)) * num_samples + Fraction(1, 2))
     else:
         raise DataError(f"data.validation: {validation!r} is neither a fraction nor a whole number; {allowed}")
     if not 1 <= size < num_samples:
         raise DataError(
             f"data.validation: {validation!r} holds out {size} of {num_samples} training samples; at least one must be "
-            "held out and one left"
+            "held out and one must remain"
         )
     return size
 
 
 def hold_out(train: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Split training samples in `(train, validation)`.
+    """Split training samples into `(train, validation)`.
 
     The first `size` of a permutation keyed by `seed` (stream `"validation"`, epoch 0) are held out. Both parts keep
-    the order of the data set, so the split depends on `seed` and the number of samples only.
+    the order of the data set, so the split depends only on `seed` and the number of samples.
     """
     order = permutation(len(train), seed, "validation", 0)
     return train.subset(np.sort(order[size:])), train.subset(np.sort(order[:size]))
 
 
 def as_num_classes(where: str, value: object) -> int | None:
-    """Read a number of classes that a user gave; None stays None.
+    """Check a user's number of classes; None stays None.
 
     Raises:
         DataError: if it is not a whole number above 0.
@@ -165,8 +166,8 @@ def _count_classes(train: Dataset, label: Array) -> int | None:
     labels = train.labels()
     if labels is None:
         raise DataError(
-            f"{train.source}: the labels are integers, and counting their classes would read every sample; say how "
-            "many there are (`num_classes`)"
+            f"{train.source}: the labels are integers, and counting their classes would read every sample; give the "
+            "number of classes (`num_classes`)"
         )
     count = int(labels.max()) + 1
     return None if count > max(_MANY_CLASSES, 10 * labels.size) else count

@@ -45,15 +45,15 @@ def test_a_subset_is_an_index_and_not_a_copy():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": np.zeros((6, 2), complex)}, "data are complex128; allowed are integers, float32 and float64"),
-        ({"data": np.zeros((6, 2), np.longdouble)}, "data are float128; allowed are"),
+        ({"data": np.zeros((6, 2), complex)}, "data is complex128; allowed are integers, float32 and float64"),
+        ({"data": np.zeros((6, 2), np.longdouble)}, "data is float128; allowed are"),
         ({"data": np.zeros(6, np.uint8)}, "a sample is a single number"),
         ({"data": np.zeros((5, 2), np.uint8)}, r"shape \(5, 2\) and labels \(6,\)"),
         ({"data": np.zeros((0, 2), np.uint8), "label": np.zeros(0, int)}, "no samples"),
-        ({"data": np.zeros((6, 2, 0), np.uint8)}, r"a sample has the shape \(2, 0\), so nothing is in it"),
+        ({"data": np.zeros((6, 2, 0), np.uint8)}, r"a sample has the shape \(2, 0\), which is empty"),
         ({"label": np.array(["a"] * 6)}, "labels are <U1; give integer classes"),
         ({"full_scale": 0.0}, "full_scale is 0.0"),
-        ({"data": np.zeros((6, 2), np.float32)}, "float data are not rescaled; leave it at 1"),
+        ({"data": np.zeros((6, 2), np.float32)}, "float data is not rescaled; leave it at 1"),
     ],
 )
 def test_arrays_that_cannot_be_used(change, message):
@@ -90,7 +90,7 @@ def test_items_that_cannot_be_used():
     with pytest.raises(DataError, match="a sample is a single number"):
         SequenceDataset([(1.0, 2)])
     mixed = SequenceDataset([(np.zeros((2, 2), np.uint8), 0), (np.zeros((2, 3), np.uint8), 0)])
-    with pytest.raises(DataError, match=r"the data of item 1 is uint8 \(2, 3\), that of item 0 uint8 \(2, 2\)"):
+    with pytest.raises(DataError, match=r"the data of item 1 is uint8 \(2, 3\), but that of item 0 is uint8 \(2, 2\)"):
         mixed.take(np.array([0, 1]))
 
 

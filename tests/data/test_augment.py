@@ -165,8 +165,8 @@ def test_evaluation_neither_crops_nor_flips(images):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pad_crop": -1}, "pad_crop is -1; it is a number of pixels"),
-        ({"std": (0.5, 0.0)}, "every deviation is above 0"),
+        ({"pad_crop": -1}, "pad_crop is -1; give a number of pixels"),
+        ({"std": (0.5, 0.0)}, "every deviation must be above 0"),
         ({"mean": ()}, "give one finite number, or one for each channel"),
         ({"mean": (float("nan"),)}, "give one finite number"),
     ],
@@ -180,5 +180,5 @@ def test_settings_that_do_not_fit_the_samples():
     Augmentation(2, True, (0.1, 0.2, 0.3), (1.0,)).check((3, 8, 8))
     with pytest.raises(DataError, match=r"2 values of mean for samples of shape \(3, 8, 8\)"):
         Augmentation(mean=(0.1, 0.2)).check((3, 8, 8))
-    with pytest.raises(DataError, match=r"want images \(channels, height, width\), but samples have shape \(64,\)"):
+    with pytest.raises(DataError, match=r"need images \(channels, height, width\), but samples have shape \(64,\)"):
         Augmentation(flip=True).check((64,))

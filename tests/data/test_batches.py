@@ -170,7 +170,7 @@ def test_an_error_of_the_caller_ends_the_thread():
 
 
 def test_parts_that_do_not_fit():
-    with pytest.raises(ValueError, match="the order is for 27 samples, the data set has 28"):
+    with pytest.raises(ValueError, match="the order is for 27 samples, but the data set has 28"):
         BatchStream(make_dataset(), Order(27, 1, 5, 0), [0], AUGMENTATION, 0)
     for shards in ([], [2], [0, -1]):
         with pytest.raises(ValueError, match="give some of 0 to 1"):

@@ -115,8 +115,8 @@ def make(): return Gluon(), Gluon()
         ("def make(): return {'train': x}", ", train: a ndarray; "),
         ("def make(): return {'train': 'folder'}", ", train: a str; "),
         ("def make(): return {'train': (x, y), 'num_classes': 2.5}", "num_classes 2.5 is not a number of classes"),
-        ("def make(): return {'train': (x, y[:3])}", r", train: data have shape \(6, 2\) and labels \(3,\)"),
-        ("def make(): return {'train': (x > 0, y)}", r"train: data are bool; .*: convert them to uint8"),
+        ("def make(): return {'train': (x, y[:3])}", r", train: data has shape \(6, 2\) and labels \(3,\)"),
+        ("def make(): return {'train': (x > 0, y)}", r"train: data is bool; .*: convert them to uint8"),
         ("def make(): return {'train': (x, y), 'test': (x, y + 1)}", ", test: label 3 of sample 2 is not in 0..2"),
         ("def make(): return {'train': list(zip(x, y))}", "counting their classes would read every sample"),
     ],
@@ -140,7 +140,7 @@ def test_names_and_settings_that_do_not_fit(module, tmp_path):
             load(incomplete)
     with pytest.raises(DataError, match=r"data\.download: no effect"):
         load(f"{name}:make", download=True)
-    with pytest.raises(DataError, match=r"data.root has no effect, the function takes \(\)"):
+    with pytest.raises(DataError, match=r"data.root has no effect, because the function takes \(\)"):
         load(f"{name}:make", root="here")
 
 

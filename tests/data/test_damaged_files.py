@@ -146,7 +146,7 @@ def test_every_kind_of_damaged_header_is_one_message(tmp_path, write_npy, what):
         assert text.startswith(f"{path}: ")
         assert len(text) < 400
         assert "\n" not in text
-        assert any(word in text for word in ("write", "fetch it anew", "give", "leave", "convert"))
+        assert any(word in text for word in ("write", "download it again", "give", "leave", "convert"))
 
 
 def test_a_long_header_is_not_read(tmp_path, write_npy):
@@ -154,7 +154,7 @@ def test_a_long_header_is_not_read(tmp_path, write_npy):
     write_npy(train_data=np.zeros((3, 2), np.float32), train_label=np.arange(3))
     text = GOOD + " " * 2_000_000
     (tmp_path / "train_data.npy").write_bytes(npy(text, BODY, version=b"\x02\x00"))
-    with pytest.raises(DataError, match=rf"its header is {len(text)} bytes long, allowed are 10000"):
+    with pytest.raises(DataError, match=rf"its header is {len(text)} bytes long; at most 10000 are allowed"):
         load("npy", root=str(tmp_path))
 
 
@@ -236,11 +236,13 @@ def test_gzip_of_more_than_its_header_says_is_not_unpacked(tmp_path, mnist_folde
     path = tmp_path / "train-images-idx3-ubyte.gz"
     header = b"".join(number.to_bytes(4, "big") for number in (0x0803, 20, 5, 4))
     path.write_bytes(gzip.compress(header + bytes(400) + bytes(5_000_000)))
-    with pytest.raises(DataError, match=r"5000416 bytes \(uncompressed\), but by its header 20x5x4 elements make 416"):
+    with pytest.raises(
+        DataError, match=r"5000416 bytes \(uncompressed\), but according to its header 20x5x4 elements make 416"
+    ):
         load("mnist", root=str(tmp_path))
     header = b"".join(number.to_bytes(4, "big") for number in (0x0803, 20, 2**31, 4))
     path.write_bytes(gzip.compress(header + bytes(400)))
-    with pytest.raises(DataError, match=r"bytes cannot be so many \(gzip packs 1032 into one\)"):
+    with pytest.raises(DataError, match=r"bytes cannot contain that many \(gzip packs at most 1032 into one\)"):
         load("mnist", root=str(tmp_path))
 
 

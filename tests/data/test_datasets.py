@@ -61,7 +61,7 @@ def test_absent_files_count_as_published(tmp_path, name, train, test):
     root = str(tmp_path / "nowhere")
     assert count_samples(name, root=root) == Counts(train, 0, test, official=True)
     assert count_samples(name, root=root, validation=0.1) == Counts(train * 9 // 10, train // 10, test, official=True)
-    with pytest.raises(DataError, match=r"not found in .*nowhere; set data.root .* or `data.download: true`"):
+    with pytest.raises(DataError, match=r"not found in .*nowhere; set data.root .* or set `data.download: true`"):
         load(name, root=root)
 
 

@@ -96,9 +96,7 @@ def test_a_member_that_is_not_a_file_is_refused(tmp_path, kind):
         entry.type = kind
         entry.linkname = member  # a link to itself, which tarfile would follow for ever
         tar.addfile(entry)
-    with pytest.raises(
-        DataError, match=rf"^{archive}: {member} is not a file in it; remove the archive and start again"
-    ):
+    with pytest.raises(DataError, match=rf"^{archive}: {member} is not a file; remove the archive and start again"):
         extract(archive, [member], tmp_path)
     assert not (tmp_path / "folder").exists()
 
@@ -121,7 +119,7 @@ def test_a_damaged_archive_is_one_message(tmp_path, place):
 def test_a_file_with_another_digest_is_not_kept(tmp_path, server):
     folder, url, _ = server
     (folder / "file").write_bytes(b"not this")
-    with pytest.raises(DataError, match=f"{url}file could not be fetched to {tmp_path} .*(?s:.*)its digest is md5:"):
+    with pytest.raises(DataError, match=f"{url}file could not be downloaded to {tmp_path} .*(?s:.*)its digest is md5:"):
         download(Remote(url, {"file": digest(b"this")}), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -137,8 +135,8 @@ def test_no_network(tmp_path, monkeypatch):
     with pytest.raises(DataError) as error:
         load("mnist", root=str(tmp_path), download=True)
     text = str(error.value)
-    assert text.startswith("data.download: http://127.0.0.1:9/train-images-idx3-ubyte.gz could not be fetched")
-    assert "(its digest is md5:f68b3c2dcbeaaa9fbdd348bbdeb94873), and put it there or into a folder" in text
+    assert text.startswith("data.download: http://127.0.0.1:9/train-images-idx3-ubyte.gz could not be downloaded")
+    assert "(its digest is md5:f68b3c2dcbeaaa9fbdd348bbdeb94873), and put it there or into the folder" in text
     assert not list(tmp_path.iterdir())
 
 

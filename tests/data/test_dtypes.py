@@ -63,8 +63,8 @@ def test_every_type_arrives_as_one_that_mxnet_has(dtype, becomes):
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (1e39, "1e+39, which is beyond float32"),
-        (-1e300, "-1e+300, which is beyond float32"),
+        (1e39, "1e+39, which exceeds float32"),
+        (-1e300, "-1e+300, which exceeds float32"),
         (1e-50, "1e-50, which becomes 0 in float32"),
         (-5e-324, "-5e-324, which becomes 0 in float32"),
         (2.0**24 + 1, "16777217.0, which is a whole number that float32 cannot hold"),
@@ -98,7 +98,7 @@ def test_integers_that_float32_cannot_hold(value):
 
 
 def test_unsigned_numbers_beyond_int64_are_refused():
-    with pytest.raises(DataError, match=r"sample 0 has the value 9223372036854775808, which is beyond int64"):
+    with pytest.raises(DataError, match=r"sample 0 has the value 9223372036854775808, which exceeds int64"):
         as_they_are(np.array([2**63], np.uint64), NAME)
     with pytest.raises(DataError, match=r"the train split: sample 1 has the value 18446744073709551615"):
         make_splits(ArrayDataset(np.array([[1], [2**64 - 1]], np.uint64), np.zeros(2, int)))
@@ -161,7 +161,7 @@ def test_bytes_are_divided_where_they_are_pictures(dtype, shape, scale):
 
 def test_a_scale_of_the_users():
     tokens = make_splits(ArrayDataset(np.array([[0, 51], [255, 1]], np.uint8), np.zeros(2, int)))
-    assert describe_scale(tokens.train) == "uint8 as they are"
+    assert describe_scale(tokens.train) == "uint8 unchanged"
     assert first_batch(tokens.train).data.dtype == np.uint8
     divided = rescaled(tokens, 255)
     assert describe_scale(divided.train) == "bytes / 255"
@@ -169,12 +169,12 @@ def test_a_scale_of_the_users():
     assert first_batch(rescaled(tokens, 1).train).data.dtype == np.float32
     pictures = make_splits(ArrayDataset(np.full((4, 3, 8, 8), 7, np.uint8), np.zeros(4, int), 255.0))
     kept = rescaled(pictures, "keep")
-    assert (first_batch(kept.train).data.dtype, describe_scale(kept.train)) == (np.uint8, "uint8 as they are")
+    assert (first_batch(kept.train).data.dtype, describe_scale(kept.train)) == (np.uint8, "uint8 unchanged")
     halved = rescaled(make_splits(pictures.train.subset(np.arange(2)), test=pictures.train), 14)
     assert (first_batch(halved.train).data.max(), halved.test.full_scale) == (0.5, 14.0)
     items = make_splits(SequenceDataset([(np.full(3, 7, np.int16), 0.5)] * 3))
     assert first_batch(rescaled(items, 14).train).data.max() == 0.5
-    assert describe_scale(items.train) == "int16 as they are"
+    assert describe_scale(items.train) == "int16 unchanged"
     assert items.train.full_scale is None
     with pytest.raises(DataError, match=r"^data.scale: 255: no effect on float data"):
         rescaled(make_splits(ArrayDataset(np.zeros((2, 1)), np.zeros(2))), 255)
@@ -192,7 +192,7 @@ def test_a_scale_of_one_refuses_what_floats_cannot_hold():
 def test_splits_of_other_types_are_refused():
     ids, floats = np.zeros((4, 3), np.int64), np.zeros((4, 3), np.float32)
     label = np.zeros(4, int)
-    with pytest.raises(DataError, match=r"the test split: data are float32, those of the training split int64"):
+    with pytest.raises(DataError, match=r"the test split: data is float32, but in the training split int64"):
         make_splits(ArrayDataset(ids, label), test=ArrayDataset(floats, label))
     assert make_splits(ArrayDataset(ids, label, 255.0), test=ArrayDataset(floats, label)).num_classes == 1
 
@@ -203,16 +203,16 @@ def test_splits_of_other_types_are_refused():
         (np.zeros((3, 2), bool), "convert them to uint8"),
         (np.zeros((3, 2), complex), "real and imaginary parts"),
         (np.array([[1, None]] * 3), "a tuple of arrays"),
-        (np.zeros((3, 2), "M8[s]"), "the time since a beginning"),
+        (np.zeros((3, 2), "M8[s]"), "the time since a reference date"),
         (np.zeros((3, 2), "m8[s]"), "divide by a unit"),
-        (np.array([["a", "b"]] * 3), "number them"),
+        (np.array([["a", "b"]] * 3), "map them to integers"),
         (np.array([[b"a", b"b"]] * 3), "bytes as uint8"),
-        (np.zeros(3, [("a", "f4"), ("b", "f4")]), "each field as an input"),
+        (np.zeros(3, [("a", "f4"), ("b", "f4")]), "each field as a separate"),
         (np.zeros((3, 2), np.longdouble), "convert them to float32"),
     ],
 )
 def test_types_without_a_meaning_are_refused_with_advice(values, advice):
-    with pytest.raises(DataError, match=f"data are .*{advice}"):
+    with pytest.raises(DataError, match=f"data is .*{advice}"):
         ArrayDataset(values, np.zeros(3, int))
     with pytest.raises(DataError, match=f"labels are .*{advice}"):
         ArrayDataset(np.zeros((3, 2), np.float32), values)
@@ -245,5 +245,5 @@ def test_integers_that_go_too_far_are_not_taken_for_classes():
 
 def test_quotients_beyond_float32_are_refused():
     dataset = ArrayDataset(np.array([[200], [255]], np.uint8), np.zeros(2, int), 1e-37)
-    with pytest.raises(DataError, match=r"sample 0 has the value 200, which divided by 1e-37 is beyond float32; raise"):
+    with pytest.raises(DataError, match=r"sample 0 has the value 200, which divided by 1e-37 exceeds float32; raise"):
         list(evaluation_batches(dataset, 2, Augmentation()))

@@ -33,7 +33,7 @@ def test_missing_files_are_named(tmp_path, mnist_folder):
             ask("mnist", root=str(tmp_path))
         assert str(error.value) == (
             f"data.name: 'mnist': train-labels-idx1-ubyte[.gz] not found in {tmp_path}; set data.root to the folder "
-            "that has them, or `data.download: true` to fetch them"
+            "that contains them, or set `data.download: true` to download them"
         )
     assert count_samples("mnist", root=str(tmp_path), download=True).official
 
@@ -49,14 +49,17 @@ def test_parameters_are_refused(tmp_path):
     [
         (
             lambda content: content[:-7],
-            r"409 bytes \(uncompressed\), but by its header 20x5x4 elements make 416; .*cut off",
+            r"409 bytes \(uncompressed\), but according to its header 20x5x4 elements make 416; .*truncated",
         ),
         (lambda content: content + b"more", "420 bytes"),
         (lambda content: content[:10], "10 bytes are too few for the header"),
         (lambda content: b"", "0 bytes are too few for the header"),
-        (lambda content: b"\0\0\x08\x01" + content[4:], "starts with the number 2049, an IDX file of images with 2051"),
+        (
+            lambda content: b"\0\0\x08\x01" + content[4:],
+            "starts with the number 2049, but an IDX file of images with 2051",
+        ),
         (lambda content: content[:4] + bytes(4) + content[8:], "the header says 0x5x4 elements"),
-        (lambda content: content[:4] + b"\xff" * 12, "by its header 4294967295x4294967295x4294967295"),
+        (lambda content: content[:4] + b"\xff" * 12, "according to its header 4294967295x4294967295x4294967295"),
     ],
 )
 def test_damaged_images(tmp_path, mnist_folder, compress, damage, message):
@@ -73,7 +76,7 @@ def test_damaged_compression(tmp_path, mnist_folder, damage):
     mnist_folder()
     path = tmp_path / f"{IMAGES}.gz"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match=rf"^{path}: cannot be read \(.*fetch the file anew"):
+    with pytest.raises(DataError, match=rf"^{path}: cannot be read \(.*download the file again"):
         load("mnist", root=str(tmp_path))
 
 

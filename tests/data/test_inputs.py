@@ -41,7 +41,7 @@ def items(form):
 @pytest.mark.parametrize("make", [arrays, *(lambda form=form: items(form) for form in ("nested", "flat", "list"))])
 def test_a_batch_is_a_tuple_of_leaves_each_of_its_own_type(make):
     dataset = make()
-    assert describe_scale(dataset) == "input 1 bytes / 255, input 2 int64 as they are"
+    assert describe_scale(dataset) == "input 1 bytes / 255, input 2 int64 unchanged"
     assert dataset.full_scale == (255.0, None)
     order = Order(10, 2, 3, 0, "keep")
     with BatchStream(dataset, order, [0, 1], Augmentation(), 0) as batches:
@@ -64,7 +64,7 @@ def test_splits_of_several_inputs():
     other = ArrayDataset((PICTURES, IDS + 1), LABEL, (255.0, None))
     assert splits.fingerprint() != make_splits(other).fingerprint()
     assert rescaled(splits, "keep").train.full_scale == (None, None)
-    with pytest.raises(DataError, match=r"^data.scale: 16: samples have 2 inputs, and it is for one"):
+    with pytest.raises(DataError, match=r"^data.scale: 16: samples have 2 inputs, but it applies to one"):
         rescaled(splits, 16)
     with pytest.raises(DataError, match="the test split: sample and label have the shapes"):
         make_splits(arrays(), test=ArrayDataset(PICTURES, LABEL))
@@ -79,7 +79,7 @@ def test_the_fingerprint_of_one_input_is_what_it_was():
 
 @pytest.mark.parametrize("change", [{"pad_crop": 1}, {"flip": True}, {"mean": (0.5,)}, {"std": (0.5,)}])
 def test_augmentation_is_for_one_input(change):
-    with pytest.raises(DataError, match=r"^augmentation: pad_crop, flip, mean and std are for one input, .* have 2"):
+    with pytest.raises(DataError, match=r"^augmentation: pad_crop, flip, mean and std apply to one input, .* have 2"):
         Augmentation(**change).check(make_splits(arrays()).sample_shape)
     Augmentation().check(make_splits(arrays()).sample_shape)
 
@@ -98,7 +98,7 @@ def test_what_functions_may_return(tmp_path, monkeypatch):
         splits = load(f"several_inputs:{name}")
         assert isinstance(splits.train, ArrayDataset)
         assert (len(splits.train.data), len(splits.sample_shape), splits.num_classes) == (inputs, inputs, 3)
-    with pytest.raises(DataError, match=r"train: data have shape \(3,\) and labels \(6,\)"):
+    with pytest.raises(DataError, match=r"train: data has shape \(3,\) and labels \(6,\)"):
         load("several_inputs:uneven")
 
 
@@ -115,15 +115,18 @@ def test_one_input_looks_as_it_did():
     ("found", "message"),
     [
         ([({"a": 1}, 0)], r"item 0 has a dict, which is not an array of numbers; an item is a pair"),
-        ([([np.zeros(2), np.zeros(3)], 0)], r"a list of arrays of the shapes \(2,\), \(3,\), which make no array"),
+        (
+            [([np.zeros(2), np.zeros(3)], 0)],
+            r"a list of arrays of the shapes \(2,\), \(3,\), which cannot form an array",
+        ),
         ([(np.zeros(2),)], "item 0 is a tuple of 1; an item is a pair"),
-        ([((np.zeros(2), np.zeros(3)), 0), ((np.zeros(2),), 0)], "item 1 has 1 inputs, item 0 2"),
+        ([((np.zeros(2), np.zeros(3)), 0), ((np.zeros(2),), 0)], "item 1 has 1 inputs, but item 0 has 2"),
         (
             [((np.zeros(2), np.zeros(3)), 0), ((np.zeros(2), np.zeros(4)), 0)],
-            r"the input 2 of item 1 is float64 \(4,\), that of item 0 float64 \(3,\)",
+            r"the input 2 of item 1 is float64 \(4,\), but that of item 0 is float64 \(3,\)",
         ),
         ([(1.0, 2.0, 3)], "a sample is a single number"),
-        ([((np.zeros(2), "text"), 0)], "data are <U4; allowed are"),
+        ([((np.zeros(2), "text"), 0)], "data is <U4; allowed are"),
         ([((np.zeros(2), None), 0)], "has a NoneType, which is not an array of numbers"),
     ],
 )
@@ -135,5 +138,5 @@ def test_items_that_cannot_be_used(found, message):
 def test_a_scale_for_each_input():
     with pytest.raises(DataError, match="full_scale: 3 numbers for 2 inputs"):
         ArrayDataset((PICTURES, IDS), LABEL, (1.0, None, None))
-    with pytest.raises(DataError, match=r"here: full_scale is 255\.0, but float data are not rescaled"):
+    with pytest.raises(DataError, match=r"here: full_scale is 255\.0, but float data is not rescaled"):
         ArrayDataset((PICTURES, np.zeros((10, 1))), LABEL, 255.0, "here")

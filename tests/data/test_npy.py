@@ -28,7 +28,7 @@ def test_all_splits_are_mapped_and_not_read(write_npy):
     assert count_samples("npy", root=root) == Counts(6, 2, 3)
     for ask in (load, count_samples):
         with pytest.raises(
-            DataError, match=r"has a validation split of its own, and data\.validation is 2; set it to 0"
+            DataError, match=r"has a validation split of its own, but data\.validation is 2; set it to 0"
         ):
             ask("npy", root=root, validation=2)
 
@@ -58,7 +58,9 @@ def test_the_number_of_classes_may_be_given(write_npy):
     for ask in (load, count_samples):
         with pytest.raises(DataError, match="num_classes 'ten' is not a number of classes"):
             ask("npy", root=root, params={"num_classes": "ten"})
-        with pytest.raises(DataError, match=r"data.params: classes unknown to data.name: 'npy'; it takes num_classes"):
+        with pytest.raises(
+            DataError, match=r"data.params: classes unknown to data.name: 'npy'; it takes only num_classes"
+        ):
             ask("npy", root=root, params={"classes": 1})
 
 
@@ -71,7 +73,7 @@ def test_files_that_are_missing(write_npy, tmp_path):
     with pytest.raises(DataError) as error:
         load("npy", root=root)
     assert str(error.value) == (
-        f"data.name: 'npy': test_label.npy not found in {tmp_path}; set data.root to the folder that has them"
+        f"data.name: 'npy': test_label.npy not found in {tmp_path}; set data.root to the folder that contains them"
     )
 
 
@@ -81,9 +83,9 @@ def test_files_that_are_missing(write_npy, tmp_path):
         (
             np.array([0, None]),
             images(2),
-            "train_label.npy: not an array that can be memory-mapped .*not as Python objects",
+            "train_label.npy: not an array that can be memory-mapped .*rather than Python objects",
         ),
-        (np.array([0, 1]), images(2, bool), "train_data.npy: data are bool; allowed are .*: convert them to uint8"),
+        (np.array([0, 1]), images(2, bool), "train_data.npy: data is bool; allowed are .*: convert them to uint8"),
         (np.array([0, 1, 0]), images(2), r"shape \(2, 3, 2, 2\) and labels \(3,\)"),
         (np.array([0, 1]), np.full((2, 3), np.nan), "sample 0 has NaN or infinite values"),
         (np.array([0, np.nan]), images(2), "label 1 has NaN or infinite values"),

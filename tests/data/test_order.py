@@ -149,7 +149,7 @@ def test_fewer_samples_than_a_global_batch(last_batch):
 def test_settings_that_make_no_sense():
     with pytest.raises(DataError, match="last_batch is 'pad'; choose 'drop' or 'keep'"):
         Order(15, 1, 8, seed=0, last_batch="pad")
-    with pytest.raises(DataError, match="0 shards of 8 samples; both are at least 1"):
+    with pytest.raises(DataError, match="0 shards of 8 samples; both must be at least 1"):
         Order(15, 0, 8, seed=0)
     with pytest.raises(ValueError, match="iterations count from 1"):
         Order(15, 1, 8, seed=0).epoch(0)

@@ -95,7 +95,11 @@ def test_items_that_keep_what_they_drew_are_refused_by_name(how, count):
         probe_splits(splits, seed_generator)
     text = str(error.value)
     assert text.startswith("data.name: 'tests.programs.own_data:kept', train: item ")
-    for part in () if how == "noise on top" else ("drawn at random when it was read first", "is kept (a cache)"):
+    for part in (
+        ()
+        if how == "noise on top"
+        else ("drew random numbers when it was first read", "keeps its value, or a part of it (a cache)")
+    ):
         assert part in text
 
 
@@ -103,7 +107,7 @@ def test_items_read_before_the_probe_are_remembered():
     """Every item has drawn before anybody probes."""
     items = SequenceDataset(Kept("numpy"))
     items.take(np.arange(60))
-    with pytest.raises(DataError, match="item 0 was drawn at random when it was read first"):
+    with pytest.raises(DataError, match="item 0 drew random numbers when it was first read"):
         probe(items)
 
 

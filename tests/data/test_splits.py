@@ -77,12 +77,12 @@ def test_holdout_size(count, validation, size):
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        (-1, "-1 is no size; allowed are 0"),
-        (True, "True is no size"),
-        ("0.1", "'0.1' is no size"),
-        (float("nan"), "nan is no size"),
+        (-1, "-1 is not a valid size; allowed are 0"),
+        (True, "True is not a valid size"),
+        ("0.1", "'0.1' is not a valid size"),
+        (float("nan"), "nan is not a valid size"),
         (1.0, "1.0 is neither a fraction nor a whole number"),
-        (10, "10 holds out 10 of 10 training samples; at least one must be held out and one left"),
+        (10, "10 holds out 10 of 10 training samples; at least one must be held out and one must remain"),
         (0.01, "0.01 holds out 0 of 10"),
         (0.99, "0.99 holds out 10 of 10"),
     ],

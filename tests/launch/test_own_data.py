@@ -74,14 +74,14 @@ def test_ids_beyond_float32_reach_the_network(trained):
 @pytest.mark.parametrize(
     ("data", "settings", "said"),
     [
-        ("tokens", ["network={name: 'tests.programs.own_data:embedding'}"], "1024 samples (uint8 as they are), "),
+        ("tokens", ["network={name: 'tests.programs.own_data:embedding'}"], "1024 samples (uint8 unchanged), "),
         ("tokens", ["network.name=mlp", "data.scale=200"], "1024 samples (bytes / 200), "),
         ("pictures", ["network.name=mlp", "data.params.how=plain"], "96 samples, "),
         ("pictures", ["network.name=mlp", "data.params.how=numpy"], "96 samples (seeded item by item), "),
         (
             "looked_up",
             ["network={name: 'tests.programs.own_data:looks_up'}"],
-            "256 samples (input 2 int64 as they are), ",
+            "256 samples (input 2 int64 unchanged), ",
         ),
     ],
 )
