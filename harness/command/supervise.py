@@ -1,9 +1,9 @@
-"""Starts a job again that was killed, lost a rank or was preempted; and leaves nothing of it running.
+"""The supervisor: restarts a job that was killed, lost a rank or was preempted, and leaves none of it running.
 
-It stands above the launcher, which hides exit codes, kills ranks seconds after a signal, and may be killed itself: the
-wish to stop goes to the ranks directly, how an attempt ended is read from `outcome.json`, and orphaned ranks come to
-this process (as their subreaper) and are ended by it. Should it be killed itself, a reaper below it ends the job. Once
-a job has said which run it trains, this process keeps that run until it ends, through its pauses too.
+It stands above the launcher, which hides exit codes, kills ranks seconds after a signal, and may be killed itself. So
+stop requests go to the ranks directly, `outcome.json` says how an attempt ended, and orphaned ranks become children of
+this process (it is their subreaper), which ends them. If this process is killed, a reaper below it ends the job. When a
+job has reported which run it trains, the supervisor holds that run until it ends, through its pauses too.
 """
 
 from __future__ import annotations
@@ -27,29 +27,37 @@ from harness.errors import ConfigError, LostRankError, StoppedOnRequestError
 from harness.files import read_regular
 from harness.folder import OUTCOME
 from harness.folder.outcome import JOB_FOLDER, OutcomeFiles, read_outcome
-from harness.folder.supervisor import introduce_supervisor, lock_of_supervisor, told_folder
+from harness.folder.supervisor import supervised_folder, supervisor_lock, write_token
 from harness.guard.startup import START_LIMIT_S
 from harness.locks import FileLock, HeldError
+from harness.parsing import whole_number
 from harness.processes import kill
 
 _POLL_S = 0.05
-_LONGEST_PID = 32  # bytes
-_LONGEST_PAUSE_S = 300.0
-_LINGER_S = 5.0  # for ranks whose launcher has ended, to end as well
-_AGAIN = (LostRankError.exit_code, StoppedOnRequestError.exit_code)
-_OF_SIGNALS = range(128 + 1, 128 + signal.NSIG)  # as a shell tells of what was killed; beyond them is MPICH's 255
+_MAX_PID_BYTES = 32
+_MAX_PAUSE_S = 300.0
+_LINGER_S = 5.0  # for ranks to end after their launcher has
+_SAME_REQUEST_S = 1.0  # a terminal and a launcher both pass on the same Ctrl-C
+_RESTARTED = (LostRankError.exit_code, StoppedOnRequestError.exit_code)
+_SIGNAL_CODES = range(128 + 1, 128 + signal.NSIG)  # a shell's codes for killed processes; MPICH's 255 is not one
 
 
-class _End(NamedTuple):
-    """How an attempt ended: the job's exit code, `None` if nobody knows it; and whether to start it again."""
+class AttemptEnd(NamedTuple):
+    """How an attempt ended.
+
+    Attributes:
+        code: the job's exit code; `None` if nobody knows it.
+        cause: in words.
+        may_restart: whether another attempt could end otherwise.
+    """
 
     code: int | None
     cause: str
-    again: bool
+    may_restart: bool
 
 
 class Supervisor:
-    """Runs one command until it is done, cannot be, or was tried often enough."""
+    """Runs one command until it is done, cannot be done, or was tried often enough."""
 
     def __init__(
         self,
@@ -63,11 +71,11 @@ class Supervisor:
         """Nothing is started yet.
 
         Args:
-            command: the launcher and what it launches; `--resume auto` is added when it is started again.
-            at_most: how often it is started again.
-            pause_s: before the first start again; twice as long before every further one, five minutes at most.
-            grace_s: how long ranks may take to save and end once they were asked to, before they are killed; and
-                how long a launcher may take to end after the job has, which waits in vain for a host that is cut off.
+            command: the launcher and what it launches; `--resume auto` is added when it is restarted.
+            at_most: how often it is restarted.
+            pause_s: before the first restart; twice as long before every further one, five minutes at most.
+            grace_s: how long ranks may take to save and end after a stop request, before they are killed; and how long
+                a launcher may take to end after the job has (it would wait for ever for an unreachable host).
             start_s: in which the first rank of an attempt must have started.
         """
         self._command = list(command)
@@ -75,107 +83,106 @@ class Supervisor:
         self._pause_s = pause_s
         self._grace_s = grace_s
         self._start_s = start_s
-        self._asked: str | None = None
-        self._asked_s = 0.0
-        self._at_once = False
-        self._word = secrets.token_hex(16)
-        self._kept: dict[Path, FileLock] = {}
-        self._begun = False  # whether a rank of any attempt has started
+        self._stop_signal: str | None = None  # the name of the first one
+        self._stop_s = 0.0
+        self._kill_now = False  # after the second signal
+        self._token = secrets.token_hex(16)
+        self._locks: dict[Path, FileLock] = {}
+        self._has_started = False  # whether a rank of any attempt has
 
     def run(self) -> int:
-        """Start, watch, start again.
+        """Start, watch, restart.
 
         Returns:
             The exit code of the last attempt's outcome; 1 if it left none, 2 if the command cannot be started; the
-            launcher's, if it ended by itself before any rank of any attempt had come.
+            launcher's, if it ended by itself before any rank of any attempt had started.
         """
         ctypes.CDLL(None, use_errno=True).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-            signal.signal(number, self._take)
+            signal.signal(number, self._handle_signal)
         try:
-            return self._run()
+            return self._run_attempts()
         except ConfigError as error:
             _say(str(error))
             return error.exit_code
         finally:
-            for lock in self._kept.values():
+            for lock in self._locks.values():
                 lock.release(remove=True)
 
-    def _run(self) -> int:
+    def _run_attempts(self) -> int:
         code: int | None = None
         for attempt in range(self._at_most + 1):
             if attempt and not self._pause(attempt):
                 return StoppedOnRequestError.exit_code
-            end = self._attempt(again=attempt > 0)
+            end = self._run_attempt(is_restart=attempt > 0)
             code = end.code
-            if self._asked or not end.again:
+            if self._stop_signal or not end.may_restart:
                 _say(f"ended: {end.cause}")
                 break
             left = self._at_most - attempt
-            _say(f"{end.cause}; " + (f"starting again ({left} left)" if left else "that was the last attempt"))
+            _say(f"{end.cause}; " + (f"restarting ({left} left)" if left else "that was the last attempt"))
         return 1 if code is None else code
 
-    def _attempt(self, again: bool) -> _End:
-        """One attempt, to its very end."""
-        command = again_command(self._command) if again else self._command
+    def _run_attempt(self, is_restart: bool) -> AttemptEnd:
+        """One attempt, until nothing of it is running."""
+        command = restart_command(self._command) if is_restart else self._command
         try:
             place = tempfile.TemporaryDirectory(prefix="harness-job-", ignore_cleanup_errors=True)
-            introduce_supervisor(Path(place.name), self._word)
+            write_token(Path(place.name), self._token)
         except OSError as error:
-            raise ConfigError(f"no folder for the job can be made ({error}); set TMPDIR to one with room") from None
+            raise ConfigError(
+                f"cannot make a folder for the job ({error}); set TMPDIR to a folder with free space"
+            ) from None
         with place as folder:
             job = Path(folder)
             with ReapedJob(command, job, {**os.environ, JOB_FOLDER: folder}) as process:
                 self._wait(process, job)
-                self._clear(process, job)
-            self._keep(job)
-            self._begun = self._begun or _has_begun(job)
-            return self._end(job, process.poll())
+                self._end_leftovers(process, job)
+            self._lock_run(job)
+            self._has_started = self._has_started or _has_started(job)
+            return self._end_of(job, process.poll())
 
-    def _end(self, job: Path, launcher: int | None) -> _End:
+    def _end_of(self, job: Path, launcher: int | None) -> AttemptEnd:
         """How an attempt has ended, by its outcome, or else by its launcher's exit code.
 
-        A launcher that ends by itself before any rank has ever come has a mistake in its command, which is still there
-        after a start again; one that was killed, and ranks that had come, were well.
+        If a launcher ends by itself before any rank has ever started, its command has a mistake, which a restart would
+        repeat. If it was killed, or if ranks had started, the command was right.
         """
         outcome = read_outcome(job)
         if outcome is not None:
             code = outcome.exit_code
-            return _End(code, f"exit code {code}: {outcome.cause}", code in _AGAIN)
-        if (
-            not self._begun
-            and not self._asked
-            and launcher is not None
-            and launcher >= 0
-            and launcher not in _OF_SIGNALS
-        ):
-            return _End(launcher, _never_begun(self._command, launcher), again=False)
-        left = "no outcome that can be read" if (job / OUTCOME).exists() else "no outcome"
-        return _End(None, f"{left}: killed, or never begun (its launcher ended with {launcher})", again=True)
+            return AttemptEnd(code, f"exit code {code}: {outcome.cause}", code in _RESTARTED)
+        has_ended_by_itself = launcher is not None and launcher >= 0 and launcher not in _SIGNAL_CODES
+        if launcher is not None and has_ended_by_itself and not self._has_started and not self._stop_signal:
+            return AttemptEnd(launcher, _explain_no_start(self._command, launcher), may_restart=False)
+        found = "unreadable outcome" if (job / OUTCOME).exists() else "no outcome"
+        cause = f"{found}: killed, or never started (its launcher ended with {launcher})"
+        return AttemptEnd(None, cause, may_restart=True)
 
     def _wait(self, process: ReapedJob, job: Path) -> None:
-        passed, begun_s = False, time.monotonic()
+        """Wait for the launcher, and act on stop requests and time limits meanwhile."""
+        is_passed_on, began_s = False, time.monotonic()
         while process.poll() is None:
-            self._keep(job)
-            asked_for_s = time.monotonic() - self._asked_s if self._asked else 0.0
-            if self._at_once or max(asked_for_s, _ended_s(job)) > self._grace_s:
+            self._lock_run(job)
+            stopping_s = time.monotonic() - self._stop_s if self._stop_signal else 0.0
+            if self._kill_now or max(stopping_s, _ended_s(job)) > self._grace_s:
                 kill(process.members())
-            elif self._asked and not passed:
-                passed = _ask(process, job)  # a job that has no ranks yet is asked when it has
-            if time.monotonic() - begun_s > self._start_s and not _has_begun(job):
+            elif self._stop_signal and not is_passed_on:
+                is_passed_on = _request_stop(process, job)  # again, until a rank has started that can be asked
+            if time.monotonic() - began_s > self._start_s and not _has_started(job):
                 text = f"no rank has started within {self._start_s:g} s, so its launcher was ended"
                 OutcomeFiles(0, "", {JOB_FOLDER: str(job)}).write(LostRankError.exit_code, text)
                 kill(process.members())
             time.sleep(_POLL_S)
 
-    def _clear(self, process: ReapedJob, job: Path) -> None:
-        """End what the launcher has left behind: ask, if the ranks are still at work, then kill."""
-        deadline = time.monotonic() + _LINGER_S
-        while process.members() and time.monotonic() < deadline and not self._at_once:
+    def _end_leftovers(self, process: ReapedJob, job: Path) -> None:
+        """End the processes that the launcher has left behind: ask ranks that are still at work, then kill."""
+        deadline_s = time.monotonic() + _LINGER_S
+        while process.members() and time.monotonic() < deadline_s and not self._kill_now:
             time.sleep(_POLL_S)
-        if process.members() and read_outcome(job) is None and _ask(process, job):
-            deadline = time.monotonic() + self._grace_s
-            while process.members() and time.monotonic() < deadline and not self._at_once:
+        if process.members() and read_outcome(job) is None and _request_stop(process, job):
+            deadline_s = time.monotonic() + self._grace_s
+            while process.members() and time.monotonic() < deadline_s and not self._kill_now:
                 time.sleep(_POLL_S)
         while members := process.members():
             kill(members)
@@ -183,71 +190,71 @@ class Supervisor:
             time.sleep(_POLL_S)
         _reap()
 
-    def _keep(self, job: Path) -> None:
-        """Keep the run that the job has told of from other supervisors, and from whoever starts it by hand."""
-        folder = told_folder(job)
-        if folder is None or folder in self._kept or not folder.is_dir():
+    def _lock_run(self, job: Path) -> None:
+        """Keep other supervisors, and whoever starts a job by hand, from the run that this job has reported."""
+        folder = supervised_folder(job)
+        if folder is None or folder in self._locks or not folder.is_dir():
             return
-        lock = lock_of_supervisor(folder)
-        with suppress(OSError, HeldError):  # held for a moment by whoever looks; this is called again
-            lock.acquire("supervisor process", self._word)
-            self._kept[folder] = lock
+        lock = supervisor_lock(folder)
+        with suppress(OSError, HeldError):  # somebody looks at it right now; this method is called again
+            lock.acquire("supervisor process", self._token)
+            self._locks[folder] = lock
 
     def _pause(self, attempt: int) -> bool:
         """Wait before the next attempt; whether there is to be one."""
-        end = time.monotonic() + min(_LONGEST_PAUSE_S, self._pause_s * 2 ** (attempt - 1))
-        while time.monotonic() < end and not self._asked:
+        end_s = time.monotonic() + min(_MAX_PAUSE_S, self._pause_s * 2 ** (attempt - 1))
+        while time.monotonic() < end_s and not self._stop_signal:
             time.sleep(_POLL_S)
-        return not self._asked
+        return not self._stop_signal
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self._asked is None:
-            self._asked, self._asked_s = signal.Signals(number).name, now
-            _say(f"{self._asked}: asking the ranks to save and stop; once more to kill them")
-        elif now - self._asked_s > 1.0:
-            self._at_once = True
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        now_s = time.monotonic()
+        if self._stop_signal is None:
+            self._stop_signal, self._stop_s = signal.Signals(number).name, now_s
+            _say(f"{self._stop_signal}: asking the ranks to save and stop; signal again to kill them")
+        elif now_s - self._stop_s > _SAME_REQUEST_S:
+            self._kill_now = True
 
 
-def again_command(command: Sequence[str]) -> list[str]:
-    """The command of a start that goes on: from the newest set, wherever the first start began, and not anew."""
+def restart_command(command: Sequence[str]) -> list[str]:
+    """The command of a restart: it resumes from the newest checkpoint, and does not start over."""
     words = [word for word in command if word != "--overwrite"]
-    return [*words, "--resume", "auto"]  # of two the last one counts
+    return [*words, "--resume", "auto"]  # if there are two, the last one counts
 
 
-def _ask(process: ReapedJob, job: Path) -> bool:
-    """Ask the ranks of this host to save and stop; whether there was any. One rank's wish is everybody's."""
-    asked = False
+def _request_stop(process: ReapedJob, job: Path) -> bool:
+    """Ask the ranks of this host to save and stop; whether there was one. One rank passes it on to all."""
+    has_asked = False
     alive = set(process.members())
     for path in job.glob("rank-*.pid"):
-        with suppress(OSError, ValueError):
-            pid = int(read_regular(path, _LONGEST_PID))
+        with suppress(OSError, UnicodeDecodeError):
+            pid = whole_number(read_regular(path, _MAX_PID_BYTES).decode("ascii").strip())
             if pid in alive:
                 os.kill(pid, signal.SIGTERM)
-                asked = True
-    return asked
+                has_asked = True
+    return has_asked
 
 
-def _has_begun(job: Path) -> bool:
+def _has_started(job: Path) -> bool:
     """Whether a rank has started, or the job has already ended."""
     return any(job.glob("rank-*.pid")) or (job / OUTCOME).exists()
 
 
-def _never_begun(command: Sequence[str], launcher: int) -> str:
-    """What to say of a command that has ended by itself before any rank had come."""
-    ended = f"no rank has begun, and its launcher ended with {launcher} ({command[0]})"
+def _explain_no_start(command: Sequence[str], launcher: int) -> str:
+    """What to say of a command that has ended by itself before any rank had started."""
+    ended = f"no rank has started, and its launcher ended with {launcher} ({command[0]})"
     if launcher == 0:
-        return f"{ended}: not a training job, so there is nothing to start again"
+        return f"{ended}: not a training job, so there is nothing to restart"
     return (
-        f"{ended}: a start again would end in the same way. See what it said above; check the launcher's options, the "
+        f"{ended}: a restart would end in the same way. See its messages above; check the launcher's options, the "
         "program's path and the environment"
     )
 
 
 def _ended_s(job: Path) -> float:
-    """For how long there has been an outcome, by the clock of the files."""
+    """For how long there has been an outcome, by the file system's clock."""
     with suppress(OSError):
-        return time.time() - (job / "outcome.json").stat().st_mtime
+        return time.time() - (job / OUTCOME).stat().st_mtime
     return 0.0
 
 

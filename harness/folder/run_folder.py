@@ -15,7 +15,7 @@ from harness.files import TEMPORARY, special_entries
 from harness.folder.endings import ATTEMPTS, FAILURES, OUTCOME
 from harness.folder.metrics import METRICS
 from harness.folder.plans import CURVE, PLAN
-from harness.folder.supervisor import refuse_other_supervisor, tell_supervisor
+from harness.folder.supervisor import refuse_other_supervisor, report_to_supervisor
 from harness.locks import FileLock, HeldError, lock_of_name
 
 _BEFORE_A_RUN = ("finder", ".lock", ATTEMPTS, OUTCOME, FAILURES, "report.html", TEMPORARY)  # there without an update
@@ -98,7 +98,7 @@ class RunFolder:
             if not held:
                 self.close()
             raise
-        tell_supervisor(self.path)
+        report_to_supervisor(self.path)
 
     def open(self) -> None:
         """Make the folder if it is not there, and lock it.

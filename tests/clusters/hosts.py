@@ -100,7 +100,7 @@ def a_supervised_cut(network: Network, unbroken: str) -> None:
     time.sleep(20)
     network.join("host2")
     said = network.finish(job)
-    check("the supervisor started it again", said.count("starting again") == 1)
+    check("the supervisor started it again", said.count("restarting") == 1)
     check("the digest is the unbroken one", digest(said) == unbroken)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.folder.supervisor import lock_of_supervisor, told_folder
+from harness.folder.supervisor import supervised_folder, supervisor_lock
 from harness.locks import holder_of
 from harness.processes import descendants
 from tests.conftest import launched_by
@@ -154,16 +154,16 @@ def test_a_second_supervisor_is_told_who_keeps_the_run(supervised, tmp_path):
     rank = [sys.executable, "tests/programs/short_rank.py", str(run)]
     first = supervised("--pause", "60", "--", *rank, "7,0,0")
     deadline = time.monotonic() + 30
-    while "starting again" not in first.text and time.monotonic() < deadline:
+    while "restarting" not in first.text and time.monotonic() < deadline:
         time.sleep(0.02)
-    holder = holder_of(lock_of_supervisor(run).path)
+    holder = holder_of(supervisor_lock(run).path)
     assert holder.owner.startswith(f"supervisor process {first.process.pid} on ")
     second = subprocess.run([*SUPERVISE, "--", *rank, "0"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     by_hand = subprocess.run([*rank, "0"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     for done in (second, by_hand):
         assert done.returncode == 2
         assert f"{run}: supervisor process {first.process.pid} on " in done.stderr
-        assert "keeps this run and starts it again when it has to; wait until it has ended" in done.stderr
+        assert "keeps this run and restarts it when necessary; wait until it has ended" in done.stderr
     assert second.stderr.count("supervise:") == 1
     assert (run / "starts").read_text() == "."
     first.process.kill()
@@ -176,7 +176,7 @@ def test_a_supervisor_starts_its_own_run_again(supervised, tmp_path):
     job = supervised("--", sys.executable, "tests/programs/short_rank.py", str(run), "7,75,0")
     assert job.process.wait(timeout=60) == 0, job.text
     assert (run / "starts").read_text() == "..."
-    assert not lock_of_supervisor(run).path.exists()
+    assert not supervisor_lock(run).path.exists()
 
 
 LIES = {
@@ -205,8 +205,7 @@ def test_an_outcome_that_cannot_be_read_is_none(tmp_path, lie):
     )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "supervise: no outcome that can be read: killed, or never begun (its launcher ended with 0); that was the last "
-        "attempt"
+        "supervise: unreadable outcome: killed, or never started (its launcher ended with 0); that was the last attempt"
     ]
 
 
@@ -232,7 +231,7 @@ def test_other_files_of_a_job_may_lie_too(supervised, name):
 def test_a_folder_that_is_told_must_be_a_path(tmp_path):
     for content in (b"", b"a\0b", b"\xff", b"x" * 20_000):
         (tmp_path / "run").write_bytes(content)
-        assert told_folder(tmp_path) is None
+        assert supervised_folder(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -251,7 +250,7 @@ def test_a_command_that_cannot_be_started_is_not_started_again(tmp_path, content
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-    assert "starting again" not in done.stderr
+    assert "restarting" not in done.stderr
 
 
 def test_without_a_place_for_the_jobs_folder(tmp_path):
@@ -302,7 +301,7 @@ def test_what_ends_by_itself_before_a_rank_has_begun_is_not_started_again(case):
     done = supervised_to_the_end(*map(str, command))
     assert done.returncode == code, done.stderr
     assert done.stderr.count("supervise:") == 1
-    assert f"ended: no rank has begun, and its launcher ended with {code} ({command[0]})" in done.stderr
+    assert f"ended: no rank has started, and its launcher ended with {code} ({command[0]})" in done.stderr
     assert "check the launcher's options" in done.stderr
 
 
@@ -318,7 +317,7 @@ def test_what_is_no_training_job_ends_well(command):
 def test_what_was_killed_before_a_rank_has_begun_is_started_again(end):
     done = supervised_to_the_end("bash", "-c", end)
     assert done.returncode == 1
-    assert done.stderr.count("starting again") == 2
+    assert done.stderr.count("restarting") == 2
 
 
 def test_what_ends_without_an_outcome_once_a_rank_has_come_is_started_again(tmp_path):
@@ -326,4 +325,4 @@ def test_what_ends_without_an_outcome_once_a_rank_has_come_is_started_again(tmp_
     program = f'[ -e {tmp_path}/second ] || echo $$ > "$HARNESS_JOB/rank-0.pid"; touch {tmp_path}/second; exit 9'
     done = supervised_to_the_end("bash", "-c", program)
     assert done.returncode == 1
-    assert done.stderr.count("starting again") == 2
+    assert done.stderr.count("restarting") == 2
