@@ -1,8 +1,8 @@
-"""Which of several causes of an end counts, and what of it the others are told.
+"""Which of several causes counts when a job ends, and what the other ranks are told.
 
-Two ranks may fail at once, and a rank that failed takes the others down. The cause is a failure of a class of its own
-(data, configuration, ...), which would come again; then one that a new attempt may not meet (a rank that was killed);
-then the wish to stop. Among equals the first counts.
+Two ranks may fail at once, and a rank that fails takes the others down. What counts most is an error with a class of
+its own (data, configuration, ...), which would happen again; then a failure that another attempt may not meet (a rank
+that was killed); then a stop request. Among equals the first counts.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import NamedTuple
 from harness.errors import HarnessError, LostRankError, StoppedOnRequestError
 
 _LOST, _STOPPED = LostRankError.exit_code, StoppedOnRequestError.exit_code
-_BUG = HarnessError.exit_code  # an error of code that is not the harness's own
+_BUG = HarnessError.exit_code  # an error that has no class of its own
 _CLASSES = {kind.exit_code: kind for kind in HarnessError.__subclasses__()}
-CODES = frozenset({_BUG, *_CLASSES})  # with which a rank can say that it left
+CODES = frozenset({_BUG, *_CLASSES})  # that a rank can leave with
 
 
 class Cause(NamedTuple):
@@ -34,7 +34,7 @@ class Cause(NamedTuple):
 
     @property
     def may_end_otherwise(self) -> bool:
-        """Whether another attempt may not meet it: a rank was lost, or somebody wanted the job to stop."""
+        """Whether another attempt may not meet it: a rank was lost, or the job was asked to stop."""
         return self.exit_code in (_LOST, _STOPPED)
 
     def error(self) -> HarnessError:
@@ -43,7 +43,7 @@ class Cause(NamedTuple):
 
 
 class KnownCause:
-    """Why the job ends, as far as one rank knows by now; several threads may learn of it.
+    """Why the job ends, as far as one rank knows; several threads may learn of it.
 
     Attributes:
         cause: `None` before anything is known.
@@ -57,7 +57,7 @@ class KnownCause:
         self._lock = threading.Lock()
 
     def learn(self, cause: Cause) -> bool:
-        """Note a cause; whether it counts more than the one that was known."""
+        """Learn of a cause; whether it counts more than the one that was known."""
         with self._lock:
             if not outranks(cause, self.cause):
                 return False
@@ -76,7 +76,7 @@ def outranks(new: Cause, old: Cause | None) -> bool:
 
 
 def joined(own: Cause | None, met: Cause) -> Cause:
-    """What a rank ends with that ends for a cause of its own, and meets another one while it does.
+    """The cause of a rank that is ending for one of its own, and meets another one meanwhile.
 
     >>> joined(Cause("diverged", 6), Cause("rank 1 is silent", 7))
     Cause(text='diverged; at the end: rank 1 is silent', exit_code=6, first=True)

@@ -1,4 +1,4 @@
-"""Every way a run can end badly, each with the exit code that tells a script which one it was.
+"""Every way in which a run can fail, each with an exit code, so that a script can tell them apart.
 
 Exit code 0 is a finished run and 1 an error that is a bug of ours (a traceback). The message of a `HarnessError` is
 written for the person who started the run: where, what was found, what is allowed, what to do.
@@ -11,17 +11,17 @@ from typing import Self
 
 
 def listed(problems: Sequence[str], most: int = 20) -> str:
-    """Problems a line each, for the end of a message: the first ones, and how many more there are."""
+    """Problems, one on each line, for the end of a message: the first ones, and how many more there are."""
     left = len(problems) - most
     return "".join(f"\n  {problem}" for problem in [*problems[:most], *([f"and {left:,} more"] if left > 0 else [])])
 
 
 class HarnessError(Exception):
-    """Base of all errors that a user can cause or mend; `exit_code` is what the process ends with.
+    """Base of all errors that a user can cause or fix; `exit_code` is that of the process.
 
     Attributes:
-        everywhere: whether every rank is known to raise this same error, so that one of them may speak for all.
-        source: the configuration's file, where the message begins with it.
+        everywhere: whether every rank is known to raise this same error, so that rank 0 alone reports it.
+        source: the configuration's file, if the message begins with it.
     """
 
     exit_code = 1
@@ -34,9 +34,9 @@ class HarnessError(Exception):
         return self
 
     def found_in(self, source: str) -> Self:
-        """The same error with the configuration's file before its message, if none stands there yet.
+        """The same error with the configuration's file before its message, unless it is there already.
 
-        What raises an error need not know the file; whoever does says it, and may do so on several levels.
+        The code that raises an error need not know the file. Code that does adds it, possibly on several levels.
         """
         if self.source is None:
             self.source = source
@@ -57,7 +57,7 @@ class DataError(HarnessError):
 
 
 class CheckpointError(HarnessError):
-    """A saved state that is missing, damaged, or does not fit this run."""
+    """A checkpoint that is missing, damaged, or does not fit this run."""
 
     exit_code = 4
 
@@ -91,12 +91,12 @@ class LostRankError(HarnessError):
 
 
 class NoUsableLRError(HarnessError):
-    """The learning-rate finder found no learning rate that it can defend."""
+    """The learning-rate finder found no reliable learning rate."""
 
     exit_code = 8
 
 
 class StoppedOnRequestError(HarnessError):
-    """The run was asked to stop, saved its state, and can be started again."""
+    """The run was asked to stop, saved its state, and can be resumed."""
 
     exit_code = 75

@@ -1,7 +1,8 @@
-"""Ctrl-C from a program's first line on: one line and an exit code, and no traceback. Imports nothing that takes long.
+"""Ctrl-C from the first line of a program on: one line and an exit code, no traceback. Imports nothing slow.
 
-A run that is asked to stop before it has begun to watch for that has changed nothing, and ends at once, as one that
-can be started again (75). A tool unwinds, so that what it has started ends with it, and ends as shells expect (130).
+A run that is asked to stop before its own handlers are installed has changed nothing: it ends at once, with the code
+of a run that can be restarted (75). A tool unwinds, so that the processes it has started end too, with the code that
+shells expect (130).
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 class _StopAtOnce:
-    """Handles a signal before anything was changed."""
+    """Handles a signal before anything is changed."""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """One line, and the end; a main thread deep in an import is not asked."""
+        """Print one line and end, even if the main thread is deep in an import."""
         name = signal.Signals(number).name
         text = f"stopped on request ({name}) before the first update; nothing was changed"
         os.write(2, f"{text}\n".encode())
@@ -33,7 +34,7 @@ class _StopAtOnce:
 
 
 def _tell_supervisor(text: str) -> None:
-    """Leave the outcome where a supervisor waits for it; what writes it otherwise may not be imported yet."""
+    """Write the outcome for a supervisor; the module that usually does may not be imported yet."""
     job = os.environ.get("HARNESS_JOB", "")
     with suppress(OSError):
         if os.path.isdir(job):
@@ -44,9 +45,10 @@ def _tell_supervisor(text: str) -> None:
 
 
 def leave_job(exit_code: int) -> NoReturn:
-    """End this process, and have MPICH's launcher end the others.
+    """End this process, and make MPICH's launcher end the others.
 
-    It waits for them where one ends before it has called MPI_Init, whatever with, unless it is asked to abort the job.
+    If a process ends before it has called MPI_Init, that launcher waits for the others, whatever the exit code, unless
+    it is asked to abort the job.
 
     Args:
         exit_code: of the process, and of the launcher.
@@ -60,20 +62,20 @@ def leave_job(exit_code: int) -> NoReturn:
 
 
 def stop_run_at_once() -> None:
-    """From now on, until a run takes its signals itself: SIGINT and SIGTERM end with one line and 75."""
+    """Until a run installs its own handlers, SIGINT and SIGTERM end the process with one line and 75."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _StopAtOnce())
 
 
 def end_of_run() -> None:
-    """The run is over, and with it what `stop_run_at_once` would say: a signal ends the process without a word."""
+    """The run is over, so a signal ends the process without a message, unlike `stop_run_at_once` would."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if isinstance(signal.getsignal(number), _StopAtOnce):
             signal.signal(number, signal.SIG_DFL)
 
 
 def end_tool_quietly() -> None:
-    """From now on: where Ctrl-C ends the program, it does with one line and 130."""
+    """From now on, Ctrl-C ends the program with one line and 130."""
     before = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -88,7 +90,7 @@ def end_tool_quietly() -> None:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is where an error comes from; libraries make an ImportError of it when they are imported."""
+    """Whether an error began as Ctrl-C; libraries turn it into an ImportError while they are imported."""
     for _ in range(50):
         if error is None or isinstance(error, KeyboardInterrupt):
             break

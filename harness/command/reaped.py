@@ -1,4 +1,4 @@
-"""A job that ends with its supervisor, even if that is killed: started and held through a reaper (see `reaper.py`)."""
+"""A job that ends when its supervisor does, even if that is killed: a reaper (`reaper.py`) starts and holds it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness.command.reaper import FAREWELL
+from harness.command.reaper import GOODBYE
 from harness.errors import ConfigError
 from harness.processes import descendants
 
 _REAPER = Path(__file__).with_name("reaper.py")
-_FAREWELL_S = 5.0
+_GOODBYE_S = 5.0
 
 
 class ReapedJob:
-    """A command and all that it has started on this host."""
+    """A command and all processes that it has started on this host."""
 
     def __init__(self, command: Sequence[str], job: Path, environ: Mapping[str, str]) -> None:
-        """Start it, in a session of its own: a terminal's Ctrl-C comes to the supervisor alone.
+        """Start it in a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone.
 
         Args:
             command: the launcher and what it launches.
@@ -59,39 +59,39 @@ class ReapedJob:
         """
         if self._code is None:
             is_dead = self._reaper.poll() is not None
-            said = self._hear()
-            if "failed" in said:
+            report = self._receive()
+            if "failed" in report:
                 raise ConfigError(
-                    f"{self.command[0]}: cannot be started ({said['failed']}); give a program, and what it is given, "
-                    "after --"
+                    f"{self.command[0]}: cannot be started ({report['failed']}); give the launcher and the "
+                    "program after --"
                 )
-            self._code = said.get("ended", -signal.SIGKILL if is_dead else None)
+            self._code = report.get("ended", -signal.SIGKILL if is_dead else None)
         return self._code
 
     def members(self) -> list[int]:
-        """The job's processes that live; those that a killed reaper has left are this process's own."""
+        """The living processes of the job; if the reaper was killed, they have become children of this process."""
         return [pid for pid in descendants(os.getpid()) if pid != self._reaper.pid]
 
     def __enter__(self) -> Self:
-        """The job, under way."""
+        """The running job."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the reaper go; after an error, with all that is left of the job."""
+        """Dismiss the reaper; after an error, it ends what is left of the job."""
         with suppress(OSError):
             if kind is None:
-                os.write(self._orders, FAREWELL)
+                os.write(self._orders, GOODBYE)
         os.close(self._orders)
         try:
-            self._reaper.wait(timeout=_FAREWELL_S)
+            self._reaper.wait(timeout=_GOODBYE_S)
         except subprocess.TimeoutExpired:
             self._reaper.kill()
             self._reaper.wait()
         os.close(self._reports)
 
-    def _hear(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         with suppress(BlockingIOError):
             while piece := os.read(self._reports, 65536):
                 self._text += piece

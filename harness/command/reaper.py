@@ -1,11 +1,11 @@
 """Stands between a supervisor and its job: a program of its own, which ends the job when the supervisor is killed.
 
-`python -I reaper.py ORDERS REPORTS`, two open pipes. It reads the command from ORDERS, starts it, and says on REPORTS
-how it ended. Whatever the job starts stays below this process, its subreaper, in whatever session it is. When ORDERS
-ends without a farewell, nobody is left to watch over the job, and all of it is killed.
+`python -I reaper.py ORDERS REPORTS`, two open pipes. It reads the command from ORDERS, starts it, and reports how it
+ended on REPORTS. All processes of the job stay below this one, their subreaper, whatever session they are in. If ORDERS
+is closed without a goodbye, nobody is left to watch over the job, and all of it is killed.
 
-Its command line names neither the supervisor nor the job, so what ends those by name does not end this. Imports nothing
-of the harness but `processes.py`, and that by its file: the package would take as long as a short job.
+The command line names neither the supervisor nor the job, so whoever kills those by name does not kill the reaper. It
+imports nothing of the harness but `processes.py`, by its path: importing the package takes as long as a short job.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 SET_CHILD_SUBREAPER, _SET_PDEATHSIG = 36, 1  # of prctl(2)
-FAREWELL = b"done\n"
+GOODBYE = b"done\n"
 _POLL_S = 0.05
-_LONGEST_S = 60.0  # to kill what a dead disk keeps from dying
+_MAX_KILL_S = 60.0  # a process that waits for a dead disk cannot be killed
 
 
 def _load_processes() -> Any:
@@ -40,16 +40,16 @@ def _load_processes() -> Any:
 
 
 def main() -> int:
-    """Start the command, reap, and kill what is left when the supervisor has gone."""
+    """Start the command, reap its processes, and kill those that are left when the supervisor is gone."""
     orders, reports = int(sys.argv[1]), int(sys.argv[2])
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-        signal.signal(number, _nothing)  # and not SIG_IGN, which the job would inherit
+        signal.signal(number, _ignore)  # not SIG_IGN, which the job would inherit
     with os.fdopen(orders, "rb", buffering=0) as waiting:
         order = json.loads(_read_line(waiting))
         try:
-            # should this process be killed as well, its launcher ends with it
+            # if this process is killed as well, the kernel ends the launcher
             job = subprocess.Popen(
                 order["command"],
                 start_new_session=True,
@@ -58,12 +58,12 @@ def main() -> int:
         except (OSError, ValueError) as error:
             _report(reports, {"failed": getattr(error, "strerror", None) or str(error)})
             return 0
-        said = b""
+        message = b""
         while not _is_over(waiting):
             _reap(job.pid, reports)
         with suppress(OSError):
-            said = waiting.read(len(FAREWELL)) or b""
-    if said != FAREWELL:
+            message = waiting.read(len(GOODBYE)) or b""
+    if message != GOODBYE:
         processes = _load_processes()
         left = _end(processes, job.pid, reports)
         print(f"supervise: the supervisor was killed: ended its job, {left} processes", file=sys.stderr, flush=True)
@@ -71,8 +71,8 @@ def main() -> int:
     return 0
 
 
-def _nothing(number: int, frame: object) -> None:
-    """A signal is the supervisor's concern."""
+def _ignore(number: int, frame: object) -> None:
+    """The supervisor handles signals."""
 
 
 def _read_line(file: Any) -> bytes:
@@ -80,7 +80,7 @@ def _read_line(file: Any) -> bytes:
     while not line.endswith(b"\n"):
         piece = file.read(65536)
         if not piece:
-            raise SystemExit(1)  # the supervisor was killed before it said what to start
+            raise SystemExit(1)  # the supervisor was killed before it had sent the command
         line += piece
     return line
 
@@ -90,7 +90,7 @@ def _is_over(file: Any) -> bool:
 
 
 def _reap(launcher: int, reports: int) -> None:
-    """Take the exit codes of children and orphans; the launcher's is reported."""
+    """Collect the exit codes of children and orphans, and report the launcher's."""
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == launcher:
@@ -105,7 +105,7 @@ def _report(reports: int, content: dict[str, Any]) -> None:
 def _end(processes: Any, launcher: int, reports: int) -> int:
     """Kill everything below this process; how many processes that were."""
     killed: set[int] = set()
-    deadline = time.monotonic() + _LONGEST_S
+    deadline = time.monotonic() + _MAX_KILL_S
     while (found := processes.descendants(os.getpid())) and time.monotonic() < deadline:
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):

@@ -1,7 +1,7 @@
-"""TensorBoard's event files: the same numbers as `metrics.jsonl`, of which they are made again after every cut.
+"""TensorBoard's event files: the numbers of `metrics.jsonl`, from which they are rewritten whenever that is cut back.
 
-So no value of an iteration stands there twice, however often a run was stopped. They are written by this thread and
-not, as `SummaryWriter` does it, by one whose death on a full disk would leave the run waiting for it.
+So no iteration has two values, however often a run was stopped. The calling thread writes them. `SummaryWriter` uses a
+second one, and when that dies on a full disk, the run waits for it for ever.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class EventFile:
         self._tags: set[str] = set()
 
     def rewrite(self, lines: Iterable[MetricsLine]) -> None:
-        """Begin anew with the lines of `metrics.jsonl`.
+        """Start over with the lines of `metrics.jsonl`.
 
         Raises:
             CheckpointError: if it cannot be written.
@@ -102,7 +102,9 @@ class EventFile:
             raise self._failed(error) from None
 
     def _failed(self, error: OSError) -> CheckpointError:
-        return CheckpointError(f"{self._folder}: an event file could not be written ({error.strerror}); make room")
+        return CheckpointError(
+            f"{self._folder}: an event file could not be written ({error.strerror}); free some disk space"
+        )
 
 
 def import_tensorboardx() -> None:

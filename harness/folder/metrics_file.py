@@ -1,4 +1,4 @@
-"""`metrics.jsonl` as a run writes it, and takes it up again whatever became of it."""
+"""Writes `metrics.jsonl`, and continues it when a run is resumed, even if it was damaged meanwhile."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MOST_STRETCHES = 100_000
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, in the order of iterations; a line is there whole or not at all.
+    """`metrics.jsonl`: one JSON object per line, in the order of iterations. A line is complete or missing.
 
     Attributes:
-        unread: lines that an earlier attempt left and that cannot be read; they stay as they are.
+        unread: lines of an earlier attempt that cannot be read; they stay as they are.
     """
 
     def __init__(self, path: Path, after: int = 0) -> None:
@@ -36,7 +36,7 @@ class MetricsFile:
 
         Args:
             path: of the file.
-            after: the iteration that a run goes on from; lines of later ones, and a torn last line, are cut off.
+            after: the iteration that a run resumes from; later lines, and an incomplete last line, are cut off.
 
         Raises:
             CheckpointError: if it cannot be opened.
@@ -49,11 +49,11 @@ class MetricsFile:
         except (OSError, RecordError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise CheckpointError(
-                f"{path}: cannot be taken up ({reason}); move it aside, or start over with --overwrite"
+                f"{path}: cannot be continued ({reason}); move it aside, or start over with --overwrite"
             ) from None
 
     def show_in(self, events: EventFile) -> None:
-        """Write every line, those of the past too, to an event file as well."""
+        """Write every line to an event file as well, beginning with those that are there."""
         self._events = events
         events.rewrite(self._lines())
 
@@ -73,20 +73,22 @@ class MetricsFile:
             CheckpointError: if it cannot be written; the file then ends with the line before.
         """
         data = json.dumps({**record, "time": round(time.time(), 3)}).encode()
-        end = self._file.seek(0, os.SEEK_END)  # not where a write that failed had come to
+        end = self._file.seek(0, os.SEEK_END)  # not where a failed write stopped
         try:
             if self._file.write(data + b"\n") != len(data) + 1:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             with suppress(OSError):
                 self._file.truncate(end)
-            raise CheckpointError(f"{self._path}: a line could not be written ({error.strerror}); make room") from error
+            raise CheckpointError(
+                f"{self._path}: a line could not be written ({error.strerror}); free some disk space"
+            ) from error
         if self._events is not None:
-            with suppress(RecordError):  # what nobody could read again is not shown either
+            with suppress(RecordError):  # a line that could not be read again is not shown either
                 self._events.write(MetricsLine.read(data))
 
     def cut_back(self, after: int) -> None:
-        """Drop the lines of iterations after one that the run has gone back to.
+        """Drop the lines after an iteration to which the run has rewound.
 
         Raises:
             CheckpointError: if the file cannot be written.
@@ -95,23 +97,23 @@ class MetricsFile:
             self._file.close()
             self._file = self._open(after)
         except (OSError, RecordError) as error:
-            raise CheckpointError(f"{self._path}: cannot be cut back ({error}); make room") from None
+            raise CheckpointError(f"{self._path}: cannot be cut back ({error}); free some disk space") from None
         if self._events is not None:
             self._events.rewrite(self._lines())
 
     def sync(self) -> None:
-        """Force every line to disk, so that no set is newer than the lines before it."""
+        """Force every line to disk, so that no checkpoint is newer than the lines before it."""
         os.fsync(self._file.fileno())
 
     def __enter__(self) -> MetricsFile:
-        """The file, open."""
+        """The open file."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file, with everything on disk."""
-        with suppress(OSError, ValueError):  # every line was checked when it was written; it may be closed already
+        """Close the file with every line on disk."""
+        with suppress(OSError, ValueError):  # each write was checked; the file may be closed already
             os.fsync(self._file.fileno())
         self._file.close()
         if self._events is not None:
@@ -119,13 +121,13 @@ class MetricsFile:
 
 
 def _cut_back(path: Path, after: int, unread: Unread) -> None:
-    """Keep the lines up to an iteration, byte for byte, and what between them cannot be read.
+    """Keep the lines up to an iteration, byte for byte, and unreadable lines between them.
 
-    As a rule the rest is one piece at the end, which is cut off. Where a damaged line seems to be of a later iteration
-    than those behind it, the file is written anew without it, and takes the old one's place when it is whole.
+    Usually the rest is one piece at the end, which is cut off. If a damaged line claims a later iteration than those
+    after it, the file is rewritten without that line, and replaced when the new one is complete.
     """
-    kept: list[list[int]] = []  # stretches [begin, end) in bytes
-    damaged: list[list[int]] = []  # those since the last line that is kept: they stay if another one is
+    kept: list[list[int]] = []  # ranges [begin, end) in bytes
+    damaged: list[list[int]] = []  # since the last kept line; they stay if another kept line follows
     with open_plain(path) as file:
         begin = 0
         for number, (data, is_whole) in enumerate(lines_of(file), start=1):

@@ -1,8 +1,9 @@
-"""How an attempt ended, in files: `horovodrun` hides exit codes, and who was killed cannot say so.
+"""Writes how an attempt ended: `horovodrun` hides exit codes, and a process that was killed cannot say so.
 
-`outcome.json` tells how the job ended, `failures/rank-3.json` how a rank failed and where it was. An attempt that left
-no outcome was killed. They lie in the run's folder, once this attempt owns it, and where a supervisor asked for them.
-`attempts.jsonl` in the run's folder is the history: how each attempt began, and the outcome of each but the last.
+`outcome.json` says how the job ended, `failures/rank-3.json` how a rank failed and where it was. An attempt that left
+no outcome was killed. The files lie in the run's folder, once this attempt owns it, and in the folder in which a
+supervisor waits for them. `attempts.jsonl` in the run's folder is the history: how each attempt began, and the outcome
+of each but the last.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ JOB_FOLDER = "HARNESS_JOB"  # the folder in which a supervisor waits for outcome
 
 
 class OutcomeFiles:
-    """Writes this rank's part; a disk that refuses is no reason to end otherwise.
+    """Writes this rank's part. A disk that refuses does not change how the job ends.
 
     Attributes:
-        attempt: what tells this attempt from earlier ones.
+        attempt: identifies this attempt among earlier ones.
     """
 
     def __init__(self, rank: int, attempt: str, environ: Mapping[str, str] = os.environ) -> None:
-        """Look whether a supervisor of this host waits for what is written."""
+        """Write for a supervisor of this host, if the environment names its folder."""
         self.attempt = attempt
         self._rank = rank
         self._folders: list[Path] = []
@@ -44,9 +45,9 @@ class OutcomeFiles:
             self._folders.append(Path(job))
 
     def announce(self) -> None:
-        """Tell a supervisor which process plays the rank, now that it takes signals; and that this job has no end yet.
+        """Tell a supervisor which process this rank is, now that it handles signals, and that the job has not ended.
 
-        A command may start several jobs one after another, and the outcome of the first is not the second's.
+        A command may start several jobs one after another, and the outcome of the first is not that of the second.
         """
         for job in self._folders:
             if self._rank == 0:
@@ -56,12 +57,12 @@ class OutcomeFiles:
                 (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
     def use_folder(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
-        """Write into the run's folder from now on; what earlier attempts left there becomes history (rank 0).
+        """Write into the run's folder from now on; rank 0 moves what earlier attempts left there into the history.
 
         Args:
             folder: of the run.
-            begun: how this attempt begins; which one it is and the clock are added.
-            page: writes the run's page, from what is in its folder.
+            begun: how this attempt begins; its identifier and the time are added.
+            page: writes the run's page from the files in its folder.
         """
         if self._rank == 0 and page is not None:
             self._page = page
@@ -69,7 +70,9 @@ class OutcomeFiles:
             earlier = read_outcome(folder)
             with suppress(OSError):
                 _put_aside_unreadable(folder)
-            with suppress(OSError):  # before what a full disk refuses: it would pass for this attempt's
+            with suppress(
+                OSError
+            ):  # first, for a full disk may refuse the rest: it would pass for this attempt's outcome
                 (folder / OUTCOME).unlink(missing_ok=True)
             own = replace(begun, attempt=self.attempt, began_at=round(time.time(), 3))
             for record in (earlier, own):
@@ -88,12 +91,12 @@ class OutcomeFiles:
         collective: str | None = None,
         stacks: str | None = None,
     ) -> None:
-        """Write how this rank ended; of a good end only rank 0 tells.
+        """Write how this rank ended; if it ended well, only rank 0 does.
 
         Args:
             exit_code: of the job, as far as this rank can tell.
             cause: in words.
-            place: where the rank was when it failed.
+            place: what the rank was doing when it failed.
             collective: the last one that it called.
             stacks: of its threads.
         """
@@ -106,40 +109,38 @@ class OutcomeFiles:
             if exit_code not in (0, 75):
                 failures = folder / FAILURES
                 with self._writing, suppress(OSError):
-                    failures.mkdir(parents=True, exist_ok=True)  # a host that does not share rank 0's disk has none
+                    failures.mkdir(parents=True, exist_ok=True)  # missing on a host that does not share rank 0's disk
                     write_object(failures / f"rank-{self._rank}.json", failure)
             with self._writing, suppress(OSError):
                 if self._rank == 0:
-                    told = self._recorded(folder)  # perhaps a weightier cause that this rank has not heard of
-                    if told is None or not outranks(told, own):
+                    recorded = self._recorded(folder)  # perhaps a weightier cause that this rank has not heard of
+                    if recorded is None or not outranks(recorded, own):
                         write_object(folder / OUTCOME, record.to_json())
-                elif exit_code != 0:  # rank 0 may be lost, or not hear why this one leaves
+                elif exit_code != 0:  # rank 0 may be lost, or may not hear why this one leaves
                     self._forget_earlier(folder)
-                    told = self._recorded(folder)
-                    if told is not None and outranks(own, told):
+                    recorded = self._recorded(folder)
+                    if recorded is not None and outranks(own, recorded):
                         (folder / OUTCOME).unlink(missing_ok=True)
                     _write_first(folder / OUTCOME, record, self._rank)
 
     def write_page(self, limit_s: float = 5.0) -> None:
-        """On rank 0, write the page of a run that lost a rank, once its outcome is written.
+        """On rank 0, write the run's page after its outcome, so that the page shows how it ended.
 
-        In a thread of its own, which is waited for so long and no longer: the disk may be what has failed, and the main
-        thread may hold whatever the page needs.
+        A thread of its own writes it, and this method waits for that thread with a limit: the disk may be what has
+        failed, and the main thread may hold a lock that the page needs.
 
         Args:
             limit_s: how long to wait; a page takes half a second.
         """
-        own = any(
-            (told := read_outcome(folder)) is not None and told.attempt == self.attempt for folder in self._folders
-        )
-        if self._page is None or not own:
+        is_recorded = any(self._recorded(folder) is not None for folder in self._folders)
+        if self._page is None or not is_recorded:
             return
         thread = threading.Thread(target=_call_page, args=(self._page,), name="page", daemon=True)
         thread.start()
         thread.join(limit_s)
 
     def _recorded(self, folder: Path) -> Cause | None:
-        """What a rank of this attempt has told already."""
+        """The cause that a rank of this attempt has recorded already."""
         with suppress(RecordError):
             found = read_outcome_file(folder)
             if found is not None and found.attempt == self.attempt:
@@ -149,7 +150,7 @@ class OutcomeFiles:
     def _forget_earlier(self, folder: Path) -> None:
         """Remove another attempt's outcome, and never this one's, which rank 0 may write at the same time.
 
-        One that cannot be read is another's: this one's is there whole or not at all.
+        An outcome that cannot be read is another's, because this attempt's appears complete or not at all.
         """
         found = read_outcome(folder)
         if found is None:
@@ -159,7 +160,7 @@ class OutcomeFiles:
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """What `outcome.json` says; `None` if the last attempt left none, or none that can be read."""
+    """The content of `outcome.json`; `None` if the last attempt left none, or if it is unreadable."""
     try:
         return read_outcome_file(folder)
     except RecordError:
@@ -167,12 +168,12 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 
 def _call_page(page: Callable[[], object]) -> None:
-    with suppress(Exception):  # the job has ended; `launch/report.py` writes the page later and says what is wrong
+    with suppress(Exception):  # the job has ended; `launch/report.py` can write the page later and say what is wrong
         page()
 
 
 def _put_aside_unreadable(folder: Path) -> None:
-    """Keep an outcome that cannot be read under another name, the first that is free."""
+    """Rename an unreadable outcome to the first free name."""
     try:
         read_outcome_file(folder)
     except RecordError:
@@ -185,7 +186,7 @@ def _put_aside_unreadable(folder: Path) -> None:
 
 
 def _write_first(path: Path, record: Outcome, rank: int) -> None:
-    """Write unless another rank has; rank 0 has the last word, where the disk is shared."""
+    """Write unless another rank has; rank 0 overwrites it, where the disk is shared."""
     own = path.with_name(f".outcome.{rank}")
     write_object(own, record.to_json())
     try:

@@ -1,4 +1,4 @@
-"""A run's folder: who may write there, and what is in it from the start."""
+"""A run's folder: which process may write there, and which files may be in it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 class RunFolder:
     """The folder of one run, which one process at a time may write to.
 
-    Two locks keep others out, and both end with the process, however it ends. The one beside the folder,
-    `.NAME.lock`, is the name's: it is not moved when `--overwrite` moves the folder aside. The one in it, `.lock`, is
-    the folder's, whatever it is called, and the one that earlier versions know.
+    Two locks keep other processes out, and both end with the process, however it ends. `.NAME.lock` next to the folder
+    belongs to the name: it stays when `--overwrite` moves the folder aside. `.lock` in the folder belongs to the
+    folder, whatever its name is, and earlier versions know it.
 
     Attributes:
-        path: where it lies.
-        remarks: what the user should know of its locks.
+        path: of the folder.
+        remarks: what the user should know about its locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,11 +53,11 @@ class RunFolder:
         self._inner = FileLock(path / ".lock")
 
     def reserve(self) -> None:
-        """Keep other processes from the name until this one ends, whether the folder is there or not.
+        """Lock the name until this process ends, whether the folder exists or not.
 
         Raises:
-            ConfigError: if another process writes there, a supervisor of another job keeps it, it is a link, or the
-                folder that it lies in cannot be written.
+            ConfigError: if another process writes there, a supervisor of another job holds it, it is a link, or its
+                parent folder is not writable.
         """
         self._refuse_link()
         if self._name.is_held:
@@ -69,7 +69,7 @@ class RunFolder:
         except OSError as error:
             if error.errno not in _READ_ONLY or not self.path.is_dir():
                 raise self._cannot("be made", error) from None
-            # nobody can move a folder whose parent cannot be written: the lock in it is enough
+            # nobody can move a folder whose parent is not writable, so the lock in it is enough
         try:
             refuse_other_supervisor(self.path)
         except ConfigError:
@@ -82,10 +82,10 @@ class RunFolder:
             )
 
     def lock(self) -> None:
-        """Keep other processes from the folder, too, which is there.
+        """Lock the existing folder, too.
 
         Raises:
-            ConfigError: as `reserve`, or if it holds a link or what is no file, or cannot be written.
+            ConfigError: as `reserve`, or if it holds a link or a special file, or is not writable.
         """
         held = self._name.is_held
         self.reserve()
@@ -101,7 +101,7 @@ class RunFolder:
         report_to_supervisor(self.path)
 
     def open(self) -> None:
-        """Make the folder if it is not there, and lock it.
+        """Make the folder if it does not exist, and lock it.
 
         Raises:
             ConfigError: as `lock`.
@@ -115,10 +115,10 @@ class RunFolder:
         self.lock()
 
     def claim(self, overwrite: bool) -> Path | None:
-        """Make the folder for a new run; one that is there already is moved aside with `overwrite`.
+        """Make the folder for a new run; with `overwrite`, move an existing one aside.
 
         Returns:
-            Where it was moved to, if it was there.
+            Where that was moved to.
 
         Raises:
             ConfigError: if it exists, is in use, is a link, or cannot be made.
@@ -137,7 +137,7 @@ class RunFolder:
         return moved
 
     def close(self) -> None:
-        """Let others in."""
+        """Release the locks."""
         self._inner.release()
         self._name.release(remove=True)
 
@@ -145,10 +145,10 @@ class RunFolder:
         if not os.path.lexists(self.path):
             return None
         if self.path.is_dir() and all(path.name.startswith(_BEFORE_A_RUN) for path in self.path.iterdir()):
-            return None  # a finder was here, no run
+            return None  # left by a finder, not by a run
         if not overwrite:
             raise ConfigError(
-                f"{self.path} already holds a run; go on with it by --resume auto, move it aside with --overwrite, or "
+                f"{self.path} already holds a run; resume it with --resume auto, move it aside with --overwrite, or "
                 "choose another --set name=..."
             )
         return self._move_aside()
@@ -164,7 +164,7 @@ class RunFolder:
     def _move_aside(self) -> Path:
         """Give the folder the first free name of `NAME.1`, `NAME.2`, ...; a run of that name may just be beginning."""
         if self.path.is_dir():
-            self._lock_inner()  # a job of an earlier version has only this one
+            self._lock_inner()  # jobs of earlier versions hold only this lock
         for number in range(1, 1_000_000):
             target = self.path.with_name(f"{self.path.name}.{number}")
             if os.path.lexists(target):
@@ -181,7 +181,7 @@ class RunFolder:
                     return moved
             finally:
                 lock.release(remove=True)
-        raise OSError(errno.EEXIST, "a million of them are there")
+        raise OSError(errno.EEXIST, "a million runs of this name exist")
 
     def _refuse_link(self) -> None:
         if self.path.is_symlink():

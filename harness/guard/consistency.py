@@ -1,4 +1,4 @@
-"""Every so many updates the ranks compare what must not drift apart: a few numbers, and checksums of the state."""
+"""The consistency check: every `guard.verify_every`, ranks compare a few numbers and checksums of their state."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Checked(Protocol):
     """What the check needs of a learner."""
 
     def checksums(self) -> dict[str, int]:
-        """A checksum of every array by name; slots have a slash in theirs."""
+        """A checksum of every array by name; the names of optimizer state have a slash."""
 
     def numbers(self) -> dict[str, Any]:
-        """What of the state is no array."""
+        """The scalars of the state."""
 
 
 class ConsistencyCheck:
@@ -36,7 +36,7 @@ class ConsistencyCheck:
             t: the iteration.
             lr: the learning rate that it applied.
             momentum: its momentum.
-            num_samples: samples that the run has seen.
+            num_samples: that the run has processed.
 
         Raises:
             DisagreementError: on every rank, naming what differs, the ranks and their values.
@@ -51,7 +51,7 @@ class ConsistencyCheck:
             "samples seen": num_samples,
             "counters": self._state.numbers(),
             "parameters": _total({name: value for name, value in sums.items() if "/" not in name}),
-            "optimizer slots": _total({name: value for name, value in sums.items() if "/" in name}),
+            "optimizer state": _total({name: value for name, value in sums.items() if "/" in name}),
         }
         everyone = self._world.allgather_object(facts, "consistency")
         found = differences(everyone)
@@ -62,8 +62,8 @@ class ConsistencyCheck:
         raise DisagreementError(
             f"iteration {t}: the ranks have drifted apart:\n  "
             + "\n  ".join(found)
-            + "\nsomething on one rank changed a weight, a slot or a number by itself: code of your own, or a fault of "
-            "the machine; go on from the newest set with --resume auto"
+            + "\nsomething on one rank changed a weight, optimizer state or a counter: code of your own, or a hardware "
+            "fault; resume from the newest checkpoint with --resume auto"
         ).on_all_ranks()
 
 

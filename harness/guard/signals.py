@@ -1,8 +1,8 @@
-"""The wish to stop: SIGTERM, SIGINT and SIGUSR1 only set a flag, which the next update carries to all ranks.
+"""Stop requests: SIGTERM, SIGINT and SIGUSR1 only set a flag, which the next update carries to all ranks.
 
-A signal is noticed by the watchdog's thread through a socket, also while the main thread waits in a collective. A
-second signal stops at once; one that comes within a second of the first is taken for the same wish, because a terminal
-and a launcher both pass on the same Ctrl-C.
+The guard's thread notices a signal through a socket, even while the main thread waits in a collective. A second signal
+stops at once; one that arrives within a second of the first counts as the same request, because a terminal and a
+launcher both pass on the same Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from harness.interrupts import end_of_run
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_SAME_WISH_S = 1.0
+_SAME_REQUEST_S = 1.0
 
 
 class StopSignals:
-    """Takes the signals of this process while it is open.
+    """Handles the signals of this process while it is open.
 
     Attributes:
         received: the name of the first signal; `None` before.
@@ -43,17 +43,17 @@ class StopSignals:
         self._old_fd = -1
 
     def open(self) -> None:
-        """Take the signals, once; only the main thread may, elsewhere nothing happens."""
+        """Install the handlers, once; in another thread than the main one, which may not, nothing happens."""
         if self._before or not self._numbers or threading.current_thread() is not threading.main_thread():
             return
         self.socket.setblocking(False)
         self._sender.setblocking(False)
         self._old_fd = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
-            self._before[number] = signal.signal(number, _noted)
+            self._before[number] = signal.signal(number, _ignore)
 
     def close(self) -> None:
-        """Give the signals back."""
+        """Restore the earlier handlers."""
         if self._before:
             signal.set_wakeup_fd(self._old_fd)
         for number, handler in self._before.items():
@@ -65,7 +65,7 @@ class StopSignals:
         self._sender.close()
 
     def read(self) -> str | None:
-        """Take what has come; the name of a signal that means: stop at once, do not save."""
+        """Take the signals that have arrived; the name of one that means: stop at once, do not save."""
         try:
             numbers = self.socket.recv(64)
         except OSError:
@@ -76,21 +76,21 @@ class StopSignals:
             name = signal.Signals(number).name
             if self.received is None:
                 self.received, self._first_s = name, time.monotonic()
-            elif time.monotonic() - self._first_s > _SAME_WISH_S:
+            elif time.monotonic() - self._first_s > _SAME_REQUEST_S:
                 return name
         return None
 
     def __enter__(self) -> StopSignals:
-        """The signals, taken."""
+        """With the handlers installed."""
         self.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give them back."""
+        """Restore the earlier handlers."""
         self.close()
 
 
-def _noted(number: int, frame: FrameType | None) -> None:
-    """Do nothing: the number lies in the socket already."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing: Python has written the number to the socket already."""

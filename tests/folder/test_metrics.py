@@ -75,7 +75,7 @@ def test_lines_can_be_written_after_a_file_was_written_anew(tmp_path):
 
 def test_a_file_that_is_none_is_told(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(CheckpointError, match=r"metrics.jsonl: cannot be taken up \(Is a directory\); move it aside"):
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl: cannot be continued \(Is a directory\); move it aside"):
         MetricsFile(tmp_path / "metrics.jsonl")
 
 

@@ -30,11 +30,11 @@ PREFLIGHT = {
 DRIFT = {
     "weight": ("parameters: ", "0.weight: "),
     "running statistic": ("parameters: ", "running_mean: "),
-    "slot": ("optimizer slots: ", "0.weight/0: "),
+    "slot": ("optimizer state: ", "0.weight/0: "),
     "counter": ("counters.update_counts[0]: 20 on {others}; 21 on rank 1",),
     "skipped update": ("parameters: ", "counters.num_update: 20 on {others}; 19 on rank 1"),
     "another rate": ("parameters: ", "0.weight: "),
-    "another momentum": ("parameters: ", "optimizer slots: "),
+    "another momentum": ("parameters: ", "optimizer state: "),
 }
 SETTINGS = (
     "network={name: cnn, params: {channels: [8], hidden: 16, batch_norm: true}}",

@@ -236,7 +236,7 @@ def test_a_missing_file(command):
 def test_a_folder_that_is_there_is_not_overwritten(refused, tmp_path):
     (tmp_path / "runs" / "c").mkdir(parents=True)
     (tmp_path / "runs" / "c" / "final.params").write_text("precious")
-    assert "already holds a run; go on with it by --resume auto, move it aside with --overwrite" in refused({})
+    assert "already holds a run; resume it with --resume auto, move it aside with --overwrite" in refused({})
 
 
 def test_a_folder_that_cannot_be_made(refused, tmp_path):
