@@ -1,22 +1,19 @@
-"""How a run would scale: what ranks cost each other is measured, a model is fitted, and more ranks are predicted."""
+"""Predicts how a run scales: measure what sums over ranks cost, fit a model, and apply it to more ranks."""
 
 from __future__ import annotations
 
 import math
-import statistics
-import time
-from collections.abc import Sequence
 
 from harness.comm import World
 from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES
 from harness.command import JobContext
 from harness.doctor.cost_model import Reduction, fit
 from harness.doctor.gather import count_cores
+from harness.doctor.measure import measure_reductions, measure_update
 from harness.errors import ConfigError
 
 _RANKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _KILOBYTES = (64, 256, 1024, 4096, 16384, 65536)
-_REPEATS, _WARM_UP, _UPDATES = 15, 5, 30
 
 
 def predict(job: JobContext) -> None:
@@ -37,42 +34,6 @@ def predict(job: JobContext) -> None:
     update_s, num_bytes = measure_update(job)
     if world.rank == 0:
         print("\n".join(explain(world, count_cores(), reduction, update_s, num_bytes)), flush=True)
-
-
-def measure_reductions(world: World, kilobytes: Sequence[int]) -> list[tuple[int, float]]:
-    """Bytes and seconds of a sum over ranks: the median of the slowest rank's times, for arrays of several sizes."""
-    from harness.gluon.gradient_buffer import Buffer
-
-    measured = []
-    for size in kilobytes:
-        buffer, times = Buffer(size * 256), []
-        for number in range(_REPEATS + 2):
-            world.barrier("doctor.start")
-            began = time.perf_counter()
-            world.sum_buffer(buffer, "doctor.sum")
-            buffer.array.wait_to_read()
-            taken = max(world.allgather_object(time.perf_counter() - began, "doctor.time"))
-            if number >= 2:  # the first touch memory for the first time
-                times.append(taken)
-        measured.append((size * 1024, statistics.median(times)))
-    return measured
-
-
-def measure_update(job: JobContext) -> tuple[float, int]:
-    """Seconds of an update of the configuration, the slowest rank's, and the bytes that ranks sum in it."""
-    from harness.train.run import Run
-
-    run = Run(job.config, job.world, threads=job.threads, guard=job.guard)
-    with run.stream() as stream:
-        learner = run.learner()
-        times = []
-        for t in range(1, min(_WARM_UP + _UPDATES, run.sizes.num_iterations) + 1):
-            began = time.perf_counter()
-            learner.update(stream(t), 0.0)
-            learner.finish()
-            times.append(time.perf_counter() - began)
-    slowest = max(job.world.allgather_object(statistics.median(times[_WARM_UP:] or times), "doctor.update"))
-    return slowest, learner.reduced_bytes
 
 
 def explain(world: World, cores: int, reduction: Reduction, update_s: float, num_bytes: int) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from harness.comm import connect
-from harness.doctor.scaling import measure_reductions
+from harness.doctor.measure import measure_reductions
 
 _SMALL, _LARGE = 1, 16 * 1024  # kilobytes
 

@@ -1,0 +1,51 @@
+"""Times sums over ranks and whole updates, on real ranks. Every rank calls these functions; judges nothing."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.comm import World
+
+if TYPE_CHECKING:
+    from harness.command import JobContext
+
+_REPEATS, _WARM_UP, _UPDATES = 15, 5, 30
+
+
+def measure_reductions(world: World, kilobytes: Sequence[int]) -> list[tuple[int, float]]:
+    """Bytes and seconds of a sum over ranks: the median of the slowest rank's times, for arrays of several sizes."""
+    from harness.gluon.gradient_buffer import Buffer
+
+    measured = []
+    for size in kilobytes:
+        buffer, times = Buffer(size * 256), []
+        for number in range(_REPEATS + 2):
+            world.barrier("doctor.start")
+            began = time.perf_counter()
+            world.sum_buffer(buffer, "doctor.sum")
+            buffer.array.wait_to_read()
+            taken = max(world.allgather_object(time.perf_counter() - began, "doctor.time"))
+            if number >= 2:  # the first touch memory for the first time
+                times.append(taken)
+        measured.append((size * 1024, statistics.median(times)))
+    return measured
+
+
+def measure_update(job: JobContext) -> tuple[float, int]:
+    """Seconds of an update of the configuration, the slowest rank's, and the bytes that ranks sum in it."""
+    from harness.train.run import Run
+
+    run = Run(job.config, job.world, threads=job.threads, guard=job.guard)
+    with run.stream() as stream:
+        learner = run.learner()
+        times = []
+        for t in range(1, min(_WARM_UP + _UPDATES, run.sizes.num_iterations) + 1):
+            began = time.perf_counter()
+            learner.update(stream(t), 0.0)
+            learner.finish()
+            times.append(time.perf_counter() - began)
+    slowest = max(job.world.allgather_object(statistics.median(times[_WARM_UP:] or times), "doctor.update"))
+    return slowest, learner.reduced_bytes
