@@ -261,7 +261,7 @@ def test_without_a_place_for_the_jobs_folder(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "set TMPDIR to one with room" in done.stderr
+    assert "set TMPDIR to a folder with free space" in done.stderr
 
 
 def test_no_process_of_a_finished_job_is_left():
