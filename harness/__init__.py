@@ -1,1 +1,20 @@
-"""Distributed Gluon training with a scheduled learning rate; the rooms and what they may import stand in docs."""
+"""Distributed Gluon training with a scheduled learning rate.
+
+`Job` is the door for programs; it is imported when it is first asked for, so `import harness` costs nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.job import Job as Job
+
+__all__ = ["Job"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for by name."""
+    if name == "Job":
+        from harness.job import Job
+
+        return Job
+    raise AttributeError(f"module 'harness' has no attribute {name!r}")

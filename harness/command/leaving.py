@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.causes import Cause, outranks
 from harness.comm import World
 from harness.errors import HarnessError, LostRankError
 from harness.guard.watch import Guard
 
 
-def close_together(world: World, guard: Guard, cause: Cause | None = None) -> None:
+def close_together(
+    world: World, guard: Guard, cause: Cause | None = None, close: Callable[[], None] | None = None
+) -> None:
     """All ranks end: wait for each other, and close.
 
     The guard still watches, for a rank may be lost even here. So nothing is recorded as done before all ranks have
@@ -18,13 +22,14 @@ def close_together(world: World, guard: Guard, cause: Cause | None = None) -> No
         world: the ranks.
         guard: of this rank.
         cause: why all of them end; `None` if they are done.
+        close: waits for all ranks; by default it closes the world as well.
 
     Raises:
         HarnessError: if another rank is lost meanwhile; this one has still to leave.
     """
     guard.begin_shutdown(cause)
     try:
-        world.close()
+        (close or world.close)()
     except Exception as error:
         lost = error if isinstance(error, HarnessError) else world.explain(error)
         if lost is None:

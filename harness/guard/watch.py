@@ -39,7 +39,14 @@ class Guard:
         files: that say how the attempt ended.
     """
 
-    def __init__(self, world: World, limits: GuardConfig, files: OutcomeFiles, startup: Startup | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        limits: GuardConfig,
+        files: OutcomeFiles,
+        startup: Startup | None = None,
+        signals: StopSignals | None = None,
+    ) -> None:
         """Nothing runs yet.
 
         Args:
@@ -47,12 +54,13 @@ class Guard:
             limits: how long an activity may take.
             files: see `OutcomeFiles`.
             startup: watches until this guard does, and has the signal handlers.
+            signals: those to take where there is no `startup`; by default those that a run takes.
         """
         self.files = files
         self._world = world
         self._limits = stall_limits(limits)
         self._startup = startup
-        self._signals = startup.signals if startup else StopSignals()
+        self._signals = startup.signals if startup else signals or StopSignals()
         self._state = RankState(world, self._limits["first"])
         self._peers = Peers(world)
         self._losses = Losses(world, self._state, self._peers, files)

@@ -109,8 +109,8 @@ def _build_network(
     net = seeded(seed_of(config.seed, 0, -1), lambda: build_network(section.name, section.params, classes))
     initializer = build_initializer(section.initializer)
     refuse_blocks_across_devices(net)
-    with _explained(
-        f"network: {section.name!r} with initializer {section.initializer!r} does not take {_describe(samples[0])}"
+    with explained(
+        f"network: {section.name!r} with initializer {section.initializer!r} does not take {describe(samples[0])}"
     ):
         initialise(net, initializer, contexts, seed_of(config.seed, 0, 0))
         with naming_unsuited(net, initializer):
@@ -141,8 +141,8 @@ def _build_network(
     advice = ""
     if label.dtype.kind in "iu" and ":" in section.loss:
         advice = "; a loss of your own gets integers as they are, F.cast(label, 'float32') there makes floats of them"
-    with _explained(
-        f"network.loss: {section.loss!r} does not fit predictions {prediction.shape} and {_describe(label, 'labels')}"
+    with explained(
+        f"network.loss: {section.loss!r} does not fit predictions {prediction.shape} and {describe(label, 'labels')}"
         f"{advice}"
     ):
         losses = loss(prediction, mx.nd.array(label, ctx=contexts[0], dtype=label.dtype))
@@ -151,7 +151,7 @@ def _build_network(
     return net, loss
 
 
-def _describe(arrays: Data, what: str = "samples") -> str:
+def describe(arrays: Data, what: str = "samples") -> str:
     """Types and shapes of samples, with what to do about integers."""
     leaves = leaves_of(arrays)
     shapes = ", ".join(f"{leaf.dtype} {leaf.shape[1:]}" for leaf in leaves)
@@ -164,7 +164,7 @@ def _describe(arrays: Data, what: str = "samples") -> str:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Turn whatever MXNet or a user's code raises into one sentence."""
     try:
         yield

@@ -1,0 +1,100 @@
+"""The data that a program brings: checked, probed, and seeded where items draw at random, on every rank alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from harness.comm import World
+from harness.data import Augmentation, Dataset, Splits, make_splits
+from harness.data.checks import check_labels
+from harness.data.custom import as_dataset
+from harness.data.leaves import Array, Data
+from harness.errors import DataError
+from harness.train.samples import first_samples, probe_items, seed_items
+
+_ALLOWED = "give a gluon.data.Dataset, a pair (data, label) of arrays, or a data set of harness.data"
+
+
+class Prepared(NamedTuple):
+    """Samples that are ready to be read.
+
+    Attributes:
+        dataset: the samples.
+        fingerprint: by which a job that resumes knows them again.
+        items_digest: of a few items that were probed; `None` for arrays.
+    """
+
+    dataset: Dataset
+    fingerprint: str
+    items_digest: str | None
+
+
+def read(world: World, name: str, value: object) -> Splits:
+    """What a program gave as samples, checked; a collective.
+
+    Args:
+        world: the ranks.
+        name: of the argument, for messages.
+        value: a data set, arrays, or `Splits`, of which the training split is taken.
+
+    Raises:
+        DataError: on every rank, for anything else, and for samples that cannot be used.
+    """
+    return world.agreed(f"data.{name}", lambda: _splits(name, value))
+
+
+def probe(world: World, name: str, splits: Splits, seed: int) -> Prepared:
+    """Find out whether items are functions of their index, and seed those that draw at random; a collective.
+
+    Args:
+        world: the ranks.
+        name: of the argument, for messages.
+        splits: of `read`.
+        seed: of the job.
+
+    Raises:
+        DataError: on every rank, for items that no seed makes repeatable.
+        DisagreementError: on every rank, if the ranks' items differ.
+    """
+    found = world.agreed(f"items.{name}", lambda: probe_items(splits))
+    seeded = seed_items(world, splits, found, seed)
+    return Prepared(seeded.train, seeded.fingerprint(), found["train"].digest if "train" in found else None)
+
+
+def samples_of(dataset: Dataset, augmentation: Augmentation) -> tuple[Data, Array]:
+    """Two samples and their labels, on which networks and metrics are tried."""
+    return first_samples(dataset, augmentation, 2)
+
+
+def refuse_other_classes(name: str, dataset: Dataset, num_classes: int | None) -> None:
+    """Refuse integer labels that the network has no output for; MXNet would take another output without a word.
+
+    Args:
+        name: of the argument, for messages.
+        dataset: whose labels are looked at: all of arrays, those of items when they are read.
+        num_classes: outputs of the network; `None` where labels are not classes.
+
+    Raises:
+        DataError: naming the first such label.
+    """
+    labels = dataset.labels()
+    if num_classes is not None and (labels is None or labels.dtype.kind in "iu"):
+        check_labels(name if dataset.source == "data" else dataset.source, dataset, num_classes)
+
+
+def _splits(name: str, value: object) -> Splits:
+    if isinstance(value, Splits):
+        return replace(value, validation=None, test=None)
+    _refuse_loader(name, value)
+    return make_splits(as_dataset(name, value), count_classes=False)
+
+
+def _refuse_loader(name: str, value: Any) -> None:
+    """Refuse what hands out batches: which samples are in one is the job's to decide."""
+    if hasattr(value, "_batchify_fn") and hasattr(value, "_dataset"):
+        raise DataError(f"{name}: found a DataLoader, whose batches are its own; give its data set, and Job(batch=...)")
+    if value is None or isinstance(value, str | Mapping):
+        found = "None" if value is None else f"a {type(value).__name__}"
+        raise DataError(f"{name}: found {found}; {_ALLOWED}")

@@ -1,0 +1,297 @@
+"""A training job as a program writes it: what is trained, on which data, at which rate; then a loop of its own.
+
+It only puts the parts together that the rest of the package has, and computes nothing: by hand they give the same bits.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness.comm import World
+from harness.data import Augmentation
+from harness.errors import ConfigError
+from harness.finder import FinderResult, FinderSettings
+from harness.gluon import Learner
+from harness.job.checkpoints import JobCheckpoints
+from harness.job.evaluation import Evaluator
+from harness.job.finding import find_rate
+from harness.job.session import Given, Session, open_session
+from harness.job.settings import WHERE, read_settings
+from harness.model.given import devices_of, given_loss, given_optimizer, refuse_idle_momentum
+from harness.model.metrics import Values
+from harness.plan import LRPlan, Sizes
+
+_VERIFY_EVERY = 500  # updates
+
+
+class Job:
+    """Trains a network on all ranks of the job that the process belongs to; to be used as a context.
+
+    >>> with Job(net, loss, optimizer, train=data, batch=32, epochs=4, lr=0.1) as job:  # doctest: +SKIP
+    ...     for t in job:
+    ...         loss = job.update(t)
+    ...     print(job.evaluate(test))
+
+    Attributes:
+        iteration: the last update that was made; 0 before the first.
+        folder: where `save` puts checkpoints.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        loss: Any,
+        optimizer: Any,
+        *,
+        train: object,
+        batch: int,
+        lr: object,
+        epochs: int | None = None,
+        iterations: int | None = None,
+        shards: int | None = None,
+        last_batch: str = "drop",
+        augmentation: Augmentation | None = None,
+        clip_norm: float | None = None,
+        seed: int = 0,
+        folder: str | Path | None = None,
+        stall_after_s: float = 1800.0,
+        world: World | None = None,
+    ) -> None:
+        """Check what was given; nothing starts before `with`.
+
+        Args:
+            net: a `gluon.Block` that was initialised, on the devices on which it is to be trained.
+            loss: maps (prediction, label) to one value a sample.
+            optimizer: an `mx.optimizer.Optimizer`, a name, or a name with its parameters
+                (`{"sgd": {"momentum": 0.9}}`). Its own learning rate does not count.
+            train: a `gluon.data.Dataset`, a pair `(data, label)` of arrays, or a data set of `harness.data`.
+            batch: samples of a shard, which is what one forward and backward computes.
+            lr: a number; what the section `lr` of a configuration holds (`{"base": 0.1, "warmup": ..., "schedule":
+                ...}`); a schedule, a function of the iteration, or an object of `mx.lr_scheduler`.
+            epochs: how long.
+            iterations: how long, instead of `epochs`.
+            shards: shards of a global batch, which is `shards * batch` samples; by default one for each worker. Bits
+                depend on it, and not on the number of workers.
+            last_batch: what becomes of an epoch's remainder: `drop` or `keep`.
+            augmentation: what is done to pictures.
+            clip_norm: the largest Euclidean norm of the mean gradient.
+            seed: for shuffling, augmentation and dropout; weights are the program's to seed.
+            folder: of the checkpoints; by default `runs/` and the name of the program.
+            stall_after_s: seconds without progress after which ranks that wait for each other end.
+            world: ranks that are joined already, and stay so afterwards, for programs of several jobs.
+
+        Raises:
+            ConfigError: for what cannot be trained, in one message.
+        """
+        settings = read_settings(
+            lr,
+            {
+                "batch": batch,
+                "epochs": epochs,
+                "iterations": iterations,
+                "shards": shards,
+                "last_batch": last_batch,
+                "clip_norm": clip_norm,
+                "seed": seed,
+                "stall_after_s": stall_after_s,
+            },
+        )
+        devices = devices_of(net)
+        own = given_optimizer(optimizer, net)
+        refuse_idle_momentum(own, settings.lr.momentum_correction, settings.lr.momentum is not None)
+        self._given = Given(net, given_loss(loss), own, devices, train, augmentation or Augmentation(), settings, world)
+        self.folder = Path("runs") / _program() if folder is None else Path(folder)
+        self.iteration = 0
+        self._session: Session | None = None
+        self._was_opened = False
+
+    def __enter__(self) -> Self:
+        """Join the ranks, read the data, build plan and learner; a collective.
+
+        Raises:
+            HarnessError: on every rank, whatever rank it began on.
+        """
+        if self._was_opened:
+            raise ConfigError(f"{WHERE}: was opened before; make a new Job")
+        self._was_opened = True
+        with ExitStack() as stack:
+            self._session = open_session(self._given, stack)
+            self._checkpoints = JobCheckpoints(self.folder)
+            stack.callback(self._checkpoints.close)
+            self._evaluator = Evaluator(self._session)
+            self._warn(self._session.remarks)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the streams and leave the other ranks, in good order whatever has happened."""
+        self._session = None
+        self._stack.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[int]:
+        """The iterations that are left, each of which wants `update`."""
+        while self.iteration < self._open("iterated over").sizes.num_iterations:
+            before = self.iteration
+            yield before + 1
+            if self.iteration == before:
+                raise ConfigError(f"{WHERE}: the loop did not call job.update({before + 1}); call it for every t")
+
+    def update(self, t: int) -> Any:
+        """Make update `t`, over the samples of all ranks; a collective.
+
+        Args:
+            t: the iteration that is next.
+
+        Returns:
+            The mean loss of the global batch before the update; `float()` of it waits for it.
+
+        Raises:
+            ConfigError: if another update is next.
+            DivergedError: on every rank, if loss or gradient are not finite, in this update or the one before.
+        """
+        session = self._open("updated")
+        total = session.sizes.num_iterations
+        if t != self.iteration + 1 or t > total:
+            following = f"{self.iteration + 1} is next" if self.iteration < total else f"it ended after {total}"
+            raise ConfigError(f"{WHERE}: update {t} is out of order, {following}; loop over the job: for t in job")
+        plan = self.plan
+        if plan.in_units_of_base:
+            raise ConfigError(f"{WHERE}: lr.base is auto and not found yet; call job.find_lr() before the first update")
+        session.ranks.tick(f"iteration {t}")
+        loss = session.learner.update(session.stream(t), plan.lr(t), plan.momentum(t))
+        self.iteration = t
+        if t % _VERIFY_EVERY == 0 or t == total:
+            session.verify(t)
+        session.ranks.tick(f"the program, after iteration {t}")
+        return loss
+
+    def evaluate(self, data: object, metrics: Sequence[str] | Mapping[str, Values] | None = None) -> dict[str, float]:
+        """The mean loss and metrics over data, every sample once; a collective.
+
+        Args:
+            data: as `train`.
+            metrics: names (`accuracy`, `error`, `top_5_accuracy`, `binary_accuracy`, `mae`, `mse`, `rmse`), or
+                functions by name that map predictions and labels to one value a sample. By default the accuracy where
+                the loss picks classes.
+
+        Returns:
+            `loss` and each metric by name, the same on every rank.
+        """
+        session = self._open("evaluated")
+        session.ranks.tick(f"evaluation after iteration {self.iteration}")
+        found = self._evaluator(data, metrics)
+        session.ranks.tick(f"the program, after iteration {self.iteration}")
+        return found
+
+    def find_lr(self, settings: FinderSettings | None = None) -> FinderResult:
+        """Sweep over learning rates and put everything back; a collective.
+
+        Args:
+            settings: of the sweep; by default those of a configuration.
+
+        Returns:
+            The result: `suggestion.lr`, or `suggestion.refusal`, and the curves. With `lr={"base": "auto", ...}` the
+            job trains by it from now on.
+
+        Raises:
+            NoUsableLRError: on every rank, if the base is `auto` and no rate is reliable.
+        """
+        session = self._open("swept")
+        result, plan = find_rate(session, settings, self.iteration)
+        self._session = replace(session, plan=plan)
+        return result
+
+    def save(self, keep: int = 3) -> Path:
+        """Write the whole state, which is complete on the disk when this returns; a collective.
+
+        Args:
+            keep: how many of the newest checkpoints stay.
+
+        Returns:
+            The checkpoint, in `folder`.
+
+        Raises:
+            CheckpointError: on every rank, if it cannot be written.
+        """
+        session = self._open("saved")
+        path = self._checkpoints.save(session, self.iteration, keep)
+        session.ranks.tick(f"the program, after iteration {self.iteration}")
+        return path
+
+    def resume(self, plan_may_differ: bool = False) -> int:
+        """Take up the newest valid checkpoint in `folder`, if there is one; a collective.
+
+        Args:
+            plan_may_differ: whether to resume though the learning rates are others than they were.
+
+        Returns:
+            The iteration after which the loop continues; 0 where nothing was saved.
+
+        Raises:
+            CheckpointError: on every rank, if it does not fit this job, or there are checkpoints and none is valid.
+        """
+        session = self._open("resumed")
+        resumed = self._checkpoints.resume(session, plan_may_differ)
+        if resumed.iteration:
+            self.iteration = resumed.iteration
+            self._session = replace(session, plan=resumed.plan_of(session.plan))
+        self._warn(resumed.remarks)
+        return resumed.iteration
+
+    def lr(self, t: int) -> float:
+        """The learning rate of update `t`."""
+        return self.plan.lr(t)
+
+    def print(self, *values: object) -> None:
+        """Print on rank 0, once for the whole job."""
+        if self.rank == 0:
+            print(*values, flush=True)
+
+    @property
+    def plan(self) -> LRPlan:
+        """Learning rate and momentum of every iteration."""
+        return self._open("asked for its plan").plan
+
+    @property
+    def sizes(self) -> Sizes:
+        """Samples, shards, iterations, epochs."""
+        return self._open("asked for its sizes").sizes
+
+    @property
+    def learner(self) -> Learner:
+        """Network and optimizer, with their state."""
+        return self._open("asked for its learner").learner
+
+    @property
+    def world(self) -> World:
+        """The ranks."""
+        return self._open("asked for its world").world
+
+    @property
+    def rank(self) -> int:
+        """This process among all, from 0."""
+        return self.world.rank
+
+    def _open(self, what: str) -> Session:
+        if self._session is None:
+            state = "is closed" if self._was_opened else "is not open yet"
+            raise ConfigError(f"{WHERE}: {state}, so it cannot be {what}; do that inside `with Job(...) as job:`")
+        return self._session
+
+    def _warn(self, remarks: Sequence[str]) -> None:
+        for remark in remarks if self.rank == 0 else ():
+            warnings.warn(remark, stacklevel=3)
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in ("", "-c", "-m") else ""
+    return name or "job"

@@ -1,0 +1,171 @@
+"""A job while it is open: its ranks, data, plan and learner, settled in this order and on every rank alike."""
+
+from __future__ import annotations
+
+import zlib
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from harness.comm import World
+from harness.config import TrainConfig
+from harness.data import Augmentation, Batch, BatchStream, Order
+from harness.errors import ConfigError
+from harness.gluon import Learner, Placement, UpdateOptions, shards_of_rank
+from harness.guard import ConsistencyCheck
+from harness.job.data import Prepared, probe, read, refuse_other_classes, samples_of
+from harness.job.ranks import Ranks
+from harness.job.settings import WHERE, JobSettings
+from harness.model.given import classes_of, describe_optimizer, settle_shapes
+from harness.plan import LRPlan, Sizes
+from harness.versions import versions
+
+_ADVICE = "start every rank with the same program, packages, arguments and data"
+
+
+class Given(NamedTuple):
+    """What a program gave, checked as far as one process can.
+
+    Attributes:
+        net: the network, initialised.
+        loss: maps (prediction, label) to one value a sample.
+        optimizer: an `mx.optimizer.Optimizer`.
+        devices: of the network.
+        train: the training data, as they were given.
+        augmentation: what is done to samples.
+        settings: numbers.
+        world: the ranks, if they are joined already.
+    """
+
+    net: Any
+    loss: Any
+    optimizer: Any
+    devices: list[Any]
+    train: object
+    augmentation: Augmentation
+    settings: JobSettings
+    world: World | None
+
+
+@dataclass(frozen=True)
+class Session:
+    """What an open job works with.
+
+    Attributes:
+        given: by the program.
+        ranks: joined.
+        data: the training samples.
+        sizes: samples, shards, iterations.
+        order: which samples each iteration sees.
+        plan: learning rate and momentum of every iteration.
+        stream: this rank's batches, a function of the iteration.
+        learner: the network, its optimizer and its state.
+        check: compares the ranks' states.
+        remarks: what the user should know, a sentence each.
+    """
+
+    given: Given
+    ranks: Ranks
+    data: Prepared
+    sizes: Sizes
+    order: Order
+    plan: LRPlan
+    stream: BatchStream
+    learner: Learner
+    check: ConsistencyCheck
+    remarks: list[str]
+
+    @property
+    def world(self) -> World:
+        """The ranks."""
+        return self.ranks.world
+
+    def verify(self, t: int) -> None:
+        """Make sure that the ranks agree after update `t`, and that its weights are finite; a collective."""
+        self.check.verify(t, self.plan.lr(t), self.plan.momentum(t), t * self.sizes.global_batch)
+        self.learner.check_weights(t)
+
+    def finder_stream(self, sweep: int) -> BatchStream:
+        """The batches of one sweep of the finder: another order than any that training sees."""
+        seed = self.given.settings.seed
+        order = replace(self.order, last_batch="drop", stream=f"finder/{sweep}")
+        other = zlib.crc32(f"{order.stream}/{seed}".encode()) >> 1
+        return BatchStream(self.data.dataset, order, self.stream.shards, self.given.augmentation, other)
+
+
+def open_session(given: Given, stack: ExitStack) -> Session:
+    """Join the ranks, read the data, and build plan and learner; what is opened is left to `stack` to close.
+
+    Raises:
+        HarnessError: on every rank, whatever rank it began on.
+    """
+    settings = given.settings
+    ranks = stack.enter_context(Ranks(given.world, given.devices[0].device_type, settings.stall_after_s))
+    world = ranks.world
+    splits = read(world, "train", given.train)
+    samples, _ = world.agreed("samples", lambda: samples_of(splits.train, given.augmentation))
+    world.agreed("shapes", lambda: settle_shapes(given.net, given.loss, given.devices, samples))
+    data = probe(world, "train", splits, settings.seed)  # which seeds generators that initialisers draw from
+    workers = world.size * len(given.devices)
+    sizes = world.agreed("sizes", lambda: _sizes(settings, len(data.dataset), settings.shards or workers))
+    plan = world.agreed("plan", lambda: LRPlan(settings.lr, sizes, WHERE))
+    order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, settings.seed, settings.last_batch)
+
+    def open_stream() -> BatchStream:
+        own = shards_of_rank(sizes.shards, world, len(given.devices))
+        return BatchStream(data.dataset, order, own, given.augmentation, settings.seed)
+
+    if sizes.shards % workers:
+        raise ConfigError(
+            f"{WHERE}: shards: {sizes.shards} is not divisible by the {workers} workers; choose a multiple of {workers}"
+        ).on_all_ranks()
+    stream = stack.enter_context(world.agreed("stream", open_stream))
+    _compare(given, world, data, plan)
+    learner = _build_learner(given, world, data, sizes.shards)
+    learner.ensure_shared()
+    prediction, _ = learner.predict(*samples_of(data.dataset, given.augmentation))
+    classes = classes_of(given.loss, prediction.shape)
+    world.agreed("labels", lambda: refuse_other_classes("train", data.dataset, classes))
+    remarks = [*learner.remarks, *plan.remarks()]
+    check = ConsistencyCheck(world, learner)
+    return Session(given, ranks, data, sizes, order, plan, stream, learner, check, remarks)
+
+
+def _sizes(settings: JobSettings, num_samples: int, shards: int) -> Sizes:
+    train = TrainConfig(epochs=settings.epochs, iterations=settings.iterations, last_batch=settings.last_batch)
+    return Sizes.of(train, num_samples=num_samples, shards=shards, batch_size=settings.batch, source=WHERE)
+
+
+def _build_learner(given: Given, world: World, data: Prepared, shards: int) -> Learner:
+    settings = given.settings
+    kvstore = "local" if given.devices[0].device_type == "cpu" else "device"
+    options = UpdateOptions(
+        seed=settings.seed, momentum_correction=settings.lr.momentum_correction, clip_norm=settings.clip_norm
+    )
+    return Learner(
+        given.net,
+        given.loss,
+        given.optimizer,
+        world,
+        shards=shards,
+        sample=Batch(0, *samples_of(data.dataset, given.augmentation)),
+        placement=Placement(tuple(given.devices), kvstore),
+        options=options,
+    )
+
+
+def _compare(given: Given, world: World, data: Prepared, plan: LRPlan) -> None:
+    """Make sure that all ranks were given the same."""
+    settings = given.settings
+    facts = {
+        "sizes": dict(vars(plan.sizes)),
+        "plan": plan.fingerprint(),
+        "training data": data.fingerprint,
+        "seed": settings.seed,
+        "clip_norm": settings.clip_norm,
+        "last_batch": settings.last_batch,
+        "augmentation": repr(given.augmentation),
+        "optimizer": describe_optimizer(given.optimizer),
+        "versions": versions(),
+    }
+    world.must_be_equal("preflight", facts, _ADVICE)

@@ -1,0 +1,64 @@
+"""The plain values that a program gives to a `Job`, checked all at once, as a configuration's are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from harness.config import LRConfig, Problem, config_error
+from harness.config.messages import explain
+from harness.config.sections import Section
+from harness.config.values import Count, Positive, RefusedError, Seconds
+
+WHERE = "Job"  # how messages begin
+
+
+class JobSettings(Section):
+    """How long, how large, how fast, and with which seed."""
+
+    batch: Count
+    """Samples of a shard."""
+    shards: Count | None = None
+    """Shards of a global batch; null means one for each worker."""
+    epochs: Count | None = None
+    """The job's length in epochs."""
+    iterations: Count | None = None
+    """The job's length in updates."""
+    last_batch: Literal["drop", "keep"] = "drop"
+    """What becomes of an epoch's remainder."""
+    lr: LRConfig
+    """The learning rate of every iteration."""
+    clip_norm: Positive | None = None
+    """The largest Euclidean norm of the mean gradient."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed for shuffling, augmentation and dropout."""
+    stall_after_s: Seconds = 1800.0
+    """Seconds without progress after which ranks that wait for each other end."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> JobSettings:
+        if (self.epochs is None) == (self.iterations is None):
+            found = "neither" if self.epochs is None else "both"
+            raise RefusedError([Problem((), f"found {found} of epochs and iterations; give one of them")])
+        return self
+
+
+def read_settings(lr: object, values: Mapping[str, Any]) -> JobSettings:
+    """Check the values of all arguments.
+
+    Args:
+        lr: a number, a schedule, or what the section `lr` of a configuration holds.
+        values: the other arguments by name.
+
+    Raises:
+        ConfigError: with every problem, a line each.
+    """
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    section = lr if isinstance(lr, Mapping | LRConfig) else {"schedule": lr}
+    try:
+        return JobSettings.model_validate({**plain, "lr": section})
+    except ValidationError as error:
+        raise config_error(WHERE, explain(error, JobSettings)) from None

@@ -1,0 +1,182 @@
+"""What a program builds itself and brings: its network, loss and optimizer, checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mxnet as mx
+
+from harness.config.sections import HAVE_MOMENTUM, MOMENTUM_CORRECTED
+from harness.data.leaves import Data
+from harness.errors import ConfigError
+from harness.model.build import describe, explained
+from harness.model.inputs import settle
+from harness.model.operators import refuse_blocks_across_devices
+from harness.model.optimizers import REFUSED, build_optimizer
+from harness.model.parameters import parameters_of
+
+
+def devices_of(net: object) -> list[Any]:
+    """The devices that a network was initialised on, which is where it is trained.
+
+    Raises:
+        ConfigError: if it is not a network, or not initialised, or not all of it on the same devices.
+    """
+    if not isinstance(net, mx.gluon.Block):
+        raise ConfigError(f"net: found {_kind(net)}; give a gluon.Block, such as nn.HybridSequential()")
+    parameters = parameters_of(net)
+    if not parameters:
+        raise ConfigError(f"net: {type(net).__name__} has no parameters, so there is nothing to train; add layers")
+    missing = [name for name, one in parameters.items() if one._data is None and not one._deferred_init]
+    if missing:
+        raise ConfigError(
+            f"net: {', '.join(missing[:5])} {'has' if len(missing) == 1 else 'have'} no value yet; call "
+            "net.initialize(mx.init.Xavier()), or load weights, before the job begins"
+        )
+    contexts = {name: tuple(one.list_ctx()) for name, one in parameters.items()}
+    first, devices = next(iter(contexts.items()))
+    other = next((name for name, one in contexts.items() if one != devices), None)
+    if other is not None:
+        raise ConfigError(
+            f"net: {first} is on {_names(devices)}, {other} on {_names(contexts[other])}; initialise the whole network "
+            "on the same devices: net.collect_params().reset_ctx(ctx)"
+        )
+    return list(devices)
+
+
+def settle_shapes(net: Any, loss: Any, devices: Sequence[Any], data: Data) -> None:
+    """End deferred initialisation now, so that what draws random numbers later cannot change the first weights.
+
+    Args:
+        net: of the job.
+        loss: of the job.
+        devices: of the network.
+        data: a few samples.
+
+    Raises:
+        ConfigError: if the network does not take such samples.
+    """
+    refuse_blocks_across_devices(net, loss)
+    with explained(f"net: {type(net).__name__} does not take {describe(data)}"):
+        for ctx in devices:
+            settle(net, data, ctx)
+
+
+def given_loss(loss: object) -> Any:
+    """A loss as it was given.
+
+    Raises:
+        ConfigError: if it cannot be called, or is a class.
+    """
+    if isinstance(loss, type) or not callable(loss):
+        found = f"the class {loss.__name__}" if isinstance(loss, type) else _kind(loss)
+        raise ConfigError(
+            f"loss: found {found}; give an object that maps (prediction, label) to one value a sample, such as "
+            "gluon.loss.SoftmaxCrossEntropyLoss()"
+        )
+    return loss
+
+
+def given_optimizer(optimizer: object, net: Any) -> Any:
+    """The optimizer: the object that was given, or one built by name.
+
+    Args:
+        optimizer: an `mx.optimizer.Optimizer`; a name (`"adam"`); or a name with its parameters
+            (`{"sgd": {"momentum": 0.9}}`).
+        net: whose parameters it steps.
+
+    Raises:
+        ConfigError: if it is none of these, is not supported, has made updates before, or sets the learning rate.
+    """
+    if isinstance(optimizer, str):
+        return _built(optimizer, {}, net)
+    if isinstance(optimizer, Mapping) and len(optimizer) == 1:
+        ((name, params),) = optimizer.items()
+        if isinstance(name, str) and isinstance(params, Mapping):
+            return _built(name, params, net)
+    if not isinstance(optimizer, mx.optimizer.Optimizer):
+        raise ConfigError(
+            f"optimizer: found {_kind(optimizer)}; give an mx.optimizer.Optimizer (mx.optimizer.SGD(momentum=0.9)), a "
+            'name ("adam"), or a name with its parameters ({"sgd": {"momentum": 0.9}})'
+        )
+    kind = type(optimizer).__name__
+    if kind.lower() in REFUSED:
+        raise ConfigError(f"optimizer: {kind} is not supported: {REFUSED[kind.lower()]}")
+    if optimizer.lr_scheduler is not None:
+        raise ConfigError(
+            f"optimizer: {kind} has a lr_scheduler; give the scheduler to the job instead (lr=), which then sets the "
+            "rate of every iteration"
+        )
+    if optimizer.num_update > optimizer.begin_num_update:
+        raise ConfigError(
+            f"optimizer: this {kind} has made {optimizer.num_update} updates already, which its history would bring "
+            "along; make a new one for each job"
+        )
+    if kind == "LARS":
+        raise ConfigError(
+            "optimizer: LARS as MXNet builds it corrects the momentum of its first parameters alone; give it by name, "
+            'and the harness does the rest: optimizer={"lars": {"momentum": 0.9}}'
+        )
+    return optimizer
+
+
+def refuse_idle_momentum(optimizer: Any, correction: bool | None, has_schedule: bool) -> None:
+    """Refuse settings of the momentum that an optimizer does not follow.
+
+    Args:
+        optimizer: of the job.
+        correction: `lr.momentum_correction`.
+        has_schedule: whether there is a schedule of the momentum.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    name, momentum = type(optimizer).__name__, getattr(optimizer, "momentum", None)
+    if correction is not None and not (name.lower() in MOMENTUM_CORRECTED and momentum):
+        raise ConfigError(
+            f"lr.momentum_correction: has no effect on this {name}; it is for {', '.join(MOMENTUM_CORRECTED)} with a "
+            "momentum above 0; remove it"
+        )
+    if has_schedule and not (name.lower() in HAVE_MOMENTUM and momentum):
+        raise ConfigError(
+            f"lr.momentum: has no effect on this {name}; it needs one of {', '.join(HAVE_MOMENTUM)} with a momentum "
+            "above 0"
+        )
+
+
+def describe_optimizer(optimizer: Any) -> dict[str, Any]:
+    """What ranks compare of an optimizer: its class, and every number that it was built with."""
+    plain = {key: value for key, value in vars(optimizer).items() if isinstance(value, bool | int | float | str)}
+    return {"class": type(optimizer).__name__, **plain}
+
+
+def classes_of(loss: Any, prediction: tuple[int, ...]) -> int | None:
+    """How many classes integer labels may name; `None` where a loss does not pick by them.
+
+    Args:
+        loss: of the job.
+        prediction: the shape of a prediction, `(n, ...)`.
+    """
+    if not picks_classes(loss):
+        return None
+    axis = loss._axis
+    return prediction[axis] if -len(prediction) <= axis < len(prediction) else None
+
+
+def picks_classes(loss: Any) -> bool:
+    """Whether labels are classes to a loss, so that an accuracy means something."""
+    return isinstance(loss, mx.gluon.loss.SoftmaxCrossEntropyLoss) and bool(loss._sparse_label)
+
+
+def _built(name: str, params: Mapping[str, Any], net: Any) -> Any:
+    trainable = [name for name, one in parameters_of(net).items() if one.grad_req != "null"]
+    return build_optimizer(name, params, param_names=dict(enumerate(trainable)))
+
+
+def _names(devices: tuple[Any, ...]) -> str:
+    return ", ".join(map(str, devices))
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
