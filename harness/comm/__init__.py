@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness.comm.launcher import Launch, count_threads, read_launch, settle_threads
+from harness.comm.launcher import Launch, configure_threads, count_threads, read_launch
 from harness.comm.world import SingleWorld, World
 from harness.errors import ConfigError
 
-__all__ = ["Launch", "SingleWorld", "World", "connect", "count_threads", "read_launch", "settle_threads"]
+__all__ = ["Launch", "SingleWorld", "World", "configure_threads", "connect", "count_threads", "read_launch"]
 
 KINDS = ("auto", "single", "horovod", "mpi")
 
@@ -16,13 +16,13 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
 
     Args:
         kind: `"auto"` follows the launcher: Horovod under horovodrun; under mpirun and srun mpi4py for arrays on the
-            CPU and Horovod for those on GPUs. `"single"`, `"horovod"` and `"mpi"` insist.
+            CPU and Horovod for arrays on GPUs. `"single"`, `"horovod"` and `"mpi"` force one.
         launch: how the process was started; read from the environment when not given.
         device: `"cpu"`, `"gpu"`, or `"auto"` for GPUs where MXNet sees any.
 
     Raises:
-        ConfigError: if the launcher started several processes that could not talk to each other. Each would train
-            alone, and nobody would notice.
+        ConfigError: if the launcher started several processes that cannot communicate. Each would train alone, and
+            nobody would notice.
     """
     launch = launch or read_launch()
     if kind not in KINDS:

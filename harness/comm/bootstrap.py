@@ -1,8 +1,8 @@
 """Horovod under `mpirun` or `srun`: ranks find each other over mpi4py, and then talk over Gloo (or NCCL).
 
-So Horovod need not be built for the cluster's MPI. What `horovodrun` does before it starts ranks, a server at which
-they find each other and an environment that says where it is, happens here after they were started. The server is
-closed as soon as they have.
+So Horovod need not be built for the cluster's MPI. `horovodrun` starts a server through which the ranks find each
+other, and sets its address in their environment, before it starts them. Here the same happens after they were started.
+The server is closed as soon as they have found each other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.errors import ConfigError
 
 
 class Bootstrap:
-    """What Horovod needs besides itself: the ranks of MPI and, until it has found its own, a server on rank 0."""
+    """What Horovod needs to start: the ranks of MPI and, until its own have found each other, a server on rank 0."""
 
     def __init__(self, world: MpiWorld) -> None:
         """Set the environment in which `hvd.init()` finds the ranks of `world`; a collective.
@@ -36,9 +36,9 @@ class Bootstrap:
             raise
         self._world = world
         self._rendezvous: Rendezvous | None = None
-        places = [(str(host), int(local)) for host, local in world.allgather_object(_place(world), "places")]
-        address, port, interface = self._meet(_is_one_host(places))
-        host, rank, local_rank, cross_rank, size, local_size, cross_size = slots(places)[world.rank]
+        hosts = [(str(host), int(local)) for host, local in world.allgather_object(_host_of(world), "hosts")]
+        address, port, interface = self._open_rendezvous(_is_one_host(hosts))
+        host, rank, local_rank, cross_rank, size, local_size, cross_size = slots(hosts)[world.rank]
         os.environ.update(
             HOROVOD_RANK=str(rank),
             HOROVOD_SIZE=str(size),
@@ -54,8 +54,8 @@ class Bootstrap:
             HOROVOD_CPU_OPERATIONS="gloo",
         )
 
-    def found(self) -> None:
-        """End the server; Horovod has found its ranks, on this one. A collective."""
+    def close_rendezvous(self) -> None:
+        """Close the server, when Horovod has connected its ranks; a collective."""
         self._world.barrier("rendezvous")
         if self._rendezvous is not None:
             self._rendezvous.stop()
@@ -67,11 +67,11 @@ class Bootstrap:
         self._world.barrier("rendezvous")
         self._world.close()
 
-    def _meet(self, is_one_host: bool) -> tuple[str, int, str]:
-        """Serve on rank 0 at the addresses through which ranks reach it; a collective.
+    def _open_rendezvous(self, is_one_host: bool) -> tuple[str, int, str]:
+        """Open the server on rank 0, at the addresses by which ranks reach it; a collective.
 
         Returns:
-            This rank's way to rank 0: its address, the port there, and the interface of this rank.
+            This rank's route to rank 0: the address and port there, and the interface of this rank.
         """
         world = self._world
         listeners: dict[str, socket.socket] = {}
@@ -80,9 +80,9 @@ class Bootstrap:
         ports = {address: listener.getsockname()[1] for address, listener in listeners.items()}
         ports = world.broadcast_object(ports, "rendezvous")
         try:
-            ways = world.agreed("rendezvous", lambda: _ways_to(ports))
-            everyone = world.allgather_object(ways, "rendezvous.ways")
-            chosen = [choose_way(list(ports), everyone, rank) for rank in range(world.size)]
+            routes = world.agreed("rendezvous", lambda: _routes_to(ports))
+            everyone = world.allgather_object(routes, "rendezvous.routes")
+            chosen = [choose_route(list(ports), everyone, rank) for rank in range(world.size)]
             used = {address for address, _ in chosen}
             if world.rank == 0:
                 kept = [listeners.pop(address) for address in list(listeners) if address in used]
@@ -94,22 +94,22 @@ class Bootstrap:
         return address, ports[address], dict(_interfaces())[own]
 
 
-def slots(places: list[tuple[str, int]]) -> list[tuple[str, int, int, int, int, int, int]]:
+def slots(hosts: list[tuple[str, int]]) -> list[tuple[str, int, int, int, int, int, int]]:
     """Horovod's numbers of every rank: host, rank, local rank, cross rank, and the size of each of the three worlds.
 
     The cross world of a rank are the ranks with its local rank, one on each host.
 
     Args:
-        places: host and local rank of each rank.
+        hosts: host and local rank of each rank.
 
     >>> slots([("a", 0), ("b", 0), ("a", 1)])[2]
     ('a', 2, 1, 0, 3, 2, 1)
     """
     found = []
-    for rank, (host, local) in enumerate(places):
-        like = [other for other, other_local in places if other_local == local]
-        local_size = sum(other == host for other, _ in places)
-        found.append((host, rank, local, like.index(host), len(places), local_size, len(like)))
+    for rank, (host, local) in enumerate(hosts):
+        like = [other for other, other_local in hosts if other_local == local]
+        local_size = sum(other == host for other, _ in hosts)
+        found.append((host, rank, local, like.index(host), len(hosts), local_size, len(like)))
     return found
 
 
@@ -122,32 +122,32 @@ def _check_installed() -> None:
         ) from error
 
 
-def _place(world: MpiWorld) -> tuple[str, int]:
+def _host_of(world: MpiWorld) -> tuple[str, int]:
     return world.hostname, world.local_rank
 
 
-def _is_one_host(places: list[tuple[str, int]]) -> bool:
-    return len({host for host, _ in places}) == 1
+def _is_one_host(hosts: list[tuple[str, int]]) -> bool:
+    return len({host for host, _ in hosts}) == 1
 
 
-def choose_way(addresses: Sequence[str], ways: Sequence[Mapping[str, str]], rank: int) -> tuple[str, str]:
-    """Which of rank 0's addresses a rank uses, and its own address on that way: the first one that all can reach.
+def choose_route(addresses: Sequence[str], routes: Sequence[Mapping[str, str]], rank: int) -> tuple[str, str]:
+    """Which of rank 0's addresses a rank uses, and its own address on that route: the first that all can reach.
 
-    Ranks that meet at one address tell each other addresses of one network. Where there is none that all can reach,
-    each takes the first that it can.
+    Ranks that connect to one address exchange addresses of one network. If no address can be reached by all, each
+    rank uses the first that it can reach.
 
     Args:
         addresses: of rank 0, in its order.
-        ways: of each rank, the addresses of rank 0 that it reaches, and its own address on that way.
-        rank: that wants to know.
+        routes: of each rank, the addresses of rank 0 that it reaches, and its own address on that route.
+        rank: whose route this is.
 
-    >>> choose_way(["172.17.0.1", "10.0.0.1"], [{"172.17.0.1": "172.17.0.1", "10.0.0.1": "10.0.0.1"},
+    >>> choose_route(["172.17.0.1", "10.0.0.1"], [{"172.17.0.1": "172.17.0.1", "10.0.0.1": "10.0.0.1"},
     ...                                         {"10.0.0.1": "10.0.0.2"}], rank=1)
     ('10.0.0.1', '10.0.0.2')
     """
-    common = [address for address in addresses if all(address in way for way in ways)]
-    address = next(iter(common), None) or next(address for address in addresses if address in ways[rank])
-    return address, ways[rank][address]
+    common = [address for address in addresses if all(address in route for route in routes)]
+    address = next(iter(common), None) or next(address for address in addresses if address in routes[rank])
+    return address, routes[rank][address]
 
 
 def _listen_at(addresses: Sequence[str]) -> dict[str, socket.socket]:
@@ -159,7 +159,7 @@ def _listen_at(addresses: Sequence[str]) -> dict[str, socket.socket]:
 
 
 def _addresses() -> list[str]:
-    """The addresses of this host's interfaces; of those that others may reach, or of the one that somebody chose."""
+    """The addresses of this host's interfaces that others may reach, or of the one that HOROVOD_GLOO_IFACE names."""
     chosen = os.environ.get("HOROVOD_GLOO_IFACE")
     return [address for address, name in _interfaces() if (name == chosen if chosen else not is_loopback(address))]
 
@@ -175,19 +175,19 @@ def _interfaces() -> list[tuple[str, str]]:
     ]
 
 
-def _ways_to(ports: Mapping[str, int]) -> dict[str, str]:
-    """Of the addresses at which rank 0 listens those that answer, and this rank's own address on the way to each."""
+def _routes_to(ports: Mapping[str, int]) -> dict[str, str]:
+    """The addresses of rank 0 that answer, and this rank's own address on the route to each."""
     known = dict(_interfaces())
     with ThreadPoolExecutor(max(1, len(ports))) as threads:
         own = threads.map(_own_address, ports, ports.values())
-    ways = {address: found for address, found in zip(ports, own, strict=True) if found in known}
-    if not ways:
-        places = ", ".join(f"{address}:{port}" for address, port in ports.items())
+    routes = {address: found for address, found in zip(ports, own, strict=True) if found in known}
+    if not routes:
+        tried = ", ".join(f"{address}:{port}" for address, port in ports.items())
         raise ConfigError(
-            f"comm: horovod: rank 0 does not answer at {places or 'any address'}; open the ports between the hosts; "
+            f"comm: horovod: rank 0 does not answer at {tried or 'any address'}; open the ports between the hosts; "
             "HOROVOD_GLOO_IFACE, if it is set, must name the interface that joins them"
         )
-    return ways
+    return routes
 
 
 def _own_address(address: str, port: int) -> str | None:

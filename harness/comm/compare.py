@@ -1,4 +1,4 @@
-"""What is not the same on every rank, in words; pure."""
+"""Finds the facts that differ between ranks, and says which ranks have which value. Pure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The world of Horovod: collectives through `horovod.mxnet`.
 
-Why things are done the way they are here (Horovod 0.28.1): unnamed collectives are numbered per process, so one extra
-call on a rank would shift all later ones; `broadcast_object` unpickles, hangs when types differ and returns on the root
-before anything was sent; a rank that leaves first takes the others down (horovod/horovod#642).
+What to know about Horovod 0.28.1 to understand this file: unnamed collectives are numbered per process, so one extra
+call on a rank would shift all later ones; `broadcast_object` unpickles, hangs if types differ, and returns on the root
+before anything is sent; a rank that leaves first takes the others down (horovod/horovod#642).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.comm.world import Array, Buffer, World
 from harness.errors import ConfigError, HarnessError, LostRankError
 
 T = TypeVar("T")
-# what MXNet's error says when the job has fallen apart, or its network
+# in MXNet's error when another rank, or the network, is gone
 _LOST = ("Horovod has been shut down", "onnection", "gloo/transport")
 
 
@@ -36,7 +36,7 @@ class HorovodWorld(World):
 
         Raises:
             ConfigError: if Horovod for MXNet is not installed.
-            LostRankError: if the ranks do not come together.
+            LostRankError: if the ranks cannot be connected.
         """
         self._bootstrap = Bootstrap(MpiWorld(launch)) if launch.is_mpi else None
         # a parameter-server variable would turn `import mxnet` into a server process
@@ -54,9 +54,9 @@ class HorovodWorld(World):
         try:
             hvd.init()
         except ValueError as error:
-            raise LostRankError(f"Horovod could not bring the ranks together ({error})") from error
+            raise LostRankError(f"Horovod could not connect the ranks ({error})") from error
         if self._bootstrap is not None:
-            self._bootstrap.found()
+            self._bootstrap.close_rendezvous()
         self.kind = "horovod over " + ("NCCL" if hvd.nccl_built() else "Gloo" if hvd.gloo_enabled() else "MPI")
         super().__init__(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
 
@@ -89,7 +89,7 @@ class HorovodWorld(World):
 
     def close(self) -> None:
         """See `World`."""
-        # shutdown is negotiated: any rank's wish ends all, so everybody must have finished everything first
+        # one rank's shutdown request ends all ranks, so every rank must have finished everything first
         self._mx.nd.waitall()
         self.barrier("close")
         self._hvd.shutdown()
@@ -102,7 +102,7 @@ class HorovodWorld(World):
         return received.reshape(array.shape)
 
     def explain(self, error: Exception) -> HarnessError | None:
-        """See `World`; the last collective is named, which an asynchronous one may have failed long after its call."""
+        """See `World`. Names the last collective; an asynchronous one may fail long after its call."""
         if isinstance(error, self._mx.base.MXNetError) and any(sign in str(error) for sign in _LOST):
             return LostRankError(f"another rank left while this one waited in the collective {self.last_collective!r}")
         return None

@@ -1,6 +1,6 @@
-"""What the process can know of its job before anything heavy is imported: the launcher's environment, the cores.
+"""What a process can know about its job before anything slow is imported: the launcher's environment, the cores.
 
-Must not import mxnet, horovod or mpi4py: the number of threads has to be settled before MXNet starts its own.
+Must not import mxnet, horovod or mpi4py: the number of threads has to be set before MXNet starts its own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Launch:
     """How this process was started.
 
     Attributes:
-        launcher: who started it, in words; `None` for a plain `python`.
+        launcher: what started it, in words; `None` for plain `python`.
         rank: this process among all.
         size: number of processes.
         local_rank: this process among those of its host.
@@ -66,13 +66,13 @@ class Launch:
 
 
 def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
-    """Read the launcher's variables; a plain `python` has none and is a world of one.
+    """Read the launcher's variables; plain `python` has none and is a world of one.
 
     >>> read_launch({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"})
     Launch(launcher='horovodrun', rank=1, size=2, local_rank=0, local_size=1, cores=None)
 
     Raises:
-        ConfigError: if they hold no numbers.
+        ConfigError: if they are not numbers.
     """
     for launcher, rank, size, local_rank, local_size in _LAUNCHERS:
         if rank in environ and size in environ and (launcher != "mpirun (MPICH)" or local_size in environ):
@@ -89,42 +89,43 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
 
 
 def _read_srun(environ: Mapping[str, str]) -> Launch:
-    said = {name: environ[name] for name in _SLURM if name in environ}
+    found = {name: environ[name] for name in _SLURM if name in environ}
     # one number a node, and `2(x3),1` is short for 2,2,2,1
-    written = re.findall(r"(\d+)(?:\(x(\d+)\))?", said.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    written = re.findall(r"(\d+)(?:\(x(\d+)\))?", found.get("SLURM_STEP_TASKS_PER_NODE", "1"))
     tasks = [int(number) for number, times in written for _ in range(int(times or 1))]
     try:
         return Launch(
             "srun",
-            int(said["SLURM_PROCID"]),
-            int(said["SLURM_STEP_NUM_TASKS"]),
-            int(said.get("SLURM_LOCALID", 0)),
-            tasks[int(said.get("SLURM_NODEID", 0))],
-            int(said["SLURM_CPUS_PER_TASK"]) if "SLURM_CPUS_PER_TASK" in said else None,
+            int(found["SLURM_PROCID"]),
+            int(found["SLURM_STEP_NUM_TASKS"]),
+            int(found.get("SLURM_LOCALID", 0)),
+            tasks[int(found.get("SLURM_NODEID", 0))],
+            int(found["SLURM_CPUS_PER_TASK"]) if "SLURM_CPUS_PER_TASK" in found else None,
         )
     except (ValueError, IndexError):
-        shown = " ".join(f"{name}={value!r}" for name, value in said.items())
+        shown = " ".join(f"{name}={value!r}" for name, value in found.items())
         raise ConfigError(
-            f"srun: {shown} do not say which rank this is; srun itself sets them, so unset what a script has exported"
+            f"srun: {shown} do not say which rank this is; srun sets these variables itself, so unset "
+            "those that a script has exported"
         ) from None
 
 
 def count_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:
     """How many threads a rank computes with.
 
-    `"auto"` is `OMP_NUM_THREADS` where somebody set it, else this rank's share of the host's cores: cores // local
-    ranks. A rank bound to fewer cores than the host has was given its share by the launcher; `srun --cpus-per-task`
-    says how many even where Slurm binds nobody. Emulated ranks get what the real ones would, because the number of
-    threads changes the bits of a result.
+    `"auto"` is `OMP_NUM_THREADS` if it is set, else this rank's share of the host's cores: cores // local ranks. A rank
+    that is bound to fewer cores than the host has was given its share by the launcher; `srun --cpus-per-task` says how
+    many even if Slurm binds no ranks. Emulated ranks get as many as real ones would, because the number of threads
+    changes the bits of a result.
 
     Raises:
         ConfigError: if `OMP_NUM_THREADS` is not a number of threads.
     """
     if setting != "auto":
         return int(setting)
-    told = os.environ.get("OMP_NUM_THREADS", "").strip()
-    if told:
-        return _read_threads(told)
+    setting_of_openmp = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if setting_of_openmp:
+        return _read_threads(setting_of_openmp)
     cores, own = os.cpu_count() or 1, len(os.sched_getaffinity(0))
     if launch.cores is not None:
         return min(launch.cores, own)
@@ -132,20 +133,20 @@ def count_threads(setting: int | str, launch: Launch, emulate_np: int | None = N
     return own if bound else max(1, own // (emulate_np or launch.local_size))
 
 
-def _read_threads(told: str) -> int:
+def _read_threads(text: str) -> int:
     """The number in `OMP_NUM_THREADS`; of a list, one for each level of nested parallel regions, the first."""
-    first = told.split(",")[0].strip()
+    first = text.split(",")[0].strip()
     number = whole_number(first, low=1, high=MOST_THREADS)
     if number is not None:
         return number
     raise ConfigError(
-        f"OMP_NUM_THREADS: {cut(told)!r} in the environment is not a number of threads from 1 to {MOST_THREADS}; unset "
+        f"OMP_NUM_THREADS: {cut(text)!r} in the environment is not a number of threads from 1 to {MOST_THREADS}; unset "
         "it, or set threads_per_rank"
     )
 
 
-def settle_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:
-    """Decide how many threads this rank computes with and tell OpenMP, before MXNet is imported.
+def configure_threads(setting: int | str, launch: Launch, emulate_np: int | None = None) -> int:
+    """Set how many threads this rank computes with in OpenMP's variable, before MXNet is imported.
 
     Raises:
         ConfigError: if MXNet is already imported and started with another number.

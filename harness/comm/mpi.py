@@ -37,7 +37,7 @@ class MpiWorld(World):
 
         Raises:
             ConfigError: if mpi4py or an MPI library is missing, or the library is not the launcher's.
-            LostRankError: if the ranks do not come together.
+            LostRankError: if the ranks cannot be connected.
         """
         mpi = start_mpi(launch)
         self._mpi = mpi
@@ -45,7 +45,7 @@ class MpiWorld(World):
             self._comm = mpi.COMM_WORLD.Dup()
             self._comm.Barrier()
         except mpi.Exception as error:
-            raise LostRankError(f"{library_of(mpi)} could not bring the ranks together ({error})") from error
+            raise LostRankError(f"{library_of(mpi)} could not connect the ranks ({error})") from error
         _unlink_shared_memory()
         host = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         super().__init__(self._comm.Get_rank(), self._comm.Get_size(), host.Get_rank(), host.Get_size())
@@ -120,14 +120,14 @@ def start_mpi(launch: Launch) -> Any:
         ConfigError: if there is none, or the processes do not find each other through it.
     """
     if launch.launcher in _LIBRARIES and not {"MPI4PY_LIBMPI", "MPI4PY_MPIABI"} & os.environ.keys():
-        # of the libraries that may lie around, the launcher's is the one through which ranks find each other
+        # several libraries may be installed; ranks find each other only through the launcher's
         name = _LIBRARIES[launch.launcher]
         os.environ["MPI4PY_LIBMPI"] = os.pathsep.join([str(Path(sys.prefix) / "lib" / name), name])
     try:
         import mpi4py
 
         mpi4py.rc.initialize = False  # `_initialise` does it
-        # after a few broadcasts MPICH goes over to one that spins: 2 ms instead of 0.01 with more ranks than cores
+        # after a few broadcasts MPICH switches to one that spins: 2 ms instead of 0.01 with more ranks than cores
         os.environ.setdefault("MPIR_CVAR_BCAST_POSIX_INTRA_ALGORITHM", "mpir")
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -151,9 +151,9 @@ def start_mpi(launch: Launch) -> Any:
 
 
 def _initialise(mpi: Any) -> None:
-    """Call `MPI_Init_thread`, which waits for all ranks, without Python's lock: threads that watch over it have to run.
+    """Call `MPI_Init_thread`, which waits for all ranks, without the GIL, so that the thread that watches it can run.
 
-    mpi4py would keep the lock. The function is that of the library which it has loaded, through the module itself.
+    mpi4py would hold the GIL. The function is found through mpi4py's module, in the library that it has loaded.
 
     Raises:
         LostRankError: if MPI says that it failed.
@@ -166,14 +166,14 @@ def _initialise(mpi: Any) -> None:
     else:
         code = begin(None, None, ctypes.c_int(level), ctypes.byref(ctypes.c_int()))
         if code != mpi.SUCCESS:
-            raise LostRankError(f"{library_of(mpi)} could not bring the ranks together (MPI_Init_thread gave {code})")
+            raise LostRankError(f"{library_of(mpi)} could not connect the ranks (MPI_Init_thread gave {code})")
     for world in (mpi.COMM_WORLD, mpi.COMM_SELF):
         world.Set_errhandler(mpi.ERRORS_RETURN)  # as mpi4py does: errors are raised, and do not end the process
     atexit.register(_finalise, mpi)
 
 
 def _finalise(mpi: Any) -> None:
-    """Call `MPI_Finalize`, which may wait for all ranks, without Python's lock, as `_initialise` does."""
+    """Call `MPI_Finalize`, which may wait for all ranks, without the GIL, as `_initialise` does."""
     if mpi.Is_finalized():
         return
     try:
@@ -190,10 +190,10 @@ def library_of(mpi: Any) -> str:
 
 
 def _unlink_shared_memory() -> None:
-    """Take the name of what MPICH's ranks of this host share, all of whom have opened it: it then ends with them.
+    """Unlink the shared memory of MPICH's ranks on this host, which all of them have opened, so that it ends with them.
 
-    MPICH names it after the job. A job that is started again under its name, as Slurm does on a requeue, would take for
-    its own what killed ranks have left, and fail or hang in MPI_Init (see pmodels/mpich#7374 and #7750).
+    MPICH names it after the job. A job that is restarted under the same name, as Slurm does on a requeue, would take
+    what killed ranks have left for its own, and fail or hang in MPI_Init (see pmodels/mpich#7374 and #7750).
     """
     for name in set(re.findall(r"/dev/shm/mpich_shm_\w+", Path("/proc/self/maps").read_text(encoding="utf-8"))):
         Path(name).unlink(missing_ok=True)

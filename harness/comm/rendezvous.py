@@ -1,9 +1,9 @@
-"""The place where Horovod's ranks find each other: a few small values by name, over HTTP, for as long as that takes.
+"""The server through which Horovod's ranks find each other: a few small values by name, over HTTP, until they have.
 
-Horovod's C++ asks for it with PUT, GET and DELETE of `/scope/key`, without a word that would tell a rank from a
-stranger, so everything else has to: it listens at the addresses that ranks use and nowhere else, takes connections from
-the hosts of ranks alone, holds small values under the names that Horovod uses and lets none be changed, and hangs up on
-whoever is slow. Knows neither Horovod nor MPI.
+Horovod's C++ sends PUT, GET and DELETE of `/scope/key`, with nothing that would tell a rank from another client. So the
+server limits what any client can do: it listens only at the addresses that ranks use, accepts connections only from the
+hosts of ranks, holds small values under the names that Horovod uses, never replaces one, and disconnects slow clients.
+Knows neither Horovod nor MPI.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 
 from harness.parsing import whole_number
 
-_LONGEST_VALUE = 4096  # bytes, and more for every rank: what one tells of itself to each of the others is 136
-_LONGER_A_RANK = 512
-_MOST_VALUES_A_RANK = 32
-_AT_ONCE_A_RANK = 4
-_AT_ONCE_MORE = 32
-_LONGEST_S = 3.0  # a connection: Horovod makes one for every question
+_MAX_VALUE = 4096  # bytes, and more for every rank: what one sends to each of the others is 136
+_MORE_PER_RANK = 512
+_MAX_VALUES_PER_RANK = 32
+_CONNECTIONS_PER_RANK = 4
+_MORE_CONNECTIONS = 32
+_MAX_S = 3.0  # for a connection: Horovod opens one for every request
 _POLL_S = 0.05
 _SCOPE = re.compile(r"(global|local_[\w.:-]{1,255}|cross_[0-9]{1,9})(_process_set_hash_[0-9a-f]{1,32})?")
 _KEY = re.compile(r"[\w.:-]{1,100}")
@@ -36,15 +36,15 @@ class Rendezvous:
     """Values by scope and key, served at some addresses of this host until it is stopped."""
 
     def __init__(self, listeners: Sequence[socket.socket], peers: Collection[str], size: int) -> None:
-        """Start to serve, in a thread for each listener.
+        """Start to serve, with a thread for each listener.
 
         Args:
             listeners: bound and listening; they are closed by `stop`.
             peers: the addresses that connections may come from.
             size: number of ranks.
         """
-        self._store = _Store(_MOST_VALUES_A_RANK * size, _LONGEST_VALUE + _LONGER_A_RANK * size)
-        at_once = _AT_ONCE_A_RANK * size + _AT_ONCE_MORE
+        self._store = _Store(_MAX_VALUES_PER_RANK * size, _MAX_VALUE + _MORE_PER_RANK * size)
+        at_once = _CONNECTIONS_PER_RANK * size + _MORE_CONNECTIONS
         self._servers = [_Server(listener, self._store, frozenset(peers), at_once) for listener in listeners]
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="rendezvous", daemon=True)
@@ -54,11 +54,11 @@ class Rendezvous:
             thread.start()
 
     def stop(self) -> None:
-        """Close everything: listeners, connections, threads."""
+        """Close all listeners and connections, and join their threads."""
         for server, thread in zip(self._servers, self._threads, strict=True):
             server.shutdown()
             thread.join()
-            server.hang_up(0.0)
+            server.disconnect(0.0)
             server.server_close()
 
 
@@ -72,7 +72,7 @@ def listen(address: str) -> socket.socket:
 
 
 class _Store:
-    """The values; a name is given once, so that a stranger cannot change what a rank has said."""
+    """The values; a name is set once, so that nobody can replace what a rank has stored."""
 
     def __init__(self, most: int, longest: int) -> None:
         self._most, self.longest = most, longest
@@ -94,7 +94,7 @@ class _Store:
 
 
 class _Server(ThreadingMixIn, HTTPServer):
-    """One listener; a thread for each connection, which ends when its time is over."""
+    """One listener, with a thread for each connection, whose time is limited."""
 
     daemon_threads = False  # so that closing the server joins them
     block_on_close = True
@@ -122,10 +122,10 @@ class _Server(ThreadingMixIn, HTTPServer):
 
     def service_actions(self) -> None:
         super().service_actions()
-        self.hang_up(_LONGEST_S)
+        self.disconnect(_MAX_S)
 
-    def hang_up(self, after_s: float) -> None:
-        """End what has taken longer: whoever reads or writes there gets an error, and ends."""
+    def disconnect(self, after_s: float) -> None:
+        """Shut down connections that have taken longer; their threads get an error, and end."""
         now = time.monotonic()
         with self._lock:
             for request, begun in self._begun.items():
@@ -134,14 +134,14 @@ class _Server(ThreadingMixIn, HTTPServer):
                         request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that ended early is nobody's concern."""
+        """Ignore connections that ended early."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One question."""
+    """One request."""
 
     server: _Server
-    timeout = _LONGEST_S
+    timeout = _MAX_S
 
     def do_PUT(self) -> None:
         name, length = self._name(), whole_number(self.headers.get("Content-Length", ""))
@@ -159,11 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(http.client.NOT_FOUND if value is None else http.client.OK, value or b"")
 
     def do_DELETE(self) -> None:
-        """A rank says that it has found the others; everything goes when all have."""
+        """A rank has found the others; values are kept until all have."""
         self._answer(http.client.OK)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _name(self) -> tuple[str, str] | None:
         _, _, rest = self.path.partition("/")

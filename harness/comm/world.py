@@ -1,7 +1,7 @@
 """What every world can do, and the world of one process.
 
 A world is the set of ranks that train together. Each collective has a name, which must be the same on every rank: it
-is what pairs the calls, and what an error message can show. Reductions leave sums; who wants a mean divides.
+pairs the calls, and error messages show it. Reductions return sums; divide by the count for a mean.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class World(ABC):
         local_rank: this process among those of its host.
         local_size: number of processes on its host.
         hostname: the host's name.
-        kind: what carries the collectives, in words.
-        last_collective: the name of the one that was begun last.
-        num_collectives: how many were begun; a rank that is behind the others is the one they wait for.
-        fails_when_lost: whether a collective that waits for a lost rank raises, and does not wait for ever.
+        kind: the communication backend, in words.
+        last_collective: the name of the one that was started last.
+        num_collectives: how many were started; the rank that has started fewest is the one the others wait for.
+        fails_when_lost: whether a collective that waits for a lost rank raises, instead of waiting for ever.
     """
 
     kind: str
     fails_when_lost = True
 
     def __init__(self, rank: int, size: int, local_rank: int, local_size: int) -> None:
-        """Take the numbers; the host's name is asked for."""
+        """Store the numbers, and this host's name."""
         self.rank = rank
         self.size = size
         self.local_rank = local_rank
@@ -67,7 +67,7 @@ class World(ABC):
 
     @abstractmethod
     def sum_buffer(self, buffer: Buffer, name: str) -> None:
-        """Replace what a buffer of a device holds by the sum over ranks, in place. May return before it is done."""
+        """Replace the content of a device's buffer by the sum over ranks, in place. May return before that is done."""
 
     @abstractmethod
     def broadcast(self, array: Array, name: str) -> Array:
@@ -79,7 +79,7 @@ class World(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End the world in good order: no rank leaves before all have arrived here."""
+        """Shut down in good order: no rank leaves before all have called this."""
 
     def broadcast_object(self, value: T, name: str) -> T:
         """Rank 0's value (anything JSON can hold), on every rank."""
@@ -87,20 +87,20 @@ class World(ABC):
         return received
 
     def explain(self, error: Exception) -> HarnessError | None:
-        """What an error that came out of MXNet or a collective means for the job; `None` if it is about neither."""
+        """What an error of MXNet or a collective means for the job; `None` if it came from neither."""
         return None
 
     def barrier(self, name: str) -> None:
-        """Wait until every rank has come here."""
+        """Wait until every rank has called this."""
         self.allreduce(np.zeros(1, np.int32), name)
 
     def must_be_equal(self, name: str, facts: dict[str, Any], what_to_do: str) -> list[Any]:
-        """Compare what ranks have to have alike, in one named collective.
+        """Compare facts that must be equal on all ranks, in one named collective.
 
         Args:
             name: of the collective.
-            facts: by what they are called in a message; JSON can hold them. What lies under `own` may differ.
-            what_to_do: ends the message.
+            facts: by their names in messages; plain data that JSON can hold. Facts under `own` may differ.
+            what_to_do: the end of the message.
 
         Returns:
             Every rank's facts.
@@ -119,11 +119,11 @@ class World(ABC):
     def agreed(self, name: str, work: Callable[[], T]) -> T:
         """Do `work` on every rank, and fail on every rank if it failed on any.
 
-        A rank that stops alone leaves the others waiting in their next collective; this is how a missing file on one
-        host becomes one message and one exit code instead. `work` must not hold a collective.
+        A rank that fails alone would leave the others waiting in their next collective. This way, a file that is
+        missing on one host becomes one message and one exit code. `work` must not call a collective.
 
         Raises:
-            HarnessError: the first failing rank's, its message naming the ranks that failed unless all did alike.
+            HarnessError: of the first rank that failed; its message names the ranks, unless all failed alike.
         """
         done, failure = _attempt(work)
         merged = _merge_failures(self.allgather_object(_report(failure), f"agreed.{name}"))
@@ -138,7 +138,7 @@ class World(ABC):
             What `work` returned (anything JSON can hold), on every rank.
 
         Raises:
-            HarnessError: rank 0's, on every rank.
+            HarnessError: of rank 0, on every rank.
         """
         done, failure = _attempt(work) if self.rank == 0 else ([], None)
         results, report = self.broadcast_object((done, _report(failure)), f"root.{name}")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness.comm import Launch, World, connect, settle_threads
+from harness.comm import Launch, World, configure_threads, connect
 from harness.config import RunConfig, load_config
 from harness.errors import ConfigError
 from harness.guard.missing import JOINING
@@ -43,7 +43,7 @@ def read_settings(
                 f"--emulate-np runs all shards in one process, but {launch.launcher} started {launch.size}; drop one "
                 "of the two"
             )
-        return Settings(config, settle_threads(config.threads_per_rank, launch, options.emulate_np))
+        return Settings(config, configure_threads(config.threads_per_rank, launch, options.emulate_np))
     finally:
         startup.enter(JOINING)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from harness.comm import Launch, read_launch, settle_threads
+from harness.comm import Launch, configure_threads, read_launch
 from harness.comm.launcher import count_threads
 from harness.errors import ConfigError
 
@@ -130,24 +130,24 @@ def machine(monkeypatch):
 )
 def test_auto_is_the_share_of_the_cores(machine, cores, own, launch, emulate_np, threads):
     machine(cores, own)
-    assert settle_threads("auto", launch, emulate_np) == threads
+    assert configure_threads("auto", launch, emulate_np) == threads
     assert os.environ["OMP_NUM_THREADS"] == str(threads)
 
 
 def test_what_the_user_exported_is_kept_and_a_number_in_the_configuration_is_stronger(machine, monkeypatch):
     machine(8)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert settle_threads("auto", Launch()) == 3
-    assert settle_threads(5, Launch()) == 5
+    assert configure_threads("auto", Launch()) == 3
+    assert configure_threads(5, Launch()) == 5
 
 
 def test_too_late_is_said(machine, monkeypatch):
     machine(8)
     monkeypatch.setitem(sys.modules, "mxnet", object())
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert settle_threads(2, Launch()) == 2
+    assert configure_threads(2, Launch()) == 2
     with pytest.raises(ConfigError, match="comes too late, mxnet is already imported with OMP_NUM_THREADS=2"):
-        settle_threads(1, Launch())
+        configure_threads(1, Launch())
 
 
 @pytest.mark.parametrize("told", ["5000", "0", "-1", "abc", "²", "1e3", "99999999999999999999999"])

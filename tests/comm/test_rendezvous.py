@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from harness.comm.bootstrap import choose_way
+from harness.comm.bootstrap import choose_route
 from harness.comm.rendezvous import Rendezvous, listen
 
 HERE = "127.0.0.1"
@@ -140,9 +140,9 @@ def test_ranks_meet_at_an_address_that_all_can_reach():
     """Rank 0 itself reaches every address of its own, a bridge of containers among them."""
     addresses = ["172.17.0.1", "10.0.0.1", "10.1.0.1"]
     ways = [{address: address for address in addresses}, {"10.1.0.1": "10.1.0.2", "10.0.0.1": "10.0.0.2"}]
-    assert [choose_way(addresses, ways, rank) for rank in (0, 1)] == [("10.0.0.1",) * 2, ("10.0.0.1", "10.0.0.2")]
+    assert [choose_route(addresses, ways, rank) for rank in (0, 1)] == [("10.0.0.1",) * 2, ("10.0.0.1", "10.0.0.2")]
     ways[0].pop("10.0.0.1"), ways[0].pop("10.1.0.1")
-    assert [choose_way(addresses, ways, rank)[0] for rank in (0, 1)] == ["172.17.0.1", "10.0.0.1"]
+    assert [choose_route(addresses, ways, rank)[0] for rank in (0, 1)] == ["172.17.0.1", "10.0.0.1"]
 
 
 PROGRAM = """if True:
