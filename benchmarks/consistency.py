@@ -11,7 +11,8 @@ import time
 from harness.comm import connect
 from harness.config import load_config
 from harness.guard import ConsistencyCheck
-from harness.train.run import Run
+from harness.train.build import build_learner
+from harness.train.prepare import prepare_run
 
 ROUNDS, UPDATES = 12, 25
 
@@ -19,10 +20,10 @@ ROUNDS, UPDATES = 12, 25
 def main() -> None:
     """Measure and print, on rank 0."""
     world = connect()
-    run = Run(load_config(sys.argv[1], sys.argv[2:]), world, threads=1)
+    run = prepare_run(load_config(sys.argv[1], sys.argv[2:]), world, threads=1)
     updates, comparisons = [], []
     with run.stream() as stream:
-        learner = run.learner()
+        learner = build_learner(run)
         check = ConsistencyCheck(world, learner)
         t = 0
         for _ in range(ROUNDS):

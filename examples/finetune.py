@@ -14,8 +14,8 @@ from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.data import load
 from harness.train.loop import train
+from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
-from harness.train.run import Run
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("HARNESS_DATA", HERE.parents[1] / "shared" / "data")) / "cifar10-sample"
@@ -35,7 +35,7 @@ def accuracy_of(name: str, *settings: str) -> float:
     """Train as `launch/train.py --config examples/finetune.yaml --overwrite --set ...` does."""
     overrides = [f"name={name}", f"data.root={DATA}", *settings]
     config = load_config(HERE / "finetune.yaml", overrides)
-    return train(Run(config, SingleWorld(), threads=1, start=StartOptions(overwrite=True)))["test.accuracy"]
+    return train(prepare_run(config, SingleWorld(), threads=1, start=StartOptions(overwrite=True)))["test.accuracy"]
 
 
 def main() -> None:

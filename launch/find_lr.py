@@ -55,21 +55,23 @@ def main() -> int:
     def work(job: JobContext) -> None:
         # not before the number of threads is settled, which MXNet reads when it is imported
         from harness.report import write_finder_report
+        from harness.train.build import build_learner
+        from harness.train.find import find_base
+        from harness.train.prepare import prepare_run
         from harness.train.resume import StartOptions
-        from harness.train.run import Run
 
         start = StartOptions(resume=options.checkpoint or "never", on_conflict="config")
-        run = Run(
+        run = prepare_run(
             job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
         )
         folder = options.output or run.folder.path / "finder"
         with ExitStack() as stack:
             # before the sweep: a run that trains writes there too, and an earlier report is moved aside
             job.world.on_root("folder", lambda: _take(folder, run.folder if options.output is None else None, stack))
-            learner = run.learner()
+            learner = build_learner(run)
             if job.world.rank == 0 and learner.remarks:
                 print("\n".join(learner.remarks))
-            result = run.find(learner)
+            result = find_base(run, learner)
             job.world.on_root("report", lambda: write_finder_report(result, _free(folder), run.config.run_name))
         if job.world.rank == 0:
             _show(result, folder)

@@ -86,11 +86,11 @@ def main() -> int:
     def work(job: JobContext) -> None:
         # not before the number of threads is settled, which MXNet reads when it is imported
         from harness.train.loop import evaluate_only, train
+        from harness.train.prepare import prepare_run
         from harness.train.resume import StartOptions
-        from harness.train.run import Run
 
         start = StartOptions(options.resume, options.overwrite, options.on_conflict)
-        run = Run(
+        run = prepare_run(
             job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
         )
         if options.evaluate_only:

@@ -42,7 +42,7 @@ def test_sets_written_with_a_kvstore_go_on_on_two_ranks_and_the_other_way_round(
     assert digest(on_devices) == whole
     middle = {name: tmp_path / name / "digits/checkpoints/iteration-000000030" for name in ("whole", "devices")}
     on_ranks = train("to-ranks", options=["--resume", str(middle["devices"])], np=2, launcher="mpirun")
-    assert "going on after iteration 30" in on_ranks
+    assert "resuming after iteration 30" in on_ranks
     assert digest(on_ranks) == whole
     for name, more in (("to-kvstore", DEVICES), ("to-workers", DEVICES[:1])):
         assert digest(train(name, *more, options=["--resume", str(middle["whole"])])) == whole

@@ -15,9 +15,11 @@ from harness.config import load_config, parse_config
 from harness.errors import CheckpointError, ConfigError
 from harness.gluon.state import State
 from harness.model.networks import cnn
+from harness.train.build import build_learner
+from harness.train.find import find_base
 from harness.train.loop import evaluate_only, train
+from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
-from harness.train.run import Run
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -56,13 +58,13 @@ def files(tmp_path_factory):
 def run_of(tmp_path):
     def build(*settings, start=None, name="run"):
         words = [*SMALL, f"output={tmp_path}", f"name={name}", *settings]
-        return Run(load_config(ROOT / "configs/digits.yaml", words), SingleWorld(), threads=1, start=start)
+        return prepare_run(load_config(ROOT / "configs/digits.yaml", words), SingleWorld(), threads=1, start=start)
 
     return build
 
 
-def begun(run, policy=None):
-    return run.learner(policy).snapshot().parameters
+def begun(run):
+    return build_learner(run).snapshot().parameters
 
 
 def manifest_of(run, iteration=4):
@@ -86,17 +88,17 @@ def test_another_head_starts_fresh_and_is_told(run_of, files, capsys):
     assert len(told["taken"]) == 12
     resumed = run_of("init.from=gone.params", start=StartOptions(resume="auto"))
     resumed.folder.close()
-    assert resumed.origin.manifest.init == told
+    assert resumed.resume_point.manifest.init == told
 
 
 @pytest.mark.parametrize("name", ["exported-0000.params", "exported-symbol.json", "exported"])
 def test_the_names_of_module_and_of_export_are_read(run_of, files, name):
     run = run_of(f"init.from={files}/{name}")
-    found = begun(run)
+    learner = build_learner(run)
     expected = mx.nd.load(str(files / "ten.params"))
-    for ours, array in found.items():
+    for ours, array in learner.snapshot().parameters.items():
         np.testing.assert_array_equal(array, expected[ours].asnumpy())
-    assert "by full names with layers counted anew: 14 taken, 0 fresh, 0 left" in run.remarks[0]
+    assert "by full names with layers counted anew: 14 taken, 0 fresh, 0 left" in learner.remarks[0]
 
 
 def test_of_an_exported_network_the_newest_weights_are_meant(run_of, files, tmp_path):
@@ -110,9 +112,9 @@ def test_of_an_exported_network_the_newest_weights_are_meant(run_of, files, tmp_
 
 def test_weights_that_fit_whole_need_no_words(run_of, files):
     run = run_of(f"init.from={files}/ten.params")
-    begun(run)
-    assert run.remarks == []
-    assert len(run.began_with["taken"]) == 14
+    learner = build_learner(run)
+    assert learner.remarks == []
+    assert len(learner.began_with["taken"]) == 14
 
 
 def test_a_checkpoint_gives_its_head_up_as_well(run_of, tmp_path):
@@ -137,8 +139,7 @@ def test_more_than_another_head_is_refused_until_it_is_asked_for(run_of, files):
     ):
         assert part in str(caught.value)
     run = run_of(f"init.from={files}/ten.params", wider, "init.match=shapes")
-    begun(run)
-    assert ": 8 taken, 6 fresh, 0 left" in run.remarks[0]
+    assert ": 8 taken, 6 fresh, 0 left" in build_learner(run).remarks[0]
     with pytest.raises(CheckpointError, match="does not fit the network"):
         begun(run_of(f"init.from={files}/six.params", "init.match=all"))
 
@@ -200,9 +201,9 @@ def test_frozen_features_stay_and_the_head_learns(run_of, files):
 def test_the_finder_leaves_frozen_parts_alone(run_of, files):
     found = "finder={num_iterations: 20, min_iter: 3}"
     run = run_of(f"init.from={files}/ten.params", "init.freeze=['[0145].*']", "lr.base=auto", found)
-    learner = run.learner()
+    learner = build_learner(run)
     before = learner.digest()
-    run.find(learner)
+    find_base(run, learner)
     assert learner.digest() == before
 
 

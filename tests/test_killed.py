@@ -163,7 +163,7 @@ def test_killed_at_random_moments(tmp_path, optimizer, np):
         job.kill("one" if attempt % 3 == 2 else "all", generator)
     final = Job(killed, optimizer, np, "--resume", "auto").end()
 
-    resumed = sorted({int(n) for n in re.findall(r"going on after iteration (\d+)", final)})
+    resumed = sorted({int(n) for n in re.findall(r"resuming after iteration (\d+)", final)})
     print(f"{optimizer} np={np}: {KILLS} kills, {survived} after the end, went on after {resumed}")
     assert survived <= 1  # the very end may be too quick to be hit
     assert len(resumed) >= 2, "no attempt went on from a set"

@@ -81,7 +81,7 @@ def test_another_number_of_workers_plays_the_same_samples(start, unbroken, copy,
     if np is None:  # above two ranks Horovod adds in the order of a ring, not in that of our tree
         assert digest_in(done.stdout) == digest_in((unbroken / "out.txt").read_text())
         assert metrics_of(copy) == metrics_of(unbroken)
-    assert "is now" in done.stdout
+    assert "no longer part of this run: moved " in done.stdout
     assert sorted(path.name for path in (copy / "digits/checkpoints/aside").iterdir()) == [
         f"iteration-{n:09d}" for n in (80, 100, 120)
     ]
@@ -91,7 +91,7 @@ def test_three_workers_cannot_share_four_shards(start, copy):
     arguments = [*words(*SMALL, f"output={copy}"), "--resume", "auto"]
     done = start("launch/train.py", *arguments, np=3, exit_code=None)
     text = done.stdout + done.stderr
-    assert "4 shards of 8, which cannot be dealt evenly to 3 workers" in text
+    assert "4 shards of 8, not divisible by the 3 workers" in text
     assert "divides 4: 1, 2, 4" in text
     assert "Exit code: 4" in text
     emulated = start("launch/train.py", *arguments, "--emulate-np", "3", exit_code=4)
@@ -116,7 +116,7 @@ def test_shards_null_means_those_of_the_set(start, copy):
         ("train={iterations: 120, last_batch: keep}", ["train.last_batch: drop -> keep"]),
         ("optimizer.name=nag", ["state of another optimizer", "optimizer.name: sgd -> nag", "init.from="]),
         ("optimizer.name=adam", ["optimizer.name: sgd -> adam"]),
-        ("train.iterations=100", ["120 iterations into its run, which would now end after 100", "earlier set"]),
+        ("train.iterations=100", ["120 iterations into its run, which would now end after 100", "earlier checkpoint"]),
     ],
 )
 def test_what_cannot_change(start, copy, change, parts):
@@ -228,7 +228,7 @@ def test_damaged_sets_are_passed_over_and_kept_aside(start, unbroken, copy):
         content[len(content) // 2] ^= 4
         path.write_bytes(content)
     done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", "auto")
-    assert "going on after iteration 80" in done.stdout
+    assert "resuming after iteration 80" in done.stdout
     assert "params.safetensors has sha256" in done.stdout
     assert "manifest.json and manifest.sha256 do not fit together" in done.stdout
     assert digest_in(done.stdout) == digest_in((unbroken / "out.txt").read_text())
@@ -237,7 +237,7 @@ def test_damaged_sets_are_passed_over_and_kept_aside(start, unbroken, copy):
     for path in sets.glob("iteration-*/manifest.sha256"):
         path.unlink()
     done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", "auto", exit_code=4)
-    assert "no set is whole" in done.stderr
+    assert "no valid checkpoint" in done.stderr
     assert done.stderr.count("manifest.sha256 cannot be read") == 6
     assert len(list(sets.glob("iteration-*"))) == 6
 
@@ -262,12 +262,12 @@ def test_without_a_shared_disk_rank_0_goes_on_where_its_sets_are(start, tmp_path
     first = start("tests/programs/other_config.py", *hosts, *settings, np=2).stdout
     assert not (tmp_path / "b").exists()
     again = start("tests/programs/other_config.py", *hosts, *settings, np=2).stdout
-    assert "going on after iteration 40" in again
+    assert "resuming after iteration 40" in again
     assert digest_in(again) == digest_in(first)
     turned = start("tests/programs/other_config.py", *hosts[::-1], *settings, np=2, exit_code=None)
     assert "Exit code: 4" in turned.stderr
     assert f"{tmp_path}/b/digits: rank 0, on " in turned.stderr
-    assert f"has no set, but rank 1 has one of iteration 40 in {tmp_path}/a/digits on " in turned.stderr
+    assert f"has no checkpoint, but rank 1 has one of iteration 40 in {tmp_path}/a/digits on " in turned.stderr
     assert not list((tmp_path / "b").rglob("iteration-*"))
 
 
@@ -275,11 +275,11 @@ def test_the_newest_set_must_be_rank_0s():
     for newest in ([0, 0, 0], [7, 7, 7], [9, 7, 0]):
         refuse_newer_elsewhere([("host", "runs/x", number) for number in newest])
     with pytest.raises(
-        CheckpointError, match="on host0, has no set after iteration 5, but rank 2 has one of iter"
+        CheckpointError, match="on host0, has no checkpoint after iteration 5, but rank 2 has one of iter"
     ) as e:
         refuse_newer_elsewhere([(f"host{rank}", "runs/x", number) for rank, number in enumerate([5, 4, 6, 6])])
     assert e.value.everywhere
-    assert "Name host2 first when the job is started" in str(e.value)
+    assert "Name host2 first when you start the job" in str(e.value)
 
 
 @pytest.mark.parametrize(

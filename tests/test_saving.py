@@ -37,7 +37,7 @@ def test_or_the_run_goes_on_and_says_so_each_time(start, tmp_path):
     arguments = words(*SETTINGS, "checkpoint.on_failure=continue", f"output={tmp_path}")
     done = start("tests/programs/lose_disk.py", *arguments)
     assert done.stdout.count("the set could not be written") == 8
-    assert "going on, as checkpoint.on_failure says" in done.stdout
+    assert "continuing, as checkpoint.on_failure says" in done.stdout
     assert "done after 200 iterations" in done.stdout
     assert (tmp_path / "digits/final.params").exists()
 
@@ -77,7 +77,7 @@ def test_a_disk_that_fills_up(start, small_disk, policy):
         for file in place.iterdir():
             file.unlink()
     again = start("launch/train.py", *arguments, "--resume", "auto", exit_code=None)
-    assert f"going on after iteration {reached}" in again.stdout + again.stderr
+    assert f"resuming after iteration {reached}" in again.stdout + again.stderr
 
 
 def test_a_disk_that_is_full_from_the_start(start, small_disk):

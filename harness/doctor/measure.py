@@ -36,11 +36,12 @@ def measure_reductions(world: World, kilobytes: Sequence[int]) -> list[tuple[int
 
 def measure_update(job: JobContext) -> tuple[float, int]:
     """Seconds of an update of the configuration, the slowest rank's, and the bytes that ranks sum in it."""
-    from harness.train.run import Run
+    from harness.train.build import build_learner
+    from harness.train.prepare import prepare_run
 
-    run = Run(job.config, job.world, threads=job.threads, guard=job.guard)
+    run = prepare_run(job.config, job.world, threads=job.threads, guard=job.guard)
     with run.stream() as stream:
-        learner = run.learner()
+        learner = build_learner(run)
         times = []
         for t in range(1, min(_WARM_UP + _UPDATES, run.sizes.num_iterations) + 1):
             began = time.perf_counter()

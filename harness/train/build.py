@@ -1,40 +1,56 @@
-"""From the configuration to a learner."""
+"""From a run to its learner: built, compared over ranks, and in the state that the run starts from."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from harness.comm import World
-from harness.config import RunConfig
 from harness.data import Batch
-from harness.data.leaves import Array, Data
-from harness.errors import CheckpointError
-from harness.gluon import Learner, Placement, UpdateOptions
-from harness.model import build_model
+from harness.errors import CheckpointError, listed
+from harness.gluon import Learner, Placement, State, UpdateOptions
+from harness.gluon.state import refuse_not_finite
+from harness.guard import compare_ranks
+from harness.model import Model, build_model, try_metrics
+from harness.train.prepare import agreed
+from harness.train.resume import ResumePoint
+from harness.train.run import Run
+from harness.train.samples import first_samples
+from harness.versions import versions
 
 
-def build_learner(
-    config: RunConfig,
-    world: World,
-    *,
-    shards: int,
-    samples: tuple[Data, Array],
-    classes: int | None,
-) -> Learner:
-    """Build what a configuration describes.
+def build_learner(run: Run, policy: str | None = None) -> Learner:
+    """The learner of a run; metrics are tried at once, so that none fails hours later.
 
     Args:
-        config: the configuration.
-        world: the ranks.
-        shards: S.
-        samples: one or a few samples and their labels, on which everything is tried before it counts.
-        classes: the data's number of classes; `None` for regression.
+        run: what to train.
+        policy: how much of `init.from` has to fit (`Learner.load_weights`), instead of what `init.match` says.
 
     Raises:
         ConfigError: for names and parameters that do not exist or do not fit the data.
+        CheckpointError: if `init.from`, or the checkpoint to resume from, does not fit the network.
+        DisagreementError: if the ranks differ in what has to be the same.
     """
+    world, splits = run.world, run.data.splits
+    samples = first_samples(splits.train, run.augmentation, 2)
     # collectives only between these steps, never inside one: a rank that fails alone must not leave others waiting
-    parts = world.agreed("network", lambda: build_model(config, world.local_rank, samples, classes))
+    parts = world.agreed("network", lambda: build_model(run.config, world.local_rank, samples, splits.num_classes))
+    learner = _learner_of(run, parts, Batch(0, *samples))
+    _preflight(run, learner)
+    init = run.config.init
+    if init.from_ is not None and run.resume_point is None:
+        _initialise(run, learner, init.from_, policy or init.match)
+    learner.broadcast_weights()
+    prediction, _ = learner.predict(*samples)
+    agreed(world, run.config, "metrics", lambda: try_metrics(run.metrics, prediction, samples[1]))
+    if run.resume_point is not None:
+        point = run.resume_point
+        world.on_root("resume", lambda: _restore(run, learner, point))
+        learner.broadcast_state()
+    return learner
+
+
+def _learner_of(run: Run, parts: Model, sample: Batch) -> Learner:
+    config = run.config
     placement = Placement(
         parts.contexts,
         config.kvstore or ("local" if parts.contexts[0].device_type == "cpu" else "device"),
@@ -52,37 +68,63 @@ def build_learner(
         parts.net,
         parts.loss,
         parts.optimizer,
-        world,
-        shards=shards,
-        sample=Batch(0, *samples),
+        run.world,
+        shards=run.sizes.shards,
+        sample=sample,
         placement=placement,
         options=options,
     )
 
 
-def load_initial_weights(learner: Learner, weights: str, policy: str, source: str) -> None:
-    """Let rank 0 load weights in place of the initializer's; `broadcast_weights` then gives them to all ranks.
+def _preflight(run: Run, learner: Learner) -> None:
+    """Compare the ranks before the first update: what differs now would be a wrong result later."""
+    sizes, plan = run.sizes, run.plan
+    facts = {
+        "parameters": learner.describe_parameters(),
+        "sizes": dict(vars(sizes)),
+        "plan": {
+            "learning rates": {str(t): plan.lr(t) for t in (1, (1 + sizes.num_iterations) // 2)},
+            "fingerprint": run.plan_fingerprint,
+        },
+        "training data": run.data.fingerprint,
+        "versions": versions(),
+        "begins after iteration": run.initial_state.iteration,
+    }
+    compare_ranks(run.world, facts, run.config, run.own_shards)
 
-    Args:
-        learner: just built.
-        weights: a file or a checkpoint.
-        policy: how much of it has to fit (`Learner.load_weights`).
-        source: the configuration's file, for messages.
 
-    Raises:
-        CheckpointError: on every rank, if they do not fit the network.
-    """
-    taken = learner.world.on_root("init.from", lambda: _load(learner, weights, policy, source))
-    learner.began_with, lines = taken
+def _initialise(run: Run, learner: Learner, weights: str, policy: str) -> None:
+    """Load the weights of `init.from` on rank 0, in place of the initializer's."""
+
+    def load() -> list[Any]:
+        try:
+            matched = learner.load_weights(weights, policy)
+        except CheckpointError as error:
+            error.found_in(run.config.source)
+            raise
+        # nothing is to be told of weights that fit as they are
+        is_plain = matched.fits and all(name == theirs for name, theirs in matched.taken.items())
+        return [{"from": weights, **matched.to_json()}, [] if is_plain else matched.table(weights)]
+
+    learner.began_with, lines = run.world.on_root("init.from", load)
     learner.remarks += lines
 
 
-def _load(learner: Learner, weights: str, policy: str, source: str) -> tuple[dict[str, Any], list[str]]:
-    """Load, and tell manifests and the user what was taken; nothing is to be told of weights that fit as they are."""
-    try:
-        matched = learner.load_weights(weights, policy)
-    except CheckpointError as error:
-        error.found_in(source)
-        raise
-    is_plain = matched.fits and all(name == theirs for name, theirs in matched.taken.items())
-    return {"from": weights, **matched.to_json()}, [] if is_plain else matched.table(weights)
+def _restore(run: Run, learner: Learner, resume_point: ResumePoint) -> None:
+    """Put the checkpoint's arrays into rank 0's learner; it is read once more, and may have been damaged since.
+
+    Raises:
+        CheckpointError: if they do not fit, or if the user has to choose a plan first; both are told at once.
+    """
+    state = State.load(Path(resume_point.path))
+    refuse_not_finite(state, resume_point.path)
+    problems = learner.mismatches(state)
+    if problems:
+        raise CheckpointError(
+            f"{run.config.source}: {resume_point.path} does not fit this network and optimizer:"
+            + listed(problems)
+            + (f"\n{run.undecided}" if run.undecided else "")
+        )
+    if run.undecided is not None:
+        raise CheckpointError(run.undecided)
+    learner.restore(state)

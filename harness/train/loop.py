@@ -1,28 +1,34 @@
-"""Training and evaluation, from top to bottom: update, log, evaluate, save."""
+"""Training from top to bottom: for each iteration ask, update, log, verify, evaluate, save. And evaluation alone.
+
+Every rank runs all of it; what only rank 0 does (files, the terminal) happens inside the parts that are called here.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from harness.config import dump_config
 from harness.data import BatchStream, describe_scale, draws_at_random
 from harness.errors import ConfigError, DataError, DivergedError
-from harness.folder import METRICS, EventFile, MetricsFile, MetricsLine
+from harness.folder import METRICS, EventFile, MetricsFile
 from harness.gluon import Learner, Requests
 from harness.guard import ConsistencyCheck
 from harness.report import Progress, reported, write_finder_report, write_plan, write_run_report
+from harness.train.build import build_learner
 from harness.train.divergence import Divergence
+from harness.train.find import find_base, with_found_base
+from harness.train.log import TrainingLog
 from harness.train.resume import open_folder, warnings_for
 from harness.train.run import Run
-from harness.train.saving import Saver, beginning_of, environment_of
+from harness.train.saving import Saver, beginning_of, environment_of, verify
+from harness.train.state import RunState, is_due
+from harness.units import Duration
 
 
 def train(run: Run, log_level: str = "info") -> dict[str, float]:
-    """Train from the first iteration, or the one after the set that the run goes on from, to the last.
+    """Train from the first iteration, or the one after the checkpoint that the run resumes from, to the last.
 
     Writes the run's folder (rank 0): `config.yaml`, the plan, `metrics.jsonl`, `checkpoints/`, `final.params`,
     `report.html`.
@@ -39,157 +45,141 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
     """
     world, folder = run.world, run.folder.path
     with ExitStack() as stack:
-        stream = stack.enter_context(run.stream())
-        learner = run.learner()
+        # The learner comes before the folder: a network that cannot be built or restored leaves nothing behind.
+        learner = build_learner(run)
+
+        # From here on the folder is this attempt's, and whatever ends the run is told there.
         run.guard.tick("the run's folder", "first")
         stack.callback(run.folder.close)  # also where it could not be opened: the lock of its name may be held by then
-        said = world.on_root("folder", lambda: _open_folder(run))
+        notes = world.on_root("folder", lambda: _open_folder(run))
         run.guard.use_folder(folder, beginning_of(run), partial(write_run_report, folder))
         stack.enter_context(reported(folder, world.rank))
         stack.enter_context(run.guard.explained())
+
+        # With `lr.base: auto` the plan is in units of a base that nobody knows yet.
         if run.plan.in_units_of_base:
-            said += _find_base(run, learner)
-        world.on_root("plan", lambda: write_plan(folder, run.config, run.plan, run.amendments))
-        training = _Training(run, learner, stream, stack, log_level)
-        training.progress.say(_opening(run))
-        for line in [*run.remarks, *run.plan.remarks(), *said]:
-            training.progress.warn(line)
-        training.go()
+            run, remarks = _find_base(run, learner)
+            notes += remarks
+        world.on_root("plan", lambda: write_plan(folder, run.config, run.plan, run.initial_state.amendments))
+
+        # The saver is closed first, and with it the thread that still writes a checkpoint; the metrics last.
+        metrics = _open_metrics(run, stack)
+        begun, may_draw = run.initial_state.iteration, world.size == 1
+        progress = Progress(run.sizes.num_iterations, world.rank, begun, log_level, may_draw=may_draw)
+        stack.enter_context(progress)
+        for line in _unread(run, metrics):
+            progress.warn(line)
+        check = ConsistencyCheck(world, learner)
+        saver = stack.enter_context(Saver(run, learner, check, metrics, progress.warn))
+        log = TrainingLog(progress, saver.record)
+        progress.say(_opening(run))
+        for line in [*run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
+            progress.warn(line)
+
+        _update(run, learner, stack.enter_context(run.stream()), check, saver, log)
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
-        total = run.sizes.num_iterations
-        training.progress.say(f"{folder}: done after {total} iterations, digest {learner.digest()}")
-    return training.results
+        progress.say(f"{folder}: done after {run.sizes.num_iterations} iterations, digest {learner.digest()}")
+    return log.results
 
 
-class _Training:
-    """The updates of a run, and what is due between them; every rank does all of it.
+def _update(
+    run: Run, learner: Learner, stream: BatchStream, check: ConsistencyCheck, saver: Saver, log: TrainingLog
+) -> None:
+    """All updates that are left, from top to bottom, and what is due after each."""
+    config, guard, state, total = run.config, run.guard, run.initial_state, run.sizes.num_iterations
+    divergence, first = Divergence(run, learner, saver, log.warn), state.iteration + 1
+    log_every, verify_every = _iterations(run, config.log.every), _iterations(run, config.guard.verify_every)
+    evaluate_every = None if config.evaluation.every is None else _iterations(run, config.evaluation.every)
 
-    Attributes:
-        progress: shows lines to the user.
-        results: the last evaluation, as `split.metric`.
+    # An attempt that was stopped right before an evaluation left it to this one.
+    if state.evaluation_due:
+        state = _evaluate(run, learner, state, log)
+        if state.evaluation_due:
+            raise guard.stopped(f"iteration {state.iteration} is saved; start it again with --resume auto")
+        if saver.is_due(state, Requests()):
+            saver.save(run, state)
+
+    while state.iteration < total:
+        t, num_skipped = state.iteration + 1, learner.skipped
+        try:
+            # Ask. A signal reaches one rank, and only rank 0 has a clock and a disk: what a rank wants travels with
+            # its gradients, and all ranks act on it after this same update.
+            stop = guard.tick(f"iteration {t}", "first" if t == first else "update")
+            ask = saver.ask(stop)
+
+            # Update: this rank's shards of global batch t, with the rates that the plan gives to t.
+            batch, lr, momentum = stream(t), run.plan.lr(t), run.plan.momentum(t)
+            loss = learner.update(batch, lr, momentum, ask)
+            requests = learner.pop_requests()
+            state = replace(state, iteration=t)
+            log.count(run.order.global_count(t))
+
+            # Log the first, the last and every so many; this is where rank 0 waits for the device.
+            if learner.skipped > num_skipped:
+                state = divergence.skipped(run, state)
+            elif is_due(t, log_every, total) or t == 1:
+                log.updated(run, learner, t, loss)
+
+            # Verify now and then that the ranks still hold the same bits; every checkpoint is verified as well.
+            if is_due(t, verify_every):
+                verify(check, run, t)
+
+            # Evaluate, unless the run has to stop: whoever asked for that has no time for it, so it is left for later.
+            if t == total:
+                learner.check_weights(t)  # no update follows that would notice weights that are not finite
+            if is_due(t, evaluate_every, total):
+                left = replace(state, evaluation_due=True)
+                state = left if requests.stop else _evaluate(run, learner, left, log)
+
+            # Save after the evaluation, of which the checkpoint may be the best; and before the run stops.
+            if saver.is_due(state, requests):
+                saver.save(run, state)
+            if state.evaluation_due or (requests.stop and t < total):
+                saver.finish()
+                raise guard.stopped(f"saved after iteration {t}; start it again with --resume auto")
+        except DivergedError as error:
+            # Not finite: with `rewind` back to the newest checkpoint, on lower rates; otherwise this is the end.
+            run, state = divergence.rewind(run, state, t, error)
+
+    guard.tick("the end", "evaluation")
+    verify(check, run, total)
+    saver.finish()
+
+
+def _evaluate(run: Run, learner: Learner, state: RunState, log: TrainingLog) -> RunState:
+    """Evaluate on the first held-out split, after the last update on all of them.
+
+    Returns:
+        The state with the best evaluation so far; with its evaluation still due if any rank was told to stop.
     """
-
-    def __init__(self, run: Run, learner: Learner, stream: BatchStream, stack: ExitStack, log_level: str) -> None:
-        config, sizes, folder = run.config, run.sizes, run.folder.path
-        self.run, self.learner, self.stream = run, learner, stream
-        self.total = sizes.num_iterations
-        self.begun = 0 if run.origin is None else run.origin.iteration
-        self.log_every = max(1, sizes.iterations(config.log.every))
-        self.verify_every = max(1, sizes.iterations(config.guard.verify_every))
-        self.evaluate_every = self.total
-        if config.evaluation.every is not None:
-            self.evaluate_every = max(1, sizes.iterations(config.evaluation.every))
-        opened: list[MetricsFile] = []  # on rank 0, which fails on all ranks or on none
-        run.world.on_root("metrics", lambda: opened.append(MetricsFile(folder / METRICS, self.begun)))
-        metrics = stack.enter_context(opened[0]) if opened else None
-        if metrics is not None and run.config.log.tensorboard:
-            texts = {"config": f"```yaml\n{dump_config(run.config)}```", "plan": run.plan.describe()}
-            pictures = {"plan": folder / "plan.png", "finder": folder / "finder" / "curve.png"}
-            metrics.show_in(EventFile(folder / "tensorboard", texts, pictures))
-        rank, alone = run.world.rank, run.world.size == 1
-        self.progress = stack.enter_context(Progress(self.total, rank, self.begun, log_level, may_draw=alone))
-        self.consistency = ConsistencyCheck(run.world, learner)
-        warn = self.progress.warn
-        for part in () if metrics is None else metrics.unread.parts:
-            warn(
-                f"warning: {folder / part.file}, line {part.line}, cannot be read and stays as it is: it {part.reason}"
-            )
-        self.saver = stack.enter_context(Saver(run, learner, folder / "checkpoints", metrics, warn, self.verify))
-        self.divergence = Divergence(run, learner, self.saver, warn)
-        self.clock = _Clock()
-        self.results: dict[str, float] = {}
-
-    def go(self) -> None:
-        """Every update that is left, from the first to the last."""
-        t, guard = self.begun, self.run.guard
-        if self.run.evaluation_is_due:
-            if not self.evaluate(t):
-                raise guard.stopped(f"iteration {t} is saved; start it again with --resume auto")
-            self.saver.after(t, Requests())
-        while t < self.total:
-            try:
-                self.update(t + 1)
-                t += 1
-            except DivergedError as error:
-                t = self.divergence.go_back(t + 1, error)
-        guard.tick("the end", "evaluation")
-        self.verify(t)
-        self.saver.finish()
-
-    def update(self, t: int) -> None:
-        """Update `t`, and what is due after it: log, compare, evaluate, save."""
-        plan, guard, last = self.run.plan, self.run.guard, t == self.total
-        stop = guard.tick(f"iteration {t}", "first" if t <= self.begun + 1 else "update")
-        loss = self.learner.update(self.stream(t), plan.lr(t), plan.momentum(t), self.saver.ask(stop))
-        requests = self.learner.pop_requests()
-        self.clock.count(self.run.order.global_count(t))
-        if not self.divergence.was_skipped(t) and (t % self.log_every == 0 or t == 1 or last):
-            self.log(t, loss)
-        if t % self.verify_every == 0:
-            self.verify(t)
-        if last:
-            self.learner.check_weights(t)
-        due = t % self.evaluate_every == 0 or last
-        left_out = due and (requests.stop or not self.evaluate(t))
-        self.saver.after(t, requests, evaluation_due=left_out)
-        if left_out or (requests.stop and not last):
-            self.saver.finish()
-            raise guard.stopped(f"saved after iteration {t}; start it again with --resume auto")
-
-    def log(self, t: int, loss: Any) -> None:
-        """Read the loss of update `t` from the device, on rank 0, and show and write it."""
-        if self.run.world.rank:
-            return
-        self.learner.finish()
-        mean_loss, rate = float(loss), round(self.clock.rate(), 1)
-        norm = self.learner.gradient_norm
-        numbers = {"loss": mean_loss, **({} if norm is None else {"gradient_norm": norm}), "images_per_s": rate}
-        self.saver.record(self.line(t, "train", numbers))
-        self.progress.update(t, self.run.sizes.epoch(t), self.run.plan.lr(t), mean_loss, rate)
-
-    def evaluate(self, t: int) -> bool:
-        """Evaluate after update `t`; whether that was finished, and not left for the run that goes on."""
-        held_out = self.run.held_out
-        found = {}
-        for split in held_out if t == self.total else held_out[:1]:
-            values = self.run.evaluate(self.learner, split)
-            if values is None:
-                return False
-            found[split] = values
-        for split, values in found.items():
-            self.results.update({f"{split}.{name}": value for name, value in values.items()})
-            self.progress.evaluated(t, split, values)
-            self.saver.record(self.line(t, split, values))
-            if split == held_out[0]:
-                self.saver.evaluated(t, split, values)
-        self.clock.restart()
-        return True
-
-    def verify(self, t: int) -> None:
-        """Make sure that the ranks agree after update `t`."""
-        plan = self.run.plan
-        self.consistency.verify(t, plan.lr(t), plan.momentum(t), t * self.run.sizes.global_batch)
-
-    def line(self, t: int, split: str, values: Mapping[str, float]) -> MetricsLine:
-        """What the metrics say of update `t`."""
-        plan, momentum = self.run.plan, self.run.plan.momentum(t)
-        own = self.run.config.optimizer.own_momentum if momentum is None else momentum
-        return MetricsLine(split, t, self.run.sizes.epoch(t), plan.lr(t), own, values)
+    t, held_out, best = state.iteration, run.data.held_out, run.config.checkpoint.best
+    found = {}
+    for split in held_out if t == run.sizes.num_iterations else held_out[:1]:
+        values = run.evaluate(learner, split)
+        if values is None:
+            return state
+        found[split] = values
+    log.evaluated(run, t, found)
+    state = replace(state, evaluation_due=False)
+    if best is None:
+        return state
+    return state.judged(f"{held_out[0]}.{best}", found[held_out[0]][best], run.best_is)
 
 
 def evaluate_only(run: Run) -> dict[str, float]:
     """Evaluate the weights in `init.from` on every held-out split; writes nothing."""
+    held_out = run.data.held_out
     if run.config.init.from_ is None:
         raise ConfigError("init.from: there are no weights to evaluate; give a file").on_all_ranks()
-    if not run.held_out:
+    if not held_out:
         name = run.config.data.name
         raise DataError(f"data.name: {name!r} has neither a validation nor a test split to evaluate on").on_all_ranks()
-    learner = run.learner(policy="all")  # weights that are fresh say nothing
+    learner = build_learner(run, policy="all")  # weights that are fresh say nothing
     if run.world.rank == 0:
-        counts = ", ".join(f"{len(getattr(run.splits, split))} {split}" for split in run.held_out)
+        counts = ", ".join(f"{len(getattr(run.data.splits, split))} {split}" for split in held_out)
         print(f"{run.config.init.from_} on {run.config.data.name} ({counts} samples):", flush=True)
     results: dict[str, float] = {}
-    for split in run.held_out:
+    for split in held_out:
         values = run.evaluate(learner, split)
         if values is None:
             raise run.guard.stopped("nothing was changed; start it again")
@@ -199,39 +189,48 @@ def evaluate_only(run: Run) -> dict[str, float]:
     return results
 
 
-class _Clock:
-    """Images a second since the last time it was asked, without the time that evaluation takes."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self._since_s = time.perf_counter()
-        self._images = 0
-
-    def count(self, images: int) -> None:
-        self._images += images
-
-    def rate(self) -> float:
-        rate = self._images / max(time.perf_counter() - self._since_s, 1e-9)
-        self.restart()
-        return rate
+def _iterations(run: Run, every: Duration) -> int:
+    """A setting such as `log.every` in iterations, at least 1."""
+    return max(1, run.sizes.iterations(every))
 
 
 def _open_folder(run: Run) -> list[str]:
-    said = open_folder(run.folder, run.start, run.origin)
-    if run.origin is not None:
-        said.insert(0, f"going on after iteration {run.origin.iteration} from {run.origin.path}")
-        said += warnings_for(run.origin, environment_of(run))
-    return said
+    notes = open_folder(run.folder, run.start, run.resume_point)
+    if run.resume_point is not None:
+        notes.insert(0, f"resuming after iteration {run.resume_point.iteration} from {run.resume_point.path}")
+        notes += warnings_for(run.resume_point, environment_of(run))
+    return notes
 
 
-def _find_base(run: Run, learner: Learner) -> list[str]:
-    """Run the finder, report, and go on with what it found."""
+def _find_base(run: Run, learner: Learner) -> tuple[Run, list[str]]:
+    """Run the finder, report, and continue with what it found."""
     folder = run.folder.path / "finder"
-    result = run.find(learner)
+    result = find_base(run, learner)
     run.world.on_root("finder", lambda: write_finder_report(result, folder, run.config.run_name))
-    return run.take_base(result, str(folder / "report.html"))
+    return with_found_base(run, result, str(folder / "report.html"))
+
+
+def _open_metrics(run: Run, stack: ExitStack) -> MetricsFile | None:
+    """`metrics.jsonl` on rank 0, cut back to where the run resumes; `None` on the others."""
+    folder = run.folder.path
+    opened: list[MetricsFile] = []  # on rank 0, which fails on all ranks or on none
+    run.world.on_root("metrics", lambda: opened.append(MetricsFile(folder / METRICS, run.initial_state.iteration)))
+    if not opened:
+        return None
+    metrics = stack.enter_context(opened[0])
+    if run.config.log.tensorboard:
+        texts = {"config": f"```yaml\n{dump_config(run.config)}```", "plan": run.plan.describe()}
+        pictures = {"plan": folder / "plan.png", "finder": folder / "finder" / "curve.png"}
+        metrics.show_in(EventFile(folder / "tensorboard", texts, pictures))
+    return metrics
+
+
+def _unread(run: Run, metrics: MetricsFile | None) -> list[str]:
+    """Warnings of lines that an earlier attempt left damaged."""
+    return [
+        f"warning: {run.folder.path / part.file}, line {part.line}, cannot be read and stays as it is: it {part.reason}"
+        for part in (() if metrics is None else metrics.unread.parts)
+    ]
 
 
 def _opening(run: Run) -> str:
@@ -239,8 +238,8 @@ def _opening(run: Run) -> str:
     devices = f" on {', '.join(run.config.devices)}" if run.config.devices else ""
     ranks = f"{_count(world.size, 'rank')} ({world.kind}){devices}"
     threads = _count(run.config.threads_per_rank, "thread")
-    words = [describe_scale(run.splits.train)]
-    if draws_at_random(run.splits.train):
+    words = [describe_scale(run.data.splits.train)]
+    if draws_at_random(run.data.splits.train):
         words.append("seeded item by item")
     done = f" ({', '.join(filter(None, words))})" if any(words) else ""
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,25 @@ from harness.model.inputs import seed_generator
 
 _PICKS = "softmax_cross_entropy"  # the one loss of Gluon's to which integer labels are classes
 _SAME_ITEMS = "give every rank the same data; an item is a function of its index, and not of the rank or the host"
+
+
+class RunData(NamedTuple):
+    """The data of a run.
+
+    Attributes:
+        splits: training samples, and those held out.
+        fingerprint: of the training samples.
+        items_digest: of the probed training items; `None` for arrays.
+    """
+
+    splits: Splits
+    fingerprint: str
+    items_digest: str | None
+
+    @property
+    def held_out(self) -> list[str]:
+        """The splits that there are to evaluate on; the first is the one evaluated during training."""
+        return [split for split in ("validation", "test") if getattr(self.splits, split) is not None]
 
 
 def load_splits(config: RunConfig) -> Splits:

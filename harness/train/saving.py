@@ -1,6 +1,7 @@
-"""When a run saves, what stands in a set besides arrays, and what a failed write means.
+"""When a run saves, what stands in a checkpoint besides arrays, and what a failed write means.
 
-Every rank takes the same decisions; only rank 0 copies the state and writes.
+Every rank takes the same decisions; only rank 0 copies the state and writes. It reads the run's state and never changes
+it.
 """
 
 from __future__ import annotations
@@ -9,25 +10,19 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from harness.checkpoint import (
-    Best,
-    CheckpointWriter,
-    Manifest,
-    list_checkpoints,
-    mark_best,
-    newest_valid,
-    read_manifest,
-)
+from harness.checkpoint import CheckpointWriter, Manifest, list_checkpoints, mark_best, newest_valid, read_manifest
 from harness.comm import read_launch
 from harness.errors import CheckpointError
 from harness.folder import AttemptBegun, MetricsFile, MetricsLine
 from harness.gluon import Learner, Requests, State
+from harness.guard import ConsistencyCheck
 from harness.train.resume import ResumePoint
 from harness.train.run import Run
+from harness.train.state import RunState, is_due
 from harness.units import ClockTime
 from harness.versions import versions
 
@@ -39,12 +34,12 @@ def environment_of(run: Run) -> dict[str, str | int]:
 
 def beginning_of(run: Run) -> AttemptBegun:
     """How an attempt begins, as the run's history tells it."""
-    launch, origin = read_launch(), run.origin
+    launch, resume_point = read_launch(), run.resume_point
     launcher = "" if launch.launcher is None else launch.launcher.split()[0]
     launcher += f" {'-n' if launcher == 'srun' else '-np'} {launch.size} " if launcher else ""
     return AttemptBegun(
-        after=0 if origin is None else origin.iteration,
-        origin=None if origin is None else origin.path,
+        after=run.initial_state.iteration,
+        origin=None if resume_point is None else resume_point.path,
         ranks=run.world.size,
         comm=run.world.kind,
         host=run.world.hostname,
@@ -53,64 +48,93 @@ def beginning_of(run: Run) -> AttemptBegun:
     )
 
 
+def manifest_of(
+    run: Run, state: RunState, numbers: Mapping[str, Any], init: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What a checkpoint's manifest says of the run; `docs/checkpoint-format.md` explains each key.
+
+    Args:
+        run: by its plan of now.
+        state: of now.
+        numbers: of the learner.
+        init: which weights the run began with; `None` for the initializer's.
+    """
+    plan, sizes, t = run.plan, run.sizes, state.iteration
+    around = [i for i in (t - 1, t, t + 1) if 1 <= i <= sizes.num_iterations]
+    return {
+        "state": {"iteration": t, **numbers, **state.to_json()},
+        "shards": sizes.shards,
+        "batch_size": sizes.batch_size,
+        "sizes": {key: value for key, value in vars(sizes).items() if key not in ("shards", "batch_size")},
+        "data": run.data.fingerprint,
+        **({} if run.data.items_digest is None else {"items": run.data.items_digest}),
+        "plan": {
+            "described": plan.describe(),
+            "fingerprint": run.plan_fingerprint,
+            # a few rates by which a resumed run proves that it has the same plan
+            "lr": {str(i): plan.lr(i) for i in around},
+        },
+        "config": run.config.plain(),
+        **({} if init is None else {"init": dict(init)}),
+        "environment": environment_of(run),
+        "world": {"kind": run.world.kind, "size": run.world.size},
+    }
+
+
+def verify(check: ConsistencyCheck, run: Run, t: int) -> None:
+    """Compare the ranks after update `t`: rates, counters and checksums of every array."""
+    check.verify(t, run.plan.lr(t), run.plan.momentum(t), t * run.sizes.global_batch)
+
+
 class Saver:
-    """Writes metrics and sets of one run: sets by iterations, by rank 0's clock, and when a metric was at its best."""
+    """Writes the checkpoints and metrics of one run.
+
+    A checkpoint is due by iterations, by rank 0's clock, after a new best evaluation, at the end, and before the run
+    stops on request.
+    """
 
     def __init__(
         self,
         run: Run,
         learner: Learner,
-        folder: Path,
+        check: ConsistencyCheck,
         metrics: MetricsFile | None,
         warn: Callable[[str], None],
-        verify: Callable[[int], None],
     ) -> None:
-        """Start.
+        """Start the writer on rank 0; to be used as a context, which ends it.
 
         Args:
             run: what is trained.
             learner: whose state is saved.
-            folder: of the sets.
-            metrics: on rank 0, the file whose lines must be on disk before a set that is newer.
+            check: compares the ranks before each checkpoint.
+            metrics: on rank 0, the file whose lines must be on disk before a checkpoint that is newer.
             warn: shows a line to the user.
-            verify: makes sure that the ranks agree after an iteration, before it is saved.
         """
-        config = run.config.checkpoint
-        self._run, self._learner, self._metrics, self._warn = run, learner, metrics, warn
-        self._folder, self._verify = folder, verify
-        self._stops = config.on_failure == "stop"
-        self._metric, self._mode = config.best, run.best_is
-        self._enabled = config.every is not None or config.best is not None
-        self._every_s, self._every = None, None
-        if isinstance(config.every, ClockTime):
-            self._every_s = config.every.seconds
-        elif config.every is not None:
-            self._every = max(1, run.sizes.iterations(config.every))
-        self._writer = CheckpointWriter(folder, config.keep) if run.world.rank == 0 else None
+        self._world, self._learner, self._check = run.world, learner, check
+        self._metrics, self._warn = metrics, warn
+        self._settings, self._total = run.config.checkpoint, run.sizes.num_iterations
+        every = self._settings.every
+        self._every = self._every_s = None
+        if isinstance(every, ClockTime):
+            self._every_s = every.seconds
+        elif every is not None:
+            self._every = max(1, run.sizes.iterations(every))
+        self._folder = run.folder.path / "checkpoints"
+        self._writer = CheckpointWriter(self._folder, self._settings.keep) if run.world.rank == 0 else None
         self._buffer: State | None = None
         self._failure: CheckpointError | None = None
-        self._best: Best | None = None
-        self._last = 0
-        if run.origin is not None:
-            self._last = run.origin.iteration if run.origin.here else 0
-            self._best = run.origin.manifest.state.best
-            if self._best is not None and self._best.metric.partition(".")[2] != self._metric:
-                self._best = None
-            if self._writer is not None and self._best is not None and run.origin.here:
-                self._mark_best(folder, self._best)
-        self._is_best = False
         self._asked = False
-        self._evaluation_due = False
         self._since_s = time.monotonic()
-
-    def _mark_best(self, folder: Path, best: Best) -> None:
-        try:
-            mark_best(folder, best.to_json())
-        except OSError as error:
-            self._take(CheckpointError(f"{folder}: best.json could not be written ({error.strerror}); make room"))
+        # what this folder's newest checkpoint holds; a run that is forked from another folder has none here yet
+        is_here = run.resume_point is not None and run.resume_point.here
+        self._saved = run.initial_state if is_here else replace(run.initial_state, iteration=0)
+        if is_here and self._writer is not None:
+            self._repair_best()
 
     def ask(self, stop: bool = False) -> Requests:
-        """What this rank has to ask of all ranks with the next update.
+        """What this rank asks of all ranks with the next update.
+
+        Only rank 0 has a clock and a disk, so what it wants must travel to the others before anybody acts on it.
 
         Args:
             stop: whether it was told to stop.
@@ -118,12 +142,12 @@ class Saver:
         if self._writer is None:
             return Requests(stop=stop)
         self._take(self._writer.poll())
-        due = self._every_s is not None and time.monotonic() - self._since_s >= self._every_s and not self._asked
-        self._asked = self._asked or due
-        return Requests(save=due, failure=self._failure is not None, stop=stop)
+        is_time = self._every_s is not None and time.monotonic() - self._since_s >= self._every_s and not self._asked
+        self._asked = self._asked or is_time
+        return Requests(save=is_time, failure=self._failure is not None, stop=stop)
 
     def record(self, line: MetricsLine) -> None:
-        """Write a line of metrics on rank 0; a failure counts as that of a set."""
+        """Write a line of metrics on rank 0; a failure counts as that of a checkpoint."""
         if self._metrics is None:
             return
         try:
@@ -131,125 +155,100 @@ class Saver:
         except CheckpointError as error:
             self._take(error)
 
-    def evaluated(self, t: int, split: str, values: Mapping[str, float]) -> None:
-        """Note the metrics that sets are judged by."""
-        if self._metric is None:
-            return
-        value, best = values[self._metric], self._best
-        sign = 1.0 if self._mode == "highest" else -1.0
-        if value == value and (best is None or sign * value > sign * best.value):
-            self._best = Best(t, f"{split}.{self._metric}", value)
-            self._is_best = True
-
-    def after(self, t: int, requests: Requests, evaluation_due: bool = False) -> None:
-        """Save if it is time to; in any case where the run was asked to stop.
+    def is_due(self, state: RunState, requests: Requests) -> bool:
+        """Whether a checkpoint has to be saved now, the same on every rank.
 
         Args:
-            t: the iteration.
-            requests: what ranks have asked with its update.
-            evaluation_due: whether its evaluation was left for the run that goes on.
+            state: of now.
+            requests: what ranks have asked with the update that was just made.
 
         Raises:
-            CheckpointError: on every rank, if a set could not be written and the policy is to stop.
+            CheckpointError: on every rank, if an earlier one could not be written and the policy is to stop.
         """
-        self._evaluation_due = evaluation_due
         if requests.failure:
-            self._run.world.on_root("checkpoint", self._raise)
-        by_count = self._every is not None and t % self._every == 0
-        at_end = self._enabled and t == self._run.sizes.num_iterations
-        stops = requests.stop or evaluation_due
-        if (by_count or at_end or requests.save or self._is_best or stops) and t > self._last:
-            self._save(t)
+            self._world.on_root("checkpoint", self._raise_failure)
+        t = state.iteration
+        by_count = is_due(t, self._every)
+        at_end = t == self._total and (self._settings.every is not None or self._settings.best is not None)
+        is_best = state.best != self._saved.best
+        stops = requests.stop or state.evaluation_due
+        return (by_count or at_end or requests.save or is_best or stops) and t > self._saved.iteration
+
+    def save(self, run: Run, state: RunState) -> None:
+        """Save the state after an update; the write itself runs beside the updates that follow.
+
+        Raises:
+            DisagreementError: on every rank, if the ranks have drifted apart.
+            DivergedError: on every rank, if the weights are no longer finite.
+        """
+        self._saved, self._asked, self._since_s = state, False, time.monotonic()
+        # a checkpoint that nobody could resume from must not become the newest
+        verify(self._check, run, state.iteration)
+        self._learner.check_weights(state.iteration)
+        if self._writer is None:
+            return
+        # the buffer belongs to the write before this one until that has ended
+        self._take(self._writer.wait())
+        if self._failure is not None:
+            return  # the other ranks hear of it with the next update
+        self._buffer = self._learner.snapshot(self._buffer)
+        init = self._learner.began_with if run.resume_point is None else run.resume_point.manifest.init
+        manifest = manifest_of(run, state, self._buffer.numbers, init)
+        best = None if state.best is None else state.best.to_json()
+        sync = None if self._metrics is None else self._metrics.sync
+        self._writer.start(state.iteration, self._buffer.arrays, manifest, best=best, first=sync)
 
     def finish(self) -> None:
-        """Wait until the last set is on disk.
+        """Wait until the last checkpoint is on disk.
 
         Raises:
             CheckpointError: on every rank, if it could not be written and the policy is to stop.
         """
-        self._run.world.on_root("checkpoint.last", self._finish)
+        self._world.on_root("checkpoint.last", self._wait)
 
-    def rewind(self) -> ResumePoint | None:
-        """On rank 0, the newest whole set of the run, once nothing is being written; later iterations are forgotten."""
-        if self._writer is None:
-            return None
-        self._take(self._writer.wait())
-        self._raise()
-        found = newest_valid(list_checkpoints(self._folder)).newest
-        return (
-            None if found is None else ResumePoint(str(found), Manifest.of(read_manifest(found), found), True, [], [])
-        )
+    def newest(self) -> ResumePoint | None:
+        """On rank 0, the run's newest valid checkpoint, once nothing is being written; `None` if there is none."""
+        self._wait()
+        path = newest_valid(list_checkpoints(self._folder)).newest
+        return None if path is None else ResumePoint(str(path), Manifest.of(read_manifest(path), path), True, [], [])
 
-    def go_back(self, t: int) -> None:
-        """Forget, on every rank, what was saved and asked after iteration `t`."""
-        self._last, self._asked, self._is_best = t, False, False
+    def rewound(self, state: RunState) -> None:
+        """Forget, on every rank, what was saved and asked after the iteration that the run has gone back to."""
+        self._saved, self._asked = state, False
         self._learner.pop_requests()
         if self._metrics is not None:
-            self._metrics.cut_back(t)
+            self._metrics.cut_back(state.iteration)
 
-    def _finish(self) -> None:
+    def _repair_best(self) -> None:
+        """Let `best.json` name what the checkpoint says: a later attempt that was given up may have changed it."""
+        if self._saved.best is None:
+            return
+        try:
+            mark_best(self._folder, self._saved.best.to_json())
+        except OSError as error:
+            self._take(
+                CheckpointError(
+                    f"{self._folder}: best.json could not be written ({error.strerror}); free some disk space"
+                )
+            )
+
+    def _wait(self) -> None:
         if self._writer is not None:
             self._take(self._writer.wait())
-        self._raise()
+        self._raise_failure()
 
-    def _raise(self) -> None:
+    def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def _take(self, error: CheckpointError | None) -> None:
+        """Keep a failure until all ranks hear of it with the next update, or only warn, as the user has chosen."""
         if error is None:
             return
-        if self._stops:
+        if self._settings.on_failure == "stop":
             self._failure = error
         else:
-            self._warn(f"warning: {error} (going on, as checkpoint.on_failure says)")
-
-    def _save(self, t: int) -> None:
-        self._last, self._is_best, self._asked = t, False, False
-        self._since_s = time.monotonic()
-        self._verify(t)
-        self._learner.check_weights(t)  # a set that nobody could go on from must not become the newest
-        if self._writer is None:
-            return
-        self._take(self._writer.wait())
-        if self._failure is not None:
-            return
-        self._buffer = self._learner.snapshot(self._buffer)
-        sync = None if self._metrics is None else self._metrics.sync
-        manifest = self._manifest(t, self._buffer.numbers)
-        best = None if self._best is None else self._best.to_json()
-        self._writer.start(t, self._buffer.arrays, manifest, best=best, first=sync)
-
-    def _manifest(self, t: int, numbers: Mapping[str, Any]) -> dict[str, Any]:
-        run, plan = self._run, self._run.plan
-        best = None if self._best is None else self._best.to_json()
-        more: dict[str, Any] = {"evaluation_due": True} if self._evaluation_due else {}
-        more |= {"skipped": run.num_skipped} if run.num_skipped else {}
-        amendments = [one.to_json() for one in run.amendments]
-        around = [i for i in (t - 1, t, t + 1) if 1 <= i <= run.sizes.num_iterations]
-        return {
-            "state": {
-                "iteration": t,
-                **numbers,
-                "amendments": amendments,
-                "best": best,
-                **more,
-            },
-            "shards": run.sizes.shards,
-            "batch_size": run.sizes.batch_size,
-            "sizes": {key: value for key, value in vars(run.sizes).items() if key not in ("shards", "batch_size")},
-            "data": run.data_fingerprint,
-            **({} if run.items_digest is None else {"items": run.items_digest}),
-            "plan": {
-                "described": plan.describe(),
-                "fingerprint": run.plan_fingerprint,
-                "lr": {str(i): plan.lr(i) for i in around},
-            },
-            "config": run.config.plain(),
-            **({} if run.began_with is None else {"init": run.began_with}),
-            "environment": environment_of(run),
-            "world": {"kind": run.world.kind, "size": run.world.size},
-        }
+            self._warn(f"warning: {error} (continuing, as checkpoint.on_failure says)")
 
     def __enter__(self) -> Saver:
         """The saver, ready."""
@@ -258,6 +257,6 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the thread, after the set that it is at: what is whole stays, whatever ended the run."""
+        """End the thread, after the write under way: a checkpoint that is complete stays, whatever ended the run."""
         if self._writer is not None:
             self._writer.close()

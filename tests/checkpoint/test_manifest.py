@@ -23,8 +23,9 @@ from harness.config import load_config
 from harness.errors import CheckpointError
 from harness.gluon import State
 from harness.model.optimizers import NOT_UPDATED_AT_0, known_optimizers
+from harness.train.build import build_learner
+from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
-from harness.train.run import Run
 
 OLD = Path(__file__).parent / "format_1"  # written by version 0.1.0, as it was before manifests were typed
 NAME = "iteration-000000004"
@@ -62,8 +63,8 @@ def changed(place, keys, value):
 def resumed(place, *settings, **start):
     """The digest of a run's learner, resumed from a checkpoint elsewhere."""
     config = load_config(OLD / "config.yaml", ["name=x", f"output={place.parent}/runs", *settings])
-    run = Run(config, SingleWorld(), threads=1, start=StartOptions(resume=str(place), **start))
-    return run.learner().digest()
+    run = prepare_run(config, SingleWorld(), threads=1, start=StartOptions(resume=str(place), **start))
+    return build_learner(run).digest()
 
 
 def outcome(place):

@@ -87,7 +87,7 @@ def a_cut(network: Network, launcher: str, options: str, unbroken: str) -> None:
     for host in network.names:
         check(f"then nothing is left on {host}", not network.wait_until_idle(host, 60)[1])
     again = network.run("host1", f"{launcher} {TRAIN} --resume auto --set name={name} {options}")
-    check("it went on from a set", "going on after iteration" in again)
+    check("it went on from a set", "resuming after iteration" in again)
     check("the digest is the unbroken one", digest(again) == unbroken)
 
 
@@ -107,7 +107,10 @@ def a_supervised_cut(network: Network, unbroken: str) -> None:
 def rank_0_elsewhere(network: Network) -> None:
     turned = MPIRUN.replace("host1,host2", "host2,host1")
     said = network.run("host1", f"{turned} {TRAIN} --resume auto --set name=supervised {LONG}", expect=4)
-    check("rank 0 on a host without sets does not begin anew", "rank 0, on host2, has no set, but rank 1 has" in said)
+    check(
+        "rank 0 on a host without sets does not begin anew",
+        "rank 0, on host2, has no checkpoint, but rank 1 has" in said,
+    )
 
 
 def differences(network: Network) -> None:

@@ -214,7 +214,7 @@ def reaches_its_limit(checkout: Path, unbroken: str, minutes: int) -> None:
     job.wait_for_state("COMPLETED")
     said = job.show()
     saved = re.findall(r"stopped on request \(SIGUSR1 to rank \d\): saved after iteration (\d+)", said)
-    gone_on = re.findall(r"going on after iteration (\d+)", said)
+    gone_on = re.findall(r"resuming after iteration (\d+)", said)
     if not saved:
         raise SystemExit("FAILED: this machine trained to the end before the limit; raise train.epochs in SETTINGS")
     check(f"signalled before its limit, saved after iteration {', '.join(saved)}", True)
@@ -244,7 +244,7 @@ def goes_through_everything(checkout: Path, unbroken: str, start_node: Callable[
     said = job.show()
     # a third time, if srun lived long enough to pass on what the ranks said when their node was taken down
     check("SIGTERM and preemption: saved", said.count("stopped on request (SIGTERM to rank") in (2, 3))
-    check("each start resumed what the one before had saved", said.count("going on after iteration") == 4)
+    check("each start resumed what the one before had saved", said.count("resuming after iteration") == 4)
     check("the digest is the unbroken run's", digest(said) == unbroken)
 
 

@@ -12,7 +12,9 @@ from harness.comm import SingleWorld
 from harness.config import parse_config
 from harness.errors import ConfigError, DisagreementError
 from harness.model import devices_of_rank
-from harness.train.run import Run
+from harness.train.build import build_learner
+from harness.train.find import find_base
+from harness.train.prepare import prepare_run
 
 BOTH = ["cpu(0)", "cpu(1)"]
 SETTINGS = {
@@ -43,10 +45,10 @@ def run_of(request):
 
     def build(**settings):
         config = parse_config({**SETTINGS, **settings})
-        run = Run(config, SingleWorld(), threads=1)
+        run = prepare_run(config, SingleWorld(), threads=1)
         stream = run.stream()
         request.addfinalizer(stream.close)
-        return run.learner(), run.plan, stream
+        return build_learner(run), run.plan, stream
 
     return build
 
@@ -144,15 +146,15 @@ def test_a_skipped_update_leaves_no_trace(run_of, mode):
 @every_mode
 def test_the_finder_leaves_devices_and_store_bit_for_bit_as_they_were(run_of, mode):
     settings = {**mode, "finder": {"num_iterations": 30, "lr_end": 100.0}}
-    run = Run(parse_config({**SETTINGS, **settings}), SingleWorld(), threads=1)
+    run = prepare_run(parse_config({**SETTINGS, **settings}), SingleWorld(), threads=1)
     twin, plan, _ = run_of(**settings)
     with run.stream() as stream:
-        learner = run.learner()
+        learner = build_learner(run)
         for t in range(1, 4):
             for one in (learner, twin):
                 one.update(stream(t), plan.lr(t))
         before = learner.snapshot()
-        run.find(learner)
+        find_base(run, learner)
         assert_equal(learner.snapshot(), before)
         for t in range(4, 8):  # what the store holds and no snapshot shows would come to light here
             for one in (learner, twin):

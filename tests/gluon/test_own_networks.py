@@ -16,15 +16,16 @@ from harness.errors import ConfigError
 from harness.gluon import Learner, UpdateOptions
 from harness.gluon.graph import Graph
 from harness.model.parameters import parameters_of
+from harness.train.build import build_learner
 from harness.train.loop import train
-from harness.train.run import Run
+from harness.train.prepare import prepare_run
 from tests.programs import odd_nets
 
 NETS = "tests.programs.odd_nets"
 
 
 @pytest.fixture
-def trained(tmp_path):
+def trained(tmp_path, monkeypatch):
     """Train a few updates in this process and return the learner's digest, its results and what was remarked."""
 
     def go(network, *settings, data=f"{NETS}:pictures", np=2, start="new"):
@@ -45,11 +46,15 @@ def trained(tmp_path):
             ],
         )
         learners = []
-        run = Run(config, SingleWorld(), threads=1, emulate_np=np)
-        plain = run.learner
-        run.learner = lambda: learners.append(plain()) or learners[0]
+        run = prepare_run(config, SingleWorld(), threads=1, emulate_np=np)
+
+        def build(run):
+            learners.append(build_learner(run))
+            return learners[0]
+
+        monkeypatch.setattr("harness.train.loop.build_learner", build)
         results = train(run, "error")
-        return learners[0].digest(), results, " ".join(run.remarks)
+        return learners[0].digest(), results, " ".join(learners[0].remarks)
 
     return go
 

@@ -59,7 +59,7 @@ def test_stop_leaves_the_last_good_set_the_newest(train):
 def test_skip_is_as_if_the_update_had_not_been(train, start):
     text, folder, outcome, lines = train("{policy: skip}")
     assert outcome["exit_code"] == 0
-    assert f"iteration {ITERATION}: loss or gradient were not finite; the update is left out (1 of at most 10)" in text
+    assert f"iteration {ITERATION}: loss or gradient were not finite; skipped the update (1 of at most 10)" in text
     assert [line["iteration"] for line in lines if line["split"] == "skipped"] == [ITERATION]
     done = start(
         "tests/programs/leave_one_out.py", ITERATION, "configs/digits.yaml", *SETTINGS, np=2, BAD_ITEM=BAD_ITEM

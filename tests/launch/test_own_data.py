@@ -13,9 +13,10 @@ import pytest
 from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.errors import CheckpointError, ConfigError, DataError
+from harness.train.build import build_learner
 from harness.train.loop import train
+from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
-from harness.train.run import Run
 from tests.programs import own_data
 
 OWN = "tests.programs.own_data"
@@ -36,14 +37,14 @@ def trained(tmp_path):
 
     def run(data, network, *settings, upset=lambda: None):
         words = [*BASE, f"output={tmp_path}", f"data.name={OWN}:{data}", f"network={network}", *settings]
-        run = Run(load_config("configs/digits.yaml", words), SingleWorld(), threads=1)
+        run = prepare_run(load_config("configs/digits.yaml", words), SingleWorld(), threads=1)
         losses = []
         with run.stream() as stream:
-            learner = run.learner()
+            learner = build_learner(run)
             for t in range(1, run.sizes.num_iterations + 1):
                 losses.append(float(learner.update(stream(t), run.plan.lr(t), run.plan.momentum(t))))
                 upset()
-        results = run.evaluate(learner, "test") if run.held_out else {}
+        results = run.evaluate(learner, "test") if run.data.held_out else {}
         return results, learner.digest(), losses
 
     return run
@@ -87,7 +88,7 @@ def test_ids_beyond_float32_reach_the_network(trained):
 )
 def test_the_opening_line_tells_what_was_done(tmp_path, capfd, data, settings, said):
     words = [*BASE, "train={iterations: 1}", f"output={tmp_path}", f"data.name={OWN}:{data}", *settings]
-    train(Run(load_config("configs/digits.yaml", words), SingleWorld(), threads=1))
+    train(prepare_run(load_config("configs/digits.yaml", words), SingleWorld(), threads=1))
     assert said in capfd.readouterr().out
 
 
@@ -224,12 +225,12 @@ def test_items_of_another_process_are_noticed_by_a_run_that_goes_on(tmp_path):
     """An item may depend on the salt of hash(), on a file made anew, on what was drawn before: here, on the factory."""
     data = (f"data={{name: '{OWN}:shifted', params: {{}}}}", "network={name: mlp, params: {hidden: [4]}}")
     words = [*BASE, f"output={tmp_path}", *data, "checkpoint.every=2it", "train={iterations: 4}"]
-    train(Run(load_config("configs/digits.yaml", words), SingleWorld(), threads=1))
+    train(prepare_run(load_config("configs/digits.yaml", words), SingleWorld(), threads=1))
     place = tmp_path / "own" / "checkpoints" / "iteration-000000002"
     config = load_config("configs/digits.yaml", [*words, "name=resumed"])
 
     def resumed():
-        run = Run(config, SingleWorld(), threads=1, start=StartOptions(str(place)))
+        run = prepare_run(config, SingleWorld(), threads=1, start=StartOptions(str(place)))
         run.folder.close()
         return run
 
@@ -242,7 +243,7 @@ def test_items_of_another_process_are_noticed_by_a_run_that_goes_on(tmp_path):
         text = json.dumps(manifest)
         (place / "manifest.json").write_text(text)
         (place / "manifest.sha256").write_text(hashlib.sha256(text.encode()).hexdigest() + "\n")
-        assert resumed().origin.iteration == 2
+        assert resumed().resume_point.iteration == 2
     finally:
         own_data.SHIFT.clear()
 
@@ -253,7 +254,7 @@ def test_random_items_on_two_ranks_and_after_a_stop(start, tmp_path, trained):
     digest = trained("pictures", CNN, *data)[1]
     words = [*BASE, f"data.name={OWN}:pictures", f"network={CNN}", f"output={tmp_path}", *data, "checkpoint.every=2it"]
     config = load_config("configs/digits.yaml", words)
-    train(Run(config, SingleWorld(), threads=1))
+    train(prepare_run(config, SingleWorld(), threads=1))
     stopped = tmp_path / "own" / "checkpoints" / "iteration-000000002"
     settings = [word for one in [*words, "name=resumed"] for word in ("--set", one)]
     two = start("launch/train.py", *settings, "--resume", stopped, np=2, launcher="mpirun")

@@ -10,10 +10,12 @@ import sys
 from harness.comm import connect
 from harness.config import load_config
 from harness.finder import find_lr
-from harness.train.run import Run
+from harness.train.build import build_learner
+from harness.train.find import find_base
+from harness.train.prepare import prepare_run
 
 world = connect()
-run = Run(load_config(sys.argv[1], sys.argv[2:]), world, threads=1)
+run = prepare_run(load_config(sys.argv[1], sys.argv[2:]), world, threads=1)
 
 
 @contextlib.contextmanager
@@ -34,11 +36,11 @@ def digests(when):
 
 report = {}
 with run.stream() as stream:
-    learner = run.learner()
-    report["untrained"] = [digests("a"), len(run.find(learner).sweeps[0].points), digests("b")]
+    learner = build_learner(run)
+    report["untrained"] = [digests("a"), len(find_base(run, learner).sweeps[0].points), digests("b")]
     for t in range(1, 138):
         learner.update(stream(t), 1e-3)
-    report["at 137"] = [digests("c"), len(run.find(learner).sweeps[0].points), digests("d")]
+    report["at 137"] = [digests("c"), len(find_base(run, learner).sweeps[0].points), digests("d")]
     with contextlib.suppress(RuntimeError):
         find_lr(learner, run.finder_settings, broken_stream)
         report["raising"] = "it did not"

@@ -6,13 +6,14 @@ import sys
 
 from harness.comm import connect
 from harness.config import load_config
-from harness.train.run import Run
+from harness.train.build import build_learner
+from harness.train.prepare import prepare_run
 
 left_out, config, settings = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 world = connect()
-run = Run(load_config(config, settings), world, threads=1)
+run = prepare_run(load_config(config, settings), world, threads=1)
 with run.stream() as stream:
-    learner = run.learner()
+    learner = build_learner(run)
     for t in range(1, run.sizes.num_iterations + 1):
         if t != left_out:
             learner.update(stream(t), run.plan.lr(t), run.plan.momentum(t))

@@ -10,7 +10,8 @@ import numpy as np
 
 from harness.comm import SingleWorld, connect
 from harness.config import load_config
-from harness.train.loop import Run
+from harness.train.build import build_learner
+from harness.train.prepare import prepare_run
 
 world = connect()
 config = load_config(
@@ -22,10 +23,10 @@ config = load_config(
         "threads_per_rank=1",
     ],
 )
-alone, shared = Run(config, SingleWorld(), threads=1), Run(config, world, threads=1)
+alone, shared = prepare_run(config, SingleWorld(), threads=1), prepare_run(config, world, threads=1)
 differences, same_bits = [], 0
 with alone.stream() as all_shards, shared.stream() as own_shards:
-    one, four = alone.learner(), shared.learner()
+    one, four = build_learner(alone), build_learner(shared)
     for t in range(1, 21):
         four.restore(one.snapshot())
         for learner, stream in ((one, all_shards), (four, own_shards)):

@@ -29,12 +29,13 @@ def plant():
     import harness.gluon.learner as learner
     import harness.guard.preflight as preflight
     import harness.model.parameters as parameters
+    import harness.train.prepare as prepare
     import harness.train.run as run
     from harness.data import BatchStream
     from harness.gluon.learner import Learner
     from harness.plan import LRPlan
 
-    plain_update, plain_load = Learner.update, run.load_splits
+    plain_update, plain_load = Learner.update, prepare.load_splits
     plain_call, plain_lr = BatchStream.__call__, LRPlan.lr
 
     def renamed(net):
@@ -89,7 +90,7 @@ def plant():
     if what == "parameter order":
         learner.parameters_of = reordered
     if what in ("pixel", "label"):
-        run.load_splits = other_data
+        prepare.load_splits = other_data
     if what == "version":
         harness.versions.version = lambda package: "9.9" if package == "numpy" else "1"
     if what == "code":

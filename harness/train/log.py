@@ -1,0 +1,87 @@
+"""What rank 0 tells of a run while it trains: lines on the terminal and in `metrics.jsonl`. Decides nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.folder import MetricsLine
+from harness.gluon import Learner
+from harness.report import Progress
+from harness.train.run import Run
+
+
+class TrainingLog:
+    """Shows and records losses and evaluations.
+
+    Attributes:
+        results: the last evaluation, as `split.metric`.
+    """
+
+    def __init__(self, progress: Progress, record: Callable[[MetricsLine], None]) -> None:
+        """Start the clock.
+
+        Args:
+            progress: shows lines to the user.
+            record: writes a line of metrics.
+        """
+        self._progress, self._record = progress, record
+        self._clock = _Clock()
+        self.results: dict[str, float] = {}
+
+    def warn(self, line: str) -> None:
+        """Show a line that the user should not miss."""
+        self._progress.warn(line)
+
+    def count(self, images: int) -> None:
+        """Count the samples of an update, for the speed."""
+        self._clock.count(images)
+
+    def updated(self, run: Run, learner: Learner, t: int, loss: Any) -> None:
+        """Show and record the loss of update `t`; on rank 0, which waits for the device here.
+
+        Raises:
+            DivergedError: if that update, or the one before, turns out not to be finite.
+        """
+        if run.world.rank:
+            return
+        learner.finish()
+        mean_loss, rate = float(loss), round(self._clock.rate(), 1)
+        norm = learner.gradient_norm
+        values = {"loss": mean_loss, **({} if norm is None else {"gradient_norm": norm}), "images_per_s": rate}
+        self._record(_line(run, t, "train", values))
+        self._progress.update(t, run.sizes.epoch(t), run.plan.lr(t), mean_loss, rate)
+
+    def evaluated(self, run: Run, t: int, found: Mapping[str, Mapping[str, float]]) -> None:
+        """Show and record the evaluation after update `t`, by split; its time does not count for the speed."""
+        for split, values in found.items():
+            self.results.update({f"{split}.{name}": value for name, value in values.items()})
+            self._progress.evaluated(t, split, values)
+            self._record(_line(run, t, split, values))
+        self._clock.restart()
+
+
+class _Clock:
+    """Images a second since the last time it was asked."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._since_s = time.perf_counter()
+        self._images = 0
+
+    def count(self, images: int) -> None:
+        self._images += images
+
+    def rate(self) -> float:
+        rate = self._images / max(time.perf_counter() - self._since_s, 1e-9)
+        self.restart()
+        return rate
+
+
+def _line(run: Run, t: int, split: str, values: Mapping[str, float]) -> MetricsLine:
+    momentum = run.plan.momentum(t)
+    own = run.config.optimizer.own_momentum if momentum is None else momentum
+    return MetricsLine(split, t, run.sizes.epoch(t), run.plan.lr(t), own, values)

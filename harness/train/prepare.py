@@ -1,0 +1,223 @@
+"""From a configuration to a run: resume point, settings, data, plan, in this order, and the same on every rank.
+
+Each step either succeeds on all ranks or fails on all, with one message. The learner is not built here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.comm import World
+from harness.config import RunConfig
+from harness.data import Order
+from harness.errors import ConfigError, DataError
+from harness.finder import read_result, settings_of, take_result, with_base
+from harness.folder import RunFolder
+from harness.guard import Guard, Unguarded, compare_schedules
+from harness.model import build_metrics
+from harness.model.metrics import Metric
+from harness.plan import LRPlan, Sizes, amended_plan, count_workers, resolve_shards
+from harness.train.conflicts import refuse_other_data
+from harness.train.resume import ResolvedConfig, ResumePoint, StartOptions, agree_on_resume_point, resolve, resolve_plan
+from harness.train.run import Run
+from harness.train.samples import RunData, build_augmentation, load_splits, probe_items, seed_items
+from harness.train.state import RunState
+
+T = TypeVar("T")
+
+
+def prepare_run(
+    config: RunConfig,
+    world: World,
+    *,
+    threads: int,
+    emulate_np: int | None = None,
+    start: StartOptions | None = None,
+    guard: Guard | Unguarded | None = None,
+) -> Run:
+    """Find the checkpoint to resume from, read the data and build the plan, on every rank alike.
+
+    Args:
+        config: as read.
+        world: the ranks.
+        threads: threads a rank computes with.
+        emulate_np: how many ranks this one process stands for.
+        start: whether to resume from a checkpoint; by default the run starts over.
+        guard: watches over this rank; by default nobody does.
+
+    Raises:
+        HarnessError: of the kind that failed, on every rank, when it failed on any.
+    """
+    folder = RunFolder(Path(config.output) / config.run_name)
+    try:
+        return _prepare(
+            config, world, folder, threads, emulate_np, start=start or StartOptions(), guard=guard or Unguarded()
+        )
+    except BaseException:
+        folder.close()  # whoever catches the error may try again
+        raise
+
+
+def _prepare(
+    config: RunConfig,
+    world: World,
+    folder: RunFolder,
+    threads: int,
+    emulate_np: int | None,
+    *,
+    start: StartOptions,
+    guard: Guard | Unguarded,
+) -> Run:
+    # First the checkpoint: what it says of the run decides what the configuration may still say.
+    resume_point = agree_on_resume_point(world, folder, start)
+    config, remarks = _read_base(config, world)
+    workers = emulate_np or count_workers(config, world.size)
+    config, resolved = _resolve(config, world, resume_point, workers, threads, start)
+    state = _initial_state(config, resume_point, resolved)
+    is_trained = resume_point is not None or config.init.from_ is not None
+    finder_settings = agreed(world, config, "finder", lambda: settings_of(config, middle=is_trained))
+
+    # Then the data, whose number of samples turns durations into iterations, and with them the plan.
+    data = _read_data(config, world)
+    sizes, plan, undecided = agreed(
+        world, config, "plan", lambda: _build_plan(config, data, state, resume_point, resolved)
+    )
+    compare_schedules(world, plan, config.source)
+    order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, config.seed, config.train.last_batch)
+    augmentation = agreed(world, config, "augmentation", lambda: build_augmentation(config, data.splits))
+
+    # Last how a result is judged, so that a name that is wrong fails now and not after an epoch.
+    metrics = agreed(world, config, "metrics", lambda: _build_metrics(config))
+    best_is = agreed(world, config, "best", lambda: _direction_of_best(config, metrics, data))
+    return Run(
+        config=config,
+        world=world,
+        guard=guard,
+        folder=folder,
+        start=start,
+        resume_point=resume_point,
+        initial_state=state,
+        undecided=undecided,
+        data=data,
+        augmentation=augmentation,
+        sizes=sizes,
+        order=order,
+        plan=plan,
+        metrics=metrics,
+        best_is=best_is,
+        finder_settings=finder_settings,
+        remarks=tuple(remarks),
+    )
+
+
+def agreed(world: World, config: RunConfig, name: str, work: Callable[[], T]) -> T:
+    """Do `work` on all ranks or fail on all, with the configuration's file in the message."""
+    return world.agreed(name, lambda: _with_source(config, work))
+
+
+def _with_source(config: RunConfig, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except (ConfigError, DataError) as error:
+        error.found_in(config.source)
+        raise
+
+
+def _read_base(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
+    """Replace the path of a finder's result by its number; rank 0 reads it."""
+    base = config.lr.base
+    if not isinstance(base, str) or base == "auto":
+        return config, []
+
+    def read() -> list[Any]:
+        taken, remarks = take_result(config, read_result(Path(base)), base)
+        return [taken.lr.base, taken.lr.reference_batch, remarks]
+
+    number, batch, remarks = world.on_root("base", lambda: _with_source(config, read))
+    return with_base(config, number, batch), remarks
+
+
+def _resolve(
+    config: RunConfig,
+    world: World,
+    resume_point: ResumePoint | None,
+    workers: int,
+    threads: int,
+    start: StartOptions,
+) -> tuple[RunConfig, ResolvedConfig | None]:
+    """Make the configuration definite: by itself in a new run, by the checkpoint in one that resumes."""
+    if resume_point is None:
+        shards = agreed(world, config, "shards", lambda: resolve_shards(config, workers))
+        return config.resolved(shards=shards, threads=threads), None
+    choice = start.on_conflict
+    resolved = agreed(
+        world,
+        config,
+        "resolved",
+        lambda: resolve(config, resume_point, workers=workers, threads=threads, on_conflict=choice),
+    )
+    return resolved.config, resolved
+
+
+def _initial_state(config: RunConfig, resume_point: ResumePoint | None, resolved: ResolvedConfig | None) -> RunState:
+    """What the checkpoint holds, with what this start changes in the plan."""
+    if resume_point is None or resolved is None:
+        return RunState()
+    saved = RunState.of(resume_point.manifest, resume_point.path).judged_by(config.checkpoint.best)
+    return replace(saved, amendments=tuple(resolved.amendments))
+
+
+def _read_data(config: RunConfig, world: World) -> RunData:
+    """The data, probed: items that draw at random are seeded one by one, on every rank."""
+    splits = agreed(world, config, "data", lambda: load_splits(config))
+    found = agreed(world, config, "items", lambda: probe_items(splits))
+    splits = seed_items(world, splits, found, config.seed)
+    return RunData(splits, splits.fingerprint(), found["train"].digest if "train" in found else None)
+
+
+def _build_plan(
+    config: RunConfig,
+    data: RunData,
+    state: RunState,
+    resume_point: ResumePoint | None,
+    resolved: ResolvedConfig | None,
+) -> tuple[Sizes, LRPlan, str | None]:
+    """Sizes and plan; and, where checkpoint and configuration differ, what the user has to choose between."""
+    num_samples = len(data.splits.train)
+    if resume_point is not None:
+        facts = num_samples, data.fingerprint, data.items_digest
+        refuse_other_data(resume_point.manifest, resume_point.path, *facts, config.source)
+    sizes = Sizes.of(
+        config.train,
+        num_samples=num_samples,
+        shards=config.batch.shards or 1,
+        batch_size=config.batch.size,
+        source=config.source,
+    )
+    if resume_point is None or resolved is None:
+        return sizes, amended_plan(config, sizes, state.amendments), None
+    return sizes, *resolve_plan(resolved, resume_point, sizes)
+
+
+def _build_metrics(config: RunConfig) -> dict[str, Metric]:
+    network = config.network
+    axis = network.loss_params.get("axis") if network.loss == "softmax_cross_entropy" else None
+    return build_metrics(config.evaluation.metrics, axis if isinstance(axis, int) else None)
+
+
+def _direction_of_best(config: RunConfig, metrics: Mapping[str, Metric], data: RunData) -> str | None:
+    """Whether the highest or the lowest value of `checkpoint.best` is the best; `None` where none is watched."""
+    best, told = config.checkpoint.best, config.checkpoint.best_is
+    if best is None:
+        return None
+    known = "lowest" if best == "loss" else metrics[best].best
+    if known is None and told is None:
+        raise ConfigError(f"checkpoint.best: {best!r} is your own; say with best_is whether highest or lowest is best")
+    if None not in (known, told) and known != told:
+        raise ConfigError(f"checkpoint.best_is: {told} is wrong for {best!r}, of which the {known} is best; remove it")
+    if not data.held_out:
+        raise ConfigError("checkpoint.best: the data have neither a validation nor a test split; hold some out")
+    return known or told
