@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Look at the sets of a run, prove that they are whole, compare two, and exchange weights with Gluon."""
+"""List a run's checkpoints, verify their checksums, compare two, and exchange weights with Gluon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 try:
-    if __name__ == "__main__":  # before what takes long to import
+    if __name__ == "__main__":  # before the slow imports
         from harness.interrupts import end_tool_quietly
 
         end_tool_quietly()
@@ -25,7 +25,7 @@ except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"
     raise SystemExit(f"error: {what}; activate the environment of make setup: . .venv/bin/activate") from None
 
-_PATH_HELP = "a set (runs/NAME/checkpoints/iteration-000000100), a folder of sets, or a run's folder"
+_PATH_HELP = "a checkpoint (runs/NAME/checkpoints/iteration-000000100), a folder of checkpoints, or a run's folder"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -33,25 +33,25 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="checkpoint.py", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in (
-        ("list", "every set, its iteration, size, and whether it is whole"),
-        ("verify", "prove that every byte is what was written; exit code 4 if one is not"),
-        ("show", "what the newest whole set says of its run, and its arrays"),
+        ("list", "every checkpoint, with its iteration, size, and whether it is valid"),
+        ("verify", "verify the checksums of every checkpoint; exit code 4 if one is damaged"),
+        ("show", "the manifest of the newest valid checkpoint, and its arrays"),
     ):
         commands.add_parser(name, help=summary, description=summary).add_argument("path", type=Path, help=_PATH_HELP)
-    diff = commands.add_parser("diff", help="how two sets differ: state, configuration, arrays")
+    diff = commands.add_parser("diff", help="how two checkpoints differ: state, configuration, arrays")
     diff.add_argument("path", type=Path, help=_PATH_HELP)
-    diff.add_argument("other", type=Path, help="another")
-    out = commands.add_parser("export", help="write a set's weights as a Gluon .params file")
+    diff.add_argument("other", type=Path, help="the other checkpoint, or a folder as before")
+    out = commands.add_parser("export", help="write a checkpoint's weights as a Gluon .params file")
     out.add_argument("path", type=Path, help=_PATH_HELP)
     out.add_argument("file", type=Path, help="the .params file to write")
-    back = commands.add_parser("import", help="make a set of a Gluon .params file, for init.from")
+    back = commands.add_parser("import", help="make a checkpoint from a Gluon .params file, for init.from")
     back.add_argument("file", type=Path, help="a .params file, from net.save_parameters")
-    back.add_argument("path", type=Path, help="the folder to put the set into; it is made")
+    back.add_argument("path", type=Path, help="the folder for the checkpoint; it is created")
     return parser.parse_args(arguments)
 
 
 def list_all(path: Path) -> None:
-    """Print a line for each set."""
+    """Print a line for each checkpoint."""
     for place in locate(path):
         best = " best" if _is_best(place) else ""
         try:
@@ -60,14 +60,14 @@ def list_all(path: Path) -> None:
             print(f"{place.name}  damaged: {str(error).removeprefix(f'{place}: ')}")
             continue
         size = sum(file["bytes"] for file in manifest["files"].values())
-        print(f"{place.name}  {size / 1e6:8.2f} MB  whole{best}")
+        print(f"{place.name}  {size / 1e6:8.2f} MB  valid{best}")
 
 
 def verify_all(path: Path) -> None:
-    """Verify each set.
+    """Verify each checkpoint.
 
     Raises:
-        CheckpointError: naming every set that is not whole.
+        CheckpointError: naming every checkpoint that is damaged.
     """
     places = locate(path)
     problems = []
@@ -78,11 +78,11 @@ def verify_all(path: Path) -> None:
             problems.append(str(error))
     if problems:
         raise CheckpointError("\n".join(problems))
-    print(f"{len(places)} of {len(places)} sets are whole")
+    print(f"{len(places)} of {len(places)} checkpoints are valid")
 
 
 def show(path: Path) -> None:
-    """Print what a set holds."""
+    """Print the content of a checkpoint."""
     place = _newest(path)
     manifest = read_manifest(place)
     print(f"{place}")
@@ -94,7 +94,7 @@ def show(path: Path) -> None:
 
 
 def diff(path: Path, other: Path) -> None:
-    """Print how two sets differ; nothing but one line where they do not."""
+    """Print how two checkpoints differ; a single line if they do not."""
     places = [_newest(path), _newest(other)]
     manifests = [read_manifest(place) for place in places]
     lines = []
@@ -117,20 +117,20 @@ def export(path: Path, file: Path) -> None:
 
 
 def bring_in(file: Path, path: Path) -> None:
-    """Make a set of weights alone; `init.from` takes it, and nothing can be resumed from it."""
+    """Make a checkpoint that contains only weights: for `init.from`, not for resuming."""
     from harness.gluon.weights import read_weights
 
     arrays = read_weights(str(file))
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be made ({error.strerror}); choose another folder") from None
+        raise CheckpointError(f"{path}: cannot be created ({error.strerror}); choose another folder") from None
     place = write_checkpoint(path, 0, {"parameters": arrays, "slots": {}}, {"imported_from": file.name})
-    print(f"{place}: {len(arrays)} arrays; begin with it by --set init.from={place}")
+    print(f"{place}: {len(arrays)} arrays; start a run from it with --set init.from={place}")
 
 
 def main() -> int:
-    """Do what was asked; damaged sets end with exit code 4."""
+    """Run the command; damaged checkpoints end with exit code 4."""
     options = parse_arguments()
     commands = {"list": list_all, "verify": verify_all, "show": show}
     try:
@@ -152,7 +152,7 @@ def _newest(path: Path) -> Path:
     for _, reason in found.rejected:
         print(f"rejected: {reason}", file=sys.stderr)
     if found.newest is None:
-        raise CheckpointError(f"{path}: no set there is whole")
+        raise CheckpointError(f"{path}: contains no valid checkpoint")
     return found.newest
 
 

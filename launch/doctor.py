@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Check this machine up: `python launch/doctor.py`. How a run would scale: `mpirun -np 2 python ... --scaling`."""
+"""Check this machine: `python launch/doctor.py`. How a run would scale: `mpirun -np 2 python ... --scaling`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 import sys
 
 try:
-    if __name__ == "__main__":  # before what takes long to import
+    if __name__ == "__main__":  # before the slow imports
         from harness.interrupts import end_tool_quietly
 
         end_tool_quietly()
@@ -25,39 +25,39 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; argparse ends with exit code 2 when it cannot."""
     parser = RunParser(
         prog="doctor.py",
-        description="Check this machine up, as a run of the configuration would meet it: versions, what Horovod was "
-        "built with, MPI, GPUs, threads, sums over two ranks, the disk. Or measure what ranks cost each other, and "
-        "predict the time of an update on more of them.",
-        epilog="Ends with 1 if something is to be fixed. What each line means: docs/doctor.md.",
+        description="Check this machine as a run of the configuration would use it: versions, what Horovod was "
+        "built with, MPI, GPUs, threads, sums over two ranks, the disk. Or measure the cost of communication, and "
+        "predict the time of an update on more ranks.",
+        epilog="Ends with 1 if there is anything to fix. What each line means: docs/doctor.md.",
         allow_abbrev=False,
     )
     add_run_options(parser)
-    parser.add_argument("--np", type=int, metavar="N", help="ranks on this host (default: one for each core)")
+    parser.add_argument("--np", type=int, metavar="N", help="ranks on this host (default: one per core)")
     parser.add_argument(
         "--quick", action="store_true", help="start no ranks and write little: for a health check beside a training run"
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
-        "--scaling", action="store_true", help="fit latency and bandwidth, and predict up to 1024 ranks; on real ranks"
+        "--scaling", action="store_true", help="measure latency and bandwidth on real ranks, and predict up to 1024"
     )
     options = parser.parse_args(arguments)
     if options.emulate_np:
-        parser.error("--emulate-np sends nothing that could be measured; start real ranks: mpirun -np 2")
+        parser.error("--emulate-np sends nothing to measure; start real ranks: mpirun -np 2")
     if options.scaling and (options.np is not None or options.json or options.quick):
-        parser.error("--np, --quick and --json belong to the check-up; with --scaling they have no effect")
+        parser.error("--np, --quick and --json have no effect with --scaling; remove them")
     if options.quick and options.np is not None:
-        parser.error("--np is for the threads, which --quick does not look at; leave one of them out")
+        parser.error("--np is for the check of threads, which --quick skips; remove one of them")
     if options.np is not None and options.np < 1:
         parser.error(f"--np: {options.np} is not possible; allowed: 1 or more")
     if not options.scaling and read_launch().size > 1:
-        parser.error("the check-up starts ranks itself; start it without a launcher: python launch/doctor.py")
+        parser.error("the doctor starts ranks itself; start it without a launcher: python launch/doctor.py")
     return options
 
 
 def check(config: RunConfig) -> None:
     """Refuse what cannot be measured."""
     if config.lr.is_found:
-        raise ConfigError(f"lr.base: {config.lr.base} is not needed to measure; give a number: --set lr.base=0.1")
+        raise ConfigError(f"lr.base: {config.lr.base} is not used for measuring; give a number: --set lr.base=0.1")
 
 
 def predict_scaling(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 try:
-    if __name__ == "__main__":  # before what takes long to import
+    if __name__ == "__main__":  # before the slow imports
         from harness.interrupts import stop_run_at_once
 
         stop_run_at_once()
@@ -31,29 +31,30 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; argparse ends with exit code 2 when it cannot."""
     parser = RunParser(
         prog="find_lr.py",
-        description="Sweep the learning rate over all ranks, put everything back, suggest one, and report.",
+        description="Sweep the learning rate on all ranks, restore the state, suggest a rate, and write a report.",
         allow_abbrev=False,
-        epilog="Exit codes: as train.py; 8 if no learning rate can be defended.",
+        epilog="Exit codes: as for train.py; 8 if there is no reliable learning rate.",
     )
     add_run_options(parser)
     parser.add_argument(
-        "--checkpoint", metavar="PATH", help="begin in the state of a set instead of an untrained network"
+        "--checkpoint", metavar="PATH", help="start from the state of a checkpoint instead of an untrained network"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where the report goes (default: runs/NAME/finder)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the report (default: runs/NAME/finder)")
     options = parser.parse_args(arguments)
     if options.checkpoint in ("auto", "never"):
         parser.error(
-            f"--checkpoint: {options.checkpoint!r} is no path; give a set, a folder of sets, or a run's folder"
+            f"--checkpoint: {options.checkpoint!r} is not a path; give a checkpoint, a folder of checkpoints, or a "
+            f"run's folder"
         )
     return options
 
 
 def main() -> int:
-    """Parse, sweep, report; the exit code says how it ended."""
+    """Parse, sweep, report; the exit code says how the run ended."""
     options = parse_arguments()
 
     def work(job: JobContext) -> None:
-        # not before the number of threads is settled, which MXNet reads when it is imported
+        # import late: MXNet reads the number of threads at import, so it must be set first
         from harness.report import write_finder_report
         from harness.train.build import build_learner
         from harness.train.find import find_base
@@ -66,7 +67,7 @@ def main() -> int:
         )
         folder = options.output or run.folder.path / "finder"
         with ExitStack() as stack:
-            # before the sweep: a run that trains writes there too, and an earlier report is moved aside
+            # before the sweep, because a training run writes there too; an earlier report is moved aside
             job.world.on_root("folder", lambda: _take(folder, run.folder if options.output is None else None, stack))
             learner = build_learner(run)
             if job.world.rank == 0 and learner.remarks:
@@ -77,13 +78,13 @@ def main() -> int:
             _show(result, folder)
         refusal = result.suggestion.refusal
         if refusal is not None:
-            raise NoUsableLRError(f"{refusal.reason}. To go on: {refusal.advice}").on_all_ranks()
+            raise NoUsableLRError(f"{refusal.reason}. What to do: {refusal.advice}").on_all_ranks()
 
     return run_job(options, lambda config: None, work)
 
 
 def _take(folder: Path, run: RunFolder | None, stack: ExitStack) -> None:
-    """Keep others from the report's folder until the stack ends: from the whole run's, if it lies in one."""
+    """Lock the report's folder until the stack ends; if it lies in a run's folder, lock that."""
     if run is not None:
         run.open()
         stack.callback(run.close)
@@ -94,15 +95,15 @@ def _take(folder: Path, run: RunFolder | None, stack: ExitStack) -> None:
         lock.acquire()
     except HeldError as error:
         raise ConfigError(
-            f"{folder}: {error.owner} is writing there; wait until it has ended, or give another --output"
+            f"{folder}: {error.owner} is writing there; wait until it has ended, or choose another --output"
         ) from None
-    except (OSError, ValueError) as error:  # a ValueError is the root of the file system
-        raise ConfigError(f"{folder}: cannot be written ({error}); give another --output") from None
+    except (OSError, ValueError) as error:  # the root of the file system gives a ValueError
+        raise ConfigError(f"{folder}: cannot be written ({error}); choose another --output") from None
     stack.callback(lock.release, remove=True)
 
 
 def _free(folder: Path) -> Path:
-    """The folder, with an earlier report moved aside."""
+    """Move an earlier report in the folder aside, and return the folder."""
     if (folder / "result.json").exists():
         names = (folder.with_name(f"{folder.name}.{number}") for number in range(1, 1_000_000))
         try:
@@ -118,14 +119,14 @@ def _show(result: FinderResult, folder: Path) -> None:
         points = sweep.points
         print(f"sweep {number}: {len(points)} iterations, {points[0].lr:.3g} to {points[-1].lr:.3g}; {sweep.stop}")
     for rule, lr in suggestion.rules.items():
-        print(f"  {rule:14} {'nothing to say' if lr is None else f'{lr:.3g}'}")
+        print(f"  {rule:14} {'no answer' if lr is None else f'{lr:.3g}'}")
     if suggestion.lr is not None:
         what = "sweeps" if len(result.sweeps) > 1 else "rules"
         interval = f"the {what}: {suggestion.low:.3g} to {suggestion.high:.3g}"
         batch = result.global_batch
         print(f"suggested: {suggestion.lr:g} at a global batch of {batch} ({suggestion.rule}; {interval})")
-    ranks = "the one rank" if num_ranks == 1 else f"each of {num_ranks} ranks"
-    print(f"nothing was disturbed: digest {(result.digest or '')[:12]} before and after, on {ranks}")
+    ranks = "the only rank" if num_ranks == 1 else f"each of {num_ranks} ranks"
+    print(f"state restored: digest {(result.digest or '')[:12]} unchanged on {ranks}")
     print(f"wrote {folder}/report.html, curve.png, curve.csv, result.json", flush=True)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Look at a configuration's learning rates before anything runs: needs neither mxnet nor horovod nor mpi4py."""
+"""Preview a configuration's learning rates; needs neither mxnet nor horovod nor mpi4py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 try:
-    if __name__ == "__main__":  # before what takes long to import
+    if __name__ == "__main__":  # before the slow imports
         from harness.interrupts import end_tool_quietly
 
         end_tool_quietly()
@@ -41,7 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a setting of --config (repeatable); --against is taken as it is written",
+        help="override a setting of --config (repeatable); does not affect --against",
     )
     parser.add_argument(
         "--np",
@@ -49,12 +49,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         default=[1],
         metavar="N",
-        help="number of workers (default: 1); several numbers are drawn in one picture",
+        help="number of workers (default: 1); several numbers share one picture",
     )
     parser.add_argument(
-        "--against", metavar="FILE", help="another configuration: draw both, and say where they begin to differ"
+        "--against", metavar="FILE", help="another configuration: draw both, and say where they first differ"
     )
-    parser.add_argument("--samples", type=int, metavar="N", help="number of training samples, instead of the data's")
+    parser.add_argument(
+        "--samples", type=int, metavar="N", help="number of training samples, instead of counting the data"
+    )
     parser.add_argument(
         "--output", default="plans", metavar="DIR", help="folder for table and picture (default: %(default)s)"
     )
@@ -64,20 +66,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             if value is not None and value < 1:
                 parser.error(f"--{name}: {value} is not possible; allowed: 1 or more")
     if len(set(options.np)) < len(options.np):
-        parser.error("--np: a number stands there twice; give each once")
+        parser.error("--np: a number appears twice; give each once")
     if options.against and len(options.np) > 1:
-        parser.error("--against compares two plans at one number of workers; give --np one number")
+        parser.error("--against compares two plans for one number of workers; give --np one number")
     return options
 
 
 class Setup(NamedTuple):
-    """A configuration with what a plan of it needs to know.
+    """A configuration with everything that its plan needs.
 
     Attributes:
-        config: the configuration, with a number for its base unless that is still to be found.
+        config: the configuration; its base is a number unless the finder still has to find it.
         samples: the number of training samples.
         origin: where that number comes from.
-        notes: what reading a finder's result remarked on.
+        notes: remarks from reading a finder's result.
     """
 
     config: RunConfig
@@ -124,22 +126,22 @@ def take_found_base(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
 @contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
-    """Make a folder, and turn what keeps files from being written there into an error with advice.
+    """Create a folder, and turn errors from writing files there into one with advice.
 
     Raises:
-        ConfigError: if the folder cannot be made, or a file not be written.
+        ConfigError: if the folder cannot be created, or a file cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise ConfigError(
-            f"{error.filename or folder}: cannot be written ({error.strerror}); give another --output"
+            f"{error.filename or folder}: cannot be written ({error.strerror}); choose another --output"
         ) from None
 
 
 def show_plan(setup: Setup, workers: int, folder: Path) -> str:
-    """Print the breakpoints of one plan; write its table and its picture, and return their names."""
+    """Print the breakpoints of one plan; write its table and picture, and return their names."""
     plan, name = setup.plan(workers), setup.config.run_name
     sizes = plan.sizes
     print(f"{name} on {workers} worker{'s' if workers > 1 else ''}: {setup.samples} samples ({setup.origin})")
@@ -164,7 +166,7 @@ def show_plan(setup: Setup, workers: int, folder: Path) -> str:
 
 
 def show_world_sizes(setup: Setup, world_sizes: list[int], folder: Path) -> str:
-    """Print a table of the plans of several numbers of workers; write their picture, and return its name."""
+    """Print a table of plans for several worker counts; write their picture, and return its name."""
     name, own_momentum = setup.config.run_name, setup.config.optimizer.own_momentum
     plans = [NamedPlan(str(workers), setup.plan(workers), own_momentum) for workers in world_sizes]
     print(f"{name}: {setup.samples} samples ({setup.origin}), {setup.config.batch.size} a shard")
@@ -180,24 +182,24 @@ def show_world_sizes(setup: Setup, world_sizes: list[int], folder: Path) -> str:
 
 
 def show_against(setup: Setup, other: Setup, workers: int, folder: Path) -> str:
-    """Print a table of two plans and where they begin to differ; write their picture, and return its name.
+    """Print a table of two plans and where they first differ; write their picture, and return its name.
 
     Raises:
-        ConfigError: if one plan is in units of a base that is still to be found, and the other is not.
+        ConfigError: if only one of the plans is in units of a base that is not found yet.
     """
     sides = {"config": setup, "against": other}
     plans = [NamedPlan(side, one.plan(workers), one.config.optimizer.own_momentum) for side, one in sides.items()]
     if plans[0].plan.in_units_of_base != plans[1].plan.in_units_of_base:
         raise ConfigError(
-            "lr.base: one of the two plans is in units of a base that is still to be found "
-            "(lr.base: auto), the other is not; give both a number, or both auto"
+            "lr.base: one of the two plans is in units of a base that the finder has yet to find "
+            "(lr.base: auto), and the other is not; give both a number, or both auto"
         ).found_in(other.config.source)
     for side, one in sides.items():
         print(f"{side}: {one.config.source}, {one.samples} samples ({one.origin})")
     print("\n".join(table_of_plans(plans, "plan")))
     first = first_difference(*plans)
     if first is None:
-        print(f"equal over the whole run, {plans[0].num_iterations} iterations")
+        print(f"equal for the entire run, {plans[0].num_iterations} iterations")
     else:
         print(f"first difference: iteration {first}")
         for named in plans:
@@ -214,7 +216,7 @@ def show_against(setup: Setup, other: Setup, workers: int, folder: Path) -> str:
 
 
 def main() -> int:
-    """Build the plan or the plans, print what matters, write the table and the picture."""
+    """Build the plans, print the essentials, write the table and the picture."""
     options = parse_arguments()
     folder = Path(options.output)
     try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Show a run on one page, or compare several: needs neither mxnet nor horovod nor mpi4py."""
+"""Show a run on one page, or compare several; needs neither mxnet nor horovod nor mpi4py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 try:
-    if __name__ == "__main__":  # before what takes long to import
+    if __name__ == "__main__":  # before the slow imports
         from harness.interrupts import end_tool_quietly
 
         end_tool_quietly()
@@ -25,7 +25,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; argparse ends with exit code 2 when it cannot."""
     parser = argparse.ArgumentParser(
         prog="report.py",
-        description="Write the page of a run, as its folder tells it now; or one page that compares several runs.",
+        description="Write the page of a run from its folder as it is now, or one page that compares several runs.",
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, such as runs/digits")
@@ -53,7 +53,7 @@ def main() -> int:
         return report_failure(error, rank=0)
     try:
         print(*sentences, f"wrote {output}", sep="\n", flush=True)
-    except BrokenPipeError:  # whoever was listening has gone (`| head -1`)
+    except BrokenPipeError:  # the reader has gone (`| head -1`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 
 try:
-    if __name__ == "__main__":  # before what takes long to import
+    if __name__ == "__main__":  # before the slow imports
         from harness.interrupts import end_tool_quietly
 
         end_tool_quietly()
@@ -22,26 +22,28 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; argparse ends with exit code 2 when it cannot."""
     parser = argparse.ArgumentParser(
         prog="supervise.py",
-        description="Start a job again that was killed, lost a rank (7) or was stopped (75), from its newest set. A "
-        "signal to this process is passed on to the ranks as the wish to save and stop.",
+        description="Restart a job that was killed, lost a rank (7) or was stopped (75), from its newest checkpoint. A "
+        "signal to this process asks the ranks to save and stop.",
         allow_abbrev=False,
-        epilog="Ends with the exit code of the job's own outcome, which launchers hide; 1 if it left none. A "
-        "command that ends by itself before any rank has begun (a typing mistake, --help) is not started again, "
-        "and its own code is the supervisor's.",
-    )
-    parser.add_argument("--at-most", type=int, default=10, metavar="N", help="starts again (default: %(default)s)")
-    parser.add_argument(
-        "--pause", type=float, default=5.0, metavar="S", help="seconds before the first one, doubling (default: 5)"
+        epilog="Ends with the exit code of the job's own outcome, which launchers hide; 1 if there is none. A "
+        "command that ends by itself before any rank has started (a typo, --help) is not restarted, "
+        "and the supervisor ends with its code.",
     )
     parser.add_argument(
-        "--grace", type=float, default=120.0, metavar="S", help="seconds to save in when asked to stop (default: 120)"
+        "--at-most", type=int, default=10, metavar="N", help="number of restarts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pause", type=float, default=5.0, metavar="S", help="seconds before the first restart, doubling (default: 5)"
+    )
+    parser.add_argument(
+        "--grace", type=float, default=120.0, metavar="S", help="seconds to save when asked to stop (default: 120)"
     )
     parser.add_argument(
         "--start",
         type=float,
         default=600.0,
         metavar="S",
-        help="seconds in which the first rank must have come (default: 600)",
+        help="seconds in which the first rank must have started (default: 600)",
     )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --: the launcher and the program")
     options = parser.parse_args(arguments)

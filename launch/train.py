@@ -7,7 +7,7 @@ import argparse
 import sys
 
 try:
-    if __name__ == "__main__":  # before what takes long to import
+    if __name__ == "__main__":  # before the slow imports
         from harness.interrupts import stop_run_at_once
 
         stop_run_at_once()
@@ -36,21 +36,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="train.py",
         description="Train a Gluon network with a scheduled learning rate, on one or many workers.",
         allow_abbrev=False,
-        epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 ranks differ, 6 diverged, 7 rank lost, "
-        "8 no usable learning rate, 75 stopped on request: start it again with --resume auto.",
+        epilog="Exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 ranks disagree, 6 diverged, 7 rank lost, "
+        "8 no reliable learning rate, 75 stopped on request: resume it with --resume auto.",
     )
     add_run_options(parser)
     parser.add_argument(
         "--resume",
         default="never",
         metavar="auto|PATH|never",
-        help="go on from the newest whole set of the run, or from a set elsewhere (default: %(default)s)",
+        help="resume from the newest valid checkpoint of the run, or from another one (default: %(default)s)",
     )
     parser.add_argument(
         "--on-conflict",
         choices=("error", "config", "checkpoint"),
         default="error",
-        help="where set and configuration differ in the plan: stop, or go on by one of them (default: %(default)s)",
+        help="if checkpoint and configuration have different plans: stop, or follow one of them (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="move an existing run of this name aside")
     shown = parser.add_mutually_exclusive_group()
@@ -58,7 +58,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--log-level",
         choices=LOG_LEVELS,
         default="info",
-        help="what rank 0 shows; debug shows every iteration of metrics.jsonl as it comes (default: %(default)s)",
+        help="what rank 0 shows; debug shows every line of metrics.jsonl at once (default: %(default)s)",
     )
     shown.add_argument(
         "--quiet", action="store_const", const="warning", dest="log_level", help="short for --log-level warning"
@@ -67,16 +67,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--evaluate-only", action="store_true", help="evaluate the weights in init.from and stop")
     options = parser.parse_args(arguments)
     if options.overwrite and options.resume == "auto":
-        parser.error("--overwrite begins anew and --resume auto goes on; give one of the two")
+        parser.error("--overwrite starts over, but --resume auto resumes; give only one of them")
     if options.evaluate_only and (options.resume != "never" or options.overwrite):
-        parser.error("--evaluate-only reads weights from init.from and touches no run; drop --resume and --overwrite")
+        parser.error("--evaluate-only reads weights from init.from and touches no run; remove --resume and --overwrite")
     if options.on_conflict != "error" and options.resume == "never":
         parser.error("--on-conflict has no effect without --resume")
     return options
 
 
 def main() -> int:
-    """Parse, build, run; the exit code says how it ended."""
+    """Parse, build, run; the exit code says how the run ended."""
     options = parse_arguments()
 
     def check(config: RunConfig) -> None:
@@ -84,7 +84,7 @@ def main() -> int:
             raise ConfigError("--evaluate-only needs weights: give a file with --set init.from=runs/NAME/final.params")
 
     def work(job: JobContext) -> None:
-        # not before the number of threads is settled, which MXNet reads when it is imported
+        # import late: MXNet reads the number of threads at import, so it must be set first
         from harness.train.loop import evaluate_only, train
         from harness.train.prepare import prepare_run
         from harness.train.resume import StartOptions

@@ -285,9 +285,9 @@ def test_the_newest_set_must_be_rank_0s():
 @pytest.mark.parametrize(
     ("options", "code", "part"),
     [
-        (["--resume", "auto", "--overwrite"], 2, "give one of the two"),
+        (["--resume", "auto", "--overwrite"], 2, "give only one of them"),
         (["--on-conflict", "config"], 2, "no effect without --resume"),
-        (["--evaluate-only", "--resume", "auto"], 2, "drop --resume and --overwrite"),
+        (["--evaluate-only", "--resume", "auto"], 2, "remove --resume and --overwrite"),
         (["--resume", "nowhere"], 4, "there is no such folder"),
         (["--resume", "configs"], 4, "holds no sets"),
     ],

@@ -130,9 +130,9 @@ def test_beside_a_training_run_no_ranks_are_started_and_little_is_written(start_
     ("arguments", "environ", "text"),
     [
         (["--np", "0"], {}, "--np: 0 is not possible; allowed: 1 or more"),
-        (["--scaling", "--json"], {}, "with --scaling they have no effect"),
-        (["--scaling", "--quick"], {}, "with --scaling they have no effect"),
-        (["--quick", "--np", "2"], {}, "--np is for the threads, which --quick does not look at"),
+        (["--scaling", "--json"], {}, "have no effect with --scaling"),
+        (["--scaling", "--quick"], {}, "have no effect with --scaling"),
+        (["--quick", "--np", "2"], {}, "--np is for the check of threads, which --quick skips"),
         (["--emulate-np", "2"], {}, "start real ranks: mpirun -np 2"),
         ([], {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"}, "start it without a launcher: python launch/doctor.py"),
         (["--set", "trian=1"], {}, "trian: unknown key"),

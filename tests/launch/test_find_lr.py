@@ -104,7 +104,7 @@ def test_from_a_checkpoint(start, find, tmp_path):
     done, result, _ = find("train={iterations: 99}", "name=run", options=checkpoint, exit_code=None)
     assert result["provenance"]["after_iteration"] == 20
     assert len(result["sweeps"][0]["probes"]) == 8
-    assert "nothing was disturbed" in done.stdout
+    assert "state restored: digest " in done.stdout
     assert all(path.read_bytes() == content for path, content in before.items() if path.name != ".lock")
 
 
@@ -268,6 +268,6 @@ def test_a_finder_keeps_away_from_a_folder_that_is_in_use(start, tmp_path, elsew
     lock.release()
     assert f"process {os.getpid()} on " in done.stderr
     assert "is writing there; wait until it has ended, or " in done.stderr
-    assert ("give another --output" if elsewhere else "--set name=") in done.stderr
+    assert ("choose another --output" if elsewhere else "--set name=") in done.stderr
     assert (report / "result.json").read_text() == "{}"
     assert "sweep" not in done.stdout

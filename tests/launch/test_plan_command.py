@@ -127,7 +127,7 @@ def test_against_another_configuration(plan, tmp_path):
 
 def test_set_holds_for_config_alone(plan):
     own = ("--config", "configs/digits.yaml", "--against", "configs/digits.yaml")
-    assert "equal over the whole run, 660 iterations\n" in plan(*own).out
+    assert "equal for the entire run, 660 iterations\n" in plan(*own).out
     shorter = ("--set", "lr.schedule={constant: {lr: 1x}}", "--set", "lr.base=0.1")
     assert "first difference: iteration 1\nconfig   lr 0.1  momentum 0.9\n" in plan(*own, *shorter).out
 
@@ -207,16 +207,16 @@ def test_the_same_plan_makes_the_same_files(plan, tmp_path):
             2,
             "error: configs/digits.yaml: batch.shards: 4 shards cannot be dealt evenly to 3 workers",
         ),
-        (["--np", "2", "4", "2"], 2, "plan.py: error: --np: a number stands there twice; give each once"),
+        (["--np", "2", "4", "2"], 2, "plan.py: error: --np: a number appears twice; give each once"),
         (
             ["--np", "1", "2", "--against", "configs/one_cycle.yaml"],
             2,
-            "plan.py: error: --against compares two plans at one number of workers; give --np one number",
+            "plan.py: error: --against compares two plans for one number of workers; give --np one number",
         ),
         (
             ["--set", "lr.base=auto", "--against", "configs/one_cycle.yaml"],
             2,
-            "error: configs/one_cycle.yaml: lr.base: one of the two plans is in units of a base that is still to be",
+            "error: configs/one_cycle.yaml: lr.base: one of the two plans is in units of a base that the finder",
         ),
         (["--against", "no.yaml"], 2, "error: no.yaml: cannot be read (No such file or directory)"),
         (["--np", "0"], 2, "plan.py: error: --np: 0 is not possible; allowed: 1 or more"),
@@ -241,10 +241,10 @@ def test_an_output_that_cannot_be_written(plan, tmp_path):
     ):
         ended = plan(output=output)
         assert ended.code == 2
-        assert ended.err == f"error: {at}: cannot be written ({reason}); give another --output\n"
+        assert ended.err == f"error: {at}: cannot be written ({reason}); choose another --output\n"
     (tmp_path / "plans" / "digits.csv").mkdir(parents=True)
     ended = plan()
     assert ended.err == (
-        f"error: {tmp_path / 'plans' / 'digits.csv'}: cannot be written (Is a directory); give another --output\n"
+        f"error: {tmp_path / 'plans' / 'digits.csv'}: cannot be written (Is a directory); choose another --output\n"
     )
     assert ended.code == 2

@@ -48,4 +48,4 @@ def test_a_page_that_cannot_be_written(command, tmp_path):
     ended = command("report", make_run(tmp_path), "--output", tmp_path / "file" / "page.html")
     assert (ended.code, ended.out) == (2, "")
     assert "cannot be written" in ended.err
-    assert "give another --output" in ended.err
+    assert "choose another --output" in ended.err
