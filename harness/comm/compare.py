@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Facts: TypeAlias = Mapping[str, object]  # by their names in messages; plain data that JSON can hold
 
 _MOST = 12
 _MISSING = "nothing"
 
 
-def differences(everyone: Sequence[dict[str, Any]]) -> list[str]:
+def differences(everyone: Sequence[Facts]) -> list[str]:
     """Every place at which the ranks' facts differ, a sentence each, with the ranks and their values.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from harness.comm.compare import differences
+from harness.comm.compare import Facts, differences
 from harness.errors import DisagreementError, HarnessError
 
 T = TypeVar("T")
@@ -94,27 +94,28 @@ class World(ABC):
         """Wait until every rank has called this."""
         self.allreduce(np.zeros(1, np.int32), name)
 
-    def must_be_equal(self, name: str, facts: dict[str, Any], what_to_do: str) -> list[Any]:
+    def must_be_equal(self, name: str, facts: Facts, what_to_do: str, own: object = None) -> list[Any]:
         """Compare facts that must be equal on all ranks, in one named collective.
 
         Args:
             name: of the collective.
-            facts: by their names in messages; plain data that JSON can hold. Facts under `own` may differ.
+            facts: by their names in messages.
             what_to_do: the end of the message.
+            own: what may differ (anything JSON can hold); it travels in the same message.
 
         Returns:
-            Every rank's facts.
+            Every rank's `own`.
 
         Raises:
             DisagreementError: on every rank, naming every difference, the ranks and their values.
         """
-        everyone = self.allgather_object(facts, name)
-        found = differences([{key: value for key, value in one.items() if key != "own"} for one in everyone])
+        everyone = self.allgather_object([dict(facts), own], name)
+        found = differences([its_facts for its_facts, _ in everyone])
         if found:
             raise DisagreementError(
                 f"{name}: the ranks do not agree:\n  " + "\n  ".join(found) + f"\n{what_to_do}"
             ).on_all_ranks()
-        return everyone
+        return [its_own for _, its_own in everyone]
 
     def agreed(self, name: str, work: Callable[[], T]) -> T:
         """Do `work` on every rank, and fail on every rank if it failed on any.

@@ -97,7 +97,7 @@ def _reap(launcher: int, reports: int) -> None:
                 _report(reports, {"ended": os.waitstatus_to_exitcode(ended[1])})
 
 
-def _report(reports: int, content: dict[str, Any]) -> None:
+def _report(reports: int, content: dict[str, object]) -> None:
     with suppress(OSError):
         os.write(reports, json.dumps(content).encode() + b"\n")
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.folder.files import MB, is_there, lines_of, open_plain
 from harness.folder.reading import LATEST_S, Fields, parse_json, read_object
@@ -39,7 +39,7 @@ class Outcome:
     cause: str
     ended_at: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As the file holds it."""
         return {
             "attempt": self.attempt,
@@ -87,7 +87,7 @@ class RankFailure:
     collective: str | None = None
     stacks: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As the file holds it; what nobody knows is left out."""
         content = {**vars(self), "cause": seen(self.cause)}
         if self.stacks is not None:
@@ -139,7 +139,7 @@ class AttemptBegun:
     command: str = ""
     environment: Mapping[str, str | int] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As a line of the file holds it."""
         content = {("from" if name == "origin" else name): value for name, value in vars(self).items()}
         return {**content, "command": seen(self.command), "environment": dict(self.environment)}

@@ -108,14 +108,14 @@ class EventFile:
 
 
 def import_tensorboardx() -> None:
-    """Import tensorboardX without PyTorch, which it takes along where there is one.
+    """Import tensorboardX without PyTorch, which it would import if it is installed.
 
-    PyTorch brings a Gloo of its own into the process, into which Horovod's then calls: a segmentation fault in the
+    PyTorch loads a Gloo of its own into the process, and Horovod's calls then end there: a segmentation fault in the
     first sum (PyTorch 2.13.0, Horovod 0.28.1).
     """
     if "torch" in sys.modules:
-        return  # the user's own doing, or a program without Horovod
-    blocked: dict[str, Any] = {"torch": None}
+        return  # imported by the user, or in a program without Horovod
+    blocked: dict[str, Any] = {"torch": None}  # an import of it fails
     sys.modules.update(blocked)
     try:
         importlib.import_module("tensorboardX")

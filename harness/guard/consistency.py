@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import Any, Protocol
+from typing import Protocol
 
 from harness.comm import World
-from harness.comm.compare import differences
+from harness.comm.compare import Facts, differences
 from harness.errors import DisagreementError
 
 
@@ -17,7 +17,7 @@ class Checked(Protocol):
     def checksums(self) -> dict[str, int]:
         """A checksum of every array by name; the names of optimizer state have a slash."""
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> Facts:
         """The scalars of the state."""
 
 

@@ -1,4 +1,4 @@
-"""What must be the same on every rank before the first update, and what must not be."""
+"""The preflight check: what must be equal on every rank before the first update, and who processes which shard."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.comm import World
+from harness.comm.compare import Facts
 from harness.config import RunConfig
 from harness.errors import ConfigError, DisagreementError
 from harness.named import code_in
@@ -19,7 +20,7 @@ _ADVICE = "start every rank with the same code, packages, configuration and data
 
 
 def compare_configs(world: World, config: RunConfig) -> None:
-    """Compare the configuration as it was read; what follows does as it says, collectives too.
+    """Compare the configuration as it was read, because everything after it follows it, collectives too.
 
     Raises:
         DisagreementError: on every rank, naming settings, ranks and values.
@@ -27,12 +28,12 @@ def compare_configs(world: World, config: RunConfig) -> None:
     world.must_be_equal("configuration", _comparable(config), _ADVICE)
 
 
-def compare_ranks(world: World, facts: dict[str, Any], config: RunConfig, own_shards: Sequence[int]) -> None:
+def compare_ranks(world: World, facts: Facts, config: RunConfig, own_shards: Sequence[int]) -> None:
     """Compare everything, in one collective.
 
     Args:
         world: the ranks.
-        facts: what must be equal, by its name in words.
+        facts: that must be equal.
         config: resolved.
         own_shards: those that this rank processes.
 
@@ -40,16 +41,15 @@ def compare_ranks(world: World, facts: dict[str, Any], config: RunConfig, own_sh
         DisagreementError: on every rank, naming what differs, the ranks and both values.
     """
     equal = {**facts, "configuration": _comparable(config), "code": code_digest(config)}
-    own = {"rank": world.rank, "shards": list(own_shards)}
-    everyone = world.must_be_equal("preflight", {**equal, "own": own}, _ADVICE)
+    everyone = world.must_be_equal("preflight", equal, _ADVICE, own=[world.rank, list(own_shards)])
     ranks_of: dict[int, list[int]] = {shard: [] for shard in range(config.batch.shards or 1)}
-    for one in everyone:
-        for shard in one["own"]["shards"]:
-            ranks_of.setdefault(shard, []).append(one["own"]["rank"])
+    for rank, shards in everyone:
+        for shard in shards:
+            ranks_of.setdefault(shard, []).append(rank)
     wrong = [f"shard {shard}: processed by {ranks or 'nobody'}" for shard, ranks in ranks_of.items() if len(ranks) != 1]
-    ranks = [one["own"]["rank"] for one in everyone]
+    ranks = [rank for rank, _ in everyone]
     if sorted(ranks) != list(range(world.size)):
-        wrong.append(f"the ranks call themselves {ranks}")
+        wrong.append(f"the ranks have the numbers {ranks}")
     if wrong:
         raise DisagreementError(
             "preflight: every shard must be processed by one rank:\n  " + "\n  ".join(wrong)
@@ -57,7 +57,7 @@ def compare_ranks(world: World, facts: dict[str, Any], config: RunConfig, own_sh
 
 
 def compare_schedules(world: World, plan: LRPlan, source: str) -> None:
-    """Compare what the user's own schedules give on the ranks; a collective where there are any.
+    """Compare the values that the user's own schedules return on the ranks; a collective if there are any.
 
     Raises:
         ConfigError: on every rank, naming the schedule, the iteration and the ranks' values.
@@ -71,8 +71,9 @@ def compare_schedules(world: World, plan: LRPlan, source: str) -> None:
             if any(list(point) != list(points[0]) for point in points):
                 shown = "; ".join(f"{value!r} on rank {rank}" for rank, (_, value) in enumerate(points))
                 raise ConfigError(
-                    f"{source}: lr: {name!r} gives ranks other values, at its iteration {points[0][0]}: {shown}; a "
-                    "schedule must be a function of the iteration alone, so it may not ask for rank, host or process"
+                    f"{source}: lr: {name!r} returns different values on the ranks, at its iteration {points[0][0]}: "
+                    f"{shown}; a schedule must be a function of the iteration alone, and must not depend on rank, host or "
+                    "process"
                 ).on_all_ranks()
 
 

@@ -79,10 +79,9 @@ def seed_items(world: World, splits: Splits, found: Mapping[str, Found], seed: i
     """
     facts = {f"items of {name}": one.digest for name, one in found.items()}
     own = {name: [one.draws, one.calls_more] for name, one in found.items()}
-    everyone = world.must_be_equal("items", {**facts, "own": own}, _SAME_ITEMS)
+    everyone = world.must_be_equal("items", facts, _SAME_ITEMS, own)
     agreed = {
-        name: Found(any(one["own"][name][0] for one in everyone), any(one["own"][name][1] for one in everyone))
-        for name in found
+        name: Found(any(one[name][0] for one in everyone), any(one[name][1] for one in everyone)) for name in found
     }
     return seeded_splits(splits, agreed, seed, seed_generator)
 

@@ -22,12 +22,13 @@ class Beside(SingleWorld):
         super().__init__()
         self.facts = facts
 
-    def must_be_equal(self, name, facts, what_to_do):
-        everyone = [facts, self.facts]
-        found = differences([{key: value for key, value in one.items() if key != "own"} for one in everyone])
+    def must_be_equal(self, name, facts, what_to_do, own=None):
+        other = dict(self.facts)
+        other_own = other.pop("own")
+        found = differences([facts, other])
         if found:
             raise DisagreementError(f"{name}: the ranks do not agree:\n  " + "\n  ".join(found) + f"\n{what_to_do}")
-        return everyone
+        return [own, other_own]
 
 
 def splits_of(item):
