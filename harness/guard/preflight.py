@@ -71,9 +71,9 @@ def compare_schedules(world: World, plan: LRPlan, source: str) -> None:
             if any(list(point) != list(points[0]) for point in points):
                 shown = "; ".join(f"{value!r} on rank {rank}" for rank, (_, value) in enumerate(points))
                 raise ConfigError(
-                    f"{source}: lr: {name!r} returns different values on the ranks, at its iteration {points[0][0]}: "
-                    f"{shown}; a schedule must be a function of the iteration alone, and must not depend on rank, host or "
-                    "process"
+                    f"{source}: lr: {name!r} gives different values on the ranks, at its iteration {points[0][0]}: "
+                    f"{shown}; a schedule must be a function of the iteration alone, and must not depend on rank, "
+                    "host or process"
                 ).on_all_ranks()
 
 
