@@ -116,20 +116,32 @@ def test_a_plan_that_begins_at_zero_keeps_the_first_gradients(kind):
     assert relative_error(end, textbook(kind, start, 0.0, rate, lambda t: 0.9)) < 1e-5
 
 
-def test_correction_is_on_where_it_means_something():
-    for kind, expected in (("sgd", True), ("nag", True), ("lars", True), ("adam", False), ("signum", False)):
-        net = nn.Dense(1, in_units=2)
-        net.initialize()
-        options = {"momentum": 0.9} if expected else {}
+@pytest.mark.parametrize(
+    ("kind", "corrected"), [("sgd", True), ("nag", True), ("lars", True), ("adam", False), ("signum", False)]
+)
+def test_correction_is_on_where_it_means_something(kind, corrected):
+    def end(correction):
+        net = nn.Dense(1, in_units=NUM_WEIGHTS - 1)
+        mx.random.seed(5)
+        net.initialize(mx.init.Normal(0.5))
         learner = Learner(
             net,
             mx.gluon.loss.L2Loss(),
-            mx.optimizer.create(kind, **options),
+            mx.optimizer.create(kind, **({} if kind == "adam" else {"momentum": 0.9})),
             SingleWorld(),
             shards=1,
-            sample=np.zeros((1, 2), "f"),
+            sample=np.zeros((1, NUM_WEIGHTS - 1), "f"),
+            options=UpdateOptions(momentum_correction=correction),
         )
-        assert learner._applier._correct is expected, kind
+        for t, rate in enumerate((0.1, 0.2, 0.05), start=1):
+            data, label = samples(t)
+            learner.update(GlobalBatch(t, (Batch(0, data.astype("f"), label.astype("f")),), 8), rate)
+        return {name: array.tobytes() for name, array in learner.snapshot().parameters.items()}
+
+    by_default = end(None)
+    assert by_default == end(corrected)
+    if corrected:
+        assert by_default != end(False)
 
 
 def test_weight_decay_does_not_depend_on_how_onednn_has_laid_the_weights_out():

@@ -11,7 +11,7 @@ from harness.checkpoint import read_arrays, verify, write_checkpoint
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError
-from harness.gluon import Learner, State
+from harness.gluon import Learner, State, UpdateOptions
 from harness.gluon.state import StateKeeper
 from harness.gluon.step.step import OptimizerStep
 from harness.model.optimizers import NOT_UPDATED_AT_0, REFUSED, build_optimizer, known_optimizers, set_multipliers
@@ -21,7 +21,7 @@ DATA, LABEL = RANDOM.normal(size=(100, 8, 6)).astype("f"), RANDOM.integers(0, 3,
 MOMENTUM = {name: {"momentum": 0.9} for name in ("sgd", "nag", "lars", "signum")}
 
 
-def make_learner(name, seed=2, **params):
+def make_learner(name, seed=2, options=None, **params):
     net = nn.HybridSequential()
     net.add(nn.Dense(5, in_units=6), nn.BatchNorm(in_channels=5), nn.Dense(3, in_units=5))
     mx.random.seed(seed)
@@ -35,6 +35,7 @@ def make_learner(name, seed=2, **params):
         SingleWorld(),
         shards=1,
         sample=DATA[0, :1],
+        options=options or UpdateOptions(),
     )
 
 
@@ -140,8 +141,7 @@ def test_elsewhere_the_history_takes_the_gradient(name):
 
 @pytest.mark.parametrize("correction", [True, False])
 def test_a_momentum_moves_no_weight_at_rate_0_whether_corrected_or_not(correction):
-    learner = make_learner("sgd", momentum=0.9)
-    learner._applier._correct = correction
+    learner = make_learner("sgd", options=UpdateOptions(momentum_correction=correction), momentum=0.9)
     learner.update(stream(1), 0.1)
     before = bits(learner)
     learner.update(stream(2), 0.0)

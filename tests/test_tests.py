@@ -1,0 +1,55 @@
+"""What holds for the tests themselves: they use public names alone."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.conftest import ROOT
+
+FILES = sorted(ROOT.glob("tests/**/*.py"))
+STANDARD = {"sys._getframe", "os._exit"}
+OF_MXNET = {"_collect_params_with_prefix", "_data", "_index_update_count"}  # it has no public way there
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(tree: ast.Module) -> list[str]:
+    """Private names of other modules that a file reaches for: attributes, imports, and those that it replaces."""
+    found = []
+    of_own_class = {
+        id(node)
+        for definition in ast.walk(tree)
+        if isinstance(definition, ast.ClassDef)
+        for node in ast.walk(definition)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and id(node) not in of_own_class:
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names if is_private(alias.name)]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("setattr", "getattr"):
+            words = [word.value for word in node.args[:2] if isinstance(word, ast.Constant)]
+            found += [word for word in words if isinstance(word, str) and is_private(word.rpartition(".")[2])]
+    return [name for name in found if name not in STANDARD and name.rpartition(".")[2] not in OF_MXNET]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_test_reaches_for_a_private_name(path):
+    assert private_names(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+def test_private_names_are_found_however_they_are_reached():
+    for text, name in (
+        ("from harness.gluon import _run", "harness.gluon._run"),
+        ("x.learner._applier.step()", "x.learner._applier"),
+        ("monkeypatch.setattr(guard, '_look', 1)", "_look"),
+        ("monkeypatch.setattr('harness.gluon.probe._run', 1)", "harness.gluon.probe._run"),
+        ("def f(self): self._x = 1", "self._x"),
+    ):
+        assert private_names(ast.parse(text)) == [name]
+    assert private_names(ast.parse("class A:\n    def f(self): self._x = self.__class__")) == []
