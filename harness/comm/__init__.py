@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from harness.comm.launcher import Launch, configure_threads, count_threads, read_launch
+from harness.comm.tree import shards_of_rank
 from harness.comm.world import SingleWorld, World
 from harness.errors import ConfigError
 
-__all__ = ["Launch", "SingleWorld", "World", "configure_threads", "connect", "count_threads", "read_launch"]
+__all__ = [
+    "Launch",
+    "SingleWorld",
+    "World",
+    "configure_threads",
+    "connect",
+    "count_threads",
+    "read_launch",
+    "shards_of_rank",
+]
 
 KINDS = ("auto", "single", "horovod", "mpi")
 

@@ -1,9 +1,8 @@
-"""The sum of the ranks' arrays in one fixed order, by what two ranks send each other; knows neither MPI nor MXNet.
+"""Sums the ranks' arrays in the order of `tree`, by what two ranks send each other; knows neither MPI nor MXNet.
 
 For a power of two of ranks it is recursive halving and doubling (R. Thakur, R. Rabenseifner, W. Gropp: Optimization of
-Collective Communication Operations in MPICH, 2005), begun at the largest distance: rank r adds to what rank r + size/2
-has, the results to those at distance size/4, and so on. That is the tree in which one process folds the shards of all
-these ranks, so the bits are the same on any number of them. (IEEE addition commutes; it does not associate.)
+Collective Communication Operations in MPICH, 2005), with the partners that the tree names, so the bits are the same on
+any number of them.
 
 For other numbers of ranks every rank adds up a slice of its own, in the order of the ranks: as little to send, one
 message to each of the others, and the same bits every time.
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from harness.comm.tree import is_power_of_two, partners
 
 Array = npt.NDArray[Any]
 # exchange(sent, received, to, source): send one array and receive another at the same time
@@ -45,7 +46,7 @@ class RankFold:
     @property
     def is_tree(self) -> bool:
         """Whether the bits do not depend on the number of ranks."""
-        return self._size & (self._size - 1) == 0
+        return is_power_of_two(self._size)
 
     def fold(self, array: Array) -> None:
         """Replace a contiguous one-dimensional array by its sum over ranks."""
@@ -62,7 +63,7 @@ class RankFold:
 
     def _fold_whole(self, array: Array) -> None:
         received = self._room(array, array.size)
-        for partner in self._partners():
+        for partner in partners(self._rank, self._size):
             self._exchange(array, received, partner, partner)
             np.add(array, received, out=array)
 
@@ -70,7 +71,7 @@ class RankFold:
         low, high = 0, array.size
         received = self._room(array, (array.size + 1) // 2)
         steps = []
-        for partner in self._partners():
+        for partner in partners(self._rank, self._size):
             middle = (low + high) // 2
             halves = (array[low:middle], array[middle:high])
             own, other = halves if self._rank < partner else halves[::-1]
@@ -100,12 +101,6 @@ class RankFold:
             own[:] = total
         for to, source in self._others():
             self._exchange(own, slices[source], to, source)
-
-    def _partners(self) -> Iterator[int]:
-        distance = self._size // 2
-        while distance:
-            yield self._rank ^ distance
-            distance //= 2
 
     def _others(self) -> Iterator[tuple[int, int]]:
         for step in range(1, self._size):

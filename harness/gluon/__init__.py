@@ -1,10 +1,10 @@
 """Gluon training on shards: one update, its state, evaluation."""
 
+from harness.comm import shards_of_rank
 from harness.gluon.control import Requests
 from harness.gluon.evaluation import evaluate
 from harness.gluon.learner import Learner
 from harness.gluon.options import Placement, UpdateOptions
-from harness.gluon.replica import shards_of_rank
 from harness.gluon.state import State
 
 __all__ = ["Learner", "Placement", "Requests", "State", "UpdateOptions", "evaluate", "shards_of_rank"]

@@ -1,11 +1,7 @@
-"""Where an update's sums lie, and in which order shards are added to them.
+"""Where the sums of an update lie, and how a worker folds its shards into them.
 
 All gradients lie in one piece of memory, and so do all running statistics behind them: one addition, one message and
 one measurement instead of one for each parameter.
-
-Shards are folded in halves: shard s with s + S/2, the results with S/4, and so on. A rank of `np` holds the shards
-rank, rank + np, ...; folding its own in the same halves leaves exactly the tree that the ranks go on with between
-them, so the bits of a sum depend on S alone and not on how many ranks played the shards.
 """
 
 from __future__ import annotations
@@ -17,6 +13,7 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
+from harness.comm.tree import merges_after
 from harness.model.parameters import held
 
 _ALIGNED = 16  # numbers; every part begins on a cache line, and what lies between parts stays 0
@@ -130,23 +127,8 @@ class GradientBuffer:
         return [name for (name, parameter), view in pairs if parameter.grad(self._ctx) is not view]
 
 
-def visiting_order(count: int) -> list[int]:
-    """The order in which a rank plays its `count` shards, such that a binary counter folds them in halves.
-
-    >>> visiting_order(8)
-    [0, 4, 2, 6, 1, 5, 3, 7]
-    """
-    if count & (count - 1):
-        return list(range(count))  # not a power of two: no tree to keep, but still one fixed order
-    order = [0]
-    while len(order) < count:
-        half = len(order)
-        order = [shard for first in order for shard in (first, first + half)]
-    return order
-
-
 class Fold:
-    """Sums the arrays of several shards pairwise and in place, like a binary counter; log2(shards) copies are kept.
+    """Sums the arrays of several shards in place, in the order of `harness.comm.tree`; log2(shards) copies are kept.
 
     For each shard: `make_room()`, overwrite the arrays with the shard's values, `push()`; at the end `finish()`.
     """
@@ -154,46 +136,37 @@ class Fold:
     def __init__(self, arrays: Sequence[Any]) -> None:
         """Prepare to fold `mx.nd.NDArray`s that every shard overwrites; their sum ends up in them."""
         self._arrays = arrays
-        # the partial sums of 1, 2, 4, ... shards that wait for their other half
-        self._digits: list[list[Any] | None] = []
-        self._carry = 0  # the digit that the arrays themselves stand for
-        self._spare: list[list[Any]] = []
+        self._waiting: list[list[Any]] = []  # partial sums, of ever fewer shards
+        self._spare: list[list[Any]] = []  # memory for more of them
+        self._position = 0  # of the next shard
 
     def make_room(self) -> None:
         """Store the partial sum that the arrays hold, so that the next shard may overwrite them."""
-        if not self._digits:
+        if self._position == 0:
             return
         if not self._spare:
             self._spare.append([mx.nd.empty(array.shape, array.context, array.dtype) for array in self._arrays])
-        kept = self._spare.pop()
-        for array, target in zip(self._arrays, kept, strict=True):
-            array.copyto(target)
-        self._digits[self._carry] = kept
+        copies = self._spare.pop()
+        for array, copy in zip(self._arrays, copies, strict=True):
+            array.copyto(copy)
+        self._waiting.append(copies)
 
     def push(self) -> None:
         """Take in the shard whose values the arrays hold now."""
-        digit = 0
-        while digit < len(self._digits) and self._digits[digit] is not None:
-            self._merge(digit)
-            digit += 1
-        if digit == len(self._digits):
-            self._digits.append(None)
-        self._carry = digit
+        self._merge(merges_after(self._position))
+        self._position += 1
 
     def finish(self) -> None:
         """Leave the sum of everything pushed in the arrays."""
-        for digit in range(len(self._digits)):
-            self._merge(digit)
-        self._digits.clear()
+        self._merge(len(self._waiting))
+        self._position = 0
 
-    def _merge(self, digit: int) -> None:
-        other = self._digits[digit]
-        if other is None:
-            return
-        for array, term in zip(self._arrays, other, strict=True):
-            mx.nd.elemwise_add(array, term, out=array)
-        self._digits[digit] = None
-        self._spare.append(other)
+    def _merge(self, count: int) -> None:
+        for _ in range(count):
+            partial_sum = self._waiting.pop()
+            for array, term in zip(self._arrays, partial_sum, strict=True):
+                mx.nd.elemwise_add(array, term, out=array)
+            self._spare.append(partial_sum)
 
 
 def _aligned_zeros(size: int) -> npt.NDArray[Any]:

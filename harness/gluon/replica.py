@@ -7,22 +7,10 @@ from typing import Any
 
 import mxnet as mx
 
-from harness.comm import World
 from harness.data import Batch
 from harness.gluon.forward import ShardPlayer
-from harness.gluon.gradient_buffer import Fold, GradientBuffer, visiting_order
+from harness.gluon.gradient_buffer import Fold, GradientBuffer
 from harness.model.parameters import held
-
-
-def shards_of_rank(shards: int, world: World, num_devices: int = 1) -> list[int]:
-    """The shards that a rank plays, in the order in which it plays them: its devices take turns.
-
-    >>> from harness.comm import SingleWorld
-    >>> shards_of_rank(8, SingleWorld(), num_devices=2)
-    [0, 1, 4, 5, 2, 3, 6, 7]
-    """
-    seats = [range(world.rank + world.size * seat, shards, world.size * num_devices) for seat in range(num_devices)]
-    return [own[i] for i in visiting_order(len(seats[0])) for own in seats]
 
 
 class DeviceReplica:

@@ -6,8 +6,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from harness.comm.tree import processing_order
 from harness.gluon.control import NormCheck
-from harness.gluon.gradient_buffer import Fold, GradientBuffer, visiting_order
+from harness.gluon.gradient_buffer import Fold, GradientBuffer
 
 
 def tree_sum(values: list[np.ndarray]) -> np.ndarray:
@@ -21,7 +22,7 @@ def tree_sum(values: list[np.ndarray]) -> np.ndarray:
 def fold(values: list[np.ndarray], own: list[int]) -> np.ndarray:
     array = mx.nd.zeros(values[0].shape)
     folder = Fold([array])
-    for position in visiting_order(len(own)):
+    for position in processing_order(len(own)):
         folder.make_room()
         array[:] = mx.nd.array(values[own[position]])
         folder.push()
@@ -61,7 +62,7 @@ def test_a_fold_is_used_again_and_keeps_few_copies(values, monkeypatch):
     array = mx.nd.zeros(37)
     folder = Fold([array])
     for _ in range(3):
-        for position in visiting_order(16):
+        for position in processing_order(16):
             folder.make_room()
             array[:] = mx.nd.array(values[position])
             folder.push()
@@ -72,7 +73,7 @@ def test_a_fold_is_used_again_and_keeps_few_copies(values, monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8, 32, 3, 6, 10])
 def test_each_shard_is_visited_once(count):
-    assert sorted(visiting_order(count)) == list(range(count))
+    assert sorted(processing_order(count)) == list(range(count))
 
 
 def sums_of(shapes, statistic=None):
