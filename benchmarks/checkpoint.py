@@ -65,7 +65,7 @@ class Gluon:
         """Bind what is saved."""
         self.net, self.folder = net, folder
         self.trainer = mx.gluon.Trainer(net.collect_params(), mx.optimizer.SGD(momentum=0.9), kvstore=None)
-        self.trainer._updaters = learner._applier.updaters
+        self.trainer._updaters = learner._optimizer.updaters
 
     def save(self, t: int) -> None:
         """Write and wait."""
@@ -99,7 +99,7 @@ class Sets:
             raise error
         self.learner.check_weights(t)
         self.buffer = self.learner.snapshot(self.buffer)
-        arrays = {"parameters": self.buffer.parameters, "slots": self.buffer.slots}
+        arrays = {"parameters": self.buffer.parameters, "slots": self.buffer.optimizer_state}
         self.writer.start(t, arrays, {"state": self.buffer.numbers})
 
     def finish(self) -> None:

@@ -183,7 +183,7 @@ def test_frozen_features_stay_and_the_head_learns(run_of, files):
     assert len(frozen) == 10
     for name in frozen:
         np.testing.assert_array_equal(state.parameters[name], file[name].asnumpy())
-    assert list(state.slots) == ["9.weight/0", "9.bias/0", "10.weight/0", "10.bias/0"]
+    assert list(state.optimizer_state) == ["9.weight/0", "9.bias/0", "10.weight/0", "10.bias/0"]
     assert len(state.numbers["update_counts"]) == 4
     elsewhere = StartOptions(resume=str(run.folder.path / "checkpoints/iteration-000000002"))
     for number, change in enumerate(("init.freeze=[]", "init.freeze=['0.*']")):

@@ -19,15 +19,15 @@ from harness.gluon.graph import Graph
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.probe import probe
 from harness.gluon.replica import DeviceAllreduce, DeviceReplica
-from harness.gluon.state import State, StateKeeper
-from harness.gluon.step.step import OptimizerStep
+from harness.gluon.state import State
+from harness.gluon.state_keeper import StateKeeper
+from harness.gluon.step import OptimizerStep
 from harness.gluon.trial import Trial, data_and_label
 from harness.gluon.weights import choose_weights, write_params
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.parameters import form_of, held, parameters_of, refuse_unreducible
 
-_CORRECTED = ("SGD", "NAG", "LARS")
 _ON_CPU, _DEFAULTS = Placement(), UpdateOptions()
 
 
@@ -107,21 +107,20 @@ class Learner:
         self._sums = self._seats[0].sums
         self._sum_seats = DeviceAllreduce(placement.kvstore, self._seats) if len(self._seats) > 1 else None
         self._has_predicted = True
-        corrects = type(optimizer).__name__ in _CORRECTED and optimizer.momentum > 0
         waits = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
-        self._applier = OptimizerStep(
+        self._optimizer = OptimizerStep(
             optimizer,
             trainable,
-            momentum_correction=corrects if options.momentum_correction is None else options.momentum_correction,
+            momentum_correction=options.momentum_correction,
             seed=options.seed,
             kvstore=placement.kvstore if placement.update_on_kvstore else None,
             is_waited_for=waits,
         )
-        self._waits = waits or self._applier.must_wait
+        self._waits = waits or self._optimizer.must_wait
         self._clip_norm = options.clip_norm
         self.remarks = [forward.remark] if forward.remark else []
         self.began_with: dict[str, Any] | None = None
-        self._keeper = StateKeeper(self.parameters, trainable, self._applier, self._contexts)
+        self._keeper = StateKeeper(self.parameters, trainable, self._optimizer, self._contexts)
         self._skip_nonfinite = options.skip_nonfinite
         self._gauge = NormCheck(self._sums)
         self._unread: Update | None = None
@@ -183,7 +182,7 @@ class Learner:
             self._unread = update
         for seat in self._seats:
             seat.average_statistics(num_shards)
-        self._applier.step(t, lr, momentum, divisor)
+        self._optimizer.step(t, lr, momentum, divisor)
         return loss
 
     def finish(self) -> None:
@@ -193,7 +192,7 @@ class Learner:
             self._judge(update)
 
     def check_weights(self, t: int) -> None:
-        """Refuse weights or slots that update `t` has made NaN or infinite; the next update would notice it too late.
+        """Refuse weights or optimizer state that update `t` has made not finite; the next update would notice too late.
 
         Raises:
             DivergedError: on every rank alike.
@@ -201,7 +200,7 @@ class Learner:
         self.finish()
         if not self._keeper.is_finite():
             raise DivergedError(
-                f"iteration {t}: its update made weights or optimizer slots that are not finite, though the loss "
+                f"iteration {t}: its update made weights or optimizer state that are not finite, though the loss "
                 "before it was; lower the learning rate, or clip the gradient (optimizer.clip_norm)"
             ).at(t)
 
@@ -247,7 +246,7 @@ class Learner:
         return self._keeper.digest()
 
     def checksums(self) -> dict[str, int]:
-        """A CRC-32 of every parameter, running statistic and slot by name; equal on every rank."""
+        """A CRC-32 of every parameter, running statistic and optimizer array by name; equal on every rank."""
         self.finish()
         return self._keeper.checksums()
 

@@ -55,7 +55,7 @@ def run_of(request):
 
 def assert_equal(found, expected):
     assert found.numbers == expected.numbers
-    for kind in ("parameters", "slots"):
+    for kind in ("parameters", "optimizer_state"):
         for name, array in getattr(expected, kind).items():
             np.testing.assert_array_equal(getattr(found, kind)[name], array, err_msg=name)
 
@@ -104,8 +104,8 @@ def test_four_devices_agree_with_one_to_rounding(run_of):
         for learner, stream in ((one, ones), (four, fours)):
             learner.update(stream(t), plan.lr(t))
         expected, found = one.snapshot(), four.snapshot()
-        for name, array in {**expected.parameters, **expected.slots}.items():
-            other = {**found.parameters, **found.slots}[name]
+        for name, array in {**expected.parameters, **expected.optimizer_state}.items():
+            other = {**found.parameters, **found.optimizer_state}[name]
             assert np.linalg.norm(other - array) <= 1e-6 * max(np.linalg.norm(array), 1e-6)
 
 

@@ -12,8 +12,8 @@ from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError
 from harness.gluon import Learner, State, UpdateOptions
-from harness.gluon.state import StateKeeper
-from harness.gluon.step.step import OptimizerStep
+from harness.gluon.state_keeper import StateKeeper
+from harness.gluon.step import OptimizerStep
 from harness.model.optimizers import NOT_UPDATED_AT_0, REFUSED, build_optimizer, known_optimizers, set_multipliers
 
 RANDOM = np.random.default_rng(1)
@@ -51,7 +51,10 @@ def play(learner, first, last):
 
 def through_the_disk(state, folder):
     path = write_checkpoint(
-        folder, 5, {"parameters": state.parameters, "slots": state.slots}, {"state": state.numbers, "other": 1}
+        folder,
+        5,
+        {"parameters": state.parameters, "slots": state.optimizer_state},
+        {"state": state.numbers, "other": 1},
     )
     arrays = read_arrays(path)
     return State(arrays["parameters"], arrays["slots"], verify(path)["state"])
@@ -112,7 +115,7 @@ def test_an_update_at_rate_0_changes_no_weight(name, params, rates):
         learner.update(stream(t), rate)
         after = bits(learner)
         assert (after == before) == (rate == 0), rate
-    assert all(np.isfinite(slot).all() for slot in learner.snapshot().slots.values())
+    assert all(np.isfinite(slot).all() for slot in learner.snapshot().optimizer_state.values())
     learner.check_weights(len(rates))
 
 
@@ -124,7 +127,7 @@ def test_some_are_not_updated_at_0(name):
         learner.update(stream(t), rate)
     for t, rate in ((1, 0.01), (3, 0.02)):
         other.update(stream(t), rate)
-    for kind in ("slots", "numbers"):
+    for kind in ("optimizer_state", "numbers"):
         np.testing.assert_equal(getattr(learner.snapshot(), kind), getattr(other.snapshot(), kind))
     assert bits(learner) == bits(other)
 
@@ -135,7 +138,7 @@ def test_elsewhere_the_history_takes_the_gradient(name):
     before = learner.snapshot()
     learner.update(stream(1), 0.0)
     after = learner.snapshot()
-    assert any(after.slots[key].tobytes() != array.tobytes() for key, array in before.slots.items())
+    assert any(after.optimizer_state[key].tobytes() != array.tobytes() for key, array in before.optimizer_state.items())
     assert after.numbers["num_update"] == 1
 
 
@@ -156,11 +159,11 @@ def test_a_weight_whose_own_rate_is_0_stays(name, kvstore):
     for one in (weight, other):
         one.initialize()
     weight.lr_mult = 0.0
-    applier = OptimizerStep(build_optimizer(name, params), {"weight": weight, "other": other}, kvstore=kvstore)
+    step = OptimizerStep(build_optimizer(name, params), {"weight": weight, "other": other}, kvstore=kvstore)
     for t in (1, 2):
         for one in (weight, other):
             one.grad()[:] = mx.nd.array([1.0, -2, 0.5, t])
-        applier.step(t, 0.01, None, 1.0)
+        step.step(t, 0.01, None, 1.0)
         found.append(weight.data().asnumpy())
     np.testing.assert_array_equal(found, np.ones((2, 4)))
     assert (other.data().asnumpy() != 1).all()
@@ -207,22 +210,22 @@ def test_the_master_copies_of_half_precision_are_part_of_the_state(name, tmp_pat
         parameter = mx.gluon.Parameter("w", shape=(6,), dtype="float16", init=mx.init.Constant(value))
         parameter.initialize()
         optimizer = mx.optimizer.create(name, multi_precision=True, **MOMENTUM.get(name, {}))
-        applier = OptimizerStep(optimizer, {"w": parameter})
-        return parameter, applier, StateKeeper({"w": parameter}, {"w": parameter}, applier, [mx.cpu()])
+        step = OptimizerStep(optimizer, {"w": parameter})
+        return parameter, step, StateKeeper({"w": parameter}, {"w": parameter}, step, [mx.cpu()])
 
-    def play_half(parameter, applier, first, last):
+    def play_half(parameter, step, first, last):
         for t in range(first, last + 1):
             parameter.grad()[:] = mx.nd.array(np.arange(6) - 0.3 * t, dtype="float16")
-            applier.step(t, 0.001, None, 1.0)
+            step.step(t, 0.001, None, 1.0)
 
-    parameter, applier, keeper = keeper_of(1.0)
-    play_half(parameter, applier, 1, 5)
+    parameter, step, keeper = keeper_of(1.0)
+    play_half(parameter, step, 1, 5)
     state = keeper.snapshot()
-    assert {array.dtype.name for array in state.slots.values()} >= {"float32"}
-    play_half(parameter, applier, 6, 10)
-    other, other_applier, other_keeper = keeper_of(0.0)
+    assert {array.dtype.name for array in state.optimizer_state.values()} >= {"float32"}
+    play_half(parameter, step, 6, 10)
+    other, other_step, other_keeper = keeper_of(0.0)
     other_keeper.restore(through_the_disk(state, tmp_path))
-    play_half(other, other_applier, 6, 10)
+    play_half(other, other_step, 6, 10)
     assert other_keeper.snapshot().digest() == keeper.snapshot().digest() != state.digest()
 
 
@@ -234,7 +237,7 @@ def test_a_snapshot_written_over_an_older_one_is_a_new_one():
     fresh, reused = learner.snapshot(), learner.snapshot(old)
     assert reused.digest() == fresh.digest() != first
     assert all(reused.parameters[name] is old.parameters[name] for name in old.parameters)
-    assert all(reused.slots[name] is old.slots[name] for name in old.slots)
+    assert all(reused.optimizer_state[name] is old.optimizer_state[name] for name in old.optimizer_state)
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

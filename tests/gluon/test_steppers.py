@@ -11,9 +11,10 @@ from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
 from harness.gluon import Learner
 from harness.gluon.gradient_buffer import GradientBuffer
-from harness.gluon.step.backends import NumpyStep, PerDeviceStep
+from harness.gluon.step import OptimizerStep
 from harness.gluon.step.memory import as_operators_read
-from harness.gluon.step.step import OptimizerStep
+from harness.gluon.step.numpy_step import NumpyStep
+from harness.gluon.step.per_device import PerDeviceStep
 
 RANDOM = np.random.default_rng(1)
 DATA, LABEL = RANDOM.normal(size=(10, 8, 1100)).astype("f"), RANDOM.integers(0, 3, (10, 8)).astype("f")
@@ -34,7 +35,7 @@ def parameters():
 
 
 def history(stepper, trainable, sums, momenta, gradients):
-    """Bits of weights and slots after every step."""
+    """Bits of weights and momenta after every step."""
     updater = stepper.updaters[0]
     found = []
     for i, momentum in enumerate(momenta):
@@ -148,6 +149,8 @@ def test_a_large_network_on_one_process_has_the_bits_of_mxnet(monkeypatch):
             learner.update(GlobalBatch(t, (Batch(0, DATA[t], LABEL[t]),), 8), 0.0 if t == 5 else 0.01 * t)
             if t == 3:
                 learner.predict(DATA[0], LABEL[0])
+        weights = [one for one in learner.parameters.values() if one.grad_req != "null"]
+        assert NumpyStep.pays(mx.optimizer.SGD(momentum=0.9), weights, False) == (threads == "1")
         return learner.digest()
 
     assert digest("1") == digest("3")

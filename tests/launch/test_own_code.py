@@ -46,7 +46,7 @@ def train(start, tmp_path):
         ("optimizer={name: adam, params: {beta1: 1.0}}", 2, ["'adam' cannot make an update with", "ZeroDivisionError"]),
         ("optimizer={name: adam, params: {beta1: big}}", 2, ["'adam' cannot make an update with", "TypeError"]),
         ("optimizer={name: ftrl, params: {lamda1: x}}", 2, ["'ftrl' cannot make an update with", "lamda1"]),
-        ("lr={schedule: 1e38}", 6, ["iteration 1: its update made weights or optimizer slots that are not finite"]),
+        ("lr={schedule: 1e38}", 6, ["iteration 1: its update made weights or optimizer state that are not finite"]),
         ("lr={schedule: {'tests.programs.own:no_schedule': {}}}", 2, ["5 is not a schedule, a callable"]),
         ("lr={schedule: {'tests.programs.own:hull': {}}}", 2, ["no such name in", "did you mean 'hill'?"]),
         ("lr.schedule={'tests.programs.own:hill': {peek: 1x, length: 5it}}", 2, ["did you mean 'peak'? it takes"]),

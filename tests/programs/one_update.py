@@ -32,7 +32,7 @@ with alone.stream() as all_shards, shared.stream() as own_shards:
         for learner, stream in ((one, all_shards), (four, own_shards)):
             learner.update(stream(t), alone.plan.lr(t))
         expected, found = one.snapshot(), four.snapshot()
-        for kind in ("parameters", "slots"):
+        for kind in ("parameters", "optimizer_state"):
             for name, array in getattr(expected, kind).items():
                 other = getattr(found, kind)[name]
                 differences.append(float(np.linalg.norm(other - array) / max(np.linalg.norm(array), 1e-12)))

@@ -63,7 +63,7 @@ def plant():
             statistic = next(p for name, p in self.parameters.items() if name.endswith("running_mean")).data()
             statistic[:] += 1e-3
         if what == "slot":
-            next(iter(after.slots.values()))[0] += 1e-7
+            next(iter(after.optimizer_state.values()))[0] += 1e-7
             self.restore(after)
         if what == "counter":
             after.numbers["update_counts"][0] += 1

@@ -15,11 +15,14 @@ import mxnet as mx
 import numpy as np
 
 from harness.errors import ConfigError
-from harness.gluon.step.backends import KVStoreStep, NumpyStep, PerDeviceStep
+from harness.gluon.step.kvstore import KVStoreStep
+from harness.gluon.step.numpy_step import NumpyStep
+from harness.gluon.step.per_device import PerDeviceStep
 from harness.model.inputs import seed_of
 from harness.model.optimizers import NOISY, NOT_UPDATED_AT_0
 from harness.model.parameters import list_held
 
+_HOLD_RATE = ("SGD", "NAG", "LARS")  # in their momentum buffers
 _MOST = float(np.finfo(np.float32).max)
 _LEAST = float(np.finfo(np.float32).tiny)
 
@@ -29,8 +32,9 @@ class OptimizerStep:
 
     Attributes:
         optimizer: of the first device, or the kvstore.
-        updaters: hold the slots: one for each device, or the kvstore's.
+        updaters: hold the state: one for each device, or the kvstore's.
         must_wait: whether a step waits for everything before it.
+        corrects_momentum: whether momentum buffers follow the learning rate.
         applied_lr: the learning rate that the momentum buffers hold; `None` before the first update.
     """
 
@@ -39,17 +43,17 @@ class OptimizerStep:
         optimizer: Any,
         trainable: Mapping[str, Any],
         *,
-        momentum_correction: bool = False,
+        momentum_correction: bool | None = False,
         seed: int = 0,
         kvstore: str | None = None,
         is_waited_for: bool = False,
     ) -> None:
-        """Create the optimizer's slots.
+        """Create the optimizer's state.
 
         Args:
             optimizer: an `mx.optimizer.Optimizer`.
             trainable: parameters with a gradient, by structural name; their order is the optimizer's index.
-            momentum_correction: whether momentum buffers follow the learning rate.
+            momentum_correction: whether momentum buffers follow the learning rate; `None`: where they hold it.
             seed: the run's seed, for optimizers that add noise.
             kvstore: the kind of the store that the optimizer lives on; by default it lives on the devices.
             is_waited_for: whether every update is; `must_wait` says whether it has to be.
@@ -57,7 +61,8 @@ class OptimizerStep:
         self.optimizer = optimizer
         self.applied_lr: float | None = None
         self._parameters = list(trainable.values())
-        self._correct = momentum_correction
+        holds_rate = type(optimizer).__name__ in _HOLD_RATE and optimizer.momentum > 0
+        self.corrects_momentum = holds_rate if momentum_correction is None else momentum_correction
         self._seed = seed
         self._momentum: float | None = getattr(optimizer, "momentum", None)
         self._noisy = type(optimizer).__name__.lower() in NOISY
@@ -67,15 +72,15 @@ class OptimizerStep:
         if type(optimizer).__name__ == "NAG" and optimizer.wd > 0:
             self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
             optimizer.wd, optimizer.clip_gradient = 0.0, None
-        self._stepper: PerDeviceStep | NumpyStep | KVStoreStep
+        self._backend: PerDeviceStep | NumpyStep | KVStoreStep
         if kvstore is not None:
-            self._stepper = KVStoreStep(kvstore, optimizer, self._parameters)
+            self._backend = KVStoreStep(kvstore, optimizer, self._parameters)
         elif NumpyStep.pays(optimizer, self._parameters, is_waited_for):
-            self._stepper = NumpyStep(optimizer, self._parameters)
+            self._backend = NumpyStep(optimizer, self._parameters)
         else:
-            self._stepper = PerDeviceStep(optimizer, self._parameters)
-        self.must_wait = isinstance(self._stepper, NumpyStep)
-        self.updaters = self._stepper.updaters
+            self._backend = PerDeviceStep(optimizer, self._parameters)
+        self.must_wait = isinstance(self._backend, NumpyStep)
+        self.updaters = self._backend.updaters
 
     def step(self, t: int, lr: float, momentum: float | None, divisor: float) -> None:
         """Apply the gradients.
@@ -103,13 +108,13 @@ class OptimizerStep:
         if lr == 0:
             self._update_history(divisor)
             return
-        factor = lr / self.applied_lr if self._correct and self.applied_lr is not None else 1.0
+        factor = lr / self.applied_lr if self.corrects_momentum and self.applied_lr is not None else 1.0
         self._update(lr, divisor, factor)
         self.applied_lr = lr
 
-    def take_weights(self) -> None:
+    def weights_changed(self) -> None:
         """To be called when weights have been written to other than by a step."""
-        self._stepper.take_weights()
+        self._backend.weights_changed()
 
     def _update(self, lr: float, divisor: float, factor: float = 1.0) -> None:
         for updater in self.updaters:
@@ -118,7 +123,7 @@ class OptimizerStep:
         if self._decay:
             self._add_decay(divisor)
         fixed = [i for i, one in enumerate(self._parameters) if one.lr_mult == 0] if self._rests_at_0 else []
-        self._stepper.step(self._noise_seed, factor, fixed)
+        self._backend.step(self._noise_seed, factor, fixed)
 
     def _add_decay(self, divisor: float) -> None:
         """Take weight decay into the gradient, for NAG.
@@ -144,7 +149,7 @@ class OptimizerStep:
         if self._rests_at_0:
             return
         before = [[weight.copy() for weight in list_held(parameter)] for parameter in self._parameters]
-        if self._correct:
+        if self.corrects_momentum:
             self.applied_lr = self.applied_lr or 1.0
             self._update(self.applied_lr, divisor)
         else:
@@ -153,7 +158,7 @@ class OptimizerStep:
         for parameter, values in zip(self._parameters, before, strict=True):
             for weight, value in zip(list_held(parameter), values, strict=True):
                 value.copyto(weight)
-        self.take_weights()
+        self.weights_changed()
 
     def _refuse_rates(self, t: int, lr: float) -> None:
         """Refuse what float32, in which weights are updated, would turn into 0, infinity or a coarser number."""

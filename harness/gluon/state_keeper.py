@@ -1,0 +1,231 @@
+"""Takes the state of a network and its optimizer off the devices, puts it back, and gives it to other ranks.
+
+MXNet's own `save_states` pickles the optimizer and restarts Adam's counter on another device (apache/mxnet#17357).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import CheckpointError, DisagreementError, listed
+from harness.gluon.state import State, digest_of, mismatches
+from harness.gluon.step import OptimizerStep
+from harness.model.parameters import held
+
+_SCALARS = {"nadam": ("m_schedule",)}  # numbers that some optimizers keep outside their arrays
+
+
+class StateKeeper:
+    """Takes and restores the state of a network and its optimizer."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Any],
+        trainable: Mapping[str, Any],
+        optimizer: OptimizerStep,
+        contexts: Sequence[Any],
+    ) -> None:
+        """Bind what is kept; of several devices, which hold the same, the first is read and all are written.
+
+        Args:
+            parameters: all parameters by structural name, running statistics among them.
+            trainable: those with a gradient; their order is the optimizer's index.
+            optimizer: holds the optimizer's state.
+            contexts: the devices.
+        """
+        self._parameters = parameters
+        self._trainable = trainable
+        self._optimizer = optimizer
+        self._contexts = contexts
+
+    def snapshot(self, reuse: State | None = None) -> State:
+        """Copy everything to the host, once all pending work is done.
+
+        Args:
+            reuse: an earlier snapshot of this keeper that nobody needs any more; its memory is written over.
+        """
+        mx.nd.waitall()  # running statistics may be written after what depends on them was told
+        return State(
+            _to_host(self._current_parameters(), {} if reuse is None else reuse.parameters),
+            _to_host(self._state_arrays(), {} if reuse is None else reuse.optimizer_state),
+            self.numbers(),
+        )
+
+    def digest(self) -> str:
+        """The digest of a snapshot, without keeping one."""
+        mx.nd.waitall()
+        kinds = (self._current_parameters().items(), self._state_arrays().items())
+        on_host = (((name, array.asnumpy()) for name, array in kind) for kind in kinds)
+        return digest_of(on_host, self.numbers())
+
+    def is_finite(self) -> bool:
+        """Whether every weight, statistic and optimizer array is finite, and not so large that its square is none."""
+        arrays = [*self._current_parameters().values(), *self._state_arrays().values()]
+        squares = mx.nd.concat(*[_square(array) for array in arrays], dim=0)
+        return bool(np.isfinite(squares.asnumpy()).all())
+
+    def checksums(self) -> dict[str, int]:
+        """A CRC-32 of the bits of every array; nothing is kept on the host.
+
+        Raises:
+            DisagreementError: if the devices of this process hold different bits.
+        """
+        mx.nd.waitall()
+        found = [
+            {name: zlib.crc32(_bytes(array.asnumpy())) for name, array in arrays.items()} for arrays in self._copies()
+        ]
+        for ctx, sums in zip(self._contexts[1:], found[1:], strict=False):
+            different = [name for name, value in sums.items() if value != found[0][name]]
+            if different:
+                raise DisagreementError(
+                    f"{ctx} holds other bits than {self._contexts[0]} of {', '.join(different)}; they began alike and "
+                    "took the same sums: a device of another kind, or a fault in its memory"
+                )
+        return found[0]
+
+    def mismatches(self, state: State) -> list[str]:
+        """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
+        problems = mismatches(self._current_parameters(), state.parameters)
+        problems += mismatches(self._state_arrays(), state.optimizer_state)
+        counts, names = state.numbers["update_counts"], self._scalar_names()
+        if len(counts) != len(self._trainable):
+            problems.append(f"update_counts has {len(counts)} entries, expected {len(self._trainable)}")
+        if set(state.numbers["scalars"]) != set(names):
+            found = ", ".join(state.numbers["scalars"]) or "none"
+            problems.append(f"scalars are {found}, expected {', '.join(names) or 'none'}")
+        return problems
+
+    def restore(self, state: State) -> None:
+        """Put a state back, bit for bit.
+
+        Raises:
+            CheckpointError: naming every missing, unexpected or mis-shaped array; nothing has been changed then.
+        """
+        problems = self.mismatches(state)
+        if problems:
+            raise CheckpointError(f"the state does not fit this network and optimizer:{listed(problems)}")
+        self.write({**state.parameters, **state.optimizer_state})
+        self._set_numbers(state.numbers)
+
+    def share_parameters(self, broadcast: Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
+        """Make weights and running statistics of rank 0 those of every rank.
+
+        Args:
+            broadcast: gives every rank rank 0's array under a name.
+        """
+        self._share(self._current_parameters(), broadcast)
+
+    def share(
+        self, broadcast: Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]], send: Callable[[Any, str], Any]
+    ) -> None:
+        """Make the state of rank 0 that of every rank.
+
+        Args:
+            broadcast: gives every rank rank 0's array under a name.
+            send: gives every rank rank 0's value, which JSON can hold, under a name.
+        """
+        self._share({**self._current_parameters(), **self._state_arrays()}, broadcast)
+        self._set_numbers(send(self.numbers(), "learner.numbers"))
+
+    def _share(self, arrays: Mapping[str, Any], broadcast: Callable[..., npt.NDArray[Any]]) -> None:
+        mx.nd.waitall()
+        for name, array in arrays.items():  # one by one, so that but one lies on the host at a time
+            self.write({name: broadcast(name, array.asnumpy())})
+
+    def write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Fill the arrays that are named, on every device; a kvstore takes over what they then hold."""
+        for arrays in self._copies():
+            overwrite({name: array for name, array in arrays.items() if name in values}, values)
+        self._optimizer.weights_changed()
+
+    def _copies(self) -> list[dict[str, Any]]:
+        """Every array by name, once for each device; the state on a kvstore appears but once."""
+        states = [self._state_arrays(updater) for updater in self._optimizer.updaters]
+        states += [{}] * (len(self._contexts) - len(states))
+        return [{**self._current_parameters(ctx), **own} for ctx, own in zip(self._contexts, states, strict=True)]
+
+    def _current_parameters(self, ctx: Any = None) -> dict[str, Any]:
+        return {name: held(parameter, ctx or self._contexts[0]) for name, parameter in self._parameters.items()}
+
+    def _state_arrays(self, updater: Any = None) -> dict[str, Any]:
+        """The optimizer's arrays by name; of the first device by default."""
+        states = (updater or self._optimizer.updaters[0]).states
+        return dict(pair for index, name in enumerate(self._trainable) for pair in _flatten(name, states[index]))
+
+    def numbers(self) -> dict[str, Any]:
+        """Scalars that belong to the state: the applied learning rate, update counts, the optimizer's own."""
+        optimizer = self._optimizer.optimizer
+        begin = optimizer.begin_num_update
+        tables = optimizer._all_index_update_counts.values()  # one for each device that it has met
+        return {
+            "applied_lr": self._optimizer.applied_lr,
+            "num_update": optimizer.num_update,
+            "update_counts": [
+                max(table.get(index, begin) for table in tables) for index in range(len(self._trainable))
+            ],
+            "scalars": {name: getattr(optimizer, name) for name in self._scalar_names()},
+        }
+
+    def _set_numbers(self, numbers: Mapping[str, Any]) -> None:
+        self._optimizer.applied_lr = numbers["applied_lr"]
+        for updater in self._optimizer.updaters:
+            optimizer = updater.optimizer
+            optimizer.num_update = numbers["num_update"]
+            counts = {i: n for i, n in enumerate(numbers["update_counts"]) if n != optimizer.begin_num_update}
+            for ctx in self._contexts:
+                optimizer._set_current_context(ctx.device_id)
+            for table in optimizer._all_index_update_counts.values():
+                table.clear()  # in place: the current one stands beside them as well
+                table.update(counts)
+            for name in self._scalar_names():
+                setattr(optimizer, name, numbers["scalars"][name])
+
+    def _scalar_names(self) -> tuple[str, ...]:
+        return _SCALARS.get(type(self._optimizer.optimizer).__name__.lower(), ())
+
+
+def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Fill device arrays from host arrays of the same names, dtypes and shapes; returns when it is done."""
+    for name, target in targets.items():
+        # through an array of MXNet: one that oneDNN has laid out for itself cannot be written to directly
+        mx.nd.from_numpy(np.ascontiguousarray(values[name])).copyto(target)
+    mx.nd.waitall()
+
+
+def _bytes(array: npt.NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _square(array: Any) -> Any:
+    flat = array.reshape(-1).astype(np.float32, copy=False)
+    return mx.nd.dot(flat, flat)
+
+
+def _to_host(arrays: Mapping[str, Any], reuse: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Copies on the host; into the arrays of `reuse`, whose pages are there already, in a third of the time."""
+    copies = {}
+    for name, array in arrays.items():
+        copy = reuse.get(name)
+        if copy is None:
+            copy = np.empty(array.shape, array.dtype)
+        address = copy.ctypes.data_as(ctypes.c_void_p)
+        mx.base.check_call(mx.base._LIB.MXNDArraySyncCopyToCPU(array.handle, address, ctypes.c_size_t(copy.size)))
+        copies[name] = copy
+    return copies
+
+
+def _flatten(name: str, array: Any) -> Iterator[tuple[str, Any]]:
+    if array is None:
+        return
+    if isinstance(array, list | tuple):
+        for index, inner in enumerate(array):
+            yield from _flatten(f"{name}/{index}", inner)
+    else:
+        yield name if "/" in name else f"{name}/0", array
