@@ -149,8 +149,6 @@ def test_a_large_network_on_one_process_has_the_bits_of_mxnet(monkeypatch):
             learner.update(GlobalBatch(t, (Batch(0, DATA[t], LABEL[t]),), 8), 0.0 if t == 5 else 0.01 * t)
             if t == 3:
                 learner.predict(DATA[0], LABEL[0])
-        weights = [one for one in learner.parameters.values() if one.grad_req != "null"]
-        assert NumpyStep.pays(mx.optimizer.SGD(momentum=0.9), weights, False) == (threads == "1")
         return learner.digest()
 
     assert digest("1") == digest("3")
