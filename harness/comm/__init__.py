@@ -1,4 +1,9 @@
-"""The ranks that train together, and their collectives."""
+"""The ranks that train together, and their collectives. The only folder that imports horovod and mpi4py.
+
+`launcher.py` says how this process was started, without importing anything slow; `world.py` is what every world can do;
+`mpi.py` and `horovod.py` are the two engines. `fold.py` adds the arrays of ranks in one fixed order. `bootstrap.py` and
+`rendezvous.py` connect Horovod's ranks under mpirun.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""How a command that starts ranks begins and ends: options, joining, exit codes, the supervisor."""
+"""How a command that starts ranks begins and ends.
+
+`job.py` reads from top to bottom: `joining.py` connects the ranks, `exits.py` and `leaving.py` end them with one
+message and one exit code. `supervise.py` restarts jobs, and holds them through `supervised_job.py` and `reaper.py`.
+"""
 
 from harness.command.exits import report_failure
 from harness.command.job import JobContext, run_job

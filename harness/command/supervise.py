@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from harness.command.reaped import ReapedJob
 from harness.command.reaper import SET_CHILD_SUBREAPER
+from harness.command.supervised_job import SupervisedJob
 from harness.errors import ConfigError, LostRankError, StoppedOnRequestError
 from harness.files import read_regular
 from harness.folder import OUTCOME
@@ -135,7 +135,7 @@ class Supervisor:
             ) from None
         with place as folder:
             job = Path(folder)
-            with ReapedJob(command, job, {**os.environ, JOB_FOLDER: folder}) as process:
+            with SupervisedJob(command, job, {**os.environ, JOB_FOLDER: folder}) as process:
                 self._wait(process, job)
                 self._end_leftovers(process, job)
             self._lock_run(job)
@@ -159,7 +159,7 @@ class Supervisor:
         cause = f"{found}: killed, or never started (its launcher ended with {launcher})"
         return AttemptEnd(None, cause, may_restart=True)
 
-    def _wait(self, process: ReapedJob, job: Path) -> None:
+    def _wait(self, process: SupervisedJob, job: Path) -> None:
         """Wait for the launcher, and act on stop requests and time limits meanwhile."""
         is_passed_on, began_s = False, time.monotonic()
         while process.poll() is None:
@@ -175,7 +175,7 @@ class Supervisor:
                 kill(process.members())
             time.sleep(_POLL_S)
 
-    def _end_leftovers(self, process: ReapedJob, job: Path) -> None:
+    def _end_leftovers(self, process: SupervisedJob, job: Path) -> None:
         """End the processes that the launcher has left behind: ask ranks that are still at work, then kill."""
         deadline_s = time.monotonic() + _LINGER_S
         while process.members() and time.monotonic() < deadline_s and not self._kill_now:
@@ -222,7 +222,7 @@ def restart_command(command: Sequence[str]) -> list[str]:
     return [*words, "--resume", "auto"]  # if there are two, the last one counts
 
 
-def _request_stop(process: ReapedJob, job: Path) -> bool:
+def _request_stop(process: SupervisedJob, job: Path) -> bool:
     """Ask the ranks of this host to save and stop; whether there was one. One rank passes it on to all."""
     has_asked = False
     alive = set(process.members())

@@ -1,7 +1,9 @@
-"""A check-up of this machine: facts are gathered, a judgement makes findings of them, and findings are shown.
+"""Checks this machine, and predicts how a run scales.
 
-Nothing of the stack is imported in this process: MXNet and Horovod are asked in processes of their own, because an
-import could end one.
+The check-up (`checkup.py`) gathers facts (`facts.py`, `gather.py`), judges them (`judge.py`, pure) and shows findings
+(`findings.py`). It imports nothing of the stack in its own process: MXNet and Horovod are asked in other processes,
+because an import could end one. The prediction (`scaling.py`) measures on real ranks (`measure.py`) and fits a model
+(`cost_model.py`, pure).
 """
 
 from harness.doctor.checkup import check_up

@@ -21,7 +21,7 @@ _REAPER = Path(__file__).with_name("reaper.py")
 _GOODBYE_S = 5.0
 
 
-class ReapedJob:
+class SupervisedJob:
     """A command and all processes that it has started on this host."""
 
     def __init__(self, command: Sequence[str], job: Path, environ: Mapping[str, str]) -> None:
