@@ -89,7 +89,7 @@ def fork_server():
         server.wait(timeout=60)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start(fork_server):
     """Run a program of the project, on `np` ranks under a launcher or (np=None) as one plain process.
 

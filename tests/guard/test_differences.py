@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import json
+import re
 
 import pytest
 
-THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
+from tests.conftest import ROOT
+
 # what is planted on rank 1: what the message has to say
 PREFLIGHT = {
     "seed": "configuration: the ranks do not agree:\n  seed: 0 on {others}; 1 on rank 1",
@@ -42,41 +44,62 @@ SETTINGS = (
     "batch={size: 16, shards: 4}",
     "lr={base: 0.1, schedule: {constant: {lr: 1x}}}",
     "guard.verify_every=20it",
+    "evaluation.every=null",
 )
-NPS = (2, 4) if THOROUGH else (2,)
+WHATS = [*PREFLIGHT, *DRIFT, "fewer samples", "nothing"]
 
 
-@pytest.fixture
-def planted(start, tmp_path):
-    def run(what, np):
-        words = [word for setting in (*SETTINGS, f"output={tmp_path}") for word in ("--set", setting)]
-        done = start("tests/programs/planted.py", what, *words, np=np, exit_code=1)
-        assert "Exit code: 5" in done.stderr
-        assert "<stderr>:Traceback" not in done.stderr
-        text = "\n".join(line.partition(">:")[2] for line in done.stderr.splitlines())
-        assert text.count("error: ") == 1, text  # rank 0 speaks for all
-        return text, "rank 0" if np == 2 else "ranks 0, 2, 3"
-
-    return run
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.thorough)])
+def ended(request, start, tmp_path_factory):
+    """How a run with each difference ended on each rank; one job has them all, one after the other."""
+    folder = tmp_path_factory.mktemp("runs")
+    arguments = ["tests/programs/planted.py", json.dumps(WHATS), *SETTINGS, f"output={folder}"]
+    lines = start(*arguments, np=request.param, launcher="mpirun", timeout_s=600).stdout.splitlines()
+    found = dict(json.loads(line.removeprefix("ENDED ")) for line in lines if line.startswith("ENDED "))
+    assert list(found) == WHATS
+    return found
 
 
-@pytest.mark.parametrize(("what", "np"), [(what, np) for what in PREFLIGHT for np in NPS])
-def test_before_the_first_update(planted, what, np):
-    text, others = planted(what, np)
+def message(ended, what):
+    """What every rank ended with, and the ranks that were not different."""
+    everyone = ended[what]
+    assert everyone == [everyone[0]] * len(everyone), "each rank ends alike"
+    code, text = everyone[0]
+    assert code == 5
+    return text, "rank 0" if len(everyone) == 2 else "ranks 0, 2, 3"
+
+
+@pytest.mark.parametrize("what", PREFLIGHT)
+def test_before_the_first_update(ended, what):
+    text, others = message(ended, what)
     assert PREFLIGHT[what].format(others=others) in text
-    assert "iteration" not in text.partition("error: ")[0]
+    assert "iteration " not in text
 
 
-@pytest.mark.parametrize(("what", "np"), [(what, np) for what in DRIFT for np in NPS])
-def test_by_the_consistency_check_after_the_fact(planted, what, np):
-    text, others = planted(what, np)
+@pytest.mark.parametrize("what", DRIFT)
+def test_by_the_consistency_check_after_the_fact(ended, what):
+    text, others = message(ended, what)
     assert "iteration 20: the ranks have drifted apart" in text
     for part in DRIFT[what]:
         assert part.format(others=others) in text
     assert "rank 1" in text
 
 
-@pytest.mark.parametrize("np", NPS)
-def test_fewer_samples_at_that_very_update(planted, np):
-    text, _ = planted("fewer samples", np)
-    assert "iteration 7: the ranks played 63 samples, but the global batch has 64" in text
+def test_fewer_samples_at_that_very_update(ended):
+    text, _ = message(ended, "fewer samples")
+    assert re.search("iteration 7: the ranks .* 63 samples, but the global batch has 64", text)
+
+
+def test_without_a_difference_the_same_job_trains(ended):
+    assert set(ended["nothing"]) == {None}
+
+
+def test_a_difference_ends_a_command_with_5_and_one_message(start, tmp_path):
+    text = (ROOT / "configs/digits.yaml").read_text()
+    files = [tmp_path / name for name in ("a.yaml", "b.yaml")]
+    for seed, file in enumerate(files):
+        file.write_text(f"{text}\nseed: {seed}\nname: x\noutput: {tmp_path}\n")
+    done = start("tests/programs/other_config.py", *files, "--", np=2, launcher="mpirun", exit_code=5)
+    assert done.stderr.count("error: ") == 1  # rank 0 speaks for all
+    assert "seed: 0 on rank 0; 1 on rank 1" in done.stderr
+    assert "Traceback" not in done.stderr

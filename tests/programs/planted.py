@@ -1,16 +1,32 @@
-"""`launch/train.py`, with one thing different on rank 1: DIFFERENCE, then train.py's own arguments."""
+"""Runs that begin, one after the other, in one job, each with one thing different on rank 1: DIFFERENCES SETTING...
+
+DIFFERENCES is a list in JSON. Rank 0 prints a line for each: its name, and the error with which each rank ended.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import runpy
+import json
 import sys
+from contextlib import ExitStack
+from unittest.mock import patch
 
-import harness.guard.watch
+import harness.gluon.learner
+import harness.guard.preflight
+import harness.model.parameters
+import harness.train.prepare
+import harness.train.run
 import harness.versions
+from harness.comm import connect
+from harness.config import load_config
+from harness.data import BatchStream
+from harness.errors import HarnessError
+from harness.gluon.learner import Learner
+from harness.guard.preflight import compare_configs
+from harness.plan import LRPlan
+from harness.train.loop import train
+from harness.train.prepare import prepare_run
 
-what = sys.argv.pop(1)
 SETTINGS = {  # of rank 1 alone
     "seed": "seed=1",
     "learning rate": "lr.base=0.11",
@@ -21,31 +37,23 @@ SETTINGS = {  # of rank 1 alone
     "logging": "log.every=3it",
     "own threads": "threads_per_rank=2",
 }
-AT = 20 if what == "running statistic" else 7  # where a rank goes astray; statistics are averaged in every update
 
 
-def plant():
-    """Once the ranks are connected: MXNet may be imported now."""
-    import harness.gluon.learner as learner
-    import harness.guard.preflight as preflight
-    import harness.model.parameters as parameters
-    import harness.train.prepare as prepare
-    import harness.train.run as run
-    from harness.data import BatchStream
-    from harness.gluon.learner import Learner
-    from harness.plan import LRPlan
-
-    plain_update, plain_load = Learner.update, prepare.load_splits
-    plain_call, plain_lr = BatchStream.__call__, LRPlan.lr
+def planted(what):
+    """What is replaced on the rank that is different: objects, their attributes and the values of these."""
+    at = 20 if what == "running statistic" else 7  # statistics are averaged in every update
+    plain_update, plain_load = Learner.update, harness.train.prepare.load_splits
+    plain_call, plain_lr, parameters_of = BatchStream.__call__, LRPlan.lr, harness.model.parameters.parameters_of
+    plain_digest = harness.guard.preflight.code_digest
 
     def renamed(net):
-        return {name.replace("weight", "kernel"): p for name, p in parameters.parameters_of(net).items()}
+        return {name.replace("weight", "kernel"): p for name, p in parameters_of(net).items()}
 
     def reordered(net):
-        return dict(reversed(parameters.parameters_of(net).items()))
+        return dict(reversed(parameters_of(net).items()))
 
     def astray(self, batch, lr, momentum=None, ask=None):
-        if batch.t != AT:
+        if batch.t != at:
             return plain_update(self, batch, lr, momentum, ask)
         if what == "another rate":
             return plain_update(self, batch, lr * 1.001, momentum, ask)
@@ -79,42 +87,44 @@ def plant():
 
     def fewer(self, t):
         batch = plain_call(self, t)
-        if t != AT:
+        if t != at:
             return batch
         first = batch.batches[0]
         fewer = dataclasses.replace(first, data=first.data[:-1], label=first.label[:-1])
         return dataclasses.replace(batch, batches=(fewer, *batch.batches[1:]))
 
-    if what == "parameter name":
-        learner.parameters_of = renamed
-    if what == "parameter order":
-        learner.parameters_of = reordered
-    if what in ("pixel", "label"):
-        prepare.load_splits = other_data
-    if what == "version":
-        harness.versions.version = lambda package: "9.9" if package == "numpy" else "1"
-    if what == "code":
-        plain_digest = preflight.code_digest
-        preflight.code_digest = lambda config: {**plain_digest(config), "harness": "edited"}
-    if what == "shards":
-        run.shards_of_rank = lambda shards, world, _: list(range(0, shards, world.size))
-    if what == "schedule":
-        LRPlan.lr = lambda self, t: plain_lr(self, t) * (1.5 if t == 33 else 1)
-    if what == "fewer samples":
-        BatchStream.__call__ = fewer
-    Learner.update = astray
+    by_name = {
+        "parameter name": (harness.gluon.learner, "parameters_of", renamed),
+        "parameter order": (harness.gluon.learner, "parameters_of", reordered),
+        "pixel": (harness.train.prepare, "load_splits", other_data),
+        "label": (harness.train.prepare, "load_splits", other_data),
+        "version": (harness.versions, "version", lambda package: "9.9" if package == "numpy" else "1"),
+        "code": (harness.guard.preflight, "code_digest", lambda of: {**plain_digest(of), "harness": "edited"}),
+        "shards": (harness.train.run, "shards_of_rank", lambda shards, of, _: list(range(0, shards, of.size))),
+        "schedule": (LRPlan, "lr", lambda self, t: plain_lr(self, t) * (1.5 if t == 33 else 1)),
+        "fewer samples": (BatchStream, "__call__", fewer),
+    }
+    return [by_name.get(what, (Learner, "update", astray))]
 
 
-if os.environ.get("HOROVOD_RANK") == "1":
-    if what in SETTINGS:
-        sys.argv += ["--set", SETTINGS[what]]
-    if what == "threads":
-        os.environ["OMP_NUM_THREADS"] = "2"
-    plain_open = harness.guard.watch.Guard.open
-
-    def open_and_plant(guard):
-        plain_open(guard)
-        plant()
-
-    harness.guard.watch.Guard.open = open_and_plant
-runpy.run_path("launch/train.py", run_name="__main__")
+world = connect()
+for number, what in enumerate(json.loads(sys.argv[1])):
+    is_different, ended = world.rank == 1, None
+    settings = [*sys.argv[2:], f"name=run-{number}"]
+    with ExitStack() as stack:
+        if is_different:
+            settings += [SETTINGS[what]] if what in SETTINGS else []
+            for replacement in planted(what):
+                stack.enter_context(patch.object(*replacement))
+        try:
+            config = load_config("configs/digits.yaml", settings)
+            compare_configs(world, config)
+            train(prepare_run(config, world, threads=2 if is_different and what == "threads" else 1))
+        except HarnessError as error:
+            if not error.everywhere:  # the next run could not begin
+                raise
+            ended = [error.exit_code, str(error)]
+    everyone = world.allgather_object(ended, "ended")
+    if world.rank == 0:
+        print("ENDED", json.dumps([what, everyone]), flush=True)
+world.close()
