@@ -21,7 +21,7 @@ class Finding:
         level: `ok`; `warning` for what works but is slow or missing something; `fix` for what a run would fail or
             suffer from.
         found: what there is.
-        to_do: what mends it; empty where it is ok.
+        to_do: how to fix it; empty if it is ok.
     """
 
     check: str

@@ -1,4 +1,4 @@
-"""From facts to findings: what is well, what is not, and what mends it. Pure."""
+"""From facts to findings: what is fine, what is not, and how to fix it. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def judge_python(version: str) -> Finding:
     """The one version that the packages are tested with."""
     if version.startswith("3.11."):
         return Finding("python", "ok", version)
-    return Finding("python", "fix", f"{version}; what is installed here wants 3.11", "PYTHON=python3.11 make setup")
+    return Finding("python", "fix", f"{version}; the pinned packages need 3.11", "PYTHON=python3.11 make setup")
 
 
 def judge_numpy(version: str | None) -> Finding:
@@ -47,7 +47,7 @@ def judge_mxnet(mxnet: Mxnet, numpy: str | None) -> Finding:
         named = "" if mxnet.package == "mxnet" else f" ({mxnet.package})"
         return Finding("mxnet", "ok", mxnet.version + named)
     if numpy is None or _is_too_new(numpy):
-        to_do = "mend numpy first"
+        to_do = "fix numpy first"
     elif "shared object" in mxnet.failure:
         to_do = "install the library it names, or put its folder on LD_LIBRARY_PATH"
     else:
@@ -102,10 +102,10 @@ def judge_gpus(gpus: Gpus, mxnet: Mxnet, wanted: str) -> Finding:
     """
     package = mxnet.package or "mxnet"
     if gpus.failure:
-        return Finding("gpu", "warning", f"nvidia-smi fails: {gpus.failure}", "mend the driver, or set device: cpu")
+        return Finding("gpu", "warning", f"nvidia-smi fails: {gpus.failure}", "repair the driver, or set device: cpu")
     if not gpus.found:
         if wanted == "gpu":
-            return Finding("gpu", "fix", "none, but the configuration wants device: gpu", "set device: auto")
+            return Finding("gpu", "fix", "none, but the configuration asks for device: gpu", "set device: auto")
         if package in MACHINE_CODE:
             return Finding("gpu", "warning", f"none for {package}", "install NVIDIA's driver, or the package mxnet")
         return Finding("gpu", "ok", "none; MXNet computes on the CPU")
@@ -155,11 +155,11 @@ def judge_threads(threads: Threads) -> Finding:
     if ranks * each <= threads.cores:
         return Finding("threads", "ok", found)
     if each == 1:
-        to_do = f"start {_count(threads.cores, 'rank')} here at most; more are for trying things out"
+        to_do = f"start at most {_count(threads.cores, 'rank')} here; use more only for tests"
         return Finding("threads", "warning", f"{found}: ranks will wait for each other", to_do)
     share = max(1, threads.cores // ranks)
     fewer = max(1, threads.cores // each)
-    to_do = f"set threads_per_rank: {share}, or start {_count(fewer, 'rank')} here at most"
+    to_do = f"set threads_per_rank: {share}, or start at most {_count(fewer, 'rank')} here"
     return Finding("threads", "fix", f"{found}: several times slower than {share} each", to_do)
 
 
@@ -181,22 +181,22 @@ def judge_sum(found: Sum) -> Finding:
 
 
 def judge_untried(launcher: str, first: str) -> Finding:
-    """What could not be tried before something else is mended."""
-    return Finding(launcher, "warning", f"not tried, because of {first}", f"mend {first} first")
+    """What could not be tried before something else is fixed."""
+    return Finding(launcher, "warning", f"not tried, because of {first}", f"fix {first} first")
 
 
 def judge_disk(disk: Disk) -> Finding:
     """Whether a run can write its folder."""
     free = f"{disk.free_bytes / 1e9:.1f} GB free"
     if disk.is_full:
-        to_do = "make room (disk, quota, ulimit -f), or set output to a folder on another disk"
+        to_do = "free some space (disk, quota, ulimit -f), or set output to a folder on another disk"
         return Finding("disk", "fix", f"{disk.folder}: {disk.failure}, {free}", to_do)
     if disk.failure:
         to_do = f"make {disk.place} writable, or set output to a folder that is"
         return Finding("disk", "fix", f"{disk.folder} cannot be written: {disk.failure} ({disk.place})", to_do)
     found = f"{disk.folder}: {free}, written at {disk.bytes_per_s / 1e6:.0f} MB/s"
     if disk.free_bytes < _LITTLE_BYTES:
-        return Finding("disk", "warning", found, "see that checkpoint.keep sets of the state fit, and one more")
+        return Finding("disk", "warning", found, "make sure that checkpoint.keep checkpoints fit, and one more")
     if disk.bytes_per_s < _SLOW_DISK:
         return Finding("disk", "warning", found, "save less often (checkpoint.every), or set output to a faster disk")
     return Finding("disk", "ok", found)

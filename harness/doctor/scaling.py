@@ -60,7 +60,7 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
         lines.append(f"{p:6d}  {1e3 * sum_s:8.2f}  {1e3 * total_s:11.2f}  {alone_s / total_s:10.0%}")
     lines += [
         "",
-        "It assumes that every rank plays one shard on cores of its own, that any two ranks are as far apart as those",
+        "It assumes that every rank processes one shard on its own cores, that any two ranks are as far apart as those",
         "measured, that links are not shared, that all ranks are equally fast, and that nothing overlaps.",
     ]
     if world.local_size == ranks:

@@ -51,7 +51,7 @@ def test_which_build_runs_where(package, runs):
     ("finding", "level", "found", "to_do"),
     [
         (judge_python("3.11.9"), "ok", "3.11.9", ""),
-        (judge_python("3.12.1"), "fix", "wants 3.11", "PYTHON=python3.11"),
+        (judge_python("3.12.1"), "fix", "need 3.11", "PYTHON=python3.11"),
         (judge_numpy("1.23.5"), "ok", "1.23.5", ""),
         (judge_numpy("1.24.0"), "fix", "1.24.0 is too new", "pip install -c constraints.txt numpy"),
         (judge_numpy("2.0.0rc1"), "fix", "too new", "constraints.txt"),
@@ -59,7 +59,7 @@ def test_which_build_runs_where(package, runs):
         (judge_mxnet(CPU, "1.23.5"), "ok", "1.9.1", ""),
         (judge_mxnet(CUDA, "1.23.5"), "ok", "1.9.1 (mxnet-cu117)", ""),
         (judge_mxnet(Mxnet(None), "1.23.5"), "fix", "not installed", AGAIN),
-        (judge_mxnet(BROKEN, "2.1.0"), "fix", "cannot be imported: AttributeError", "mend numpy first"),
+        (judge_mxnet(BROKEN, "2.1.0"), "fix", "cannot be imported: AttributeError", "fix numpy first"),
         (
             judge_mxnet(
                 Mxnet("mxnet-cu117", "1.9.1", failure="libcudnn.so.8: cannot open shared object file"), "1.23.5"
@@ -92,19 +92,19 @@ def test_which_build_runs_where(package, runs):
             judge_threads(Threads(4, 4, 8, "OMP_NUM_THREADS=4")),
             "fix",
             "4 ranks x 4 threads on 8 cores (OMP_NUM_THREADS=4)",
-            "set threads_per_rank: 2, or start 2 ranks here at most",
+            "set threads_per_rank: 2, or start at most 2 ranks here",
         ),
-        (judge_threads(Threads(3, 1, 2, "auto")), "warning", "3 ranks", "start 2 ranks here at most"),
+        (judge_threads(Threads(3, 1, 2, "auto")), "warning", "3 ranks", "start at most 2 ranks here"),
         (judge_sum(Sum("mpirun", kind="mpi, X", small_s=2e-5, bytes_per_s=2.5e9)), "ok", "0.020 ms, 16 MB at 2.5", ""),
         (judge_sum(Sum("mpirun", kind="mpi, X", small_s=2e-2, bytes_per_s=2.5e9)), "warning", "20.000 ms", "top"),
         (judge_sum(Sum("mpirun", is_there=False)), "warning", "not on PATH", ".venv/bin/activate"),
         (judge_sum(Sum("horovodrun", failure="boom")), "fix", "boom", "horovodrun -np 2 python -m harness.doctor"),
-        (judge_untried("mpirun", "mxnet"), "warning", "not tried", "mend mxnet first"),
+        (judge_untried("mpirun", "mxnet"), "warning", "not tried", "fix mxnet first"),
         (judge_disk(Disk("runs/x", "/r", 5_000_000_000, 2e8)), "ok", "5.0 GB free, written at 200 MB/s", ""),
         (judge_disk(Disk("runs/x", "/r", 900_000_000, 2e8)), "warning", "0.9 GB free", "checkpoint.keep"),
         (judge_disk(Disk("runs/x", "/r", 5_000_000_000, 9e6)), "warning", "9 MB/s", "checkpoint.every"),
         (judge_disk(Disk("runs/x", "/r", failure="Read-only file system")), "fix", "Read-only", "make /r writable"),
-        (judge_disk(Disk("runs/x", "/r", failure="No space left", is_full=True)), "fix", "No space", "make room"),
+        (judge_disk(Disk("runs/x", "/r", failure="No space left", is_full=True)), "fix", "No space", "free some space"),
     ],
 )
 def test_each_line(finding, level, found, to_do):
@@ -119,8 +119,8 @@ def test_each_line(finding, level, found, to_do):
     [
         (Gpus(), CPU, "auto", "ok", "none; MXNet computes on the CPU", ""),
         (Gpus(), CUDA, "auto", "warning", "none for mxnet-cu117", "driver"),
-        (Gpus(), CPU, "gpu", "fix", "wants device: gpu", "device: auto"),
-        (Gpus(failure="no driver"), CPU, "auto", "warning", "nvidia-smi fails: no driver", "mend the driver"),
+        (Gpus(), CPU, "gpu", "fix", "asks for device: gpu", "device: auto"),
+        (Gpus(failure="no driver"), CPU, "auto", "warning", "nvidia-smi fails: no driver", "repair the driver"),
         (Gpus((RTX4090,)), CUDA, "auto", "ok", "4090 (compute capability 8.9)", ""),
         (
             Gpus((A100, A100)),
