@@ -289,7 +289,7 @@ def test_the_newest_set_must_be_rank_0s():
         (["--on-conflict", "config"], 2, "no effect without --resume"),
         (["--evaluate-only", "--resume", "auto"], 2, "remove --resume and --overwrite"),
         (["--resume", "nowhere"], 4, "there is no such folder"),
-        (["--resume", "configs"], 4, "holds no sets"),
+        (["--resume", "configs"], 4, "holds no checkpoints"),
     ],
 )
 def test_command_lines_that_contradict_themselves(start, tmp_path, options, code, part):

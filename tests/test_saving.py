@@ -25,8 +25,8 @@ def test_sets_that_cannot_be_written_stop_every_rank(start, tmp_path, np):
     done = start(*arguments, np=np, exit_code=None)
     text = done.stdout + done.stderr
     assert done.returncode == (4 if np is None else 1)
-    assert "the set could not be written (No such file or directory); older sets are untouched" in text
-    assert text.count("the set could not be written") == 1
+    assert "the checkpoint could not be written (No such file or directory); older ones are untouched" in text
+    assert text.count("the checkpoint could not be written") == 1
     assert "<stderr>:Traceback" not in text  # a rank's; horovodrun prints one of its own
     if np:
         assert "Exit code: 4" in text
@@ -36,7 +36,7 @@ def test_sets_that_cannot_be_written_stop_every_rank(start, tmp_path, np):
 def test_or_the_run_goes_on_and_says_so_each_time(start, tmp_path):
     arguments = words(*SETTINGS, "checkpoint.on_failure=continue", f"output={tmp_path}")
     done = start("tests/programs/lose_disk.py", *arguments)
-    assert done.stdout.count("the set could not be written") == 8
+    assert done.stdout.count("the checkpoint could not be written") == 8
     assert "continuing, as checkpoint.on_failure says" in done.stdout
     assert "done after 200 iterations" in done.stdout
     assert (tmp_path / "digits/final.params").exists()
@@ -123,7 +123,7 @@ def test_a_disk_that_has_become_read_only(small_disk):
     first = write_checkpoint(small_disk, 1, arrays, {})
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(
-        CheckpointError, match=r"could not be written \(Read-only file system\); older sets are untouched"
+        CheckpointError, match=r"could not be written \(Read-only file system\); older ones are untouched"
     ):
         write_checkpoint(small_disk, 2, arrays, {})
     verify(first)

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole or not at all, verified, listed, thinned out. Knows no ranks and no plan."""
+"""Checkpoints on disk: written completely or not at all, verified, listed, pruned. Knows no ranks and no plan."""
 
 from harness.checkpoint.manifest import Best, Manifest, SavedState, read_manifest, read_numbers
 from harness.checkpoint.places import checkpoint_path, iteration_of, list_checkpoints, locate

@@ -202,7 +202,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         version, iteration, files = fields.whole("format"), fields.whole("iteration"), fields.inner("files")
         _refuse_deep(content)
     except RecordError as error:
-        raise CheckpointError(f"{path}: manifest.json is not the manifest of a set ({error})") from None
+        raise CheckpointError(f"{path}: manifest.json is not the manifest of a checkpoint ({error})") from None
     if version != FORMAT:
         raise CheckpointError(f"{path}: is of format {version}, this version reads format {FORMAT}")
     listed = _each(files, files.value)

@@ -123,7 +123,7 @@ def accept(matched: Matched, policy: str, source: str) -> None:
     problems += [f"{name} is not expected" for name in matched.left]
     if policy != "shapes":
         way_out = (
-            "everything has to fit where weights are evaluated or loaded whole"
+            "everything has to fit where weights are evaluated or loaded with init.match=all"
             if policy == "all"
             else "only the number of outputs of one layer may differ"
         )

@@ -1,4 +1,4 @@
-"""Where checkpoints lie: their names, in order, and the path that stands for some of them. Looks into none."""
+"""Where checkpoints are: their names, in order, and the path that stands for some of them. Looks into none."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _NAME = re.compile(r"iteration-([0-9]{9,})")
 
 
 def checkpoint_path(folder: Path, iteration: int) -> Path:
-    """Where the set of an iteration lies."""
+    """Where the checkpoint of an iteration is."""
     return folder / f"iteration-{iteration:09d}"
 
 
 def iteration_of(path: Path) -> int | None:
-    """The iteration in a set's name; `None` for any other name."""
+    """The iteration in a checkpoint's name; `None` for any other name."""
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The sets in a folder, oldest first; whether they are whole is not looked at.
+    """The checkpoints in a folder, oldest first; whether they are valid is not checked.
 
     Raises:
         CheckpointError: if the folder cannot be read.
@@ -35,7 +35,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def locate(path: Path) -> list[Path]:
-    """The sets that a path stands for, oldest first: a set itself, a folder of sets, or a run's folder.
+    """The checkpoints that a path stands for, oldest first: one itself, a folder of them, or a run's folder.
 
     Raises:
         CheckpointError: if there are none.
@@ -47,11 +47,11 @@ def locate(path: Path) -> list[Path]:
         raise CheckpointError(f"{str(path)[:80]}: cannot be read ({reason}); give another path") from None
     if iteration_of(path) is not None and is_folder:
         return [path]
-    sets = list_checkpoints(path) or list_checkpoints(path / "checkpoints")
-    if not sets:
-        there = "holds no sets" if is_folder else "is a file" if path.exists() else "there is no such folder"
+    found = list_checkpoints(path) or list_checkpoints(path / "checkpoints")
+    if not found:
+        there = "holds no checkpoints" if is_folder else "is a file" if path.exists() else "there is no such folder"
         raise CheckpointError(
-            f"{path}: {there}; give a set (runs/NAME/checkpoints/iteration-000000100), a folder of sets, or a run's "
-            "folder"
+            f"{path}: {there}; give a checkpoint (runs/NAME/checkpoints/iteration-000000100), a folder of checkpoints, "
+            "or a run's folder"
         )
-    return sets
+    return found

@@ -1,9 +1,9 @@
-"""Sets on disk: arrays as safetensors, everything else as JSON, and a proof that a set is whole. Knows no ranks.
+"""Checkpoints on disk: arrays as safetensors, everything else as JSON, and checksums of both. Knows no ranks.
 
-A set is a folder `iteration-000001234` with `params.safetensors`, `optimizer.safetensors`, `manifest.json` (format,
-state, each file's size and sha256) and `manifest.sha256`. It is written beside its place under a temporary name, each
-file and the folder are forced to disk, the folder is renamed, the parent is forced to disk: a set that has its name is
-whole, whenever the process died. Nothing is ever pickled, and nothing that is pickled is ever read.
+A checkpoint is a folder `iteration-000001234` with `params.safetensors`, `optimizer.safetensors`, `manifest.json`
+(format, state, each file's size and sha256) and `manifest.sha256`. It is written beside its place under a temporary
+name, each file and the folder are forced to disk, the folder is renamed, the parent is forced to disk: a checkpoint
+that has its name is complete, whenever the process died. Nothing is ever pickled, and nothing pickled is ever read.
 `docs/checkpoint-format.md` tells other programs how to read it.
 """
 
@@ -49,11 +49,11 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class Found(NamedTuple):
-    """What a folder of sets holds.
+    """What a folder of checkpoints holds.
 
     Attributes:
-        newest: the newest set that verifies, or `None`.
-        rejected: newer sets that do not, each with the reason.
+        newest: the newest checkpoint that passes verification, or `None`.
+        rejected: newer ones that do not, each with the reason.
     """
 
     newest: Path | None
@@ -61,16 +61,16 @@ class Found(NamedTuple):
 
 
 def write_checkpoint(folder: Path, iteration: int, arrays: Mapping[str, Arrays], manifest: Mapping[str, Any]) -> Path:
-    """Write one set; on any failure nothing of it is left and older sets are as they were.
+    """Write one checkpoint; on any failure nothing of it is left and older ones are untouched.
 
     Args:
-        folder: of the sets; it must be there, so that a folder that was deleted or unmounted is noticed.
+        folder: of the checkpoints; it must exist, so that a folder that was deleted or unmounted is noticed.
         iteration: the last update that the state contains.
         arrays: `parameters` and `slots`, each by structural name.
         manifest: anything JSON can hold; `format`, `iteration` and `files` are added.
 
     Returns:
-        The set's folder. A set of the same iteration is replaced.
+        The checkpoint's folder. One of the same iteration is replaced.
 
     Raises:
         CheckpointError: if the disk is full, read-only, or gone; the message has the system's reason.
@@ -113,14 +113,14 @@ def write_checkpoint(folder: Path, iteration: int, arrays: Mapping[str, Arrays],
         if not isinstance(error, OSError):
             raise
         raise CheckpointError(
-            f"{target}: the set could not be written ({error.strerror or error}); older sets are untouched. Make room, "
-            "or set output to a folder that can be written"
+            f"{target}: the checkpoint could not be written ({error.strerror or error}); older ones are untouched. "
+            "Free some disk space, or set output to a folder that can be written"
         ) from error
     return target
 
 
 def remove_debris(folder: Path) -> None:
-    """Remove what an interrupted write left behind; a set that was just being replaced gets its name back."""
+    """Remove what an interrupted write left behind; a checkpoint that was being replaced gets its name back."""
     for path in folder.glob(f"{TEMPORARY}*"):
         replaced = _REPLACED.fullmatch(path.name)
         is_folder = path.is_dir() and not path.is_symlink()
@@ -134,7 +134,7 @@ def remove_debris(folder: Path) -> None:
 
 
 def keep_newest(folder: Path, keep: int, protected: Iterable[Path] = ()) -> None:
-    """Remove all but the newest `keep` sets and the protected ones; a set is gone before its files go, one by one."""
+    """Remove all but the newest `keep` checkpoints and the protected ones; each loses its name before its files go."""
     spared = set(protected)
     for path in list_checkpoints(folder)[:-keep]:
         if path not in spared:
@@ -146,14 +146,14 @@ def keep_newest(folder: Path, keep: int, protected: Iterable[Path] = ()) -> None
             shutil.rmtree(doomed, ignore_errors=True)
 
 
-def set_aside(sets: Iterable[Path]) -> list[Path]:
-    """Move sets that no longer belong to their run (damaged, or from a future that a rewind gave up) out of the way.
+def set_aside(checkpoints: Iterable[Path]) -> list[Path]:
+    """Move checkpoints that no longer belong to their run (damaged, or later than where it resumed) out of the way.
 
     Returns:
-        Where they are now: in `aside/` beside the other sets, numbered where a name is taken.
+        Where they are now: in `aside/` beside the other checkpoints, numbered where a name is taken.
     """
     moved = []
-    for path in sets:
+    for path in checkpoints:
         folder = path.parent / ASIDE
         make_folder(folder)
         names = (path.name if n == 0 else f"{path.name}.{n}" for n in range(1_000_000))
@@ -163,7 +163,7 @@ def set_aside(sets: Iterable[Path]) -> list[Path]:
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """The manifest of a set whose every byte is what was written.
+    """The manifest of a checkpoint that passes verification: every file has its size and sha256.
 
     Raises:
         CheckpointError: naming the first file that is missing, cut, changed, or of an unknown format.
@@ -180,7 +180,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def read_arrays(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
-    """The arrays of a set, `parameters` and `slots`, each by structural name; `verify` it first.
+    """The arrays of a checkpoint, `parameters` and `slots`, each by structural name; `verify` it first.
 
     Raises:
         CheckpointError: if a file cannot be read.
@@ -195,10 +195,10 @@ def read_arrays(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
         raise CheckpointError(f"{path}: the arrays cannot be read ({error})") from error
 
 
-def newest_valid(sets: Iterable[Path]) -> Found:
-    """The newest of some sets (oldest first) that verifies, and why newer ones do not."""
+def newest_valid(checkpoints: Iterable[Path]) -> Found:
+    """The newest of some checkpoints (oldest first) that passes verification, and why newer ones do not."""
     rejected: list[tuple[Path, str]] = []
-    for path in reversed(list(sets)):
+    for path in reversed(list(checkpoints)):
         try:
             verify(path)
         except CheckpointError as error:
@@ -209,7 +209,7 @@ def newest_valid(sets: Iterable[Path]) -> Found:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a small file whole or not at all."""
+    """Write a small file completely or not at all."""
     replace_file(path, f"{json.dumps(content, indent=1)}\n", force=True)
 
 

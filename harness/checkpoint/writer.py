@@ -1,4 +1,4 @@
-"""Writes sets in a thread of its own, one at a time, so that training goes on while the disk works."""
+"""Writes checkpoints in a thread of its own, one at a time, so that training continues during the write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEST = "best.json"
 
 
 class CheckpointWriter:
-    """The sets of one run: what is written, how many are kept, and which is the best.
+    """The checkpoints of one run: what is written, how many are kept, and which is the best.
 
     Only one write is under way at any time: whoever wants the next waits for it, and the arrays handed in must not
     change before that.
@@ -25,8 +25,8 @@ class CheckpointWriter:
         """Start.
 
         Args:
-            folder: where the sets lie; it must exist.
-            keep: how many of the newest sets stay; the best stays as well.
+            folder: of the checkpoints; it must exist.
+            keep: how many of the newest stay; the best stays as well.
         """
         self._folder = folder
         self._keep = keep
@@ -42,17 +42,17 @@ class CheckpointWriter:
         best: Mapping[str, Any] | None = None,
         first: Callable[[], None] | None = None,
     ) -> None:
-        """Begin to write a set; `wait` for the last one before.
+        """Start writing a checkpoint; `wait` for the last one before.
 
         Args:
-            iteration: of the set.
+            iteration: of the checkpoint.
             arrays: `parameters` and `slots`; they belong to the writer until `wait` returns.
             manifest: see `write_checkpoint`.
-            best: `iteration`, `metric` and `value` of the best set so far, which may be this one.
-            first: is done in the thread before the set is written.
+            best: `iteration`, `metric` and `value` of the best checkpoint so far, which may be this one.
+            first: is done in the thread before the checkpoint is written.
         """
         if self._pending is not None:
-            raise RuntimeError("a set is still being written: wait() comes first")
+            raise RuntimeError("a checkpoint is still being written: wait() comes first")
         self._pending = self._worker.submit(self._write, iteration, arrays, manifest, best, first)
 
     def wait(self) -> CheckpointError | None:
@@ -70,7 +70,7 @@ class CheckpointWriter:
         return self.wait() if self._pending is not None and self._pending.done() else None
 
     def close(self) -> None:
-        """End the thread, after the set that it is at."""
+        """End the thread, after the write under way."""
         self._worker.shutdown()
 
     def _write(
@@ -92,12 +92,12 @@ class CheckpointWriter:
         except OSError as error:
             where = error.filename or self._folder
             raise CheckpointError(
-                f"{where}: iteration {iteration} could not be saved ({error.strerror or error}); sets that are there "
-                "are untouched"
+                f"{where}: iteration {iteration} could not be saved ({error.strerror or error}); older checkpoints are "
+                "untouched"
             ) from error
         return written
 
 
 def mark_best(folder: Path, best: Mapping[str, Any]) -> None:
-    """Let `best.json` name the best set, its metric and the value."""
+    """Let `best.json` name the best checkpoint, its metric and the value."""
     write_json(folder / BEST, {"set": checkpoint_path(folder, best["iteration"]).name, **best})

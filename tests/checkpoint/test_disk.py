@@ -88,8 +88,8 @@ def test_a_disk_that_fills_up_at_any_moment(small_disk):
         with pytest.raises(CheckpointError) as raised:
             write_checkpoint(small_disk, 2, ARRAYS, {})
         assert str(raised.value) == (
-            f"{small_disk}/iteration-000000002: the set could not be written (No space left on device); older sets are "
-            "untouched. Make room, or set output to a folder that can be written"
+            f"{small_disk}/iteration-000000002: the checkpoint could not be written (No space left on device); older "
+            "ones are untouched. Free some disk space, or set output to a folder that can be written"
         )
         assert room(small_disk) == needed - missing
         assert_only(small_disk, 1)
@@ -110,7 +110,9 @@ def test_a_full_disk_is_reported_once_by_the_writer(small_disk):
         writer.start(iteration, ARRAYS, {}, best={**BEST, "iteration": iteration})
         error = hear(writer)
         assert isinstance(error, CheckpointError)
-        assert f"iteration-00000000{iteration}: the set could not be written (No space left on device)" in str(error)
+        assert f"iteration-00000000{iteration}: the checkpoint could not be written (No space left on device)" in str(
+            error
+        )
         assert writer.wait() is writer.poll() is None
         assert (small_disk / "best.json").read_bytes() == before
         assert_only(small_disk, 1)
@@ -147,7 +149,7 @@ def test_a_disk_that_turns_read_only(small_disk):
     write_checkpoint(small_disk, 1, ARRAYS, {})
     writer = CheckpointWriter(small_disk, keep=1)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(CheckpointError, match=r"could not be written \(Read-only file system\); older sets are unt"):
+    with pytest.raises(CheckpointError, match=r"could not be written \(Read-only file system\); older ones are unt"):
         write_checkpoint(small_disk, 2, ARRAYS, {})
     writer.start(2, ARRAYS, {}, best=BEST)
     assert "(Read-only file system)" in str(writer.wait())
@@ -193,7 +195,7 @@ def test_an_error_at_any_step(tmp_path, monkeypatch, name, number):
     write_checkpoint(tmp_path, 1, ARRAYS, {})
     with monkeypatch.context() as patches:
         at_call(patches, name, number, io_error)
-        with pytest.raises(CheckpointError, match=r"could not be written \(Input/output error\); older sets"):
+        with pytest.raises(CheckpointError, match=r"could not be written \(Input/output error\); older ones"):
             write_checkpoint(tmp_path, 2, ARRAYS, {})
     assert_only(tmp_path, 1)
     write_checkpoint(tmp_path, 2, ARRAYS, {})

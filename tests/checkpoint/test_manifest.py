@@ -219,7 +219,7 @@ def nested(depth):
 @pytest.mark.parametrize("depth", [101, 300, 900])
 def test_a_manifest_that_is_nested_deeply(place, depth):
     changed(place, ["more"], nested(depth))
-    with pytest.raises(CheckpointError, match=r"manifest\.json is not the manifest of a set .*nested"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json is not the manifest of a checkpoint .*nested"):
         verify(place)
 
 
@@ -257,7 +257,7 @@ def test_a_path_that_no_file_system_takes(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         locate(tmp_path / ("x" * 5000))
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="file: is a file; give a set"):
+    with pytest.raises(CheckpointError, match="file: is a file; give a checkpoint"):
         locate(tmp_path / "file")
 
 

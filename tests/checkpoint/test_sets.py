@@ -143,12 +143,12 @@ def test_sets_are_found_by_any_path_that_stands_for_them(tmp_path):
     (folder / "notes.txt").write_text("x")
     assert list_checkpoints(folder) == locate(folder) == locate(tmp_path / "run") == ordered
     assert locate(places[0]) == [places[0]]
-    for nothing, reason in ((tmp_path / "absent", "there is no such folder"), (tmp_path, "holds no sets")):
-        with pytest.raises(CheckpointError, match=f"{nothing}: {reason}; give a set"):
+    for nothing, reason in ((tmp_path / "absent", "there is no such folder"), (tmp_path, "holds no checkpoints")):
+        with pytest.raises(CheckpointError, match=f"{nothing}: {reason}; give a checkpoint"):
             locate(nothing)
     assert list_checkpoints(tmp_path / "absent") == []
     missing = folder / "iteration-000000021"
-    with pytest.raises(CheckpointError, match=f"{missing}: there is no such folder; give a set"):
+    with pytest.raises(CheckpointError, match=f"{missing}: there is no such folder; give a checkpoint"):
         locate(missing)
 
 
@@ -222,17 +222,17 @@ def resealed(place, change):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: "not json", "is not the manifest of a set"),
-        (lambda m: "[]", "is not the manifest of a set"),
-        (lambda m: "", "is not the manifest of a set"),
-        (lambda m: m.pop("format") and None, "is not the manifest of a set"),
-        (lambda m: m.pop("iteration") and None, "is not the manifest of a set"),
-        (lambda m: m.update(files=None), "is not the manifest of a set"),
-        (lambda m: m.pop("files") and None, "is not the manifest of a set"),
+        (lambda m: "not json", "is not the manifest of a checkpoint"),
+        (lambda m: "[]", "is not the manifest of a checkpoint"),
+        (lambda m: "", "is not the manifest of a checkpoint"),
+        (lambda m: m.pop("format") and None, "is not the manifest of a checkpoint"),
+        (lambda m: m.pop("iteration") and None, "is not the manifest of a checkpoint"),
+        (lambda m: m.update(files=None), "is not the manifest of a checkpoint"),
+        (lambda m: m.pop("files") and None, "is not the manifest of a checkpoint"),
         (lambda m: m.update(format=2), "is of format 2, this version reads format 1"),
         (lambda m: m.update(iteration=2), "belongs to another iteration or lists other files"),
-        (lambda m: "[" * 200_000, "is not the manifest of a set"),
-        (lambda m: m.update(files=list(m["files"])), "is not the manifest of a set"),
+        (lambda m: "[" * 200_000, "is not the manifest of a checkpoint"),
+        (lambda m: m.update(files=list(m["files"])), "is not the manifest of a checkpoint"),
         (lambda m: m.update(files=dict.fromkeys(m["files"], 1)), "belongs to another iteration or lists other files"),
         (lambda m: m.update(files={}), "belongs to another iteration or lists other files"),
         (
@@ -259,7 +259,7 @@ def test_a_manifest_that_is_no_text(tmp_path):
     content = b"\xff\xfe{}"
     (place / "manifest.json").write_bytes(content)
     (place / "manifest.sha256").write_text(hashlib.sha256(content).hexdigest() + "\n")
-    with pytest.raises(CheckpointError, match="is not the manifest of a set"):
+    with pytest.raises(CheckpointError, match="is not the manifest of a checkpoint"):
         verify(place)
 
 

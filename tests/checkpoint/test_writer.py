@@ -175,7 +175,7 @@ def test_a_failure_is_told_once_and_harms_nothing(writer, tmp_path):
     kept = tmp_path / "kept"
     shutil.move(folder, kept)  # unmounted
     other.start(3, ARRAYS, {})
-    assert "(No such file or directory); older sets are untouched" in str(other.wait())
+    assert "(No such file or directory); older ones are untouched" in str(other.wait())
     assert not folder.exists()  # nothing is made in the place where a disk was
     shutil.move(kept, folder)
     other.start(4, ARRAYS, {})
