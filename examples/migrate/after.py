@@ -10,12 +10,7 @@ import numpy as np
 from mxnet import gluon
 from mxnet.gluon import nn
 
-from harness.comm import connect
-from harness.config import TrainConfig, parse_lr
-from harness.data import ArrayDataset, Augmentation, BatchStream, Order
-from harness.gluon import Learner, evaluate, shards_of_rank
-from harness.model import build_metrics
-from harness.plan import LRPlan, Sizes
+from harness import Job
 
 EPOCHS, BATCH, LR = 4, 32, 0.1
 DIGITS = Path(__file__).parents[2] / "harness/data/files/digits.csv.gz"
@@ -23,12 +18,9 @@ DIGITS = Path(__file__).parents[2] / "harness/data/files/digits.csv.gz"
 
 def main() -> None:
     """Train on every worker's shards of the digits."""
-    world = connect()
     table = np.loadtxt(DIGITS, dtype=np.float32, delimiter=",")
-    data, label = table[:, :64] / 16, table[:, 64].astype(np.int64)
-    train = ArrayDataset(data[:1437], label[:1437], full_scale=1.0)
-    sizes = Sizes.of(TrainConfig(epochs=EPOCHS), num_samples=len(train), shards=world.size, batch_size=BATCH)
-    order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, seed=0)
+    data, label = table[:, :64] / 16, table[:, 64]
+    train = gluon.data.ArrayDataset(data[:1437], label[:1437])
 
     mx.random.seed(1)
     net = nn.HybridSequential()
@@ -37,17 +29,13 @@ def main() -> None:
 
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
     cosine = {"cosine": {"max_lr": "1x", "min_lr": 0, "cycle_length": "100%"}}
-    plan = LRPlan(parse_lr({"base": LR, "warmup": {"length": "1ep", "start": "unscaled"}, "schedule": cosine}), sizes)
+    lr = {"base": LR, "warmup": {"length": "1ep", "start": "unscaled"}, "schedule": cosine}
     optimizer = mx.optimizer.SGD(momentum=0.9)
-    with BatchStream(train, order, shards_of_rank(order.shards, world), Augmentation(), seed=0) as stream:
-        learner = Learner(net, loss, optimizer, world, shards=order.shards, sample=stream(1))
-        for t in range(1, sizes.num_iterations + 1):
-            learner.update(stream(t), plan.lr(t))
-        test = ArrayDataset(data[1437:], label[1437:], full_scale=1.0)
-        found = evaluate(learner, test, BATCH, Augmentation(), build_metrics(["accuracy"]))
-    if world.rank == 0:
-        print(f"accuracy {found['accuracy']:.4f}")
-    world.close()
+    with Job(net, loss, optimizer, train=train, batch=BATCH, epochs=EPOCHS, lr=lr) as job:
+        for t in job:
+            job.update(t)
+        accuracy = job.evaluate((data[1437:], label[1437:]))["accuracy"]
+        job.print(f"accuracy {accuracy:.4f}")
 
 
 if __name__ == "__main__":
