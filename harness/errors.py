@@ -1,6 +1,6 @@
 """Every way in which a run can fail, each with an exit code, so that a script can tell them apart.
 
-Exit code 0 is a finished run and 1 an error that is a bug of ours (a traceback). The message of a `HarnessError` is
+Exit code 0 is a finished run, and 1 is a bug of ours (with a traceback). The message of a `HarnessError` is
 written for the person who started the run: where, what was found, what is allowed, what to do.
 """
 
@@ -45,13 +45,13 @@ class HarnessError(Exception):
 
 
 class ConfigError(HarnessError):
-    """A configuration or a command line that cannot be run."""
+    """A configuration or command line cannot be run."""
 
     exit_code = 2
 
 
 class DataError(HarnessError):
-    """Data that are missing, unreadable, or not what the configuration says."""
+    """Data is missing, unreadable, or not what the configuration says."""
 
     exit_code = 3
 

@@ -1,8 +1,8 @@
-"""Files of a folder that somebody else may write to as well: opened as what they are, and never through a link.
+"""Files in a folder that others may write to as well: opened only if they are regular files, never through a link.
 
-A link in a run's folder leads elsewhere, a FIFO makes whoever opens it wait for ever, and a device may do anything.
-What is not a file of the folder is therefore refused with an `OSError` whose `strerror` says what was found, so that
-code that handles a full disk handles it too. Knows nothing of runs.
+A link in a run's folder points elsewhere, opening a FIFO may block forever, and a device may do anything.
+Anything but a regular file is therefore refused with an `OSError` whose `strerror` says what was found, so
+code that handles a full disk handles it too. Knows nothing about runs.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _KINDS = {
 def open_regular(path: Path, mode: str = "rb") -> FileIO:
     """Open a regular file, unbuffered; never waits for the other end of a FIFO.
 
-    Folders on the way to it may be links; `special_entries` finds those.
+    Folders on the path may be links; `special_entries` finds those.
 
     Args:
         path: of the file.
-        mode: `rb`, `r+b` (there already), `ab`, `a+b` (made where it is missing), or `xb` (must not be there).
+        mode: `rb`, `r+b` (must exist), `ab`, `a+b` (created if missing), or `xb` (must not exist).
 
     Raises:
         OSError: if it cannot be opened, or is a link, a FIFO, a socket, a device, a folder, or another user's file
@@ -57,7 +57,7 @@ def open_regular(path: Path, mode: str = "rb") -> FileIO:
 
 
 def must_be_regular(path: Path) -> None:
-    """Refuse what `open_regular` does, for those who leave the opening to a library.
+    """Refuse what `open_regular` refuses, for files that a library opens.
 
     Raises:
         OSError: if it is not a regular file.
@@ -70,10 +70,10 @@ def read_regular(path: Path, at_most: int | None = None) -> bytes:
 
     Args:
         path: of the file.
-        at_most: bytes; a longer file is refused before it is read.
+        at_most: bytes; a longer file is refused without reading it.
 
     Raises:
-        OSError: as `open_regular`, or with `EFBIG`.
+        OSError: as in `open_regular`, or with `EFBIG`.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -83,12 +83,12 @@ def read_regular(path: Path, at_most: int | None = None) -> bytes:
 
 
 def replace_file(path: Path, content: bytes | str, *, force: bool = False) -> None:
-    """Write a file whole or not at all; what had its name before is only ever replaced if it is a regular file.
+    """Write a file completely or not at all; replaces only a regular file.
 
     Args:
-        path: of the file, in a folder that is there.
+        path: of the file, in an existing folder.
         content: text is written as UTF-8.
-        force: to disk, with its name.
+        force: flush the file and its name to disk.
 
     Raises:
         OSError: if it cannot be written.
@@ -114,7 +114,7 @@ def replace_file(path: Path, content: bytes | str, *, force: bool = False) -> No
 
 
 def force_folder(path: Path) -> None:
-    """Force the names in a folder to disk."""
+    """Flush the names in a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -123,10 +123,10 @@ def force_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, unless it is there and is one itself.
+    """Create a folder, unless it exists as a real folder.
 
     Raises:
-        OSError: if it cannot be made, or is a link or anything else.
+        OSError: if it cannot be created, or is a link or anything else.
     """
     with suppress(FileExistsError):
         path.mkdir()
@@ -136,11 +136,11 @@ def make_folder(path: Path) -> None:
 
 
 def special_entries(folder: Path, is_own: Callable[[Path], bool]) -> Iterator[tuple[Path, str]]:
-    """What in a folder, at any depth, is neither a file nor a folder, and what it is. Follows nothing.
+    """Everything in a folder, at any depth, that is neither a file nor a folder, and what it is. Follows no links.
 
     Args:
-        folder: is a folder itself.
-        is_own: whether an entry is to be looked at; what is below it is, too, if it is.
+        folder: a real folder.
+        is_own: whether to check an entry, and everything below it.
 
     Raises:
         OSError: if a folder cannot be read.
@@ -167,7 +167,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _special(status: os.stat_result) -> str | None:
-    """What something is that is not a regular file of its own."""
+    """What an entry is, if it is not a regular file of its own."""
     if not stat.S_ISREG(status.st_mode):
         return _KINDS.get(stat.S_IFMT(status.st_mode), "not a file")
     if status.st_nlink > 1 and status.st_uid != os.geteuid():

@@ -1,7 +1,7 @@
-"""A lock that one process at a time holds, by the name of a file; the others are told which process that is.
+"""A lock on a file that one process holds at a time; the others learn which process that is.
 
-The kernel lets go of it when the process ends, however it ends. The file must not be moved while it may be locked; its
-holder may remove it, which is why the name is looked at again once the file is locked. Knows nothing of runs.
+The kernel releases it when the process ends, however it ends. The file must not be moved while it may be locked. Its
+holder may remove it, so the name is checked again once the file is locked. Knows nothing about runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.files import open_regular
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _TRIES = 1000
-_LOOKS = 10  # at the text of a holder that has only just come
+_LOOKS = 10  # at the text of a holder that has just arrived
 _LOOK_S = 0.01
 _LONGEST = 4096
 
@@ -29,19 +29,19 @@ class HeldError(Exception):
     """Another process holds the lock.
 
     Attributes:
-        owner: what it has written, if that is true; else `another process`.
-        note: what it has added for those who know it.
+        owner: the holder's own text, if it is true; otherwise `another process`.
+        note: an addition by the holder, for those who understand it.
     """
 
     def __init__(self, owner: str, note: str) -> None:
-        """Take what is known of the holder."""
+        """Store what is known about the holder."""
         super().__init__(owner)
         self.owner = owner
         self.note = note
 
 
 class FileLock:
-    """A lock on a file, which is made where it is missing.
+    """A lock on a file, which is created if it is missing.
 
     Attributes:
         path: of the file.
@@ -49,26 +49,26 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Nothing is touched yet."""
+        """Store the path; nothing is touched yet."""
         self.path = path
         self.is_real = True
         self._file: BinaryIO | None = None
 
     @property
     def is_held(self) -> bool:
-        """Whether this object holds it."""
+        """Whether this object holds the lock."""
         return self._file is not None
 
     def acquire(self, who: str = "process", note: str = "") -> None:
-        """Take the lock, at once or not at all; nothing happens if it is held already.
+        """Take the lock without waiting; does nothing if this object already holds it.
 
         Args:
-            who: what this process calls itself to others.
-            note: a word for those who know what it means.
+            who: how this process describes itself to others.
+            note: a word for those who understand it.
 
         Raises:
             HeldError: if another process, or another object of this one, holds it.
-            OSError: if the file cannot be opened, or is none.
+            OSError: if the file cannot be opened, or is not a regular file.
         """
         for _ in range(_TRIES):
             if self._file is not None:
@@ -79,10 +79,10 @@ class FileLock:
             except BaseException:
                 file.close()
                 raise
-            if not _is_there(self.path, file):  # removed by its last holder, or moved, between opening and locking
+            if not _is_there(self.path, file):  # removed by its last holder, or moved, between open and lock
                 file.close()
                 continue
-            with suppress(OSError):  # another user's file can be locked, but not written
+            with suppress(OSError):  # another user's file can be locked but not written
                 os.ftruncate(file.fileno(), 0)
                 os.pwrite(file.fileno(), f"{who} {os.getpid()} on {socket.gethostname()}\n{note}\n".encode(), 0)
             self._file = file
@@ -90,16 +90,16 @@ class FileLock:
             raise OSError(errno.EAGAIN, "changes faster than it can be locked", str(self.path))
 
     def release(self, remove: bool = False) -> None:
-        """Let others in.
+        """Release the lock.
 
         Args:
-            remove: the file too.
+            remove: also remove the file.
         """
         file, self._file = self._file, None
         if file is None:
             return
         with suppress(OSError):
-            os.ftruncate(file.fileno(), 0)  # what it says is not true any more
+            os.ftruncate(file.fileno(), 0)  # its text is no longer true
         if remove and _is_there(self.path, file):
             with suppress(OSError):
                 self.path.unlink()
@@ -120,12 +120,12 @@ class FileLock:
 
 
 def lock_of_name(path: Path) -> FileLock:
-    """The lock of a folder's name, beside the folder: it stays where it is when that is moved."""
+    """The lock of a folder's name, beside the folder: it stays in place when the folder is moved."""
     return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def holder_of(path: Path) -> HeldError | None:
-    """Who holds the lock of a file; `None` if nobody does, or there is no such file."""
+    """The holder of a file's lock; `None` if there is none, or no such file."""
     try:
         file = open_regular(path)
     except OSError:
@@ -141,13 +141,13 @@ def holder_of(path: Path) -> HeldError | None:
 
 
 class _Said:
-    """What a holder has written."""
+    """The text that a holder has written."""
 
     def __init__(self, text: str, pid: int, host: str, note: str) -> None:
         self.text, self.pid, self.host, self.note = text, pid, host, note
 
     def is_true(self, file: BinaryIO) -> bool:
-        """Whether that process has the file open; of one on another host, or of another user, nobody can tell."""
+        """Whether that process has the file open; assumed for one on another host, or of another user."""
         if self.host != socket.gethostname():
             return True
         own = os.fstat(file.fileno())
@@ -194,7 +194,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _is_there(path: Path, file: BinaryIO) -> bool:
-    """Whether the name still leads to the file."""
+    """Whether the name still refers to the file."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(file.fileno()))
     except OSError:

@@ -18,17 +18,17 @@ from typing import Any, TypeVar
 from harness.errors import ConfigError, HarnessError
 
 T = TypeVar("T")
-LONGEST_NAME = 100  # characters; nothing longer is a slip of the keyboard in a name
+LONGEST_NAME = 100  # characters; anything longer is not a typo in a name
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def cut(text: str, longest: int = 60) -> str:
-    """A text, cut where it is long."""
+    """A text, shortened if it is long."""
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def brief(value: object, longest: int = 60) -> str:
-    """A value as Python shows it, cut where it is long, without first writing out all of it.
+    """A value as Python shows it, shortened if it is long, without formatting all of it first.
 
     >>> brief([[1] * 1000] * 1000, 10)
     '[[1, 1, 1,...'
@@ -37,7 +37,7 @@ def brief(value: object, longest: int = 60) -> str:
 
 
 class _Room:
-    """Whether there is room for one more piece of text, and for the one that shows that there was no more."""
+    """Whether there is room for one more piece of text, including the one that exceeds the limit."""
 
     def __init__(self, longest: int) -> None:
         self.left = longest + 1
@@ -48,7 +48,7 @@ class _Room:
 
 
 def _pieces(value: object) -> Iterator[str]:
-    """What `repr` gives, a piece at a time."""
+    """The result of `repr`, piece by piece."""
     if type(value) is dict:
         yield "{"
         for number, (key, item) in enumerate(value.items()):
@@ -65,14 +65,14 @@ def _pieces(value: object) -> Iterator[str]:
         yield "]"
     elif isinstance(value, str):
         yield repr(value[:1000])  # a message is shorter than that
-    elif type(value) is int and value.bit_length() > 14_000:  # Python refuses to write out more than 4300 digits
+    elif type(value) is int and value.bit_length() > 14_000:  # Python refuses to format more than 4300 digits
         yield f"a whole number of {value.bit_length()} bits"
     else:
         yield repr(value)
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """`did you mean 'x'? ` where one of the known names is close, else nothing."""
+    """`did you mean 'x'? ` if one of the known names is close, otherwise nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= LONGEST_NAME else []
     return f"did you mean {close[0]!r}? " if close else ""
 
@@ -81,7 +81,7 @@ def choose(name: str, known: Mapping[str, T], key: str, error: type[HarnessError
     """The entry called `name`.
 
     Raises:
-        HarnessError: of the kind `error`, naming `key`, the closest known name and all of them.
+        HarnessError: of the type `error`, naming `key`, the closest known name and all known names.
     """
     if name in known:
         return known[name]
@@ -91,18 +91,18 @@ def choose(name: str, known: Mapping[str, T], key: str, error: type[HarnessError
 
 
 def load_function(path: str, key: str, error: type[HarnessError] = ConfigError) -> Callable[..., Any]:
-    """The function that `package.module:function` points at.
+    """The function that `package.module:function` names.
 
-    The module is looked for in the working directory first, and then on Python's path, whichever setting names it. From
-    then on the working directory is the last place on the path, for what the module imports later.
+    The module is looked up in the working directory first, then on Python's path, whichever setting names it. From
+    then on the working directory is the last entry of the path, for later imports by the module.
 
     Raises:
-        HarnessError: of the kind `error`, naming `key`, if the module cannot be imported, or has no such function.
+        HarnessError: of the type `error`, naming `key`, if the module cannot be imported or has no such function.
     """
     where = f"{key}: {brief(path)}"
     module_name, _, name = path.partition(":")
     if not module_name or not name:
-        raise error(f"{where}: not complete; write it as package.module:function")
+        raise error(f"{where}: incomplete; write it as package.module:function")
     try:
         with _working_directory_first():
             module = importlib.import_module(module_name)
@@ -110,12 +110,12 @@ def load_function(path: str, key: str, error: type[HarnessError] = ConfigError) 
         if missing.name is not None and (module_name == missing.name or module_name.startswith(f"{missing.name}.")):
             raise error(
                 f"{where}: there is no module {missing.name!r} in {os.getcwd()} or on Python's path; start from the "
-                "folder that has it, or install it"
+                "folder that contains it, or install it"
             ) from missing
         raise error(f"{where}: {module_name} imports {missing.name!r}, which is not installed") from missing
-    except (Exception, SystemExit) as failure:  # whatever a user's module does when it is imported
+    except (Exception, SystemExit) as failure:  # anything that a user's module does on import
         reason = f"{type(failure).__name__}: {cut(str(failure), 300)}"
-        raise error(f"{where}: importing {cut(module_name)} raised {reason}; mend the module") from failure
+        raise error(f"{where}: importing {cut(module_name)} raised {reason}; fix the module") from failure
     function = getattr(module, name, None)
     if not callable(function):
         file = getattr(module, "__file__", None) or module_name
@@ -145,7 +145,7 @@ def code_in(value: object) -> Iterator[str]:
 
 @contextmanager
 def _working_directory_first() -> Iterator[None]:
-    """Python puts a script's folder on the path, not the folder that it is started from."""
+    """Put the working directory first on the path; Python itself adds only the script's folder."""
     folder = os.getcwd()
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
@@ -159,14 +159,14 @@ def _working_directory_first() -> Iterator[None]:
 
 
 def call(function: Callable[..., T], arguments: Mapping[str, Any], key: str) -> T:
-    """What a function returns for keyword arguments out of a configuration.
+    """Call a function with keyword arguments from a configuration.
 
     Raises:
-        ConfigError: naming `key`, if the function does not take them; a misspelt name comes with a guess.
+        ConfigError: naming `key`, if the function does not accept them; with a suggestion for a misspelt name.
     """
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some functions that are written in C do not tell
+    except (TypeError, ValueError):  # some functions written in C have no signature
         parameters = inspect.signature(lambda **_: None).parameters.values()
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if not any(p.kind == p.VAR_KEYWORD for p in parameters):
@@ -178,7 +178,7 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], key: str) -> 
                 )
     try:
         return function(**arguments)
-    except (Exception, SystemExit) as error:  # whatever a user's function does with its arguments
+    except (Exception, SystemExit) as error:  # anything that a user's function does with its arguments
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
             f"{key}: {brief(dict(arguments), 300)} is not accepted ({type(error).__name__}: {cut(reason[0], 300)}"
@@ -187,7 +187,7 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], key: str) -> 
 
 
 def _own_line(function: Callable[..., Any], error: BaseException) -> str:
-    """The line of the function's own file that raised, because arguments may be right and the code wrong."""
+    """The line of the function's own file that raised, because the fault may be in the code."""
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     if not lines or str(function.__module__).partition(".")[0] in ("harness", "mxnet"):

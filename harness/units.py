@@ -1,7 +1,7 @@
 """Durations as people write them: `"5ep"` (epochs), `"500it"` (iterations), `"10%"` (of a span).
 
-A duration is kept as an exact fraction until the place where it ends is known. Rounding the *ends* of phases and
-never their lengths is what makes `80%` followed by `20%` cover a run exactly, whatever its length.
+A duration stays an exact fraction until the position where it ends is known. Rounding the *ends* of phases and
+never their lengths makes `80%` followed by `20%` cover a run exactly, whatever its length.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ep|it|%)\s*")
 _CLOCK = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(s|min|h)\s*")
 LENGTH_PATTERN = f"^{_PATTERN.pattern}$"
 CLOCK_PATTERN = f"^{_CLOCK.pattern}$"
-MOST_SECONDS = 1e9  # 31 years; the system's clocks cannot wait much longer
+MOST_SECONDS = 1e9  # 31 years; system clocks cannot wait much longer
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_ALLOWED = "a length is written '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
-_LONGEST_TEXT = 64  # characters; a length that is meant has a few
+_ALLOWED = "write a length as '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
+_LONGEST_TEXT = 64  # characters; a real length has a few
 _MOST = 10**18  # of any unit; no run is longer
 _NUMBER = re.compile(r"\s*(-?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z%]*)\s*", re.IGNORECASE)
 
@@ -44,7 +44,7 @@ class Duration:
         Fraction(250, 1)
 
         Raises:
-            ValueError: if `text` is anything but a number >= 0 with a unit (a bare 0 needs none), or if it is a
+            ValueError: if `text` is not a number >= 0 with a unit (a bare 0 needs none), or if it is a
                 fraction of one iteration.
         """
         if text == 0 and not isinstance(text, bool):
@@ -55,7 +55,7 @@ class Duration:
             raise ValueError(f"{brief(text)} is not a length: {_ALLOWED}{_hint(text)}")
         duration = cls(Fraction(match[1]), match[2])
         if duration.value > _MOST:
-            raise ValueError(f"{text!r} is longer than any run; a length is at most {_MOST} of its unit")
+            raise ValueError(f"{text!r} is longer than any run; the maximum is {_MOST} of its unit")
         if duration.unit == "it" and duration.value.denominator != 1:
             raise ValueError(
                 f"{text!r} is not a whole number of iterations; write '{max(1, round_position(duration.value))}it'"
@@ -63,7 +63,7 @@ class Duration:
         return duration
 
     def iterations(self, iterations_per_epoch: int, span: int) -> Fraction:
-        """The exact length in iterations; `span` is what `%` is a part of."""
+        """The exact length in iterations; `%` is a part of `span`."""
         if self.unit == "it":
             return self.value
         if self.unit == "ep":
@@ -77,7 +77,7 @@ class Duration:
 
 @dataclass(frozen=True)
 class ClockTime:
-    """A length of time on the clock, as it was written; it decides when something is saved, never what is computed.
+    """A length of clock time, as written; it determines when to save, never what to compute.
 
     Attributes:
         text: such as `"10min"`.
@@ -89,7 +89,7 @@ class ClockTime:
 
     @classmethod
     def parse(cls, text: object) -> ClockTime | None:
-        """Read `"90s"`, `"10min"` or `"2h"`; anything else, 0 too, is `None`.
+        """Read `"90s"`, `"10min"` or `"2h"`; anything else, including 0, gives `None`.
 
         >>> ClockTime.parse("10min").seconds
         600.0
@@ -110,7 +110,7 @@ def round_position(position: Fraction) -> int:
 
 
 def _decimal(value: Fraction) -> str:
-    """A fraction as a decimal without an exponent, exactly; one that has no end, such as 1/3, stays a fraction."""
+    """A fraction as an exact decimal without an exponent; a repeating one, such as 1/3, stays a fraction."""
     digits, rest = 0, value.denominator
     for prime in (2, 5):
         power = 0
@@ -124,7 +124,7 @@ def _decimal(value: Fraction) -> str:
 
 
 def _hint(found: object) -> str:
-    """What was probably meant, where a number can be made out."""
+    """A suggestion, if a number can be recognised."""
     if isinstance(found, bool) or not isinstance(found, str | int | float):
         return ""
     if len(brief(found)) > _LONGEST_TEXT - 2:
@@ -134,7 +134,7 @@ def _hint(found: object) -> str:
         return ""
     sign, number, unit = match.groups()
     if sign:
-        return "; a length is not negative"
+        return "; a length cannot be negative"
     if not unit:
         whole = Fraction(number).denominator == 1
         return f"; write '{number}it' or '{number}ep'" if whole else f"; write '{number}ep'"

@@ -77,13 +77,13 @@ def test_a_module_that_was_written_a_moment_ago_is_found(places, key):
     ("body", "path", "said"),
     [
         ("import not_there_at_all", "of_a_user:make", "of_a_user imports 'not_there_at_all', which is not installed"),
-        ("1 / 0", "of_a_user:make", "importing of_a_user raised ZeroDivisionError: division by zero; mend the module"),
-        ("exit(3)", "of_a_user:make", "importing of_a_user raised SystemExit: 3; mend the module"),
+        ("1 / 0", "of_a_user:make", "importing of_a_user raised ZeroDivisionError: division by zero; fix the module"),
+        ("exit(3)", "of_a_user:make", "importing of_a_user raised SystemExit: 3; fix the module"),
         ("def make(", "of_a_user:make", "importing of_a_user raised SyntaxError"),
         ("def maker(): pass", "of_a_user:make", "of_a_user.py; did you mean 'maker'? name a function"),
         ("make = 5", "of_a_user:make", "a int in "),
-        ("", "of_a_user:", "not complete; write it as package.module:function"),
-        ("", ":make", "not complete; write it as package.module:function"),
+        ("", "of_a_user:", "incomplete; write it as package.module:function"),
+        ("", ":make", "incomplete; write it as package.module:function"),
         ("", "..x:make", "importing ..x raised TypeError"),
     ],
 )

@@ -29,7 +29,7 @@ def test_parse(text, value, unit):
     assert Duration.parse(text) == Duration(value, unit)
 
 
-_WRITTEN = "a length is written '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
+_WRITTEN = "write a length as '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ _WRITTEN = "a length is written '5ep' (epochs), '500it' (iterations) or '10%' (a
         ("5EP", "; write '5ep'"),
         ("500iters", "; write '500it'"),
         ("1.5e", "; write '1.5ep'"),
-        ("-5ep", "; a length is not negative"),
-        (-5, "; a length is not negative"),
+        ("-5ep", "; a length cannot be negative"),
+        (-5, "; a length cannot be negative"),
         ("5 s", ""),
         ("abc", ""),
         ("", ""),

@@ -1,7 +1,7 @@
 """Checks this machine, and predicts how a run scales.
 
-The check-up (`checkup.py`) gathers facts (`facts.py`, `gather.py`), judges them (`judge.py`, pure) and shows findings
-(`findings.py`). It imports nothing of the stack in its own process: MXNet and Horovod are asked in other processes,
+The check (`checkup.py`) gathers facts (`facts.py`, `gather.py`), judges them (`judge.py`, pure) and shows findings
+(`findings.py`). It imports nothing of the stack in its own process: MXNet and Horovod are queried in other processes,
 because an import could end one. The prediction (`scaling.py`) measures on real ranks (`measure.py`) and fits a model
 (`cost_model.py`, pure).
 """

@@ -1,4 +1,4 @@
-"""The check-up: what is gathered and judged, in which order."""
+"""The check of the machine: gathers and judges, one fact after another."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from harness.versions import package_version
 
 
 def check_up(config: RunConfig, ranks: int | None = None, *, quick: bool = False) -> Iterator[Finding]:
-    """Look at this machine as a run of a configuration would meet it; each finding as soon as it is known.
+    """Check this machine as a run of a configuration would use it; yields each finding as soon as it is known.
 
     Args:
-        config: says where a run would write, on which device, and with how many threads.
-        ranks: that would be started on this host; `None` means one for each core.
-        quick: look only at what can break while a machine trains, and leave its cores and its disk to the training.
+        config: gives the run's folder, device and number of threads.
+        ranks: to start on this host; `None` means one per core.
+        quick: check only what can break during training, and leave cores and disk to the training.
     """
     yield judge_python(platform.python_version())
     numpy = package_version("numpy")

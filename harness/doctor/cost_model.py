@@ -1,13 +1,13 @@
-"""What a reduction costs on other numbers of ranks: a model with two numbers, fitted to what was measured.
+"""The cost of a reduction on other numbers of ranks: a model with two numbers, fitted to measurements.
 
 A reduction of n bytes over p ranks takes
 
     messages(p, n) latency + 2 (p - 1) / p n / bandwidth
 
-where `messages`, sent one after another, are 2 log2(p) for every block of the fold in halves (R. Thakur, R.
+where `messages`, sent one after another, is 2 log2(p) for every block of the fold in halves (R. Thakur, R.
 Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH, 2005), and 2 (p - 1) for a ring
 (P. Patarasuk, X. Yuan: Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations, 2009), which is Horovod's,
-and for the fold of a number of ranks that is no power of two. A byte is sent twice and added once.
+and for the fold of a number of ranks that is not a power of two. A byte is sent twice and added once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES
 
 
 def fold_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
-    """Messages that a rank sends one after another in the fold, and bytes that it sends in all of them."""
+    """The messages that a rank sends one after another in the fold, and the bytes in all of them."""
     doublings = math.log2(ranks)
     if not doublings.is_integer():
         return ring_cost(ranks, num_bytes)
@@ -45,9 +45,9 @@ class Reduction:
 
     Attributes:
         algorithm: `fold` or `ring`.
-        latency_s: seconds that a message takes however short it is.
-        seconds_per_byte: that each byte which is sent takes, its share of the adding included.
-        error: median relative error of the model on what it was fitted to.
+        latency_s: seconds for even the shortest message.
+        seconds_per_byte: for each byte that is sent, including its share of the addition.
+        error: median relative error of the model on its measurements.
     """
 
     algorithm: str
@@ -56,7 +56,7 @@ class Reduction:
     error: float = 0.0
 
     def seconds(self, ranks: int, num_bytes: float) -> float:
-        """The time of a reduction.
+        """The time of a reduction in seconds.
 
         >>> round(Reduction("fold", latency_s=1e-5, seconds_per_byte=1e-10).seconds(8, 1e6), 9)
         0.000235
@@ -66,19 +66,19 @@ class Reduction:
 
 
 def fit(algorithm: str, ranks: int, sizes: Sequence[int], seconds: Sequence[float]) -> Reduction:
-    """The reduction that comes nearest to what was measured, by the sum of squared relative errors.
+    """The reduction that fits the measurements best, by the sum of squared relative errors.
 
     Args:
         algorithm: `fold` or `ring`.
-        ranks: that measured, at least 2.
+        ranks: number of ranks that measured, at least 2.
         sizes: bytes of each array.
-        seconds: that each took.
+        seconds: measured for each.
     """
     factors = np.array([COSTS[algorithm](ranks, size) for size in sizes])
     measured = np.array(seconds)
     relative = factors / measured[:, None]
     found = np.linalg.lstsq(relative, np.ones(len(sizes)), rcond=None)[0]
-    for only in (0, 1):  # neither is below 0: where noise says so, the other alone explains the most
+    for only in (0, 1):  # neither can be negative: if noise makes one so, the other alone explains most
         if found[1 - only] < 0:
             column = relative[:, only]
             found = np.zeros(2)

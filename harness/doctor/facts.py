@@ -1,10 +1,10 @@
-"""What can be known of a machine; plain values, which `gather` fills and `judge` reads."""
+"""Facts about a machine: plain values, which `gather` fills and `judge` reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# compute capabilities that each wheel of MXNet 1.9.1 holds machine code for; none holds PTX, so nothing newer can run
+# compute capabilities with machine code in each wheel of MXNet 1.9.1; none contains PTX, so newer GPUs cannot run it
 # (config/distribution/linux_cu*.cmake in apache/mxnet)
 _NEWEST = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
 MACHINE_CODE = {
@@ -26,12 +26,12 @@ def has_code(package: str, capability: tuple[int, int]) -> bool:
 
 @dataclass(frozen=True)
 class Mxnet:
-    """The MXNet that is installed.
+    """The installed MXNet.
 
     Attributes:
-        package: the distribution, such as `mxnet` or `mxnet-cu117`; `None` if there is none.
-        version: of it.
-        num_gpus: that it sees.
+        package: the distribution, such as `mxnet` or `mxnet-cu117`; `None` if not installed.
+        version: of the distribution.
+        num_gpus: number of GPUs that it sees.
         failure: why it cannot be imported; empty if it can.
     """
 
@@ -42,19 +42,19 @@ class Mxnet:
 
     @property
     def works(self) -> bool:
-        """Whether it is there and can be imported."""
+        """Whether it is installed and can be imported."""
         return self.package is not None and not self.failure
 
 
 @dataclass(frozen=True)
 class Horovod:
-    """The Horovod that is installed.
+    """The installed Horovod.
 
     Attributes:
-        version: `None` if there is none.
-        has_extension: whether its part for MXNet was built.
-        built_with: of Gloo, MPI and NCCL; empty where it was not asked.
-        failure: why it cannot be imported; empty if it can, or was not asked.
+        version: `None` if not installed.
+        has_extension: whether its MXNet extension was built.
+        built_with: some of Gloo, MPI and NCCL; empty if not queried.
+        failure: why it cannot be imported; empty if it can, or if not queried.
     """
 
     version: str | None
@@ -64,7 +64,7 @@ class Horovod:
 
     @property
     def works(self) -> bool:
-        """Whether it is there, for MXNet, and can be imported."""
+        """Whether it is installed for MXNet and can be imported."""
         return self.version is not None and self.has_extension and not self.failure
 
 
@@ -83,11 +83,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Gpus:
-    """What nvidia-smi says.
+    """The answer of nvidia-smi.
 
     Attributes:
         found: the GPUs.
-        failure: why nvidia-smi cannot say.
+        failure: why nvidia-smi fails; empty if it works.
     """
 
     found: tuple[Gpu, ...] = ()
@@ -96,13 +96,13 @@ class Gpus:
 
 @dataclass(frozen=True)
 class Threads:
-    """What computes at the same time.
+    """The threads that compute at the same time.
 
     Attributes:
         ranks: on this host.
-        threads: a rank.
-        cores: that this process may use.
-        setting: where the number of threads comes from, in words.
+        threads: per rank.
+        cores: available to this process.
+        setting: the origin of the number of threads, in words.
     """
 
     ranks: int
@@ -118,10 +118,10 @@ class Sum:
     Attributes:
         launcher: `horovodrun` or `mpirun`.
         is_there: whether the launcher is on PATH.
-        kind: what carried it, in words.
-        small_s: seconds that the small array took.
-        bytes_per_s: of the large array.
-        failure: why there is none; empty if there is.
+        kind: the backend, in words.
+        small_s: seconds for the small array.
+        bytes_per_s: for the large array.
+        failure: why it failed; empty if it worked.
     """
 
     launcher: str
@@ -138,11 +138,11 @@ class Disk:
 
     Attributes:
         folder: of the run.
-        place: the folder that was written to: the run's, or the nearest above it that exists.
+        place: the folder that was tested: the run's, or its nearest existing parent.
         free_bytes: on that disk.
-        bytes_per_s: written, until they were on the disk.
+        bytes_per_s: write speed, including the flush to disk.
         failure: why it cannot be written; empty if it can.
-        is_full: whether it could be, if there were room.
+        is_full: whether lack of space is the only problem.
     """
 
     folder: str

@@ -1,4 +1,4 @@
-"""What was found, and how it is shown."""
+"""The findings, and how to show them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _INDENT = " " * 20
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the check-up.
+    """One line of the doctor's output.
 
     Attributes:
-        check: what was looked at.
-        level: `ok`; `warning` for what works but is slow or missing something; `fix` for what a run would fail or
-            suffer from.
-        found: what there is.
-        to_do: how to fix it; empty if it is ok.
+        check: what was checked.
+        level: `ok`; `warning` if it works but is slow or incomplete; `fix` if a run would fail or
+            suffer.
+        found: the result.
+        to_do: the remedy; empty if ok.
     """
 
     check: str
@@ -31,7 +31,7 @@ class Finding:
 
 
 def as_text(finding: Finding) -> str:
-    """A finding in lines of at most 80 columns, what to do below it.
+    """A finding in lines of at most 80 columns, with the remedy below it.
 
     >>> print(as_text(Finding("mpirun", "warning", "not on PATH", "activate the environment: . .venv/bin/activate")))
     warning  mpirun      not on PATH
@@ -56,24 +56,24 @@ def as_text(finding: Finding) -> str:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """How many findings want something.
+    """A count of the findings that need action.
 
     >>> summary([Finding("disk", "fix", "read-only", "set output"), Finding("gpu", "ok", "none")])
     '1 to fix, 0 warnings'
     """
     fixes, warnings = (sum(finding.level == level for finding in findings) for level in ("fix", "warning"))
     if not fixes and not warnings:
-        return "all is well"
+        return "everything is ok"
     return f"{fixes or 'nothing'} to fix, {warnings} warning{'' if warnings == 1 else 's'}"
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """1 if anything is to be fixed, else 0."""
+    """1 if there is anything to fix, else 0."""
     return int(any(finding.level == "fix" for finding in findings))
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """All findings, for a program."""
+    """All findings as JSON, for programs."""
     return json.dumps(
         {"exit_code": exit_code(findings), "findings": [asdict(finding) for finding in findings]}, indent=2
     )

@@ -1,4 +1,4 @@
-"""Gathers the facts: asks packages, processes, launchers and the disk. Judges nothing."""
+"""Gathers the facts: queries packages, processes, launchers and the disk. Judges nothing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ _LIMIT_S = 60.0
 _CHUNK = bytes(4_000_000)
 CHUNKS, _WRITING_S = 8, 2.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_OF_A_RANK = re.compile(r"^\[\d+\]<std(?:out|err)>: ?")  # what horovodrun puts before a rank's lines
-_ERROR = re.compile(r"[\w.]*(Error|Exception|Exit): ")  # how Python's message begins, which may have more lines
+_OF_A_RANK = re.compile(r"^\[\d+\]<std(?:out|err)>: ?")  # horovodrun's prefix for a rank's lines
+_ERROR = re.compile(
+    r"[\w.]*(Error|Exception|Exit): "
+)  # the beginning of Python's message, which may have several lines
 _QUERY_GPUS = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
 
 
@@ -40,17 +42,17 @@ class Ended(NamedTuple):
 
     @property
     def cause(self) -> str:
-        """The last error of a rank, or of the process, or else what was said last."""
+        """The last error of a rank, or of the process, or else the last output."""
         if self.code is None:
-            return "no end within the time limit, and killed"
+            return "did not end within the time limit, and was killed"
         lines = [line.strip() for line in (self.err or self.out).splitlines() if line.strip()]
         of_ranks = [text for line in lines if (text := _OF_A_RANK.sub("", line)) and text != line]
         errors = [line for line in of_ranks or lines if _ERROR.match(line)]
-        return [f"it ended with {self.code} and said nothing", *lines, *of_ranks, *errors][-1]
+        return [f"it ended with {self.code} and printed nothing", *lines, *of_ranks, *errors][-1]
 
 
 def run(command: list[str], limit_s: float = _LIMIT_S) -> Ended:
-    """Run a command; at the time limit it is killed, and every process below it."""
+    """Run a command; at the time limit, kill it and every process below it."""
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -66,7 +68,7 @@ def run(command: list[str], limit_s: float = _LIMIT_S) -> Ended:
 
 
 def gather_stack() -> tuple[Mxnet, Horovod]:
-    """Import MXNet, and then Horovod, in a process of their own, and ask them what they were built with."""
+    """Import MXNet and then Horovod in a separate process, and query what they were built with."""
     package = next((name for name in MXNET_PACKAGES if package_version(name)), None)
     horovod, spec = package_version("horovod"), find_spec("horovod")
     folders = spec.submodule_search_locations or () if spec else ()
@@ -81,7 +83,7 @@ def gather_stack() -> tuple[Mxnet, Horovod]:
 
 
 def _ask(functions: list[str]) -> tuple[dict[str, Any], str]:
-    """What functions of `comm/horovod.py` return in another process, and why one did not."""
+    """The results of functions of `comm/horovod.py` in another process, and the error if one failed."""
     lines = ["import json", "from harness.comm import horovod"]
     lines += [f"print(json.dumps([{name!r}, horovod.{name}()]), flush=True)" for name in functions]
     ended = run([sys.executable, "-c", "\n".join(lines)])
@@ -90,18 +92,18 @@ def _ask(functions: list[str]) -> tuple[dict[str, Any], str]:
 
 
 def gather_mpi() -> tuple[str | None, str]:
-    """The path of mpirun, and the MPI that it says it belongs to."""
+    """The path of mpirun, and the name of its MPI."""
     path = shutil.which("mpirun")
     if path is None:
         return None, ""
     said = run([path, "--version"], limit_s=10).out
-    hydra = re.search(r"Version:\s*(\d\S*)", said)  # MPICH's launcher, which does not say MPICH
+    hydra = re.search(r"Version:\s*(\d\S*)", said)  # MPICH's launcher, which does not mention MPICH
     shown = path.removeprefix(f"{Path.cwd()}{os.sep}")
     return shown, f"MPICH {hydra[1]}" if hydra else next(iter(said.splitlines()), "")
 
 
 def gather_gpus() -> Gpus:
-    """Ask nvidia-smi, where there is one."""
+    """Query nvidia-smi, if there is one."""
     if shutil.which(_QUERY_GPUS[0]) is None:
         return Gpus()
     ended = run(_QUERY_GPUS, limit_s=20)
@@ -115,11 +117,11 @@ def gather_gpus() -> Gpus:
 
 
 def gather_threads(setting: int | str, ranks: int) -> Threads:
-    """What `ranks` on this host would compute with.
+    """The threads of `ranks` ranks on this host.
 
     Args:
         setting: `threads_per_rank` of the configuration.
-        ranks: to be started here.
+        ranks: to start here.
     """
     threads = count_threads(setting, Launch("mpirun", size=ranks, local_size=ranks))
     if setting != "auto":
@@ -132,12 +134,12 @@ def gather_threads(setting: int | str, ranks: int) -> Threads:
 
 
 def count_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def gather_sum(launcher: str) -> Sum:
-    """Start two ranks and let them add up."""
+    """Start two ranks and let them sum arrays."""
     program = ["-np", "2", sys.executable, "-m", "harness.doctor.two_ranks"]
     path = shutil.which(launcher)
     if path is None:
@@ -150,11 +152,11 @@ def gather_sum(launcher: str) -> Sum:
 
 
 def gather_disk(folder: Path, chunks: int = CHUNKS) -> Disk:
-    """Write where a run would write, for two seconds at most, and leave nothing behind.
+    """Write where a run would write, for at most two seconds, and leave nothing behind.
 
     Args:
         folder: of the run.
-        chunks: of 4 MB, written at most.
+        chunks: at most this many, of 4 MB each.
     """
     place = folder.absolute()
     while not os.path.exists(place):

@@ -6,22 +6,22 @@ from harness.doctor.facts import MACHINE_CODE, Disk, Gpu, Gpus, Horovod, Mxnet, 
 from harness.doctor.findings import Finding
 from harness.parsing import version_numbers
 
-_INSTALL_AGAIN = "install again: rm -f .venv/installed && make setup"
+_INSTALL_AGAIN = "reinstall: rm -f .venv/installed && make setup"
 _ACTIVATE = "activate the environment (. .venv/bin/activate), or install it"
 _SLOW_SUM_S = 0.010
 _LITTLE_BYTES = 1_000_000_000
-_SLOW_DISK = 10e6  # bytes a second
+_SLOW_DISK = 10e6  # bytes per second
 
 
 def judge_python(version: str) -> Finding:
-    """The one version that the packages are tested with."""
+    """Whether it is the version that the packages are tested with."""
     if version.startswith("3.11."):
         return Finding("python", "ok", version)
     return Finding("python", "fix", f"{version}; the pinned packages need 3.11", "PYTHON=python3.11 make setup")
 
 
 def judge_numpy(version: str | None) -> Finding:
-    """MXNet's limit (apache/mxnet#21165)."""
+    """Whether it is old enough for MXNet (apache/mxnet#21165)."""
     if version is None:
         return Finding("numpy", "fix", "not installed", _INSTALL_AGAIN)
     if _is_too_new(version):
@@ -40,7 +40,7 @@ def _is_too_new(numpy: str) -> bool:
 
 
 def judge_mxnet(mxnet: Mxnet, numpy: str | None) -> Finding:
-    """Whether it can be imported, with the version of NumPy that is there."""
+    """Whether it can be imported, with the installed version of NumPy."""
     if mxnet.package is None:
         return Finding("mxnet", "fix", "not installed", _INSTALL_AGAIN)
     if not mxnet.failure:
@@ -66,38 +66,40 @@ def judge_horovod(horovod: Horovod, mxnet: Mxnet) -> Finding:
     if horovod.failure:
         return Finding("horovod", "fix", f"{horovod.version} cannot be imported: {horovod.failure}", _INSTALL_AGAIN)
     if not mxnet.works:
-        return Finding("horovod", "ok", f"{horovod.version} for MXNet; more can be asked when MXNet can be imported")
+        return Finding(
+            "horovod", "ok", f"{horovod.version} for MXNet; can be checked further once MXNet can be imported"
+        )
     found = f"{horovod.version} for MXNet, with {', '.join(horovod.built_with)}"
     missing = [name for name in ("Gloo", "MPI", "NCCL") if name not in horovod.built_with]
     if missing:
         found += f"; without {', '.join(missing)}"
     if mxnet.package in MACHINE_CODE and "NCCL" in missing:
         cuda = mxnet.package.removeprefix("mxnet-")
-        to_do = f"WITH_CUDA={cuda} make setup, or gradients go from GPU to GPU through the host"
+        to_do = f"WITH_CUDA={cuda} make setup; otherwise gradients travel from GPU to GPU through the host"
         return Finding("horovod", "warning", found, to_do)
     return Finding("horovod", "ok", found)
 
 
 def judge_mpi4py(version: str | None) -> Finding:
-    """Whether it is there."""
+    """Whether it is installed."""
     if version is None:
-        return Finding("mpi4py", "fix", "not installed, and mpirun needs it", _INSTALL_AGAIN)
+        return Finding("mpi4py", "fix", "not installed, but mpirun needs it", _INSTALL_AGAIN)
     return Finding("mpi4py", "ok", version)
 
 
 def judge_mpi(path: str | None, version: str) -> Finding:
-    """Whether there is a launcher of MPI, and whose."""
+    """Whether there is an MPI launcher, and whose."""
     if path is None:
-        return Finding("mpi", "warning", "no mpirun on PATH; horovodrun alone can start ranks", _ACTIVATE)
+        return Finding("mpi", "warning", "no mpirun on PATH; only horovodrun can start ranks", _ACTIVATE)
     return Finding("mpi", "ok", f"{version or 'an unknown MPI'}: {path}")
 
 
 def judge_gpus(gpus: Gpus, mxnet: Mxnet, wanted: str) -> Finding:
-    """Whether MXNet can compute on the GPUs that there are.
+    """Whether MXNet can compute on the available GPUs.
 
     Args:
-        gpus: that nvidia-smi knows.
-        mxnet: that is installed.
+        gpus: the answer of nvidia-smi.
+        mxnet: the installed MXNet.
         wanted: `device` of the configuration: `auto`, `cpu` or `gpu`.
     """
     package = mxnet.package or "mxnet"
@@ -120,12 +122,12 @@ def judge_gpus(gpus: Gpus, mxnet: Mxnet, wanted: str) -> Finding:
         )
     if mxnet.works and mxnet.num_gpus < len(gpus.found):
         found = f"{_names(gpus.found)}, of which MXNet sees {mxnet.num_gpus}"
-        return Finding("gpu", "warning", found, "look at CUDA_VISIBLE_DEVICES, and whether the driver is new enough")
+        return Finding("gpu", "warning", found, "check CUDA_VISIBLE_DEVICES, and whether the driver is new enough")
     return Finding("gpu", "ok", _names(gpus.found))
 
 
 def _judge_without_code(gpus: tuple[Gpu, ...], package: str, wanted: str) -> Finding:
-    """GPUs that this MXNet cannot compute on."""
+    """The finding for GPUs that this MXNet cannot use."""
     fitting = [name for name in MACHINE_CODE if all(gpu.capability and has_code(name, gpu.capability) for gpu in gpus)]
     if fitting:
         to_do = f"WITH_CUDA={fitting[-1].removeprefix('mxnet-')} make setup"
@@ -168,25 +170,25 @@ def _count(number: int, what: str) -> str:
 
 
 def judge_sum(found: Sum) -> Finding:
-    """Whether two ranks can be started and add up, and how fast."""
+    """Whether two ranks can start and sum arrays, and how fast."""
     if not found.is_there:
         return Finding(found.launcher, "warning", "not on PATH", _ACTIVATE)
     if found.failure:
-        to_do = f"see all of it: {found.launcher} -np 2 python -m harness.doctor.two_ranks"
+        to_do = f"to see everything: {found.launcher} -np 2 python -m harness.doctor.two_ranks"
         return Finding(found.launcher, "fix", f"two ranks: {found.failure}", to_do)
     took = f"{found.kind}: 1 KB in {1e3 * found.small_s:.3f} ms, 16 MB at {found.bytes_per_s / 1e9:.1f} GB/s"
     if found.small_s > _SLOW_SUM_S:
-        return Finding(found.launcher, "warning", took, "slow: see what else computes here (top), and try again")
+        return Finding(found.launcher, "warning", took, "slow: check what else uses the CPU (top), and try again")
     return Finding(found.launcher, "ok", took)
 
 
 def judge_untried(launcher: str, first: str) -> Finding:
-    """What could not be tried before something else is fixed."""
-    return Finding(launcher, "warning", f"not tried, because of {first}", f"fix {first} first")
+    """The finding for a launcher that cannot be tested until something else is fixed."""
+    return Finding(launcher, "warning", f"not tested, because of {first}", f"fix {first} first")
 
 
 def judge_disk(disk: Disk) -> Finding:
-    """Whether a run can write its folder."""
+    """Whether a run can write to its folder."""
     free = f"{disk.free_bytes / 1e9:.1f} GB free"
     if disk.is_full:
         to_do = "free some space (disk, quota, ulimit -f), or set output to a folder on another disk"

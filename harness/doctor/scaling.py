@@ -25,7 +25,7 @@ def predict(job: JobContext) -> None:
     world = job.world
     if world.size == 1:
         raise ConfigError(
-            "--scaling measures what ranks send each other; start at least two: mpirun -np 2 python "
+            "--scaling measures communication between ranks; start at least two: mpirun -np 2 python "
             "launch/doctor.py --scaling"
         )
     measured = measure_reductions(world, _KILOBYTES)
@@ -37,18 +37,21 @@ def predict(job: JobContext) -> None:
 
 
 def explain(world: World, cores: int, reduction: Reduction, update_s: float, num_bytes: int) -> list[str]:
-    """The prediction, with its formula and what it assumes."""
+    """The prediction, with its formula and its assumptions."""
     ranks = world.size
     own_s = reduction.seconds(ranks, num_bytes)
     alone_s = max(update_s - own_s, 0.0)
     lines = [
         f"measured on {ranks} ranks ({world.kind}), {world.local_size} of them on {world.hostname}, {cores} cores",
-        f"latency {1e6 * reduction.latency_s:.1f} us a message, bandwidth {1e-9 / reduction.seconds_per_byte:.2f} GB/s"
-        if reduction.seconds_per_byte
-        else f"latency {1e6 * reduction.latency_s:.1f} us a message, bandwidth too high to be seen",
-        f"the model is off by {reduction.error:.0%} in the median of {len(_KILOBYTES)} sizes",
-        f"an update takes {1e3 * update_s:.2f} ms here, of which the sum of {num_bytes / 1e6:.2f} MB is "
-        f"{1e3 * own_s:.2f} ms by the model",
+        f"latency {1e6 * reduction.latency_s:.1f} us per message, "
+        + (
+            f"bandwidth {1e-9 / reduction.seconds_per_byte:.2f} GB/s"
+            if reduction.seconds_per_byte
+            else "bandwidth too high to measure"
+        ),
+        f"the model is off by {reduction.error:.0%} (median of {len(_KILOBYTES)} sizes)",
+        f"an update takes {1e3 * update_s:.2f} ms here, including {1e3 * own_s:.2f} ms (by the model) for the sum of "
+        f"{num_bytes / 1e6:.2f} MB",
         "",
         f"update(p) = {1e3 * alone_s:.2f} ms + {_formula(reduction.algorithm, num_bytes)}",
         "",
@@ -60,12 +63,12 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
         lines.append(f"{p:6d}  {1e3 * sum_s:8.2f}  {1e3 * total_s:11.2f}  {alone_s / total_s:10.0%}")
     lines += [
         "",
-        "It assumes that every rank processes one shard on its own cores, that any two ranks are as far apart as those",
-        "measured, that links are not shared, that all ranks are equally fast, and that nothing overlaps.",
+        "Assumptions: every rank processes one shard on its own cores, any two ranks are as far apart as those",
+        "measured, links are not shared, all ranks are equally fast, and nothing overlaps.",
     ]
     if world.local_size == ranks:
         lines.append(
-            "All ranks were on one host: it holds for more ranks on such a host. For a cluster, measure on two."
+            "All ranks were on one host, so this holds for more ranks on one host. For a cluster, measure on two."
         )
     if world.local_size > cores:
         lines.append(f"warning: {world.local_size} ranks share {cores} cores; measure with at most {cores}")
@@ -73,7 +76,7 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
 
 
 def _formula(algorithm: str, num_bytes: int) -> str:
-    """What a sum takes: messages that are sent one after another, and the bytes in them."""
+    """The formula of a sum: the messages that are sent one after another, and the bytes in them."""
     if algorithm == "fold" and num_bytes <= WHOLE_BYTES:
         return "log2(p) (latency + bytes / bandwidth)"
     messages = "2 (p - 1)" if algorithm == "ring" else f"{2 * math.ceil(num_bytes / BLOCK_BYTES)} log2(p)"

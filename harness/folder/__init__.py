@@ -1,4 +1,4 @@
-"""What a run's folder holds: one typed form of every record, which writers and readers share."""
+"""The content of a run's folder: one typed form for every record, shared by writers and readers."""
 
 from harness.folder.best import BestCheckpoint
 from harness.folder.endings import (

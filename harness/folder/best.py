@@ -1,4 +1,4 @@
-"""`checkpoints/best.json`: which checkpoint was the best so far, and by what."""
+"""`checkpoints/best.json`: which checkpoint is the best so far, and by which metric."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class BestCheckpoint:
 
     Attributes:
         name: of its folder (`set` in the file).
-        metric: by which it is the best, such as `test.accuracy`; `None` where nobody said.
-        value: of that metric; `None` where nobody said.
+        metric: by which it is the best, such as `test.accuracy`; `None` if not recorded.
+        value: of that metric; `None` if not recorded.
     """
 
     name: str
@@ -27,10 +27,10 @@ class BestCheckpoint:
 
     @classmethod
     def read(cls, fields: Fields) -> BestCheckpoint:
-        """From the file; all but the name may be missing.
+        """Read it from the file; all fields except the name may be missing.
 
         Raises:
-            RecordError: naming the field that is missing, of another kind or contradicts the name.
+            RecordError: naming the field that is missing, has the wrong type or contradicts the name.
         """
         name = fields.text("set", 100)
         match = _NAME.fullmatch(name)

@@ -1,6 +1,6 @@
-"""How an attempt began, how it ended, and how a rank failed: `attempts.jsonl`, `outcome.json`, `failures/rank-N.json`.
+"""How an attempt started and ended, and how a rank failed: `attempts.jsonl`, `outcome.json`, `failures/rank-N.json`.
 
-One definition each, which the job that ends writes, and a supervisor, the next attempt and every page read.
+One definition each: the ending job writes them, and the supervisor, the next attempt and every page read them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from harness.folder.unread import RecordError, Unread, seen
 
 OUTCOME, ATTEMPTS, FAILURES = "outcome.json", "attempts.jsonl", "failures"
 EXIT_CODES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 75)
-_STACKS = 1_000_000  # characters of all threads' stacks that are kept
-_MOST_ATTEMPTS = 500  # that are kept: the first, and the newest
+_STACKS = 1_000_000  # characters of all threads' stacks to keep
+_MOST_ATTEMPTS = 500  # to keep: the first, and the newest
 _MOST_FAILURES = 100
 _NAME = 1000
 
@@ -50,7 +50,7 @@ class Outcome:
 
     @classmethod
     def read(cls, fields: Fields) -> Outcome:
-        """From the file; all but exit code and cause may be missing.
+        """Read it from the file; all fields except exit code and cause may be missing.
 
         Raises:
             RecordError: naming the field that is missing, of another kind or impossible.
@@ -71,9 +71,9 @@ class RankFailure:
         rank: which one.
         cause: in words.
         attempt: which one; empty where nobody said.
-        exit_code: of the job, as far as the rank could tell; `None` where nobody said.
+        exit_code: of the job, as far as the rank could tell; `None` if not recorded.
         ended_at: seconds since 1970; `None` where nobody said.
-        place: where the rank was, such as `iteration 50`; `None` for an error that all ranks had at one place.
+        place: where the rank was, such as `iteration 50`; `None` for an error that all ranks raised at the same place.
         collective: the last one that it called.
         stacks: of its threads, after a stall or a loss.
     """
@@ -88,7 +88,7 @@ class RankFailure:
     stacks: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """As the file holds it; what nobody knows is left out."""
+        """The content of the file, without unknown fields."""
         content = {**vars(self), "cause": seen(self.cause)}
         if self.stacks is not None:
             content["stacks"] = seen(self.stacks, _STACKS)
@@ -96,7 +96,7 @@ class RankFailure:
 
     @classmethod
     def read(cls, fields: Fields) -> RankFailure:
-        """From the file; all but rank and cause may be missing.
+        """Read it from the file; all fields except rank and cause may be missing.
 
         Raises:
             RecordError: naming the field that is missing, of another kind or impossible.
@@ -115,17 +115,17 @@ class RankFailure:
 
 @dataclass(frozen=True)
 class AttemptBegun:
-    """How an attempt began.
+    """How an attempt started.
 
     Attributes:
-        attempt: which one; whoever writes it down gives it.
-        began_at: seconds since 1970; the same.
-        after: the iteration that it went on from; 0 from the beginning.
-        origin: the checkpoint that it went on from (`from` in the file); `None` from the beginning.
-        ranks: how many; `None` where nobody said.
-        comm: what carried collectives.
+        attempt: which one; the writer fills it in.
+        began_at: seconds since 1970; the writer fills it in.
+        after: the iteration that it resumed from; 0 for a new run.
+        origin: the checkpoint that it resumed from (`from` in the file); `None` for a new run.
+        ranks: how many; `None` if not recorded.
+        comm: the communication backend.
         host: of rank 0.
-        command: as it was typed.
+        command: as typed.
         environment: versions and threads, by name.
     """
 
@@ -140,13 +140,13 @@ class AttemptBegun:
     environment: Mapping[str, str | int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        """As a line of the file holds it."""
+        """The content of a line of the file."""
         content = {("from" if name == "origin" else name): value for name, value in vars(self).items()}
         return {**content, "command": seen(self.command), "environment": dict(self.environment)}
 
     @classmethod
     def read(cls, fields: Fields) -> AttemptBegun:
-        """From a line of the file; all but attempt and clock may be missing.
+        """Read it from a line of the file; all fields except attempt and time may be missing.
 
         Raises:
             RecordError: naming the field that is missing, of another kind or impossible.
@@ -166,17 +166,17 @@ class AttemptBegun:
 
 
 class Attempt(NamedTuple):
-    """One start of a run: how it began, and how it ended as far as somebody could still tell."""
+    """One start of a run: how it started, and how it ended, if that was recorded."""
 
     begun: AttemptBegun
     ended: Outcome | None
 
 
 def read_outcome_file(folder: Path) -> Outcome | None:
-    """What `outcome.json` of a folder says; `None` if there is none.
+    """The outcome in a folder's `outcome.json`; `None` if there is none.
 
     Raises:
-        RecordError: if there is one that cannot be read.
+        RecordError: if it cannot be read.
     """
     path = folder / OUTCOME
     return Outcome.read(read_object(path)) if is_there(path) else None
@@ -185,13 +185,13 @@ def read_outcome_file(folder: Path) -> Outcome | None:
 def read_attempts(
     folder: Path, unread: Unread, last: Outcome | None = None, ending: Outcome | None = None
 ) -> list[Attempt]:
-    """Starts, each with its end: told by the next one, by `outcome.json`, or by who writes a page at the end.
+    """Starts, each with its end as recorded by the next start, by `outcome.json`, or by the caller at the end.
 
     Args:
         folder: of the run.
-        unread: takes what cannot be read.
-        last: what `outcome.json` says.
-        ending: how the attempt that is at work ends.
+        unread: collects what cannot be read.
+        last: the content of `outcome.json`.
+        ending: how the current attempt ends.
     """
     begun: list[AttemptBegun] = []
     ended: dict[str, Outcome] = {}
@@ -207,7 +207,7 @@ def read_attempts(
         while len(ended) > 2 * _MOST_ATTEMPTS:
             del ended[next(iter(ended))]
     if left_out:
-        unread.add(ATTEMPTS, f"tells of {left_out:,} attempts more than are shown; the first and the newest are")
+        unread.add(ATTEMPTS, f"contains {left_out:,} more attempts than are shown; the first and the newest are shown")
     if last is not None:
         ended[last.attempt] = last
     if ending is not None and begun:
@@ -220,8 +220,8 @@ def read_failures(folder: Path, unread: Unread, num_ranks: int | None = None) ->
 
     Args:
         folder: of the run.
-        unread: takes what cannot be read, or cannot be right.
-        num_ranks: of the last attempt, where it is known.
+        unread: collects what cannot be read, or cannot be true.
+        num_ranks: of the last attempt, if known.
     """
     found = []
     paths = sorted(folder.glob(f"{FAILURES}/rank-*.json"), key=lambda path: (len(path.name), path.name))
@@ -230,7 +230,7 @@ def read_failures(folder: Path, unread: Unread, num_ranks: int | None = None) ->
         try:
             failure = RankFailure.read(read_object(path, 8 * MB))
             if path.name != f"rank-{failure.rank}.json":
-                raise RecordError(f"rank is {failure.rank}, which is not the one in the file's name")
+                raise RecordError(f"rank is {failure.rank}, which is not the rank in the file name")
             if num_ranks is not None and failure.rank >= num_ranks:
                 raise RecordError(f"rank is {failure.rank}; the last attempt had {num_ranks} ranks")
         except RecordError as error:
@@ -238,7 +238,7 @@ def read_failures(folder: Path, unread: Unread, num_ranks: int | None = None) ->
         else:
             found.append(failure)
     if len(paths) > _MOST_FAILURES:
-        unread.add(FAILURES, f"holds {len(paths):,} files; the first {_MOST_FAILURES} are read")
+        unread.add(FAILURES, f"contains {len(paths):,} files; only the first {_MOST_FAILURES} are read")
     return found
 
 
@@ -261,13 +261,13 @@ def _read_history(folder: Path, unread: Unread) -> Iterator[AttemptBegun | Outco
 
 def _read_line(data: bytes | None) -> AttemptBegun | Outcome:
     if data is None:
-        raise RecordError("is longer than any line that is written")
+        raise RecordError("is longer than any line that the harness writes")
     fields = Fields(parse_json(data))
     if fields.has("began_at"):
         return AttemptBegun.read(fields)
     if fields.has("exit_code"):
         return Outcome.read(fields)
-    raise RecordError("tells neither how an attempt began nor how one ended")
+    raise RecordError("records neither the start nor the end of an attempt")
 
 
 def _exit_code(fields: Fields) -> int:

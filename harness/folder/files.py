@@ -1,4 +1,4 @@
-"""Small files and files of lines on disk: read within limits, written whole or not at all. Knows no JSON's meaning."""
+"""Small files and files of lines: read within limits, written completely or not at all. Knows no particular record."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _LONGEST_LINE = 1 << 18
 
 
 def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
-    """Open a regular file to read it.
+    """Open a regular file for reading.
 
     Args:
         path: of the file.
-        follow: whether it may be a link to one, as a path may that a user has typed.
+        follow: whether it may be a link to one, for paths that a user has typed.
 
     Raises:
-        RecordError: if it cannot be opened, or is something else: a link may lead anywhere, a pipe might never end.
+        RecordError: if it cannot be opened, or is something else: a link may point anywhere, a pipe may never end.
     """
     try:
         return BufferedReader(open_regular(path.resolve() if follow else path))
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path; links in a circle
+    except (OSError, ValueError, RuntimeError) as error:  # also a NUL in the path, or circular links
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise RecordError(f"cannot be read ({reason})") from None
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything of that name, a link that leads nowhere included."""
+    """Whether anything has that name, even a broken link."""
     return path.is_symlink() or path.exists()
 
 
 def read_small(path: Path, most: int, *, follow: bool = False) -> bytes:
-    """The bytes of a file that is small by nature; see `open_plain`.
+    """The bytes of a file that should be small; see `open_plain`.
 
     Raises:
-        RecordError: if it cannot be read, or is larger than `most` bytes; it is then left unread.
+        RecordError: if it cannot be read, or is larger than `most` bytes, in which case it is not read.
     """
     with open_plain(path, follow=follow) as file:
         try:
@@ -56,9 +56,9 @@ def read_small(path: Path, most: int, *, follow: bool = False) -> bytes:
 
 
 def lines_of(file: BinaryIO) -> Iterator[tuple[bytes | None, bool]]:
-    """The lines of a file without their ends, and whether each had one; `None` for a line that is too long to be ours.
+    """The lines of a file without line feeds, and whether each had one; `None` for a line that is too long.
 
-    A file of one endless line takes no more memory than one of short lines.
+    A file with one endless line takes no more memory than one with short lines.
     """
     while line := file.readline(_LONGEST_LINE):
         whole = line.endswith(b"\n")
@@ -71,16 +71,16 @@ def lines_of(file: BinaryIO) -> Iterator[tuple[bytes | None, bool]]:
 
 
 def write_object(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a small file whole or not at all, as JSON that `read_object` reads.
+    """Write a small file completely or not at all, as JSON that `read_object` reads.
 
     Raises:
-        OSError: if it cannot be written; what was there is untouched.
+        OSError: if it cannot be written; an existing file is unchanged.
     """
     replace_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Append a line of JSON; a last line that was torn stays alone with its fault.
+    """Append a line of JSON; an incomplete last line stays separate.
 
     Raises:
         OSError: if it cannot be written.

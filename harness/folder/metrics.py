@@ -1,4 +1,4 @@
-"""Lines of `metrics.jsonl`: what was measured after an iteration; and the run's file of them, whatever became of it."""
+"""Lines of `metrics.jsonl`: what was measured after an iteration, and reading them from a possibly damaged file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME = 200
 _MOST_SPLITS = 20
 _LARGEST_LR = 3.5e38  # a float32
 _POSITION = {"epoch": (1, LARGEST), "lr": (0, _LARGEST_LR), "momentum": (-1e6, 1e6), "time": (0, LATEST_S)}
-_KNOWN = {  # bounds of what the harness itself measures; NaN and infinity are what a run that diverges measures
+_KNOWN = {  # bounds of what the harness itself measures; a diverging run measures NaN and infinity
     "loss": (-math.inf, math.inf),
     "gradient_norm": (0, math.inf),
     "images_per_s": (0, math.inf),
@@ -33,11 +33,11 @@ class MetricsLine(NamedTuple):
     """One line.
 
     Attributes:
-        split: `train`; a split that was evaluated; `skipped` for an update that was left out; `rewind`.
+        split: `train`; an evaluated split; `skipped` for a skipped update; `rewind`.
         iteration: after which it was written.
-        epoch: of that iteration; `None` where the line does not say.
+        epoch: of that iteration; `None` if the line does not say.
         lr: the learning rate that its update applied.
-        momentum: likewise; `None` for an optimizer without.
+        momentum: likewise; `None` for an optimizer without one.
         values: what was measured, by name.
         time: seconds since 1970.
     """
@@ -51,7 +51,7 @@ class MetricsLine(NamedTuple):
     time: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As the file holds it, without what is not known."""
+        """The content of the line, without unknown fields."""
         position = {"epoch": self.epoch, "lr": self.lr}
         content = {
             "split": self.split,
@@ -65,10 +65,10 @@ class MetricsLine(NamedTuple):
 
     @classmethod
     def read(cls, data: bytes | None) -> MetricsLine:
-        """From the file; all but split and iteration may be missing.
+        """Read it from the file; all fields except split and iteration may be missing.
 
         Raises:
-            RecordError: naming what is missing, of another kind or impossible.
+            RecordError: naming what is missing, has the wrong type or is impossible.
         """
         content = parse_line(data)
         split, iteration = content.pop("split", None), iteration_of_line(content)
@@ -102,13 +102,13 @@ class MetricsLine(NamedTuple):
 
 
 def parse_line(data: bytes | None) -> dict[str, Any]:
-    """The object in a line, whatever it says.
+    """The object in a line, whatever it contains.
 
     Raises:
         RecordError: if the line is too long, or not a JSON object.
     """
     if data is None:
-        raise RecordError("is longer than any line that is written")
+        raise RecordError("is longer than any line that the harness writes")
     content = parse_json(data, may_be_nan=True)
     if not isinstance(content, dict):
         raise RecordError(f"is {described(content)}, not an object")
@@ -116,10 +116,10 @@ def parse_line(data: bytes | None) -> dict[str, Any]:
 
 
 def iteration_of_line(content: Mapping[str, Any]) -> int:
-    """The iteration that a line tells of.
+    """The iteration of a line.
 
     Raises:
-        RecordError: if it tells none.
+        RecordError: if it has none.
     """
     iteration = content.get("iteration")
     if iteration.__class__ is not int or not 0 <= iteration <= LARGEST:
@@ -128,7 +128,7 @@ def iteration_of_line(content: Mapping[str, Any]) -> int:
 
 
 class _Held(NamedTuple):
-    """The newest line of a split, until the next one shows that it can be right."""
+    """The newest line of a split, held until the next one confirms it."""
 
     number: int
     line: MetricsLine
@@ -136,14 +136,14 @@ class _Held(NamedTuple):
 
 
 def read_metrics_lines(path: Path, unread: Unread, num_iterations: int = LARGEST) -> Iterator[MetricsLine]:
-    """The lines of a file that can be read; those of a split in order.
+    """The readable lines of a file; those of a split in order.
 
-    A run writes them in the order of iterations. Of two neighbours in another order one is damaged: the first, if the
-    second fits what came before, else the second.
+    A run writes them in the order of iterations. Of two neighbours out of order one is damaged: the first if the
+    second fits what came before, otherwise the second.
 
     Args:
         path: of the file.
-        unread: takes what cannot be read, or cannot be right.
+        unread: collects what cannot be read, or cannot be true.
         num_iterations: of the run.
     """
     newest: dict[str, _Held] = {}
@@ -163,7 +163,7 @@ def read_metrics_lines(path: Path, unread: Unread, num_iterations: int = LARGEST
                 before = 0
                 if held is not None and line.iteration < held.line.iteration:
                     before = held.before
-                    said = f"iteration {held.line.iteration} stands between {before} and {line.iteration}"
+                    said = f"iteration {held.line.iteration} is between {before} and {line.iteration}"
                     unread.add(path.name, said, held.number)
                 elif held is not None:
                     before = held.line.iteration
@@ -198,7 +198,7 @@ def _measured(name: str, value: object) -> float:
         raise RecordError(f"{seen(name, 40)} is {described(value)}, not a number")
     low, high = _KNOWN.get(name, (-math.inf, math.inf))
     if isinstance(value, int) and abs(value) > 10**300:
-        raise RecordError(f"{seen(name, 40)} is {described(value)}, beyond what a float holds")
+        raise RecordError(f"{seen(name, 40)} is {described(value)}, too large for a float")
     found = float(value) if isinstance(value, int | float) else math.nan
     if found < low or found > high:
         raise RecordError(f"{seen(name, 40)} is {described(value)}; allowed: {low:g} to {high:g}")

@@ -1,4 +1,4 @@
-"""The plan of a run as its folder holds it: `plan.json` (sizes, phases, amendments) and `plan.csv` (the curve)."""
+"""A run's plan in its folder: `plan.json` (sizes, phases, amendments) and `plan.csv` (the curve)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.folder.reading import LARGEST, Fields, number, plain, read_object
 from harness.folder.unread import RecordError, seen
 
 PLAN, CURVE = "plan.json", "plan.csv"
-MOST_PHASES = 20_000  # that are written down
+MOST_PHASES = 20_000  # to write
 _CHOICES = ("config", "checkpoint", "rewind")
 _LARGEST_LR = 3.5e38  # a float32
 _REMARKS = 100
@@ -28,13 +28,13 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Phase:
-    """A piece of the plan's formula.
+    """A section of the plan with one formula.
 
     Attributes:
         first: its first iteration.
         last: its last.
         lr: the learning rate at both.
-        momentum: the momentum at both; `None` where the optimizer's own number holds.
+        momentum: the momentum at both; `None` for the optimizer's own momentum.
     """
 
     first: int
@@ -65,15 +65,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class AmendmentRecord:
-    """A change of the plan on the way, to be shown: what it means is in `harness.plan.amendments`.
+    """A change of the plan during the run, for display; `harness.plan.amendments` defines its meaning.
 
     Attributes:
-        iteration: after which it holds.
-        choice: `config` or `checkpoint`, which of two configurations that differed was taken; or `rewind`.
-        changes: by setting, what was saved and what was wanted; of the first two.
-        lr_factor: what learning rates are multiplied by; of a rewind.
-        diverged_at: the iteration that was not finite; of a rewind.
-        earlier: the sections `lr` and `train` that held until then, where they are others.
+        iteration: after which it applies.
+        choice: `config` or `checkpoint`, whichever of two different configurations was chosen; or `rewind`.
+        changes: by setting, the saved and the wanted value; for the first two.
+        lr_factor: factor on the learning rates; for a rewind.
+        diverged_at: the iteration that was not finite; for a rewind.
+        earlier: the sections `lr` and `train` that applied until then, if they differ.
     """
 
     iteration: int
@@ -84,7 +84,7 @@ class AmendmentRecord:
     earlier: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As plan and checkpoints hold it."""
+        """The content in the plan and in checkpoints."""
         content: dict[str, Any] = {"iteration": self.iteration, "choice": self.choice}
         if self.choice == "rewind":
             content |= {"lr_factor": self.lr_factor, "diverged_at": self.diverged_at}
@@ -94,7 +94,7 @@ class AmendmentRecord:
 
     @classmethod
     def read(cls, fields: Fields) -> AmendmentRecord:
-        """From plan or checkpoint.
+        """Read it from a plan or a checkpoint.
 
         Raises:
             RecordError: naming the field that is missing, of another kind or impossible.
@@ -106,7 +106,7 @@ class AmendmentRecord:
         changes = {} if is_rewind else fields.plain("changes")
         for key, values in changes.items():
             if not isinstance(values, list) or len(values) != 2:
-                raise RecordError(f"{fields.place('changes')}.{seen(key, 40)} is not what was and what is")
+                raise RecordError(f"{fields.place('changes')}.{seen(key, 40)} is not a pair of old and new value")
         return cls(
             iteration=fields.whole("iteration"),
             choice=choice,
@@ -119,7 +119,7 @@ class AmendmentRecord:
 
 @dataclass(frozen=True)
 class PlannedSizes:
-    """The numbers that durations are measured by, see `harness.plan.sizes.Sizes`."""
+    """The numbers that durations are measured by; see `harness.plan.sizes.Sizes`."""
 
     num_samples: int
     shards: int
@@ -139,7 +139,7 @@ class PlannedSizes:
         if not max(full, 1) <= sizes.iterations_per_epoch <= full + 1:
             raise RecordError(
                 f"{fields.place('iterations_per_epoch')} is {sizes.iterations_per_epoch}, but {sizes.num_samples} "
-                f"samples are {full} global batches of {sizes.shards} x {sizes.batch_size}"
+                f"samples make {full} global batches of {sizes.shards} x {sizes.batch_size}"
             )
         return sizes
 
@@ -149,12 +149,12 @@ class PlanRecord:
     """`plan.json`.
 
     Attributes:
-        described: the learning rate's scaling in words.
+        described: the scaling of the learning rate, in words.
         sizes: of the run.
-        phases: in order, without gaps; of a plan with more than `MOST_PHASES` the first.
+        phases: in order, without gaps; only the first ones if there are more than `MOST_PHASES`.
         num_phases: how many there are.
-        remarks: what may be a slip, a sentence each.
-        amendments: what was changed on the way.
+        remarks: possible mistakes, one sentence each.
+        amendments: changes during the run.
     """
 
     described: str
@@ -177,7 +177,7 @@ class PlanRecord:
 
     @classmethod
     def read(cls, fields: Fields) -> PlanRecord:
-        """From the file; `num_phases` and `remarks` may be missing.
+        """Read it from the file; `num_phases` and `remarks` may be missing.
 
         Raises:
             RecordError: naming the field that is missing, of another kind, or contradicts the others.
@@ -188,10 +188,10 @@ class PlanRecord:
         num_phases = fields.maybe(fields.whole, "num_phases", len(phases)) or len(phases)
         for k, (one, other) in enumerate(pairwise(phases)):
             if other.first != one.last + 1:
-                raise RecordError(f"phases[{k + 1}].first is {other.first}, but the phase before ends at {one.last}")
+                raise RecordError(f"phases[{k + 1}].first is {other.first}, but the previous phase ends at {one.last}")
         complete = len(phases) == num_phases
         if not phases or phases[0].first != 1 or (complete and phases[-1].last != total):
-            raise RecordError(f"phases do not reach from iteration 1 to {total}, the run's last")
+            raise RecordError(f"phases do not cover iterations 1 to {total}, the run's last")
         amendments = [AmendmentRecord.read(one) for one in fields.inners("amendments")]
         for k, amendment in enumerate(amendments):
             if amendment.iteration > total:
@@ -210,10 +210,10 @@ class PlanRecord:
 
 
 def read_plan(folder: Path) -> PlanRecord | None:
-    """`plan.json` of a folder; `None` if there is none.
+    """The content of a folder's `plan.json`; `None` if there is none.
 
     Raises:
-        RecordError: if there is one that cannot be read.
+        RecordError: if it cannot be read.
     """
     path = folder / PLAN
     return PlanRecord.read(read_object(path, 64 * MB)) if is_there(path) else None
@@ -224,10 +224,10 @@ def read_curve(folder: Path, plan: PlanRecord | None) -> tuple[Numbers, Numbers]
 
     Args:
         folder: of the run.
-        plan: of the same folder, against which the curve is checked.
+        plan: of the same folder, to check the curve against.
 
     Raises:
-        RecordError: naming the first line that is cut, out of order, or contradicts the plan.
+        RecordError: naming the first line that is incomplete, out of order, or contradicts the plan.
     """
     path = folder / CURVE
     if not is_there(path):
@@ -251,10 +251,12 @@ def read_curve(folder: Path, plan: PlanRecord | None) -> tuple[Numbers, Numbers]
             if per_epoch is not None and _numeral(row, "epoch") != (points[-1][0] - 1) // per_epoch + 1:
                 raise RecordError(f"epoch is {seen(row['epoch'], 40)} at iteration {points[-1][0]}")
     except (csv.Error, RecordError) as error:
-        line = reader.line_num + isinstance(error, csv.Error)  # which is raised before the line counts
+        line = reader.line_num + isinstance(error, csv.Error)  # raised before the line is counted
         raise RecordError(f"line {line}: {seen(str(error), 200)}") from None
     if points and plan is not None and (points[0][0], points[-1][0]) != (1, total):
-        raise RecordError(f"line {reader.line_num}: the last iteration is {points[-1][0]}, the plan's is {total}")
+        raise RecordError(
+            f"line {reader.line_num}: the last iteration is {points[-1][0]}, but the plan ends at {total}"
+        )
     table = np.array(points, np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 

@@ -1,7 +1,7 @@
-"""Bytes of unknown origin to checked values: limits first, then JSON, then every field by its kind and range.
+"""Turns untrusted bytes into checked values: limits first, then JSON, then every field by its type and range.
 
-A record may have been cut by a full disk, changed by hand, or written by somebody who means harm. Whatever it holds,
-reading it ends in a checked value or in a `RecordError` that says where, what was found, and what is allowed; in
+A record may have been truncated by a full disk, edited by hand, or written by an attacker. Whatever it contains,
+reading it gives a checked value or a `RecordError` that says where, what was found, and what is allowed, in
 bounded memory and time. Knows no record in particular.
 """
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 LARGEST = 2**53  # every whole number up to here is a float
 LATEST_S = 253_402_300_799.0  # the last second of the year 9999
 _MOST_VALUES = 1_000_000  # in one JSON text; an empty list takes 2 bytes there and 64 in memory
-_DEEPEST = 40  # of plain data that is handed on as it is
+_DEEPEST = 40  # levels of plain data that is passed on unchanged
 
 
 def read_object(path: Path, most: int = MB, *, follow: bool = False) -> Fields:
@@ -34,24 +34,24 @@ def read_object(path: Path, most: int = MB, *, follow: bool = False) -> Fields:
 
 
 def parse_json(data: bytes, *, may_be_nan: bool = False) -> Any:
-    """What JSON text holds.
+    """The content of JSON text.
 
     Args:
         data: UTF-8.
-        may_be_nan: whether `NaN` and `Infinity`, which Python's writer knows and JSON does not, are allowed.
+        may_be_nan: whether to allow `NaN` and `Infinity`, which Python writes but JSON does not define.
 
     Raises:
-        RecordError: if it is not JSON, not UTF-8, nested too deeply, holds too many values, a key twice or a number of
-            thousands of digits.
+        RecordError: if it is not JSON, not UTF-8, nested too deeply, or contains too many values, a duplicate key or
+            a number with thousands of digits.
     """
     if data.count(b",") + data.count(b"[") + data.count(b"{") > _MOST_VALUES:
-        raise RecordError(f"holds more than {_MOST_VALUES:,} values")
+        raise RecordError(f"contains more than {_MOST_VALUES:,} values")
     try:
         text = data.decode("utf-8")
         if may_be_nan:
             content = _FLAT.decode(text)
             if isinstance(content, dict) and text.count('":') == len(content):
-                return content  # as lines of numbers are; no key can stand twice
+                return content  # the usual line of numbers; no key can be duplicate
         return (_WITH_NAN if may_be_nan else _STRICT).decode(text)
     except UnicodeDecodeError as error:
         raise RecordError(f"is not UTF-8 text at byte {error.start}") from None
@@ -61,18 +61,18 @@ def parse_json(data: bytes, *, may_be_nan: bool = False) -> Any:
     except RecursionError:
         raise RecordError("is nested too deeply") from None
     except ValueError:
-        raise RecordError("holds a number of thousands of digits") from None
+        raise RecordError("contains a number with thousands of digits") from None
 
 
 class Fields:
-    """The entries of a JSON object, each taken by its kind; keys that nobody asks for are of another version."""
+    """The entries of a JSON object, each read by its type; keys that are not read belong to another version."""
 
     def __init__(self, content: object, where: str = "") -> None:
-        """Take an object.
+        """Wrap an object.
 
         Args:
-            content: what was parsed.
-            where: within its record, such as `sweeps[0]`.
+            content: the parsed value.
+            where: its place in the record, such as `sweeps[0]`.
 
         Raises:
             RecordError: if it is not an object.
@@ -91,15 +91,15 @@ class Fields:
         return self._content.get(key) is not None
 
     def maybe(self, take: Callable[..., T], key: str, *limits: Any) -> T | None:
-        """A field that may be missing or null, else as `take(key, *limits)` has it."""
+        """A field that may be missing or null, otherwise read by `take(key, *limits)`."""
         return take(key, *limits) if self.has(key) else None
 
     def value(self, key: str) -> Any:
-        """Whatever stands there, as it was parsed; nothing is checked but that it is there."""
+        """The parsed value, which is checked only to exist."""
         return self._get(key)
 
     def text(self, key: str, most: int = TEXT) -> str:
-        """A text; what is too long, or cannot be seen, shows that it is (`seen`)."""
+        """A text, made displayable by `seen`."""
         value = self._get(key)
         if not isinstance(value, str):
             raise self._wrong(key, value, "text")
@@ -118,7 +118,7 @@ class Fields:
         return Fields(self._get(key), self.place(key))
 
     def items(self, key: str) -> list[Any]:
-        """A list, as it is."""
+        """A list, unchanged."""
         value = self._get(key)
         if not isinstance(value, list):
             raise self._wrong(key, value, "a list")
@@ -129,7 +129,7 @@ class Fields:
         return [Fields(item, f"{self.place(key)}[{k}]") for k, item in enumerate(self.items(key))]
 
     def plain(self, key: str, most: int = 1000) -> dict[str, Any]:
-        """An object of whatever JSON can hold, finite and not deep, whose texts can be seen."""
+        """An object of any JSON values, finite and not too deep, with displayable texts."""
         value = self._get(key)
         if not isinstance(value, dict):
             raise self._wrong(key, value, "an object")
@@ -172,7 +172,7 @@ def number(value: object, where: str, low: float = -math.inf, high: float = math
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise RecordError(f"{where} is {described(value)}, not a number")
     if isinstance(value, int) and abs(value) > 10**300:
-        raise RecordError(f"{where} is {described(value)}, beyond what a float holds")
+        raise RecordError(f"{where} is {described(value)}, too large for a float")
     if not (math.isfinite(value) and low <= value <= high):
         allowed = "a finite number" if (low, high) == (-math.inf, math.inf) else f"{low:g} to {high:g}"
         raise RecordError(f"{where} is {described(value)}; allowed: {allowed}")
@@ -180,10 +180,10 @@ def number(value: object, where: str, low: float = -math.inf, high: float = math
 
 
 def plain(value: object, where: str, depth: int = 0) -> Any:
-    """Plain data that is handed on as it is: finite, not deep, its texts such as can be seen.
+    """Plain data to pass on: finite, not too deep, with displayable texts.
 
     Raises:
-        RecordError: naming the place that is none of it.
+        RecordError: naming the place that violates this.
     """
     if depth > _DEEPEST:
         raise RecordError(f"{seen(where, 60)} is nested too deeply")
@@ -199,7 +199,7 @@ def plain(value: object, where: str, depth: int = 0) -> Any:
 
 
 def _refuse_constant(name: str) -> float:
-    raise RecordError(f"holds {name}, which JSON has no number for")
+    raise RecordError(f"contains {name}, which is not a JSON number")
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What could not be read, and text that can be shown whatever it holds."""
+"""Unreadable parts of a run's folder, and text that is safe to display."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 import re
 from typing import NamedTuple
 
-TEXT = 20_000  # characters of a text that are kept
+TEXT = 20_000  # characters of a text to keep
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
 class RecordError(Exception):
-    """A record, or a part of one, that cannot be read; the message says where, what was found, what is allowed."""
+    """A record, or part of one, cannot be read; the message says where, what was found and what is allowed."""
 
 
 class UnreadPart(NamedTuple):
-    """One thing that could not be read.
+    """One part that could not be read.
 
     Attributes:
         file: within the run's folder.
-        line: counted from 1; `None` where it is the whole file.
+        line: counted from 1; `None` for the entire file.
         reason: in words.
     """
 
@@ -29,13 +29,13 @@ class UnreadPart(NamedTuple):
 
 
 class Unread:
-    """What could not be read in a folder: the first parts of each file, and how many there are."""
+    """The unreadable parts of a folder: the first ones of each file, and their number."""
 
     _MOST_SHOWN = 5
     _MOST_FILES = 30
 
     def __init__(self) -> None:
-        """Everything was read so far."""
+        """Start empty."""
         self.parts: list[UnreadPart] = []
         self.counts: dict[str, int] = {}
 
@@ -48,14 +48,14 @@ class Unread:
             self.parts.append(UnreadPart(file, line, seen(str(reason), 500)))
 
     def left_out(self) -> dict[str, int]:
-        """How many parts of each file are counted and not listed."""
+        """The number of parts of each file that are counted but not listed."""
         return {file: n - self._MOST_SHOWN for file, n in self.counts.items() if n > self._MOST_SHOWN}
 
 
 def seen(text: str, most: int = TEXT) -> str:
-    r"""Text that shows what it holds: control characters are spelt out, and what is too long is cut with a word.
+    r"""Displayable text: control characters are spelt out, and text that is too long is cut with a note.
 
-    What has been through it once stays as it is.
+    Applying it again changes nothing.
 
     >>> seen("a\x1b[2Jb")
     'a\\x1b[2Jb'
@@ -70,7 +70,7 @@ def seen(text: str, most: int = TEXT) -> str:
 
 
 def described(value: object) -> str:
-    """A value as a message shows it, short whatever it is."""
+    """A short description of any value, for messages."""
     if isinstance(value, str):
         return f"the text {seen(value, 40)!r}"
     if value is None or isinstance(value, bool):

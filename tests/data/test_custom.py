@@ -136,7 +136,7 @@ def test_names_and_settings_that_do_not_fit(module, tmp_path):
     with pytest.raises(DataError, match=rf"no module '{name}\.inner' in"):
         load(f"{name}.inner:make")
     for incomplete in (":make", f"{name}:"):
-        with pytest.raises(DataError, match=r"not complete; write it as package\.module:function"):
+        with pytest.raises(DataError, match=r"incomplete; write it as package\.module:function"):
             load(incomplete)
     with pytest.raises(DataError, match=r"data\.download: no effect"):
         load(f"{name}:make", download=True)

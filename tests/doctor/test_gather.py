@@ -44,7 +44,7 @@ def test_at_the_time_limit_all_of_it_is_killed(tmp_path):
             "ValueError: y",
         ),
         (Ended(9, "said on stdout\n", ""), "said on stdout"),
-        (Ended(-11), "it ended with -11 and said nothing"),
+        (Ended(-11), "it ended with -11 and printed nothing"),
     ],
 )
 def test_the_cause_is_what_was_said_last_by_a_rank(ended, cause):

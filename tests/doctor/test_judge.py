@@ -80,7 +80,7 @@ def test_which_build_runs_where(package, runs):
         (judge_horovod(Horovod(None), CPU), "fix", "not installed", AGAIN),
         (judge_horovod(Horovod("0.28.1", False), CPU), "fix", "without MXNet", "it builds for MXNet"),
         (judge_horovod(Horovod("0.28.1", False), BROKEN), "fix", "without MXNet", "it builds for MXNet"),
-        (judge_horovod(Horovod("0.28.1", True), BROKEN), "ok", "when MXNet can be imported", ""),
+        (judge_horovod(Horovod("0.28.1", True), BROKEN), "ok", "once MXNet can be imported", ""),
         (judge_horovod(Horovod("0.28.1", True, failure="undefined symbol"), CPU), "fix", "undefined symbol", AGAIN),
         (judge_mpi4py(None), "fix", "mpirun needs it", AGAIN),
         (judge_mpi4py("4.1.2"), "ok", "4.1.2", ""),
@@ -99,7 +99,7 @@ def test_which_build_runs_where(package, runs):
         (judge_sum(Sum("mpirun", kind="mpi, X", small_s=2e-2, bytes_per_s=2.5e9)), "warning", "20.000 ms", "top"),
         (judge_sum(Sum("mpirun", is_there=False)), "warning", "not on PATH", ".venv/bin/activate"),
         (judge_sum(Sum("horovodrun", failure="boom")), "fix", "boom", "horovodrun -np 2 python -m harness.doctor"),
-        (judge_untried("mpirun", "mxnet"), "warning", "not tried", "fix mxnet first"),
+        (judge_untried("mpirun", "mxnet"), "warning", "not tested", "fix mxnet first"),
         (judge_disk(Disk("runs/x", "/r", 5_000_000_000, 2e8)), "ok", "5.0 GB free, written at 200 MB/s", ""),
         (judge_disk(Disk("runs/x", "/r", 900_000_000, 2e8)), "warning", "0.9 GB free", "checkpoint.keep"),
         (judge_disk(Disk("runs/x", "/r", 5_000_000_000, 9e6)), "warning", "9 MB/s", "checkpoint.every"),
@@ -161,7 +161,7 @@ def test_findings_as_they_are_shown():
         assert sum(line.strip().startswith("-> ") for line in more) == bool(finding.to_do)
     assert (exit_code([well, slow]), exit_code([well, bad, slow])) == (0, 1)
     assert [summary(found) for found in ([well], [slow], [bad, slow, bad])] == [
-        "all is well",
+        "everything is ok",
         "nothing to fix, 1 warning",
         "2 to fix, 1 warning",
     ]

@@ -33,7 +33,7 @@ def test_what_is_read_is_written(content):
         (("suggestion", "lr"), None, "suggestion has neither a lr nor a refusal"),
         (("suggestion", "refusal"), {"reason": "flat", "advice": "go on"}, "suggestion has both a lr and a refusal"),
         (("suggestion", "lr"), True, "suggestion.lr is true, not a number"),
-        (("suggestion", "lr"), 10**400, "suggestion.lr is a number of 401 digits, beyond what a float holds"),
+        (("suggestion", "lr"), 10**400, "suggestion.lr is a number of 401 digits, too large for a float"),
         (("provenance", "global_batch"), 65, "provenance.global_batch is 65, but 2 shards x 32 are 64"),
         (("provenance", "global_batch"), -64, "provenance.global_batch is -64; allowed: 1 to"),
         (("sweeps", 0, "points", 7), [1e-9, 1.0], "sweeps[0].points[7][0] is 1e-09; allowed"),

@@ -83,11 +83,11 @@ def test_a_file_that_is_none_is_told(tmp_path):
     ("written", "read", "reasons"),
     [
         ((1, 2, 3), [1, 2, 3], []),
-        ((1, 92, 3, 4), [1, 3, 4], ["iteration 92 stands between 1 and 3"]),
+        ((1, 92, 3, 4), [1, 3, 4], ["iteration 92 is between 1 and 3"]),
         ((10, 11, 2, 12), [10, 11, 12], ["iteration 2 comes after iteration 10"]),
         ((1, 2, 101), [1, 2], ["iteration is 101; the run has 100"]),
         ((5, 5, 6), [5, 5, 6], []),
-        ((90, 1, 2, 3), [1, 2, 3], ["iteration 90 stands between 0 and 1"]),
+        ((90, 1, 2, 3), [1, 2, 3], ["iteration 90 is between 0 and 1"]),
     ],
 )
 def test_of_two_lines_in_another_order_one_is_damaged(tmp_path, written, read, reasons):

@@ -42,15 +42,15 @@ def test_an_amendment_is_written_as_it_was_read(amendment):
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        (("sizes", "num_iterations"), 200, "phases do not reach from iteration 1 to 200"),
+        (("sizes", "num_iterations"), 200, "phases do not cover iterations 1 to 200"),
         (("sizes", "num_iterations"), -1, "sizes.num_iterations is -1; allowed: 1 to"),
         (("sizes", "iterations_per_epoch"), 0, "sizes.iterations_per_epoch is 0; allowed: 1 to"),
-        (("sizes", "shards"), 4, "sizes.iterations_per_epoch is 25, but 800 samples are 12 global batches of 4 x 16"),
-        (("phases", 1, "first"), 11, r"phases\[1\].first is 11, but the phase before ends at 9"),
+        (("sizes", "shards"), 4, "sizes.iterations_per_epoch is 25, but 800 samples make 12 global batches of 4 x 16"),
+        (("phases", 1, "first"), 11, r"phases\[1\].first is 11, but the previous phase ends at 9"),
         (("phases", 0, "lr"), [0.1], r"phases\[0\].momentum and lr have 2 and 1 values"),
         (("phases", 0, "lr"), [0.1, -1], r"phases\[0\].lr is -1; allowed"),
         (("phases", 2), None, r"phases\[2\] is null, not an object"),
-        (("phases",), [], "phases do not reach"),
+        (("phases",), [], "phases do not cover"),
         (("amendments", 0, "choice"), "rewound", r"amendments\[0\].choice is 'rewound'; known: config"),
         (("amendments", 0, "iteration"), 101, r"amendments\[0\].iteration is 101; the run has 100"),
         (("described",), 7, "described is 7, not text"),
@@ -92,5 +92,5 @@ def test_a_curve_says_which_line_is_wrong(folder, tmp_path, old, new, reason):
 def test_a_curve_that_was_cut_is_not_drawn_as_if_it_were_whole(folder, tmp_path):
     lines = (folder / "plan.csv").read_text().splitlines(keepends=True)
     (tmp_path / "plan.csv").write_text("".join(lines[:50]))
-    with pytest.raises(RecordError, match="line 50: the last iteration is 49, the plan's is 100"):
+    with pytest.raises(RecordError, match="line 50: the last iteration is 49, but the plan ends at 100"):
         read_curve(tmp_path, read_plan(folder))

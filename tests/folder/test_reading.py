@@ -36,10 +36,10 @@ OUTCOME = {"attempt": "a", "exit_code": 6, "cause": "the loss is nan", "ended_at
         (b"[" * 200_000, "is nested too deeply"),
         (b'{"a": 1, "a": 2}', "has the key 'a' twice"),
         (b'{"a": {"b": 1, "b": 1}}', "has the key 'b' twice"),
-        (b'{"a": NaN}', "holds NaN, which JSON has no number for"),
-        (b'{"a": -Infinity}', "holds -Infinity"),
-        (b'{"a": 1' + b"0" * 5000 + b"}", "holds a number of thousands of digits"),
-        (b"[" + b"[]," * 1_000_000 + b"[]]", "holds more than 1,000,000 values"),
+        (b'{"a": NaN}', "contains NaN, which is not a JSON number"),
+        (b'{"a": -Infinity}', "contains -Infinity"),
+        (b'{"a": 1' + b"0" * 5000 + b"}", "contains a number with thousands of digits"),
+        (b"[" + b"[]," * 1_000_000 + b"[]]", "contains more than 1,000,000 values"),
     ],
 )
 def test_json_that_is_none_of_ours(data, reason):
@@ -58,7 +58,7 @@ def test_json_that_is_none_of_ours(data, reason):
         ({"exit_code": 10**400}, "exit_code is a number of 401 digits; allowed"),
         ({"cause": ["x"]}, "cause is a list, not text"),
         ({"ended_at": 1e300}, r"ended_at is 1e\+300; allowed: 0 to"),
-        ({"ended_at": 10**400}, "ended_at is a number of 401 digits, beyond what a float holds"),
+        ({"ended_at": 10**400}, "ended_at is a number of 401 digits, too large for a float"),
         ({"ended_at": "now"}, "ended_at is the text 'now', not a number"),
         ({"attempt": {}}, "attempt is an object, not text"),
     ],
@@ -158,7 +158,7 @@ def test_many_attempts_leave_the_first_and_the_newest(tmp_path):
     found = read_attempts(tmp_path, unread)
     assert [found[k].begun.attempt for k in (0, 1, -1)] == ["0", "1501", "1999"]
     assert found[-1].ended.exit_code == 75
-    assert "tells of 1,500 attempts more" in unread.parts[0].reason
+    assert "contains 1,500 more attempts" in unread.parts[0].reason
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,11 @@ def test_numpy_too_new_a_gpu_without_code_too_many_threads_and_a_read_only_folde
     for told in (
         "2.1.0 is too new: MXNet 1.9.1 uses names that NumPy 1.24 removed -> pip install -c constraints.txt numpy",
         "1.9.1 cannot be imported: AttributeError: module 'numpy' has no attribute 'bool'",
-        "-> mend numpy first",
+        "-> fix numpy first",
         "NVIDIA H100 80GB HBM3 (compute capability 9.0): mxnet-cu117 has no machine code for it -> no build of MXNet",
         f"2 ranks x {os.cpu_count()} threads on ",
         "digits cannot be written: Read-only file system",
-        "not tried, because of mxnet -> mend mxnet first",
+        "not tested, because of mxnet -> fix mxnet first",
     ):
         assert told in text
     assert lines[-1] == "5 to fix, 2 warnings"

@@ -37,7 +37,7 @@ CONFIGS = [
     ({"threads_per_rank": "0"}, "threads_per_rank", ["must be auto, or a whole number of at least 1"]),
     ({"amp": "true"}, "amp", ["mixed precision is not supported", "remove it"]),
     ({"accumulation": "4"}, "accumulation", ["batch.shards"]),
-    ({"evaluation": "{every: -1ep}"}, "evaluation.every", ["a length is not negative"]),
+    ({"evaluation": "{every: -1ep}"}, "evaluation.every", ["a length cannot be negative"]),
     ({"log": "{every: 5}"}, "log.every", ["write '5it' or '5ep'"]),
     # learning rate
     ({"lr": "{schedule: 0.1, scaling: linear}"}, "lr.scaling", ["has no effect", "write them as multiples"]),
@@ -51,7 +51,7 @@ CONFIGS = [
     (
         {"lr": "{schedule: {poly: {base_lr: 1, max_update: -5it}}}"},
         "lr.schedule.poly.max_update",
-        ["a length is not negative"],
+        ["a length cannot be negative"],
     ),
     (
         {"lr": "{schedule: {poly: {base_lr: 1, max_update: 2ep}}}"},

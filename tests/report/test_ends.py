@@ -106,7 +106,7 @@ def test_ranks_that_were_never_there_are_no_failures(folder):
     write_run_report(folder)
     text = (folder / "report.html").read_text()
     assert "rank is 7; the last attempt had 2 ranks" in text
-    assert "rank is 1, which is not the one in the file&#39;s name" in text
+    assert "rank is 1, which is not the rank in the file name" in text
     assert "Rank 7</strong>" not in text
 
 
