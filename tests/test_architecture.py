@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,21 @@ def test_nothing_is_waved_through():
     for path in [*ROOT.glob("harness/**/*.py"), *ROOT.glob("launch/*.py"), *ROOT.glob("tests/**/*.py")]:
         for word in ("type: " + "ignore", "no" + "qa"):
             assert word not in path.read_text(encoding="utf-8"), f"{path.relative_to(ROOT)} has a {word}"
+
+
+def test_contributing_lists_the_rooms_in_this_order():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| folder of `harness/` |")[2].partition("\n\n")[0]
+    listed = [name for row in table.splitlines() for name in re.findall(r"`(\w+)(?:\.py|/)`", row.split("|")[1])]
+    assert listed == ROOMS
+
+
+def test_the_files_to_read_first_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    part = text.partition("## Read these six files")[2].partition("\n## ")[0]
+    first = re.findall(r"^\d\. \*\*`(.+?)`\*\*", part, re.MULTILINE)
+    assert len(first) == 6
+    for name in first:
+        assert (ROOT / name).is_file(), name
+    for name in re.findall(r"`(\w+/\w+\.py)", part):
+        assert (ROOT / "harness" / name).is_file(), name
