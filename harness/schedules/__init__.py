@@ -15,7 +15,13 @@ from harness.schedules.base import Schedule, ScheduleLike, breakpoints_of, lengt
 from harness.schedules.bounds import BoundError
 from harness.schedules.cyclical import CyclicalSchedule
 from harness.schedules.given import GivenSchedule, read_schedule
-from harness.schedules.modifiers import LinearCoolDown, LinearWarmUp, RaisedSchedule, ScaledSchedule, SequentialSchedule
+from harness.schedules.modifiers import (
+    LinearCoolDown,
+    RaisedSchedule,
+    ScaledSchedule,
+    SequentialSchedule,
+    WithoutBreakpoints,
+)
 from harness.schedules.ramps import OneCycleSchedule, RampSchedule, RiseAndFallSchedule
 from harness.schedules.shapes import (
     CosineAnnealingSchedule,
@@ -25,8 +31,10 @@ from harness.schedules.shapes import (
     TriangularSchedule,
 )
 from harness.schedules.spec import Frame, ScheduleSpec, SpecError, parse_spec
+from harness.schedules.splices import ScaledAfter, Spliced
 from harness.schedules.stable import WarmupStableDecaySchedule
 from harness.schedules.steps import ConstantSchedule, FactorSchedule, MultiFactorSchedule
+from harness.schedules.warmups import LinearWarmUp, OverlapWarmUp
 
 __all__ = [
     "BoundError",
@@ -42,18 +50,22 @@ __all__ = [
     "LinearWarmUp",
     "MultiFactorSchedule",
     "OneCycleSchedule",
+    "OverlapWarmUp",
     "PolySchedule",
     "RaisedSchedule",
     "RampSchedule",
     "RiseAndFallSchedule",
+    "ScaledAfter",
     "ScaledSchedule",
     "Schedule",
     "ScheduleLike",
     "ScheduleSpec",
     "SequentialSchedule",
     "SpecError",
+    "Spliced",
     "TriangularSchedule",
     "WarmupStableDecaySchedule",
+    "WithoutBreakpoints",
     "as_mx",
     "as_schedule",
     "breakpoints_of",

@@ -62,6 +62,19 @@ class Schedule(ABC):
         return iter(self.breakpoints(until))
 
 
+@dataclass(frozen=True)
+class Composite(Schedule):
+    """A schedule made of others: it tells its breakpoints one by one, as they do."""
+
+    def breakpoints(self, until: int) -> tuple[int, ...]:
+        """See `Schedule`."""
+        return tuple(self.iter_breakpoints(until))
+
+    @abstractmethod
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """See `Schedule`."""
+
+
 def values_of(schedule: ScheduleLike, t: Iterations) -> Rates:
     """The `values` of a schedule, or of any callable, which is asked one by one."""
     if isinstance(schedule, Schedule):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.named import LONGEST_NAME
 from harness.schedules.bounds import FRACTION, POSITIVE, RATE, SHRINK, Interval
 from harness.schedules.cyclical import CyclicalSchedule
-from harness.schedules.modifiers import LinearCoolDown, LinearWarmUp, RaisedSchedule, ScaledSchedule, SequentialSchedule
+from harness.schedules.modifiers import LinearCoolDown, RaisedSchedule, ScaledSchedule, SequentialSchedule
 from harness.schedules.ramps import PHASES, RISES, STARTS, OneCycleSchedule, RampSchedule, RiseAndFallSchedule
 from harness.schedules.shapes import (
     CosineAnnealingSchedule,
@@ -24,6 +24,7 @@ from harness.schedules.shapes import (
 )
 from harness.schedules.stable import DECAYS, WarmupStableDecaySchedule
 from harness.schedules.steps import ConstantSchedule, FactorSchedule, MultiFactorSchedule
+from harness.schedules.warmups import LinearWarmUp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

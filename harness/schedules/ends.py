@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from harness.schedules.base import ScheduleLike, length_of
 from harness.schedules.custom import OwnSchedule
-from harness.schedules.modifiers import LinearWarmUp, RaisedSchedule, ScaledSchedule, SequentialSchedule
+from harness.schedules.modifiers import Around, SequentialSchedule
+from harness.schedules.splices import ScaledAfter, Spliced
 from harness.schedules.steps import FactorSchedule
+from harness.schedules.warmups import LinearWarmUp, OverlapWarmUp
 
 
 def end_of(schedule: ScheduleLike) -> int | None:
@@ -14,13 +16,24 @@ def end_of(schedule: ScheduleLike) -> int | None:
         return 0
     if isinstance(schedule, OwnSchedule):
         return end_of(schedule.function)
-    if isinstance(schedule, ScaledSchedule | RaisedSchedule):
+    if isinstance(schedule, Around):
         return end_of(schedule.schedule)
     if isinstance(schedule, LinearWarmUp):
-        start, last = schedule.length, schedule.schedule
-    elif isinstance(schedule, SequentialSchedule):
-        start, last = (0, *schedule.boundaries)[-1], schedule.schedules[-1]
-    else:
-        return length_of(schedule)
-    end = end_of(last)
+        return _later(schedule.length, end_of(schedule.schedule))
+    if isinstance(schedule, SequentialSchedule):
+        return _later((0, *schedule.boundaries)[-1], end_of(schedule.schedules[-1]))
+    if isinstance(schedule, OverlapWarmUp):
+        return _not_before(schedule.length, end_of(schedule.schedule))
+    if isinstance(schedule, ScaledAfter):
+        return _not_before(schedule.last + 1, end_of(schedule.schedule))
+    if isinstance(schedule, Spliced):
+        return _not_before(schedule.last + 1, end_of(schedule.after))
+    return length_of(schedule)
+
+
+def _later(start: int, end: int | None) -> int | None:
     return None if end is None else start + end
+
+
+def _not_before(last: int, end: int | None) -> int | None:
+    return None if end is None else max(last, end)

@@ -1,4 +1,4 @@
-"""Schedules made of other schedules: in front of one, behind one, one after another, multiplied.
+"""Schedules made of other schedules: behind one, one after another, multiplied, raised.
 
 Every inner schedule is built or asked once, at construction. Any callable will do for one, MXNet's schedulers included.
 """
@@ -12,11 +12,10 @@ from itertools import chain
 
 from harness.schedules.adapters import as_schedule, keep_schedule
 from harness.schedules.base import (
+    Composite,
     Iterations,
     Rates,
-    Schedule,
     ScheduleLike,
-    breakpoints_of,
     constant,
     in_order,
     iter_breakpoints_of,
@@ -30,69 +29,7 @@ from harness.schedules.bounds import POSITIVE, RATE, BoundError, check_counts, k
 
 
 @dataclass(frozen=True)
-class LinearWarmUp(Schedule):
-    """A line from `start_lr` to the schedule's first value, then the schedule, `length` iterations later.
-
-    For `t <= length` it is `start_lr + t (schedule(0) - start_lr) / length`, after that `schedule(t - length)`.
-    Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017, arXiv 1706.02677, section 2.2.
-
-    >>> schedule = LinearWarmUp(lambda t: 8.0 - t, start_lr=0, length=4)
-    >>> [schedule(t) for t in range(7)]
-    [0.0, 2.0, 4.0, 6.0, 8.0, 7.0, 6.0]
-
-    Args:
-        schedule: what is warmed up.
-        start_lr: the learning rate at 0, at least 0.
-        length: iterations of the line, at least 1.
-
-    Raises:
-        BoundError: if an argument is outside these bounds.
-    """
-
-    schedule: ScheduleLike
-    start_lr: float
-    length: int
-    _target: float = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Check the bounds and ask where the line ends."""
-        keep_schedule(self, "schedule")
-        keep_numbers(self, RATE, "start_lr")
-        check_counts(self, 1, "length")
-        object.__setattr__(self, "_target", self.schedule(0))
-
-    def __call__(self, t: int) -> float:
-        """The learning rate of iteration `t >= 0`."""
-        if t <= self.length:
-            return mix(self.start_lr, self._target, t / self.length)
-        return self.schedule(t - self.length)
-
-    def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
-
-        def line(t: Iterations) -> Rates:
-            return mix_many(self.start_lr, self._target, t / self.length)
-
-        return piecewise(t, [self.length + 1], [line, lambda t: values_of(self.schedule, t - self.length)])
-
-    @property
-    def total_length(self) -> int | None:
-        """The warm-up and the schedule's own; None if that has none."""
-        after = length_of(self.schedule)
-        return None if after is None else self.length + after
-
-    def breakpoints(self, until: int) -> tuple[int, ...]:
-        """The end of the line and, later by its length, the schedule's own."""
-        return tuple(self.iter_breakpoints(until))
-
-    def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """See `Schedule`."""
-        after = iter_breakpoints_of(self.schedule, until - self.length)
-        return in_order(until, chain([self.length], (self.length + position for position in after)))
-
-
-@dataclass(frozen=True)
-class LinearCoolDown(Schedule):
+class LinearCoolDown(Composite):
     """The schedule up to `start_idx`, a line from there to `finish_lr` over `length` iterations, then `finish_lr`.
 
     >>> schedule = LinearCoolDown(lambda t: 8.0, finish_lr=0, start_idx=2, length=4)
@@ -146,18 +83,14 @@ class LinearCoolDown(Schedule):
         """`start_idx + length`."""
         return self.start_idx + self.length
 
-    def breakpoints(self, until: int) -> tuple[int, ...]:
-        """The schedule's own before the line, and the two ends of the line."""
-        return tuple(self.iter_breakpoints(until))
-
     def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """See `Schedule`."""
+        """The schedule's own before the line, and the two ends of the line."""
         before = iter_breakpoints_of(self.schedule, min(until, self.start_idx))
         return in_order(until, chain(before, [self.start_idx, self.total_length]))
 
 
 @dataclass(frozen=True)
-class SequentialSchedule(Schedule):
+class SequentialSchedule(Composite):
     """One schedule after another: number i begins at `boundaries[i - 1]`, which is its 0.
 
     Args:
@@ -210,12 +143,8 @@ class SequentialSchedule(Schedule):
         last = length_of(self.schedules[-1])
         return None if last is None else self._starts[-1] + last
 
-    def breakpoints(self, until: int) -> tuple[int, ...]:
-        """The boundaries and each schedule's own while it runs."""
-        return tuple(self.iter_breakpoints(until))
-
     def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """See `Schedule`."""
+        """The boundaries and each schedule's own while it runs."""
         return in_order(until, self._positions(until))
 
     def _positions(self, until: int) -> Iterator[int]:
@@ -226,7 +155,31 @@ class SequentialSchedule(Schedule):
 
 
 @dataclass(frozen=True)
-class ScaledSchedule(Schedule):
+class Around(Composite):
+    """Base of schedules that give one other's values changed, each at the same time: its pieces are their pieces.
+
+    Args:
+        schedule: the other one.
+    """
+
+    schedule: ScheduleLike
+
+    def __post_init__(self) -> None:
+        """Take whatever can be a schedule."""
+        keep_schedule(self, "schedule")
+
+    @property
+    def total_length(self) -> int | None:
+        """The schedule's own."""
+        return length_of(self.schedule)
+
+    def iter_breakpoints(self, until: int) -> Iterator[int]:
+        """The schedule's own."""
+        return iter_breakpoints_of(self.schedule, until)
+
+
+@dataclass(frozen=True)
+class ScaledSchedule(Around):
     """`factor schedule(t)`.
 
     Args:
@@ -237,12 +190,11 @@ class ScaledSchedule(Schedule):
         BoundError: if an argument is outside these bounds.
     """
 
-    schedule: ScheduleLike
     factor: float
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        keep_schedule(self, "schedule")
+        super().__post_init__()
         keep_numbers(self, POSITIVE, "factor")
 
     def __call__(self, t: int) -> float:
@@ -253,22 +205,9 @@ class ScaledSchedule(Schedule):
         """See `Schedule`."""
         return self.factor * values_of(self.schedule, t)
 
-    @property
-    def total_length(self) -> int | None:
-        """The schedule's own."""
-        return length_of(self.schedule)
-
-    def breakpoints(self, until: int) -> tuple[int, ...]:
-        """The schedule's own."""
-        return breakpoints_of(self.schedule, until)
-
-    def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """The schedule's own."""
-        return iter_breakpoints_of(self.schedule, until)
-
 
 @dataclass(frozen=True)
-class RaisedSchedule(Schedule):
+class RaisedSchedule(Around):
     """`floor_lr + schedule(t)`: a schedule on top of a floor, which nothing inside it can scale or shrink.
 
     Args:
@@ -282,12 +221,11 @@ class RaisedSchedule(Schedule):
         BoundError: if an argument is outside these bounds.
     """
 
-    schedule: ScheduleLike
     floor_lr: float
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        keep_schedule(self, "schedule")
+        super().__post_init__()
         keep_numbers(self, RATE, "floor_lr")
 
     def __call__(self, t: int) -> float:
@@ -298,15 +236,23 @@ class RaisedSchedule(Schedule):
         """See `Schedule`."""
         return self.floor_lr + values_of(self.schedule, t)
 
-    @property
-    def total_length(self) -> int | None:
-        """The schedule's own."""
-        return length_of(self.schedule)
 
-    def breakpoints(self, until: int) -> tuple[int, ...]:
-        """The schedule's own."""
-        return breakpoints_of(self.schedule, until)
+@dataclass(frozen=True)
+class WithoutBreakpoints(Around):
+    """`schedule(t)`, without its breakpoints: for one that has more of them than anybody could mark.
+
+    Args:
+        schedule: what is asked.
+    """
+
+    def __call__(self, t: int) -> float:
+        """The learning rate of iteration `t >= 0`."""
+        return self.schedule(t)
+
+    def values(self, t: Iterations) -> Rates:
+        """See `Schedule`."""
+        return values_of(self.schedule, t)
 
     def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """The schedule's own."""
-        return iter_breakpoints_of(self.schedule, until)
+        """None."""
+        return iter(())

@@ -23,15 +23,19 @@ from harness.schedules import (
     LinearWarmUp,
     MultiFactorSchedule,
     OneCycleSchedule,
+    OverlapWarmUp,
     PolySchedule,
     RaisedSchedule,
     RampSchedule,
     RiseAndFallSchedule,
+    ScaledAfter,
     ScaledSchedule,
     Schedule,
     SequentialSchedule,
+    Spliced,
     TriangularSchedule,
     WarmupStableDecaySchedule,
+    WithoutBreakpoints,
 )
 
 MAKERS = {
@@ -58,6 +62,13 @@ MAKERS = {
     "raised": lambda: RaisedSchedule(PolySchedule(1, 90), 0.1),
     "sequential": lambda: SequentialSchedule([PolySchedule(1, 90), ConstantSchedule(0.3)], [50]),
     "scaled": lambda: ScaledSchedule(PolySchedule(1, 90), 8),
+    "overlap_warm_up": lambda: OverlapWarmUp(FactorSchedule(1, 25, 0.5), 0, 30),
+    "overlap_warm_up to the end": lambda: OverlapWarmUp(PolySchedule(1, 90, 1.5, 0.1), 0.3, 95),
+    "scaled_after": lambda: ScaledAfter(FactorSchedule(1, 25, 0.5), 0.25, 60),
+    "scaled_after at the end": lambda: ScaledAfter(PolySchedule(1, 90, 1.5, 0.1), 0.25, 95),
+    "spliced": lambda: Spliced(FactorSchedule(1, 25, 0.5), PolySchedule(1, 90), 60),
+    "spliced at the end": lambda: Spliced(InverseSqrtSchedule(1, 20), PolySchedule(1, 90), 200),
+    "without_breakpoints": lambda: WithoutBreakpoints(PolySchedule(1, 90)),
 }
 every_schedule = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
