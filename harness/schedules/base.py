@@ -97,10 +97,9 @@ def iter_breakpoints_of(schedule: ScheduleLike, until: int) -> Iterator[int]:
     return schedule.iter_breakpoints(until) if isinstance(schedule, Schedule) else iter(())
 
 
-def few_breakpoints_of(schedule: ScheduleLike, until: int, most: int) -> list[int]:
-    """The breakpoints of a schedule that has at most so many; none of one that has more."""
-    found = list(islice(iter_breakpoints_of(schedule, until), most + 1))
-    return found if len(found) <= most else []
+def has_few_breakpoints(schedule: ScheduleLike, until: int, most: int) -> bool:
+    """Whether a schedule has at most so many breakpoints; no more of them are looked for."""
+    return next(islice(iter_breakpoints_of(schedule, until), most, None), None) is None
 
 
 def in_order(until: int, positions: Iterable[int]) -> Iterator[int]:
