@@ -10,12 +10,13 @@ from typing import Any
 import yaml
 
 from harness.config import LRConfig
+from harness.data import Batching
 from harness.plan import LRPlan, Sizes
 from harness.report import NamedPlan
 from harness.schedules.catalogue import CATALOGUE
 
 DOCS = Path(__file__).parent
-SIZES = Sizes(num_samples=3200, shards=1, batch_size=32, iterations_per_epoch=100, num_iterations=1000)
+SIZES = Sizes(Batching(num_samples=3200, shards=1, batch_size=32), num_iterations=1000)
 _INTRODUCTION = """# Schedules
 
 <!-- made from docs/schedules/gallery.yaml by: python docs/generate.py -->

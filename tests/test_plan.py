@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.config import LRConfig, TrainConfig, parse_config
-from harness.data import Order
+from harness.data import Batching, Order
 from harness.errors import ConfigError
 from harness.plan import LRPlan, Sizes, resolve_shards
 from harness.plan.lr_plan import MAX_CSV_ROWS
@@ -19,7 +19,7 @@ FLOAT32_MAX = 3.4028234663852886e38
 
 
 def sizes_of(iterations=100, per_epoch=10, shards=1, batch_size=32):
-    return Sizes(per_epoch * shards * batch_size, shards, batch_size, per_epoch, iterations)
+    return Sizes(Batching(per_epoch * shards * batch_size, shards, batch_size), iterations)
 
 
 def plan_of(schedule="1x", *, sizes=None, source="config", **lr):

@@ -6,6 +6,7 @@ Everything here is NumPy; it knows nothing about ranks, devices and MXNet.
 from harness.data.arrays import ArrayDataset, Dataset, Subset
 from harness.data.augment import Augmentation
 from harness.data.batches import Batch, BatchStream, EvaluationBatch, GlobalBatch, evaluation_batches
+from harness.data.batching import Batching
 from harness.data.datasets import DATASETS, count_samples, load
 from harness.data.leaves import count_of, each_leaf, leaves_of, rows_of
 from harness.data.order import Order, permutation
@@ -21,6 +22,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "BatchStream",
+    "Batching",
     "Counts",
     "Dataset",
     "EvaluationBatch",

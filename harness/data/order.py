@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import DataError
+from harness.data.batching import Batching
 
 if TYPE_CHECKING:
     from harness.data.arrays import Indices
@@ -39,17 +39,17 @@ class Order:
     """The order in which a run uses its samples.
 
     Every epoch has one permutation of all samples. Global batch `t`, counted from 1 through all epochs, is the next
-    slice of it, `shards * batch_size` long, and shard `s` is the slice `[s * batch_size, (s + 1) * batch_size)` of
-    it. The remainder of an epoch is dropped, or with `"keep"` becomes one more global batch, whose last shards
-    may be short or empty.
+    slice of it, as long as `Batching` says, and shard `s` is the slice `[s * batch_size, (s + 1) * batch_size)` of
+    it.
 
     Attributes:
         num_samples: the size of the training set.
-        shards: S, the number of shards in a global batch.
-        batch_size: b, the number of samples in a shard.
+        shards: S, the shards of a global batch.
+        batch_size: b, the samples of a shard.
         seed: the run's seed.
         last_batch: `"drop"` or `"keep"`.
         stream: a name; orders of different streams have nothing in common.
+        batching: the geometry of the batches, made of the above.
 
     Raises:
         DataError: if there are fewer samples than one global batch, or a setting is invalid.
@@ -61,47 +61,38 @@ class Order:
     seed: int
     last_batch: str = "drop"
     stream: str = "train"
+    batching: Batching = field(init=False, repr=False, compare=False)
     # The most recent permutation. A single reference is replaced, so threads need no lock: at worst they
     # both compute it.
     _last: tuple[int, Indices] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse settings that do not give a single full global batch."""
-        if self.shards < 1 or self.batch_size < 1:
-            raise DataError(f"data order: {self.shards} shards of {self.batch_size} samples; both must be at least 1")
-        if self.last_batch not in ("drop", "keep"):
-            raise DataError(f"data order: last_batch is {self.last_batch!r}; choose 'drop' or 'keep'")
-        if self.num_samples < self.global_batch:
-            raise DataError(
-                f"data order: {self.num_samples} training samples are fewer than one global batch of "
-                f"{self.global_batch} ({self.shards} shards of {self.batch_size}); use a smaller batch.size, fewer "
-                "shards, or more samples"
-            )
+        batching = Batching(self.num_samples, self.shards, self.batch_size, self.last_batch)
+        object.__setattr__(self, "batching", batching)
 
     @property
     def global_batch(self) -> int:
-        """The number of samples in a full global batch, `shards * batch_size`."""
-        return self.shards * self.batch_size
+        """See `Batching`."""
+        return self.batching.global_batch
 
     @property
     def iterations_per_epoch(self) -> int:
-        """`num_samples / global_batch`, rounded down for `"drop"` and up for `"keep"`."""
-        full, rest = divmod(self.num_samples, self.global_batch)
-        return full + (rest > 0 and self.last_batch == "keep")
+        """See `Batching`."""
+        return self.batching.iterations_per_epoch
 
     def epoch(self, t: int) -> int:
-        """The epoch, from 1, that iteration `t`, from 1, belongs to."""
-        return self._position(t)[0] + 1
+        """See `Batching`."""
+        return self.batching.epoch(t)
 
     def global_count(self, t: int) -> int:
         """The number of samples in global batch `t`."""
-        _, start = self._position(t)
-        return min(self.global_batch, self.num_samples - start)
+        return self.batching.count(t)
 
     def global_indices(self, t: int) -> Indices:
         """The samples of global batch `t`, shard after shard, as a read-only array."""
-        epoch, start = self._position(t)
-        return self._permutation(epoch + 1)[start : start + self.global_batch]
+        epoch, start = self.batching.position(t)
+        return self._permutation(epoch)[start : start + self.global_batch]
 
     def shard_indices(self, t: int, shard: int) -> Indices:
         """The samples of one shard (from 0) of global batch `t`; with `"keep"` there may be few, or none."""
@@ -109,13 +100,6 @@ class Order:
             raise ValueError(f"shard {shard} is not one of 0 to {self.shards - 1}")
         start = shard * self.batch_size
         return self.global_indices(t)[start : start + self.batch_size]
-
-    def _position(self, t: int) -> tuple[int, int]:
-        """The epoch, from 0, and the position in its permutation where global batch `t` starts."""
-        if t < 1:
-            raise ValueError(f"iteration {t}: iterations count from 1")
-        epoch, batch = divmod(t - 1, self.iterations_per_epoch)
-        return epoch, batch * self.global_batch
 
     def _permutation(self, epoch: int) -> Indices:
         last = self._last

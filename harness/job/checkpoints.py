@@ -157,7 +157,7 @@ def _manifest(session: Session, t: int, numbers: Mapping[str, Any]) -> dict[str,
         "job": _facts(session),
         "shards": sizes.shards,
         "batch_size": sizes.batch_size,
-        "sizes": {key: value for key, value in vars(sizes).items() if key not in ("shards", "batch_size")},
+        "sizes": {key: value for key, value in sizes.to_json().items() if key not in ("shards", "batch_size")},
         "plan": {
             "described": plan.describe(),
             "fingerprint": plan.fingerprint(),

@@ -158,7 +158,7 @@ def _compare(given: Given, world: World, data: Prepared, plan: LRPlan) -> None:
     """Make sure that all ranks were given the same."""
     settings = given.settings
     facts = {
-        "sizes": dict(vars(plan.sizes)),
+        "sizes": plan.sizes.to_json(),
         "plan": plan.fingerprint(),
         "training data": data.fingerprint,
         "seed": settings.seed,

@@ -136,7 +136,7 @@ class LRPlan:
     def fingerprint(self) -> str:
         """sha256 over the sizes and the values of `rows()`: equal plans, equal fingerprints."""
         values = [[t, self.lr(t), self.momentum(t)] for t in self.rows()]
-        return hashlib.sha256(json.dumps([vars(self.sizes), values]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.sizes.to_json(), values]).encode()).hexdigest()
 
     def rows(self) -> Iterator[int]:
         """The iterations worth a line: every one, or breakpoints and an even spread when there are too many."""

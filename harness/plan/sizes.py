@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from harness.config import Problem, RunConfig, TrainConfig, config_error
 from harness.config.values import MOST
-from harness.errors import ConfigError
+from harness.data.batching import Batching
+from harness.errors import ConfigError, DataError
 from harness.units import Duration, round_position
 
 
@@ -15,23 +16,37 @@ class Sizes:
     """The numbers that durations are measured by.
 
     Attributes:
-        num_samples: training samples.
-        shards: S, shards in a global batch.
-        batch_size: b, samples in a shard.
-        iterations_per_epoch: updates in an epoch.
+        batching: the geometry of the batches: samples, shards, iterations in an epoch.
         num_iterations: updates in the run.
     """
 
-    num_samples: int
-    shards: int
-    batch_size: int
-    iterations_per_epoch: int
+    batching: Batching
     num_iterations: int
+
+    @property
+    def num_samples(self) -> int:
+        """Training samples."""
+        return self.batching.num_samples
+
+    @property
+    def shards(self) -> int:
+        """S, shards in a global batch."""
+        return self.batching.shards
+
+    @property
+    def batch_size(self) -> int:
+        """b, samples in a shard."""
+        return self.batching.batch_size
 
     @property
     def global_batch(self) -> int:
         """Samples in a global batch."""
-        return self.shards * self.batch_size
+        return self.batching.global_batch
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """Updates in an epoch."""
+        return self.batching.iterations_per_epoch
 
     @classmethod
     def of(cls, train: TrainConfig, *, num_samples: int, shards: int, batch_size: int, source: str = "config") -> Sizes:
@@ -40,26 +55,17 @@ class Sizes:
         Raises:
             ConfigError: if there are fewer samples than one global batch, or more iterations than can be counted.
         """
-        global_batch = shards * batch_size
-        if num_samples < global_batch:
-            raise config_error(
-                source,
-                [
-                    Problem(
-                        ("batch",),
-                        f"a global batch is {shards} shards x {batch_size} = {global_batch} samples, but there are "
-                        f"only {num_samples} training samples; lower batch.size, or use fewer shards or workers",
-                    )
-                ],
-            )
-        full, rest = divmod(num_samples, global_batch)
-        per_epoch = full + (1 if rest and train.last_batch == "keep" else 0)
+        try:
+            batching = Batching(num_samples, shards, batch_size, train.last_batch)
+        except DataError as error:
+            raise config_error(source, [Problem(("batch",), str(error))]) from None
+        per_epoch = batching.iterations_per_epoch
         total = train.iterations if train.iterations is not None else (train.epochs or 0) * per_epoch
         if total > MOST:
             found = f"{train.epochs} epochs of {per_epoch} iterations are {total:,} iterations"
             message = f"{found}; at most {MOST:,} are possible; lower train.epochs"
             raise config_error(source, [Problem(("train", "epochs"), message)])
-        return cls(num_samples, shards, batch_size, per_epoch, total)
+        return cls(batching, total)
 
     def with_train(self, train: TrainConfig, source: str) -> Sizes:
         """The sizes of the same data, shards and batches for another section `train`.
@@ -71,9 +77,19 @@ class Sizes:
             train, num_samples=self.num_samples, shards=self.shards, batch_size=self.batch_size, source=source
         )
 
+    def to_json(self) -> dict[str, int]:
+        """The five numbers, by name, as manifests, `plan.json` and fingerprints hold them."""
+        return {
+            "num_samples": self.num_samples,
+            "shards": self.shards,
+            "batch_size": self.batch_size,
+            "iterations_per_epoch": self.iterations_per_epoch,
+            "num_iterations": self.num_iterations,
+        }
+
     def epoch(self, t: int) -> int:
-        """The epoch of iteration `t`; both count from 1."""
-        return (t - 1) // self.iterations_per_epoch + 1
+        """The epoch of iteration `t`; both count from 1, and before the first update both are 0."""
+        return self.batching.epoch(t) if t else 0
 
     def iterations(self, duration: Duration) -> int:
         """A duration of the run in whole iterations."""

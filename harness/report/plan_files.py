@@ -38,7 +38,7 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequen
     phases = list(_phases(plan))
     record = PlanRecord(
         described=plan.describe(),
-        sizes=PlannedSizes(**vars(plan.sizes)),
+        sizes=PlannedSizes(**plan.sizes.to_json()),
         phases=phases[:MOST_PHASES],
         num_phases=len(phases),
         remarks=plan.remarks(),

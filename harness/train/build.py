@@ -81,7 +81,7 @@ def _preflight(run: Run, learner: Learner) -> None:
     sizes, plan = run.sizes, run.plan
     facts = {
         "parameters": learner.describe_parameters(),
-        "sizes": dict(vars(sizes)),
+        "sizes": sizes.to_json(),
         "plan": {
             "learning rates": {str(t): plan.lr(t) for t in (1, (1 + sizes.num_iterations) // 2)},
             "fingerprint": run.plan_fingerprint,

@@ -65,7 +65,7 @@ def manifest_of(
         "state": {"iteration": t, **numbers, **state.to_json()},
         "shards": sizes.shards,
         "batch_size": sizes.batch_size,
-        "sizes": {key: value for key, value in vars(sizes).items() if key not in ("shards", "batch_size")},
+        "sizes": {key: value for key, value in sizes.to_json().items() if key not in ("shards", "batch_size")},
         "data": run.data.fingerprint,
         **({} if run.data.items_digest is None else {"items": run.data.items_digest}),
         "plan": {

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from harness.config import dump_config, load_config, parse_config
+from harness.data import Batching
 from harness.errors import ConfigError
 from harness.finder import read_result, take_result, with_base
 from harness.plan import LRPlan, Sizes
@@ -88,7 +89,7 @@ def test_a_result_whose_learning_rate_is_none(tmp_path, lr):
     path.write_text(json.dumps({**content, "provenance": {"global_batch": 32}}))
     config = parse_config(RAW)
     with pytest.raises(ConfigError, match=r"result\.json: |config: lr"):
-        LRPlan(take_result(config, read_result(path), str(path))[0].lr, Sizes(64, 1, 32, 2, 2), config.source)
+        LRPlan(take_result(config, read_result(path), str(path))[0].lr, Sizes(Batching(64, 1, 32), 2), config.source)
 
 
 def test_changed_keeps_the_source_and_says_all_that_is_wrong():

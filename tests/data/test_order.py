@@ -142,14 +142,14 @@ def test_threads_may_share_an_order():
 @pytest.mark.parametrize("last_batch", ["drop", "keep"])
 def test_fewer_samples_than_a_global_batch(last_batch):
     Order(16, 2, 8, seed=0, last_batch=last_batch)
-    with pytest.raises(DataError, match=r"15 training samples are fewer than one global batch of 16 \(2 shards of 8\)"):
+    with pytest.raises(DataError, match="is 2 shards x 8 = 16 samples, but there are only 15 training samples"):
         Order(15, 2, 8, seed=0, last_batch=last_batch)
 
 
 def test_settings_that_make_no_sense():
     with pytest.raises(DataError, match="last_batch is 'pad'; choose 'drop' or 'keep'"):
         Order(15, 1, 8, seed=0, last_batch="pad")
-    with pytest.raises(DataError, match="0 shards of 8 samples; both must be at least 1"):
+    with pytest.raises(DataError, match="a global batch is 0 shards x 8 samples; both must be at least 1"):
         Order(15, 0, 8, seed=0)
     with pytest.raises(ValueError, match="iterations count from 1"):
         Order(15, 1, 8, seed=0).epoch(0)

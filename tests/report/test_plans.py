@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness.config import LRConfig
+from harness.data import Batching
 from harness.plan import LRPlan, Sizes
 from harness.report import NamedPlan, first_difference, plot_plans, table_of_plans
 
@@ -15,7 +16,7 @@ LONG = 2_500_000  # more than is compared at a time
 
 
 def named(schedule, iterations=100, own_momentum=None, base=0.1, **lr) -> NamedPlan:
-    sizes = Sizes(num_samples=320, shards=1, batch_size=32, iterations_per_epoch=10, num_iterations=iterations)
+    sizes = Sizes(Batching(num_samples=320, shards=1, batch_size=32), num_iterations=iterations)
     base = base if "x" in str(schedule).replace("max", "") else None
     return NamedPlan("name", LRPlan(LRConfig(schedule=schedule, base=base, **lr), sizes), own_momentum)
 

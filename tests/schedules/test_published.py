@@ -5,6 +5,7 @@ import math
 import pytest
 
 from harness.config import LRConfig
+from harness.data import Batching
 from harness.plan import LRPlan, Sizes
 
 N, PER_EPOCH = 1200, 100
@@ -14,7 +15,7 @@ def rates(section: str, total: int = N) -> list[float]:
     """The learning rates of the updates 1 to `total`, by the section `lr` of a configuration."""
     import yaml
 
-    sizes = Sizes(num_samples=3200, shards=1, batch_size=32, iterations_per_epoch=PER_EPOCH, num_iterations=total)
+    sizes = Sizes(Batching(num_samples=32 * PER_EPOCH, shards=1, batch_size=32), num_iterations=total)
     plan = LRPlan(LRConfig.model_validate(yaml.safe_load(section)), sizes)
     return [plan.lr(t) for t in range(1, total + 1)]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness.config import LRConfig
+from harness.data import Batching
 from harness.errors import ConfigError
 from harness.plan import LRPlan, Sizes
 from harness.schedules.custom import build_custom
@@ -20,7 +21,7 @@ OWN = "tests.programs.own_schedules"
 
 
 def plan_of(schedule, iterations=200, **more):
-    sizes = Sizes(num_samples=320, shards=1, batch_size=32, iterations_per_epoch=10, num_iterations=iterations)
+    sizes = Sizes(Batching(num_samples=320, shards=1, batch_size=32), num_iterations=iterations)
     return LRPlan(LRConfig(schedule=schedule, **more), sizes, "c.yaml")
 
 

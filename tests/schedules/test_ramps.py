@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from harness.config import LRConfig
+from harness.data import Batching
 from harness.plan import LRPlan, Sizes
 from harness.schedules import BoundError, CyclicalSchedule, OneCycleSchedule, RampSchedule, RiseAndFallSchedule
 
@@ -49,7 +50,7 @@ def test_rise_and_fall_is_the_one_cycle_of_torch(total, pct, shape, three):
 def test_it_is_so_from_yaml():
     lr = {"rise_and_fall": {"start_lr": "0.04x", "max_lr": "1x", "end_lr": "0.000004x", "cycle_length": "100%"}}
     lr["rise_and_fall"]["starts"] = "first_update"
-    sizes = Sizes(num_samples=3200, shards=1, batch_size=32, iterations_per_epoch=100, num_iterations=1000)
+    sizes = Sizes(Batching(num_samples=3200, shards=1, batch_size=32), num_iterations=1000)
     plan = LRPlan(LRConfig(base=0.1, schedule=lr), sizes)
     assert [plan.lr(t) for t in range(1, 1001)] == pytest.approx(one_cycle_of_torch(1000, 0.1), rel=1e-12)
 
