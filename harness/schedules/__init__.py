@@ -23,6 +23,7 @@ from harness.schedules.modifiers import (
     WithoutBreakpoints,
 )
 from harness.schedules.ramps import OneCycleSchedule, RampSchedule, RiseAndFallSchedule
+from harness.schedules.reading import parse_spec
 from harness.schedules.shapes import (
     CosineAnnealingSchedule,
     ExponentialSchedule,
@@ -30,7 +31,7 @@ from harness.schedules.shapes import (
     PolySchedule,
     TriangularSchedule,
 )
-from harness.schedules.spec import Frame, ScheduleSpec, SpecError, parse_spec
+from harness.schedules.spec import Frame, ScheduleSpec, SpecError
 from harness.schedules.splices import ScaledAfter, Spliced
 from harness.schedules.stable import WarmupStableDecaySchedule
 from harness.schedules.steps import ConstantSchedule, FactorSchedule, MultiFactorSchedule

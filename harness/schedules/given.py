@@ -8,7 +8,8 @@ from typing import ClassVar
 from harness.named import brief
 from harness.schedules.adapters import as_schedule
 from harness.schedules.base import ScheduleLike
-from harness.schedules.spec import Frame, ScheduleSpec, parse_spec
+from harness.schedules.reading import parse_spec
+from harness.schedules.spec import Frame, ScheduleSpec
 
 
 @dataclass(frozen=True)
