@@ -1,6 +1,6 @@
 """Where configuration meets sizes: the learning rate and momentum of every iteration of a run."""
 
-from harness.plan.amended import amended_plan
+from harness.plan.amended import amended_plan, rates_around, with_choice
 from harness.plan.amendments import Amendment, Extend, Replace, Rewind, read_amendments, with_amendment
 from harness.plan.lr_plan import LRPlan
 from harness.plan.sizes import Sizes, count_workers, resolve_shards
@@ -14,7 +14,9 @@ __all__ = [
     "Sizes",
     "amended_plan",
     "count_workers",
+    "rates_around",
     "read_amendments",
     "resolve_shards",
     "with_amendment",
+    "with_choice",
 ]

@@ -1,12 +1,13 @@
-"""The plan of a run whose plan was changed on the way."""
+"""The plan of a run whose plan was changed on the way, and how it comes to be changed when the run resumes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness.config import RunConfig
 from harness.errors import CheckpointError, ConfigError
-from harness.plan.amendments import Amendment, Replace, Rewind
+from harness.plan.amendments import Amendment, Extend, Replace, Rewind
 from harness.plan.lr_plan import LRPlan
 from harness.plan.sizes import Sizes
 
@@ -31,6 +32,38 @@ def amended_plan(config: RunConfig, sizes: Sizes, amendments: Sequence[Amendment
         elif isinstance(amendment, Replace):
             earlier.append((amendment.iteration, _plan_before(amendment, config, sizes, cuts)))
     return LRPlan(config.lr, sizes, config.source, earlier=earlier, cuts=cuts)
+
+
+def with_choice(
+    amendments: Sequence[Amendment], n: int, choice: str, changes: Mapping[str, tuple[Any, Any]], saved: RunConfig
+) -> tuple[Amendment, ...]:
+    """The amendments with one more: which plan the user chose, the checkpoint's or the configuration's.
+
+    Args:
+        amendments: of the checkpoint.
+        n: its iteration.
+        choice: `config` or `checkpoint`.
+        changes: by setting, the saved value and that of the configuration.
+        saved: the configuration of the checkpoint.
+    """
+    if choice == "config":
+        plain = saved.plain()
+        return (*amendments, Replace(n, changes, plain["lr"], plain["train"]))
+    last = amendments[-1] if amendments else None
+    if isinstance(last, Extend) and last.changes == changes:
+        return tuple(amendments)  # the same start script was run once more
+    return (*amendments, Extend(n, changes))
+
+
+def rates_around(n: int, saved: LRPlan, wanted: LRPlan) -> list[str]:
+    """A small table: the learning rate at n - 1, n and n + 1 by both plans."""
+    iterations = [t for t in (n - 1, n, n + 1) if t >= 1]
+    table = [["learning rate at iteration", *map(str, iterations)]]
+    for title, plan in (("by the saved plan", saved), ("by this configuration", wanted)):
+        total = plan.sizes.num_iterations
+        table.append([title, *(f"{plan.lr(t):.6g}" if t <= total else "ended" for t in iterations)])
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
 
 
 def _plan_before(amendment: Replace, config: RunConfig, sizes: Sizes, cuts: Sequence[tuple[int, float]]) -> LRPlan:

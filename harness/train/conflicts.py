@@ -1,13 +1,13 @@
-"""What a run may change when it goes on from a set, and what it may not. Pure: it compares two configurations.
+"""What a run may change when it resumes from a checkpoint, and what it may not. Pure: it compares two configurations.
 
 Every setting is of one of four kinds:
 
-- *free*: does not touch the result (where data lie, logging, what is kept), or only its rounding (threads);
-- *fixed*: decides which samples an update sees, or what the optimizer holds, so that no set could be gone on with:
-  seed, batch, data, frozen parameters;
-- *another optimizer*: its slots mean something else, even where their shapes agree;
-- *plan*: everything else. The arrays can be used, but the run is no longer the one that was begun: the run's length,
-  the learning rate, the optimizer's parameters, the network's.
+- *free*: does not affect the result (location of the data, logging, what is kept), or only its rounding (threads);
+- *fixed*: determines which samples an update sees, or what the optimizer holds, so that no checkpoint would fit: seed,
+  batch, data, frozen parameters;
+- *another optimizer*: its state has another meaning, even where the shapes agree;
+- *plan*: everything else. The arrays can be used, but the run is no longer the one that was started: the run's length,
+  the learning rate, the parameters of the optimizer and the network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.checkpoint.manifest import Manifest
 from harness.config import RunConfig, parse_config
 from harness.errors import CheckpointError
 from harness.named import code_in
-from harness.plan import Amendment, Extend, LRPlan, Replace, Sizes
+from harness.plan import Amendment, LRPlan, Replace, Sizes, rates_around
 
 _FREE = (
     "name",
@@ -47,12 +47,12 @@ _LONGEST_SHOWN = 200
 
 
 class Difference(NamedTuple):
-    """One setting that the set and the run have in different ways.
+    """One setting that differs between the checkpoint and the run.
 
     Attributes:
         path: its keys; one may hold dots, such as a pattern of `optimizer.lr_mult`.
-        saved: what the set has.
-        wanted: what the run has.
+        saved: the checkpoint's value.
+        wanted: the run's value.
     """
 
     path: tuple[str, ...]
@@ -76,6 +76,10 @@ class Conflicts(NamedTuple):
     optimizer: list[Difference]
     plan: list[Difference]
 
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """By setting the saved and the wanted value, of those between which the user may choose."""
+        return {one.key: (one.saved, one.wanted) for one in (*self.optimizer, *self.plan)}
+
 
 def saved_config(manifest: Manifest, path: str) -> RunConfig:
     """The configuration that a checkpoint was trained with.
@@ -92,15 +96,15 @@ def saved_config(manifest: Manifest, path: str) -> RunConfig:
         raise CheckpointError(
             f"{path}: its configuration cannot be used by this version: {str(error)[:2000]}"
         ) from None
-    told: list[tuple[str, Any, str, Any]] = [
+    stated: list[tuple[str, Any, str, Any]] = [
         ("shards", manifest.shards, "config.batch.shards", saved.batch.shards),
         ("batch_size", manifest.batch_size, "config.batch.size", saved.batch.size),
         ("sizes.iterations_per_epoch", manifest.iterations_per_epoch, "config.train", counted.iterations_per_epoch),
         ("sizes.num_iterations", manifest.num_iterations, "config.train", counted.num_iterations),
     ]
     if saved.lr.is_found:
-        told.append(("config.lr.base", saved.lr.base, "a run's base", "a number"))
-    for key, one, other, two in told:
+        stated.append(("config.lr.base", saved.lr.base, "a run's base", "a number"))
+    for key, one, other, two in stated:
         if one != two:
             raise CheckpointError(
                 f"{path}: manifest.json contradicts itself: {key} is {one}, but by {other} it is {two}; another "
@@ -165,7 +169,7 @@ def refuse_other_data(
 
 
 def compare(saved: RunConfig, wanted: RunConfig) -> Conflicts:
-    """Compare field by field; what may change freely is left out."""
+    """Compare field by field; settings that may change freely are left out."""
     conflicts = Conflicts([], [], [])
     for difference in _differences((), saved.plain(), wanted.plain()):
         if _is_of(difference.key, _FREE):
@@ -176,10 +180,10 @@ def compare(saved: RunConfig, wanted: RunConfig) -> Conflicts:
 
 
 def refuse_fixed(path: str, conflicts: Conflicts, source: str) -> None:
-    """Refuse what no policy can allow.
+    """Refuse differences that no policy allows.
 
     Raises:
-        CheckpointError: naming all of it.
+        CheckpointError: naming all of them.
     """
     if conflicts.fixed:
         lines = "\n  ".join(map(str, conflicts.fixed))
@@ -191,7 +195,7 @@ def refuse_fixed(path: str, conflicts: Conflicts, source: str) -> None:
     if conflicts.optimizer:
         raise CheckpointError(
             f"{source}: {path} holds the state of another optimizer (saved -> now):\n  {conflicts.optimizer[0]}\n"
-            f"set it back, go on as saved (--on-conflict checkpoint), or start a new run from its weights: --set "
+            f"set it back, resume as saved (--on-conflict checkpoint), or start a new run from its weights: --set "
             f"init.from={path} --set name=..."
         )
 
@@ -205,47 +209,14 @@ def take_saved(conflicts: Conflicts, wanted: RunConfig) -> RunConfig:
 
 
 def explain_plan(path: str, conflicts: Conflicts, n: int, saved: LRPlan, wanted: LRPlan, source: str) -> str:
-    """What differs, and the learning rate around the iteration resumed from, before and after."""
-    lines = [f"{source}: {path} was trained by another plan (saved -> now):", *(f"  {d}" for d in conflicts.plan)]
-    lines += ["  " + line for line in learning_rates(n, saved, wanted)]
+    """What differs, and the learning rates around the checkpoint's iteration, before and after."""
+    lines = [f"{source}: {path} was trained with another plan (saved -> now):", *(f"  {d}" for d in conflicts.plan)]
+    lines += ["  " + line for line in rates_around(n, saved, wanted)]
     lines.append(
-        "go on by the new one with --on-conflict config (recorded in the set as an amendment), by the saved one with "
-        f"--on-conflict checkpoint, or start a new run from its weights: --set init.from={path} --set name=..."
+        "resume with the new plan by --on-conflict config (checkpoints record it as an amendment), with the saved plan "
+        f"by --on-conflict checkpoint, or start a new run from its weights: --set init.from={path} --set name=..."
     )
     return "\n".join(lines)
-
-
-def learning_rates(n: int, saved: LRPlan, wanted: LRPlan) -> list[str]:
-    """A small table: the learning rate at n - 1, n and n + 1 by both plans."""
-    iterations = [t for t in (n - 1, n, n + 1) if t >= 1]
-    table = [["learning rate at iteration", *map(str, iterations)]]
-    for title, plan in (("by the saved plan", saved), ("by this configuration", wanted)):
-        total = plan.sizes.num_iterations
-        table.append([title, *(f"{plan.lr(t):.6g}" if t <= total else "ended" for t in iterations)])
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
-
-
-def amend(
-    amendments: Sequence[Amendment], n: int, choice: str, conflicts: Conflicts, saved: RunConfig
-) -> tuple[Amendment, ...]:
-    """The amendments with one more: the plan that the user chose at iteration `n`, where two were possible.
-
-    Args:
-        amendments: of the checkpoint.
-        n: its iteration.
-        choice: `config` or `checkpoint`.
-        conflicts: how the two configurations differ.
-        saved: the checkpoint's.
-    """
-    changes = {d.key: (d.saved, d.wanted) for d in (*conflicts.optimizer, *conflicts.plan)}
-    if choice == "config":
-        plain = saved.plain()
-        return (*amendments, Replace(n, changes, plain["lr"], plain["train"]))
-    last = amendments[-1] if amendments else None
-    if isinstance(last, Extend) and last.changes == changes:
-        return tuple(amendments)  # the same start script once more
-    return (*amendments, Extend(n, changes))
 
 
 def _differences(path: tuple[str, ...], saved: Any, wanted: Any) -> Iterator[Difference]:

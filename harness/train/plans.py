@@ -1,6 +1,6 @@
-"""The plan of a run that goes on: by its configuration, by what was changed on the way, and as its checkpoint tells it.
+"""The plan of a run that resumes: by its configuration, by its amendments, and as its checkpoint records it.
 
-A checkpoint keeps a few learning rates around its iteration; its own configuration and amendments have to give them.
+A checkpoint records the learning rates around its iteration; its own configuration and amendments must give the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.plan import Amendment, LRPlan, Replace, Rewind, Sizes, amended_plan
 
 
 def amendments_of(manifest: Manifest, path: str) -> tuple[Amendment, ...]:
-    """What was changed in the plan before a checkpoint was written.
+    """The changes of the plan that a checkpoint records.
 
     Raises:
         CheckpointError: naming the key that is missing, of another kind, impossible or out of order.
@@ -62,7 +62,7 @@ def saved_plan(saved: RunConfig, sizes: Sizes, amendments: Sequence[Amendment], 
 
 
 def has_own_code(manifest: Manifest, amendments: Sequence[Amendment]) -> bool:
-    """Whether the plan of a checkpoint is made by code of the user's own, which may have changed since."""
+    """Whether the user's own code makes the plan of a checkpoint; it may have changed since."""
     plans = [manifest.config.get("lr"), *(one.lr for one in amendments if isinstance(one, Replace))]
     return any(True for _ in code_in(plans))
 

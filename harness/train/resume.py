@@ -26,10 +26,9 @@ from harness.errors import CheckpointError, ConfigError
 from harness.files import TEMPORARY, make_folder
 from harness.finder import with_base
 from harness.folder import RunFolder
-from harness.plan import Amendment, LRPlan, Sizes
+from harness.plan import Amendment, LRPlan, Sizes, with_choice
 from harness.train.conflicts import (
     Conflicts,
-    amend,
     compare,
     explain_plan,
     refuse_fixed,
@@ -266,7 +265,7 @@ def resolve(
     saved_amendments = amendments
     differs = bool(conflicts.plan or conflicts.optimizer)
     if differs and on_conflict != "error":
-        amendments = amend(amendments, resume_point.iteration, on_conflict, conflicts, saved)
+        amendments = with_choice(amendments, resume_point.iteration, on_conflict, conflicts.changes(), saved)
     undecided = differs and on_conflict == "error"
     return ResolvedConfig(wanted, saved, conflicts, amendments, saved_amendments, undecided)
 
