@@ -84,13 +84,13 @@ def test_shards_are_the_workers_unless_written(written, workers, shards):
 
 
 @pytest.mark.parametrize(("shards", "workers", "fitting"), [(8, 3, "1, 2, 4, 8"), (2, 4, "1, 2"), (7, 2, "1, 7")])
-def test_shards_that_cannot_be_dealt_evenly(shards, workers, fitting):
+def test_shards_that_the_workers_do_not_divide(shards, workers, fitting):
     raw = {"train": {"epochs": 1}, "network": {"name": "mlp"}, "lr": {"schedule": 0.1}, "batch": {"shards": shards}}
     with pytest.raises(ConfigError) as caught:
         resolve_shards(parse_config(raw, "c.yaml"), workers)
     assert str(caught.value) == (
-        f"c.yaml: batch.shards: {shards} shards cannot be dealt evenly to {workers} workers; start as many as divide "
-        f"{shards} ({fitting}), or make batch.shards a multiple of {workers}"
+        f"c.yaml: batch.shards: {shards} is not divisible by the {workers} workers; start a number of workers that "
+        f"divides {shards} ({fitting}), or make batch.shards a multiple of {workers}"
     )
 
 

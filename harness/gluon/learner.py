@@ -76,7 +76,7 @@ class Learner:
             raise ConfigError("devices: several are for one process; each of several ranks computes on one")
         workers = world.size * len(self._contexts)
         if shards % workers:
-            raise ConfigError(f"batch.shards: {shards} shards cannot be dealt evenly to {workers} workers")
+            raise ConfigError(f"batch.shards: {shards} is not divisible by the {workers} workers")
         self.world = world
         data, label = data_and_label(sample)
         refuse_blocks_across_devices(net, loss)

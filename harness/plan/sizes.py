@@ -97,7 +97,7 @@ class Sizes:
 
 
 def count_workers(config: RunConfig, ranks: int) -> int:
-    """How many play shards: the ranks, or the devices of one process.
+    """How many workers process shards: the ranks, or the devices of one process.
 
     Raises:
         ConfigError: if several ranks were given the same devices.
@@ -120,13 +120,13 @@ def resolve_shards(config: RunConfig, workers: int) -> int:
     """S for a new run: `batch.shards`, or the number of workers where it is null.
 
     Raises:
-        ConfigError: if the workers could not share the shards evenly.
+        ConfigError: if their number does not divide the shards.
     """
     shards = config.batch.shards or workers
     if shards % workers:
         fitting = ", ".join(str(n) for n in range(1, min(shards, 1024) + 1) if shards % n == 0)
         raise ConfigError(
-            f"batch.shards: {shards} shards cannot be dealt evenly to {workers} workers; start as "
-            f"many as divide {shards} ({fitting}), or make batch.shards a multiple of {workers}"
+            f"batch.shards: {shards} is not divisible by the {workers} workers; start a number of workers that divides "
+            f"{shards} ({fitting}), or make batch.shards a multiple of {workers}"
         ).found_in(config.source)
     return shards

@@ -197,7 +197,7 @@ def test_devices_are_checked(settings, message):
 
 
 def test_shards_that_devices_cannot_share_are_refused(run_of):
-    with pytest.raises(ConfigError, match="4 shards cannot be dealt evenly to 3 workers"):
+    with pytest.raises(ConfigError, match="4 is not divisible by the 3 workers"):
         run_of(devices=["cpu(0)", "cpu(1)", "cpu(2)"])
 
 

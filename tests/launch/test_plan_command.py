@@ -185,7 +185,7 @@ def test_the_same_plan_makes_the_same_files(plan, tmp_path):
         (
             ["--set", "batch.shards=3", "--np", "2"],
             2,
-            "error: configs/digits.yaml: batch.shards: 3 shards cannot be dealt",
+            "error: configs/digits.yaml: batch.shards: 3 is not divisible by the 2 workers",
         ),
         (
             ["--samples", "10"],
@@ -205,7 +205,7 @@ def test_the_same_plan_makes_the_same_files(plan, tmp_path):
         (
             ["--set", "batch.shards=4", "--np", "1", "3"],
             2,
-            "error: configs/digits.yaml: batch.shards: 4 shards cannot be dealt evenly to 3 workers",
+            "error: configs/digits.yaml: batch.shards: 4 is not divisible by the 3 workers",
         ),
         (["--np", "2", "4", "2"], 2, "plan.py: error: --np: a number appears twice; give each once"),
         (
