@@ -1,19 +1,19 @@
 """The content of a run's folder: one typed form for every record, shared by writers and readers."""
 
-from harness.folder.best import BestCheckpoint
-from harness.folder.endings import (
+from harness.folder.attempts import (
     ATTEMPTS,
     EXIT_CODES,
     FAILURES,
     OUTCOME,
     Attempt,
-    AttemptBegun,
+    AttemptStart,
     Outcome,
     RankFailure,
     read_attempts,
     read_failures,
     read_outcome_file,
 )
+from harness.folder.best import BestCheckpoint
 from harness.folder.event_file import EventFile
 from harness.folder.files import MB, append_line, is_there, lines_of, open_plain, read_small, write_object
 from harness.folder.metrics import EVENTS, METRICS, MetricsLine, iteration_of_line, parse_line, read_metrics_lines
@@ -49,7 +49,7 @@ __all__ = [
     "PLAN",
     "AmendmentRecord",
     "Attempt",
-    "AttemptBegun",
+    "AttemptStart",
     "BestCheckpoint",
     "EventFile",
     "Fields",

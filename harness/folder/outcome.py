@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 
 from harness.causes import Cause, outranks
-from harness.folder.endings import ATTEMPTS, FAILURES, OUTCOME, AttemptBegun, Outcome, RankFailure, read_outcome_file
+from harness.folder.attempts import ATTEMPTS, FAILURES, OUTCOME, AttemptStart, Outcome, RankFailure, read_outcome_file
 from harness.folder.files import append_line, write_object
 from harness.folder.unread import RecordError
 
@@ -56,12 +56,12 @@ class OutcomeFiles:
             with suppress(OSError):
                 (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
-    def use_folder(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
+    def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> None:
         """Write into the run's folder from now on; rank 0 moves what earlier attempts left there into the history.
 
         Args:
             folder: of the run.
-            begun: how this attempt begins; its identifier and the time are added.
+            start: how this attempt starts; its identifier and the time are added.
             page: writes the run's page from the files in its folder.
         """
         if self._rank == 0 and page is not None:
@@ -74,7 +74,7 @@ class OutcomeFiles:
                 OSError
             ):  # first, for a full disk may refuse the rest: it would pass for this attempt's outcome
                 (folder / OUTCOME).unlink(missing_ok=True)
-            own = replace(begun, attempt=self.attempt, began_at=round(time.time(), 3))
+            own = replace(start, attempt=self.attempt, began_at=round(time.time(), 3))
             for record in (earlier, own):
                 with suppress(OSError):
                     if record is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.files import TEMPORARY, special_entries
-from harness.folder.endings import ATTEMPTS, FAILURES, OUTCOME
+from harness.folder.attempts import ATTEMPTS, FAILURES, OUTCOME
 from harness.folder.metrics import METRICS
 from harness.folder.plans import CURVE, PLAN
 from harness.folder.supervisor import refuse_other_supervisor, report_to_supervisor

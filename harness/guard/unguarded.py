@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from harness.errors import StoppedOnRequestError
-from harness.folder import AttemptBegun
+from harness.folder import AttemptStart
 
 
 class Unguarded:
     """What a library user has who brings no guard: nobody stops the run, nobody watches."""
 
-    def use_folder(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
+    def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> None:
         """Nothing is written."""
 
     def tick(self, where: str, kind: str = "update") -> bool:

@@ -18,7 +18,7 @@ from harness.causes import Cause
 from harness.comm import World
 from harness.config import GuardConfig
 from harness.errors import LostRankError, StoppedOnRequestError
-from harness.folder import AttemptBegun
+from harness.folder import AttemptStart
 from harness.folder.outcome import OutcomeFiles
 from harness.guard.losses import Losses
 from harness.guard.messages import Message
@@ -76,9 +76,9 @@ class Guard:
         self._state.restart_clock()
         self._monitor.start()
 
-    def use_folder(self, folder: Path, begun: AttemptBegun, page: Callable[[], object] | None = None) -> None:
+    def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> None:
         """This attempt owns the run's folder now: it records there how it began, and `page` shows how it ends."""
-        self.files.use_folder(folder, begun, page)
+        self.files.use_folder(folder, start, page)
 
     def tick(self, activity: str, kind: str = "update") -> bool:
         """Report progress. After the first call, a stop request no longer ends the process at once.

@@ -134,4 +134,4 @@ def _median(record: RunRecord) -> str:
 
 
 def _ranks(record: RunRecord) -> list[int]:
-    return list(dict.fromkeys(one.begun.ranks for one in record.attempts if one.begun.ranks is not None))
+    return list(dict.fromkeys(one.start.ranks for one in record.attempts if one.start.ranks is not None))

@@ -141,9 +141,9 @@ def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
     total = LARGEST if plan is None else plan.sizes.num_iterations
     outcome = _read_outcome(folder, unread)
     attempts = read_attempts(folder, unread, outcome, ending)
-    if attempts and attempts[-1].begun.after > total:
-        unread.add(ATTEMPTS, f"the last attempt began after iteration {attempts[-1].begun.after}; the run has {total}")
-    ranks = attempts[-1].begun.ranks if attempts else None
+    if attempts and attempts[-1].start.after > total:
+        unread.add(ATTEMPTS, f"the last attempt began after iteration {attempts[-1].start.after}; the run has {total}")
+    ranks = attempts[-1].start.ranks if attempts else None
     return RunRecord(
         folder=folder,
         config_text=config_text,

@@ -141,7 +141,7 @@ def _events(record: RunRecord) -> list[Stretch]:
 
 def _happened(record: RunRecord) -> list[tuple[int, str]]:
     """Whatever made the run another one than its plan says, each with the iteration after which it was."""
-    begun = [attempt.begun.after for attempt in record.attempts[1:]]
+    begun = [attempt.start.after for attempt in record.attempts[1:]]
     found = [(t, "resumed" if t else "begun again") for t in begun]
     found += [(one.iteration, _amended(one)) for one in (record.plan.amendments if record.plan is not None else [])]
     found += [
@@ -165,6 +165,6 @@ def _amended(amendment: AmendmentRecord) -> str:
 
 def _command(record: RunRecord) -> str:
     """What trains the same network again, by what is in the folder."""
-    launcher = record.attempts[-1].begun.command.partition("python ")[0] if record.attempts else ""
+    launcher = record.attempts[-1].start.command.partition("python ")[0] if record.attempts else ""
     config = shlex.quote(str(record.folder / "config.yaml"))
     return f"{launcher}python launch/train.py --config {config} --set name={shlex.quote(record.name)}-again"

@@ -22,7 +22,7 @@ from harness.train.find import find_base, with_found_base
 from harness.train.log import TrainingLog
 from harness.train.resume import open_folder, warnings_for
 from harness.train.run import Run
-from harness.train.saving import Saver, beginning_of, environment_of, verify
+from harness.train.saving import Saver, attempt_start, environment_of, verify
 from harness.train.state import RunState, is_due
 from harness.units import Duration
 
@@ -52,7 +52,7 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         run.guard.tick("the run's folder", "first")
         stack.callback(run.folder.close)  # also where it could not be opened: the lock of its name may be held by then
         notes = world.on_root("folder", lambda: _open_folder(run))
-        run.guard.use_folder(folder, beginning_of(run), partial(write_run_report, folder))
+        run.guard.use_folder(folder, attempt_start(run), partial(write_run_report, folder))
         stack.enter_context(reported(folder, world.rank))
         stack.enter_context(run.guard.explained())
 

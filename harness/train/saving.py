@@ -17,7 +17,7 @@ from typing import Any
 from harness.checkpoint import CheckpointWriter, Manifest, list_checkpoints, mark_best, newest_valid, read_manifest
 from harness.comm import read_launch
 from harness.errors import CheckpointError
-from harness.folder import AttemptBegun, MetricsFile, MetricsLine
+from harness.folder import AttemptStart, MetricsFile, MetricsLine
 from harness.gluon import Learner, Requests, State
 from harness.guard import ConsistencyCheck
 from harness.train.resume import ResumePoint
@@ -32,12 +32,12 @@ def environment_of(run: Run) -> dict[str, str | int]:
     return {**versions(), "threads_per_rank": run.config.threads_per_rank}
 
 
-def beginning_of(run: Run) -> AttemptBegun:
+def attempt_start(run: Run) -> AttemptStart:
     """How an attempt begins, as the run's history tells it."""
     launch, resume_point = read_launch(), run.resume_point
     launcher = "" if launch.launcher is None else launch.launcher.split()[0]
     launcher += f" {'-n' if launcher == 'srun' else '-np'} {launch.size} " if launcher else ""
-    return AttemptBegun(
+    return AttemptStart(
         after=run.initial_state.iteration,
         origin=None if resume_point is None else resume_point.path,
         ranks=run.world.size,

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from harness.folder import (
-    AttemptBegun,
+    AttemptStart,
     BestCheckpoint,
     Fields,
     MetricsLine,
@@ -80,10 +80,10 @@ def test_what_an_outcome_cannot_do_without(name):
         Outcome("a", 7, "rank 1 was killed", 1.7e9),
         RankFailure(3, "it was lost", "a", 7, 1.7e9, "iteration 5", "fold", "Thread 1"),
         RankFailure(0, "the loss is nan", "a", 6),
-        AttemptBegun(
+        AttemptStart(
             "a", 1.7e9, 40, "runs/x/checkpoints/iteration-000000040", 2, "mpi", "node", "python x", {"mxnet": "1"}
         ),
-        AttemptBegun("a", 1.7e9),
+        AttemptStart("a", 1.7e9),
     ],
 )
 def test_what_is_written_is_read_and_other_versions_may_know_more(record, tmp_path):
@@ -143,9 +143,9 @@ def test_a_torn_line_of_the_history_costs_itself_alone(tmp_path):
     for torn in (b'{"attempt": "a", "began', b'{"attempt": "b"}\n', b"\xff\xfe\n"):
         with history.open("ab") as file:
             file.write(torn)
-        append_line(history, AttemptBegun("c", 1.7e9).to_json())
+        append_line(history, AttemptStart("c", 1.7e9).to_json())
     unread = Unread()
-    assert [one.begun.attempt for one in read_attempts(tmp_path, unread)] == ["c", "c", "c"]
+    assert [one.start.attempt for one in read_attempts(tmp_path, unread)] == ["c", "c", "c"]
     assert [part.line for part in unread.parts] == [1, 3, 5]
 
 
@@ -156,7 +156,7 @@ def test_many_attempts_leave_the_first_and_the_newest(tmp_path):
             file.write(b'{"attempt": "%d", "began_at": 1}\n{"attempt": "%d", "exit_code": 75, "cause": "x"}\n' % (k, k))
     unread = Unread()
     found = read_attempts(tmp_path, unread)
-    assert [found[k].begun.attempt for k in (0, 1, -1)] == ["0", "1501", "1999"]
+    assert [found[k].start.attempt for k in (0, 1, -1)] == ["0", "1501", "1999"]
     assert found[-1].ended.exit_code == 75
     assert "contains 1,500 more attempts" in unread.parts[0].reason
 

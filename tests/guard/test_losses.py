@@ -8,7 +8,7 @@ import pytest
 
 from harness.causes import Cause
 from harness.comm import SingleWorld
-from harness.folder import AttemptBegun
+from harness.folder import AttemptStart
 from harness.folder.outcome import OutcomeFiles, read_outcome
 from harness.guard.link import Link
 from harness.guard.losses import Losses
@@ -35,7 +35,7 @@ class Rank:
         world = SingleWorld()
         world.rank, world.size = rank, 3
         self.files = OutcomeFiles(rank, "a", environ={})
-        self.files.use_folder(folder, AttemptBegun())
+        self.files.use_folder(folder, AttemptStart())
         self.ends, self.peers = {}, FakePeers()
         for other in others:
             near, far = socket.socketpair()

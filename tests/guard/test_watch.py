@@ -10,7 +10,7 @@ import pytest
 from harness.causes import Cause, joined, outranks
 from harness.config import GuardConfig
 from harness.errors import ConfigError, DataError, HarnessError, LostRankError, StoppedOnRequestError
-from harness.folder import AttemptBegun
+from harness.folder import AttemptStart
 from harness.folder.outcome import OutcomeFiles, read_outcome
 from harness.guard import Guard
 from harness.guard.heartbeat import open_heartbeat
@@ -20,7 +20,7 @@ from tests.guard.worlds import Ranks
 
 
 def begun():
-    return AttemptBegun(0, None, 2, "threads", "host", "python train.py", {})
+    return AttemptStart(0, None, 2, "threads", "host", "python train.py", {})
 
 
 def until(condition, seconds=5.0):

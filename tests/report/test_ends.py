@@ -16,7 +16,7 @@ from harness.errors import (
     NoUsableLRError,
     StoppedOnRequestError,
 )
-from harness.folder import AttemptBegun
+from harness.folder import AttemptStart
 from harness.folder.outcome import OutcomeFiles
 from harness.report import reported, write_comparison, write_run_report
 from tests.report.folders import make_run, trained
@@ -50,7 +50,7 @@ def folder(begun, tmp_path):
 
 def end(folder, code, num_ranks, **where):
     """Every rank writes its end; `None` for ranks that were killed."""
-    begun = AttemptBegun(ranks=num_ranks, comm="mpi", host="node-1", command="python launch/train.py")
+    begun = AttemptStart(ranks=num_ranks, comm="mpi", host="node-1", command="python launch/train.py")
     ranks = [OutcomeFiles(rank, attempt="a", environ={}) for rank in range(num_ranks)]
     for files in ranks:
         files.use_folder(folder, begun)

@@ -114,7 +114,7 @@ class RankFailure:
 
 
 @dataclass(frozen=True)
-class AttemptBegun:
+class AttemptStart:
     """How an attempt started.
 
     Attributes:
@@ -145,7 +145,7 @@ class AttemptBegun:
         return {**content, "command": seen(self.command), "environment": dict(self.environment)}
 
     @classmethod
-    def read(cls, fields: Fields) -> AttemptBegun:
+    def read(cls, fields: Fields) -> AttemptStart:
         """Read it from a line of the file; all fields except attempt and time may be missing.
 
         Raises:
@@ -168,7 +168,7 @@ class AttemptBegun:
 class Attempt(NamedTuple):
     """One start of a run: how it started, and how it ended, if that was recorded."""
 
-    begun: AttemptBegun
+    start: AttemptStart
     ended: Outcome | None
 
 
@@ -193,16 +193,16 @@ def read_attempts(
         last: the content of `outcome.json`.
         ending: how the current attempt ends.
     """
-    begun: list[AttemptBegun] = []
+    starts: list[AttemptStart] = []
     ended: dict[str, Outcome] = {}
     left_out = 0
     for record in _read_history(folder, unread):
         if isinstance(record, Outcome):
             ended[record.attempt] = record
         else:
-            begun.append(record)
-        if len(begun) > _MOST_ATTEMPTS:
-            del begun[1]
+            starts.append(record)
+        if len(starts) > _MOST_ATTEMPTS:
+            del starts[1]
             left_out += 1
         while len(ended) > 2 * _MOST_ATTEMPTS:
             del ended[next(iter(ended))]
@@ -210,9 +210,9 @@ def read_attempts(
         unread.add(ATTEMPTS, f"contains {left_out:,} more attempts than are shown; the first and the newest are shown")
     if last is not None:
         ended[last.attempt] = last
-    if ending is not None and begun:
-        ended[begun[-1].attempt] = ending
-    return [Attempt(one, ended.get(one.attempt)) for one in begun]
+    if ending is not None and starts:
+        ended[starts[-1].attempt] = ending
+    return [Attempt(one, ended.get(one.attempt)) for one in starts]
 
 
 def read_failures(folder: Path, unread: Unread, num_ranks: int | None = None) -> list[RankFailure]:
@@ -242,7 +242,7 @@ def read_failures(folder: Path, unread: Unread, num_ranks: int | None = None) ->
     return found
 
 
-def _read_history(folder: Path, unread: Unread) -> Iterator[AttemptBegun | Outcome]:
+def _read_history(folder: Path, unread: Unread) -> Iterator[AttemptStart | Outcome]:
     path = folder / ATTEMPTS
     if not is_there(path):
         return
@@ -259,12 +259,12 @@ def _read_history(folder: Path, unread: Unread) -> Iterator[AttemptBegun | Outco
         unread.add(ATTEMPTS, error)
 
 
-def _read_line(data: bytes | None) -> AttemptBegun | Outcome:
+def _read_line(data: bytes | None) -> AttemptStart | Outcome:
     if data is None:
         raise RecordError("is longer than any line that the harness writes")
     fields = Fields(parse_json(data))
     if fields.has("began_at"):
-        return AttemptBegun.read(fields)
+        return AttemptStart.read(fields)
     if fields.has("exit_code"):
         return Outcome.read(fields)
     raise RecordError("records neither the start nor the end of an attempt")
