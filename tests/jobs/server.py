@@ -23,13 +23,15 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import types
 from contextlib import suppress
+from pathlib import Path
 
 READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MXNET_", "MKL", "DNNL_", "ONEDNN_", "DMLC_", "PYTHON", "LD_", "MALLOC_")
 PDEATHSIG = 1  # of prctl(2)
 HIGH = 500  # numbers of files from here on are in nobody's way
-LIBRARIES = ("matplotlib.backends.backend_agg", "matplotlib.figure", "horovod.mxnet", "horovod.runner.launch")
+LIBRARIES = ("matplotlib.backends.backend_agg", "horovod.mxnet", "horovod.runner.launch")
 
 
 def import_all():
@@ -41,6 +43,23 @@ def import_all():
     for module in pkgutil.walk_packages(harness.__path__, "harness."):
         if module.name != "harness.comm.smoke":
             importlib.import_module(module.name)
+
+
+def draw_once():
+    """A plan and a page: fonts are found, templates compiled, and what they import late is imported."""
+    from harness.config import load_config
+    from harness.folder.event_file import import_tensorboardx
+    from harness.plan import LRPlan, Sizes
+    from harness.report import write_plan, write_run_report
+
+    import_tensorboardx()
+    importlib.import_module("tensorboardX.event_file_writer")
+    importlib.import_module("tensorboardX.summary")
+    config = load_config("configs/digits.yaml")
+    sizes = Sizes.of(config.train, num_samples=1437, shards=1, batch_size=config.batch.size)
+    with tempfile.TemporaryDirectory() as folder:
+        write_plan(Path(folder), config, LRPlan(config.lr, sizes), ())
+        write_run_report(Path(folder))
 
 
 def early(environ):
@@ -179,6 +198,7 @@ def run(arguments):
 
 if __name__ == "__main__":
     import_all()
+    draw_once()
     server = Server(sys.argv[1])
     gc.freeze()
     run(server.serve()["arguments"])
