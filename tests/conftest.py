@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ def launched_by(launcher: str, np: int) -> list[str]:
     return [str(Path(sys.executable).with_name(launcher)), *options, "-np", str(np)]
 
 
+def job_of(arguments: Sequence[object], np: int | None, launcher: str = "horovodrun", fresh: bool = False) -> list[str]:
+    """The command of a job on `np` ranks, or (None) of one process; forked by the server, or fresh processes.
+
+    What starts it gives it the `environ` of the fork server.
+    """
+    python = [sys.executable] if fresh else [sys.executable, "-I", "-S", str(CLIENT)]
+    launch = [] if np is None else launched_by(launcher, np)
+    if launch and launcher == "horovodrun" and not fresh:
+        launch = [*python, *launch]  # it is a Python program as well
+    return [*launch, *python, *map(str, arguments)]
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():
     """A test that leaks a thread or an environment variable fails."""
@@ -69,9 +82,26 @@ def shared_data():
     return folder
 
 
+class ForkServer:
+    """A process that has everything imported, and forks one for each job (see `tests/jobs/server.py`)."""
+
+    def __init__(self, process: subprocess.Popen, address: str) -> None:
+        self.process, self.address = process, address
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What `job_of` needs in its environment."""
+        return {**ENVIRONMENT, "FORK_SERVER": self.address}
+
+    def num_jobs(self) -> int:
+        """How many forked processes there are; tests run one after the other, so they are of the test that asks."""
+        pid = self.process.pid
+        return len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
 @pytest.fixture(scope="session")
 def fork_server():
-    """The socket of a process that has everything imported, and forks one for each job (see `tests/jobs/server.py`)."""
+    """The server of this session, or of this worker of pytest-xdist."""
     with tempfile.TemporaryDirectory(prefix="harness-jobs-") as folder:
         address = os.path.join(folder, "socket")
         server = subprocess.Popen(
@@ -84,7 +114,7 @@ def fork_server():
         while not os.path.exists(address):
             assert server.poll() is None, "the server that forks jobs has ended"
             time.sleep(0.01)
-        yield address
+        yield ForkServer(server, address)
         server.stdin.close()
         server.wait(timeout=60)
 
@@ -108,12 +138,8 @@ def start(fork_server):
         fresh: bool = False,
         **environ: str,
     ):
-        python = [sys.executable] if fresh else [sys.executable, "-I", "-S", str(CLIENT)]
-        launch = [] if np is None else launched_by(launcher, np)
-        if launch and launcher == "horovodrun" and not fresh:
-            launch = [*python, *launch]  # it is a Python program as well
-        command = [*launch, *python, *map(str, arguments)]
-        environment = {**os.environ, **ENVIRONMENT, "FORK_SERVER": fork_server, **environ}
+        command = job_of(arguments, np, launcher, fresh)
+        environment = {**os.environ, **fork_server.environ, **environ}
         process = subprocess.Popen(
             command,
             cwd=cwd,

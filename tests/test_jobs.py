@@ -59,11 +59,12 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_signals_reach_the_job_and_its_end_comes_back(fork_server, program, number):
     client = [sys.executable, "-I", "-S", str(CLIENT), str(program), "waits"]
-    environ = {**os.environ, "FORK_SERVER": fork_server, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environ = {**os.environ, **fork_server.environ}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(client, cwd=ROOT, env=environ, text=True, **pipes) as process:
         pid = int(process.stdout.readline().split()[-1])
         assert pid != process.pid
+        assert fork_server.num_jobs() == 1
         process.stdin.write("go")
         process.stdin.flush()
         os.kill(process.pid, number)
@@ -72,6 +73,7 @@ def test_signals_reach_the_job_and_its_end_comes_back(fork_server, program, numb
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not alive(pid)
+    assert fork_server.num_jobs() == 0
 
 
 def test_a_forked_run_has_the_bits_of_a_fresh_one(start, tmp_path):

@@ -8,24 +8,22 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import launched_by
+from tests.conftest import THOROUGH, job_of
 
 ROOT = Path(__file__).parents[1]
-THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
-KILLS = 20 if THOROUGH else 6
+KILLS, ITERATIONS = (20, 450) if THOROUGH else (4, 150)
 NETWORK = (
     "network={name: cnn, params: {channels: [8, 16], hidden: 32, dropout: 0.3, batch_norm: true}}",
     "data.augment={pad_crop: 1, flip: true, mean: [0.3], std: [0.4]}",
     "batch.size=16",
-    "train={iterations: 300}",
-    "evaluation={every: 70it, metrics: [accuracy]}",
-    "checkpoint={every: 15it, keep: 2, best: accuracy}",
+    f"train={{iterations: {ITERATIONS}}}",
+    "evaluation={every: 35it, metrics: [accuracy]}",
+    "checkpoint={every: 5it, keep: 2, best: accuracy}",
     "log.every=1it",
     "threads_per_rank=1",
     "lr.schedule={one_cycle: {start_lr: 0.1x, max_lr: 1x, cycle_length: 80%, cooldown_length: 20%, finish_lr: 0.001x}}",
@@ -45,21 +43,20 @@ CASES = [(name, np) for name in OPTIMIZERS for np in (None, 2)] if THOROUGH else
 class Job:
     """One attempt at a run, which can be killed with everything that it started."""
 
-    def __init__(self, output: Path, optimizer: str, np: int | None, *options: str) -> None:
-        self.output = output
+    def __init__(self, server, output: Path, optimizer: str, np: int | None, *options: str) -> None:
+        self.output, self.server = output, server
         settings = [
             *NETWORK,
             f"optimizer={OPTIMIZERS[optimizer]}",
             f"lr.base={BASES.get(optimizer, 0.1)}",
             f"output={output}",
         ]
-        launcher = [] if np is None else launched_by("horovodrun", np)
         words = [word for setting in settings for word in ("--set", setting)]
         self.log = output.with_suffix(".log").open("a+")
         self.process = subprocess.Popen(
-            [*launcher, sys.executable, "launch/train.py", *words, *options],
+            job_of(["launch/train.py", *words, *options], np, fresh=THOROUGH),
             cwd=ROOT,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, **server.environ},
             stdout=self.log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -86,21 +83,21 @@ class Job:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=120)
         for pid in self.members():  # horovodrun gone, its ranks would go on alone
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        deadline = time.monotonic() + 10
-        while self.members() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while (self.members() or self.server.num_jobs()) and time.monotonic() < deadline:
             time.sleep(0.02)
         self.log.close()
 
     def end(self) -> str:
         """Wait for the end, and give everything that was printed."""
         try:
-            self.process.wait(timeout=120)
+            self.process.wait(timeout=300)
         except subprocess.TimeoutExpired:
             self.kill("all", random.Random(0))
             pytest.fail(f"no end: {self.output.with_suffix('.log').read_text()[-3000:]}")
@@ -122,14 +119,14 @@ def last_iteration(job: Job) -> int:
 
 def wait_for_iteration(job: Job, t: int) -> None:
     """Wait until an iteration is logged by this attempt, or the run has ended."""
-    deadline = time.monotonic() + 60
-    while job.process.poll() is None and time.monotonic() < deadline and last_iteration(job) < min(t, 299):
+    deadline = time.monotonic() + 300
+    while job.process.poll() is None and time.monotonic() < deadline and last_iteration(job) < min(t, ITERATIONS - 1):
         time.sleep(0.005)
 
 
 def result_of(folder: Path) -> dict:
     """Everything that must be equal: every bit of the last set, its JSON, and the metrics without their clocks."""
-    last = folder / "digits" / "checkpoints" / "iteration-000000300"
+    last = folder / "digits" / "checkpoints" / f"iteration-{ITERATIONS:09d}"
     clocks = ("time", "images_per_s")
     lines = (folder / "digits" / "metrics.jsonl").read_text().splitlines()
     return {
@@ -143,8 +140,8 @@ def result_of(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize(("optimizer", "np"), CASES)
-def test_killed_at_random_moments(tmp_path, optimizer, np):
-    job, begun = Job(tmp_path / "straight", optimizer, np), time.monotonic()
+def test_killed_at_random_moments(fork_server, tmp_path, optimizer, np):
+    job, begun = Job(fork_server, tmp_path / "straight", optimizer, np), time.monotonic()
     wait_for_iteration(job, 1)
     set_up_s = time.monotonic() - begun
     straight = job.end()
@@ -153,15 +150,15 @@ def test_killed_at_random_moments(tmp_path, optimizer, np):
     killed = tmp_path / "killed"
     survived = 0
     for attempt in range(KILLS):
-        job = Job(killed, optimizer, np, "--resume", "auto")
+        job = Job(fork_server, killed, optimizer, np, "--resume", "auto")
         if attempt % 4 == 3:  # at any time of the set-up, and a little into training
             time.sleep(generator.uniform(0, 1.1 * set_up_s))
         else:
-            wait_for_iteration(job, last_iteration(job) + generator.randint(1, 40))
+            wait_for_iteration(job, last_iteration(job) + generator.randint(8, 30))
             time.sleep(generator.uniform(0, 0.02))
         survived += job.process.poll() is not None
         job.kill("one" if attempt % 3 == 2 else "all", generator)
-    final = Job(killed, optimizer, np, "--resume", "auto").end()
+    final = Job(fork_server, killed, optimizer, np, "--resume", "auto").end()
 
     resumed = sorted({int(n) for n in re.findall(r"resuming after iteration (\d+)", final)})
     print(f"{optimizer} np={np}: {KILLS} kills, {survived} after the end, went on after {resumed}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 
@@ -12,9 +11,9 @@ import pytest
 
 from harness.checkpoint import list_checkpoints, newest_valid, verify, write_checkpoint
 from harness.errors import CheckpointError
+from tests.conftest import THOROUGH
 
 FILES = ("params.safetensors", "optimizer.safetensors", "manifest.json", "manifest.sha256")
-THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 
 
 @pytest.fixture

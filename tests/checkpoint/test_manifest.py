@@ -26,10 +26,10 @@ from harness.model.optimizers import NOT_UPDATED_AT_0, known_optimizers
 from harness.train.build import build_learner
 from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
+from tests.conftest import THOROUGH
 
 OLD = Path(__file__).parent / "format_1"  # written by version 0.1.0, as it was before manifests were typed
 NAME = "iteration-000000004"
-THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 
 
 @pytest.fixture

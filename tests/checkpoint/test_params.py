@@ -13,8 +13,8 @@ import pytest
 
 from harness.checkpoint.params import read_params
 from harness.errors import CheckpointError
+from tests.conftest import THOROUGH
 
-THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 DTYPES = ("float32", "float64", "float16", "uint8", "int32", "int8", "int64")
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import os
 import random
 
-THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
+from tests.conftest import THOROUGH
+
 EACH = 100 if THOROUGH else 12
 
 

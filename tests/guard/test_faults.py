@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
 
 import pytest
 
-from tests.conftest import launched_by
+from tests.conftest import THOROUGH, launched_by
 from tests.guard.conftest import still_running
 
-THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 STALL_S = 6
 LIMITS = tuple(f"guard.stall_after{name}_s={STALL_S}" for name in ("", "_first", "_evaluation"))
 CAUSES = {
@@ -28,12 +26,12 @@ if THOROUGH:
     CASES = [(fault, where, np) for fault in CAUSES for where in PLACES for np in (2, 4)]
 else:
     CASES = [
-        ("raise", "50", 4),
+        ("raise", "50", 2),
         ("exit", "evaluation", 2),
         ("kill", "finder", 2),
         ("kill", "50", 4),
         ("stop", "50", 2),
-        ("sleep", "evaluation", 4),
+        ("sleep", "evaluation", 2),
         ("sleep", "finder", 2),
     ]
 
@@ -83,7 +81,7 @@ def test_the_ranks_of_mpirun_say_why_too(attempt, tmp_path, fault, where):
 
 @pytest.mark.parametrize(
     ("fault", "code", "launcher", "np"),
-    [("DataError@50:1", 3, "horovodrun", 2), ("CheckpointError@evaluation:3", 4, "mpirun", 4)],
+    [("DataError@50:1", 3, "horovodrun", 2), ("CheckpointError@evaluation:2", 4, "mpirun", 3)],
 )
 def test_the_code_is_the_causes_own_on_any_number_of_ranks(attempt, fault, code, launcher, np):
     """And rank 0, which did not fail itself, writes the page with the same code where its main thread can."""
@@ -128,7 +126,7 @@ def test_rank_0_may_be_the_one(attempt):
     assert set(ended.failures) == {1}
 
 
-@pytest.mark.skipif(not THOROUGH, reason="half a minute of waiting; HARNESS_THOROUGH=1 asks for it")
+@pytest.mark.thorough
 def test_where_gloo_gives_up_first_the_silent_rank_is_named(attempt):
     ended = attempt(faults="stop@50:1", HOROVOD_GLOO_TIMEOUT_SECONDS="6")
     assert ended.outcome["exit_code"] == 7

@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from harness.checkpoint import list_checkpoints, newest_valid
-from tests.conftest import launched_by
+from tests.conftest import THOROUGH, launched_by
 from tests.guard.conftest import SETTINGS, still_running
 
 ROOT = Path(__file__).parents[2]
-THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 NUM_KILLS = 20 if THOROUGH else 2
 SIGNALS = [(1, 1), (77, 0), (300, 0), *([(150, 1), (299, 1)] if THOROUGH else [])]  # iteration and rank
 

@@ -15,10 +15,9 @@ import pytest
 from harness.folder.supervisor import supervised_folder, supervisor_lock
 from harness.locks import holder_of
 from harness.processes import descendants
-from tests.conftest import launched_by
+from tests.conftest import THOROUGH, launched_by
 
 ROOT = Path(__file__).parents[2]
-THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 SUPERVISE = [sys.executable, "launch/supervise.py", "--pause", "0"]
 # ranks in sessions of their own, below launchers that have ended
 ESCAPING = ["sh", "-c", 'setsid sh -c "setsid sleep 600 & sleep 601" & setsid sleep 602 & exec sleep 603']

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from harness.config.schema import reference
+from tests.conftest import THOROUGH
 
 ROOT = Path(__file__).parents[2]
-THOROUGH = bool(os.environ.get("HARNESS_THOROUGH"))
 NUM_PLANS, NUM_RUNS = (500, 500) if THOROUGH else (60, 6)
 LONGEST_S = 30
 KEYS = re.findall(r"^\| `([a-z_.]+)` \|", reference(), re.MULTILINE)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import shutil
 from dataclasses import asdict, is_dataclass
@@ -21,10 +20,11 @@ from harness.errors import ConfigError
 from harness.finder import read_result, take_result
 from harness.plan import Extend, Rewind
 from harness.report.record import read_record
+from tests.conftest import THOROUGH
 from tests.folder.damage import change_byte, change_value
 from tests.report.folders import BEGUN, DONE, evaluated, finder_result, make_run, trained
 
-COUNT = 100 if os.environ.get("HARNESS_THOROUGH") == "1" else 5
+COUNT = 100 if THOROUGH else 5
 LINES = ("attempts.jsonl", "metrics.jsonl")
 FILES = (
     *("outcome.json", "failures/rank-1.json", "attempts.jsonl", "plan.json", "plan.csv", "metrics.jsonl"),

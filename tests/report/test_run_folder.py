@@ -18,9 +18,10 @@ from harness.folder import MetricsFile, RunFolder, append_line
 from harness.locks import lock_of_name
 from harness.report.pages import write_page
 from harness.train.resume import StartOptions, find_resume_point, open_folder
+from tests.conftest import THOROUGH
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 100 if os.environ.get("HARNESS_THOROUGH") == "1" else 10
+ROUNDS = 100 if THOROUGH else 10
 
 
 class Folder(RunFolder):
