@@ -19,7 +19,8 @@ from harness.errors import ConfigError, HarnessError
 
 T = TypeVar("T")
 LONGEST_NAME = 100  # characters; anything longer is not a typo in a name
-_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+CODE_PATTERN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+"""How the user's own code is written: `package.module:function`."""
 
 
 def cut(text: str, longest: int = 60) -> str:
@@ -133,7 +134,7 @@ def code_in(value: object) -> Iterator[str]:
     ['mine:sawtooth']
     """
     if isinstance(value, str):
-        yield from [value] if _CODE.fullmatch(value) else []
+        yield from [value] if re.fullmatch(CODE_PATTERN, value) else []
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from code_in(key)

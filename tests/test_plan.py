@@ -234,6 +234,11 @@ def test_warmup_that_does_not_fit(length, message, mode):
     assert "\n" not in found
 
 
+def test_a_warmup_that_starts_beyond_all_numbers_names_its_start():
+    found = refusal("1x", base=1e30, warmup={"length": "2it", "start": "1e300x"})
+    assert found == "c.yaml: lr.warmup.start: must be a finite number >= 0, found inf"
+
+
 def test_a_prefix_shifts_the_breakpoints_too():
     steps = {"multi_factor": {"base_lr": "1x", "step": ["40it", "60it"], "factor": 0.1}}
     plan = plan_of(steps, base=0.5, warmup={"length": "2ep"})

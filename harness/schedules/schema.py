@@ -6,6 +6,7 @@ import inspect
 import math
 from typing import Any
 
+from harness.named import CODE_PATTERN
 from harness.schedules.bounds import Interval
 from harness.schedules.catalogue import (
     CATALOGUE,
@@ -24,7 +25,7 @@ from harness.schedules.scalars import MULTIPLE
 from harness.units import LENGTH_PATTERN
 
 _X = f"^{MULTIPLE}$"
-_OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+_OWN = f"^{CODE_PATTERN}$"
 _LENGTH = {"anyOf": [{"type": "string", "pattern": LENGTH_PATTERN}, {"const": 0}]}
 _REFERENCE = {"$ref": "#/$defs/Schedule"}
 

@@ -94,7 +94,7 @@ class LinearWarmUp(_WarmUp):
 
 @dataclass(frozen=True)
 class OverlapWarmUp(_WarmUp):
-    """A line from `start_lr` to where the schedule is after `length` iterations, then the schedule as it goes on.
+    """A line from `start_lr` to where the schedule is after `length` iterations, then the schedule itself.
 
     For `t <= length` it is `start_lr + t (schedule(length) - start_lr) / length`, after that `schedule(t)`: the line
     takes the place of the schedule's beginning, and nothing is postponed.

@@ -156,8 +156,8 @@ def refuse_other_data(
         found = f"{manifest.num_samples} samples then, {num_samples} now; number, shape or labels differ"
     elif None not in (items, manifest.items) and items != manifest.items:
         found = (
-            "the first, the last, or an item between has other values: files that were made anew, values drawn at "
-            "random before the first reading, or another version of a library; hash() of text is another in every "
+            "the first, the last, or an item between has other values: files that were created again, values drawn at "
+            "random before the first reading, or another version of a library; hash() of text differs in every "
             "process"
         )
     else:
