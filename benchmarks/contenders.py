@@ -147,7 +147,7 @@ def summing(network: str) -> Callable[[], None]:
         with mx.autograd.record():
             losses, _ = forward.losses(data, label)
         losses.backward()
-        world.sum_buffer(sums.buffer, "update")
+        world.sum_buffer(sums.memory, "update")
 
     return step
 

@@ -1,19 +1,17 @@
-"""One shard of a global batch: seed, forward, backward."""
+"""A network and its loss as one graph, where they are one, or as the user's own code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mxnet as mx
 
-from harness.data import count_of, leaves_of
-from harness.data.leaves import Array, Data
-from harness.errors import ConfigError
+from harness.data.leaves import Array
 from harness.gluon.graph import Graph, runs_python
 from harness.gluon.rewriting import channel_block, rewrite
-from harness.model.inputs import check_losses, labels_for, on_device, seed_of
-from harness.model.parameters import held, list_held, seed_python
+from harness.model.inputs import labels_for
+from harness.model.parameters import list_held
 
 
 class Forward:
@@ -92,71 +90,6 @@ class Forward:
         """The prediction and the samples' losses."""
         prediction = self._net(*inputs)
         return prediction, self._loss(prediction, labels)
-
-
-class ShardPlayer:
-    """Plays shards on one device: after `play`, each parameter's gradient holds the sum over the shard's samples."""
-
-    def __init__(self, forward: Forward, ctx: Any, trainable: Mapping[str, Any], seed: int, graph: Graph) -> None:
-        """Bind a network and its loss.
-
-        Args:
-            forward: both.
-            ctx: the device.
-            trainable: parameters with a gradient, by structural name.
-            seed: the run's seed.
-            graph: tells whether random numbers are drawn.
-        """
-        self._forward = forward
-        self._ctx = ctx
-        self._trainable = trainable
-        self._seed = seed
-        self._graph = graph
-
-    def play(self, t: int, shard: int, data: Data, label: Array) -> Any:
-        """Forward and backward of one shard.
-
-        Args:
-            t: the iteration.
-            shard: the shard's number in the global batch.
-            data: samples, `(n, ...)`, or a tuple of such arrays, one for each input of the network.
-            label: labels, `(n, ...)`.
-
-        Returns:
-            The sum of the samples' losses, `(1,)`, on the device.
-
-        Raises:
-            ConfigError: if the loss is not one value a sample, or a parameter took no part in it.
-        """
-        if self._graph.random:
-            mx.random.seed(seed_of(self._seed, t, shard), ctx=self._ctx)
-        if self._graph.opaque or (self._graph.has_code and not self._forward.is_compiled):
-            seed_python(seed_of(self._seed, t, shard))
-        inputs = [on_device(leaf, self._ctx) for leaf in leaves_of(data)]
-        labels = on_device(self._forward.labels(label, f"iteration {t}, shard {shard}: label"), self._ctx)
-        with mx.autograd.record():
-            losses, loss_sum = self._forward.losses(inputs, labels)
-        check_losses(losses, count_of(data))
-        losses.backward()
-        self._check_all_took_part(shard)
-        return loss_sum
-
-    def predict(self, data: Data, label: Array) -> tuple[Any, Any]:
-        """Prediction and losses of samples without training: `(n, ...)` and `(n,)`; wait for both."""
-        inputs = [on_device(leaf[:], self._ctx) for leaf in leaves_of(data)]
-        return self._forward.prediction(inputs, on_device(self._forward.labels(label[:], "label"), self._ctx))
-
-    def _check_all_took_part(self, shard: int) -> None:
-        weights = [held(parameter, self._ctx) for parameter in self._trainable.values()]
-        stale = [name for name, weight in zip(self._trainable, weights, strict=True) if not weight._fresh_grad]
-        if stale:
-            raise ConfigError(
-                f"network: {', '.join(stale)} got no gradient from shard {shard}, because the forward pass does "
-                "not use it; "
-                "use it, or set its grad_req to 'null'"
-            )
-        for weight in weights:
-            weight._fresh_grad = False
 
 
 def _not_compiled(net: Any, why: str) -> str:

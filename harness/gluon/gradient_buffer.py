@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.comm.tree import merges_after
+from harness.errors import ConfigError
 from harness.model.parameters import held
 
 _ALIGNED = 16  # numbers; every part begins on a cache line, and what lies between parts stays 0
@@ -39,13 +40,13 @@ class Buffer:
 class GradientBuffer:
     """Memory for the gradients and the running statistics of a network, of which parameters see their parts.
 
-    Behind them lie a few words that ranks say of an update; as float32, which counts exactly to 16 million samples.
+    Behind them lie the control values of an update, which are summed with them.
 
     Attributes:
-        buffer: all of it.
+        memory: all of it.
         gradients: the part with the gradients.
         statistics: the part with the running statistics; `None` where there are none.
-        words: the part with the words.
+        control: the part with the control values.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class GradientBuffer:
         trainable: Mapping[str, Any],
         statistics: Sequence[Any],
         ctx: Any,
-        num_words: int = 1,
+        num_control: int = 1,
         has_own_arrays: bool = False,
     ) -> None:
         """Move gradients and statistics into one buffer.
@@ -62,14 +63,14 @@ class GradientBuffer:
             trainable: parameters with a gradient, by structural name.
             statistics: parameters that a training forward changes.
             ctx: their device.
-            num_words: how many words there are.
+            num_control: how many control values there are.
             has_own_arrays: whether a backward writes gradients to arrays of their own, from which `gather` takes them:
                 oneDNN's backward of a deconvolution ends the process where its gradient is a part of a larger array.
         """
         sizes = [held(parameter, ctx).size for parameter in (*trainable.values(), *statistics)]
         begins = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
-        self.buffer = Buffer(begins[-1] + num_words, ctx)
-        parts = [self.buffer.array[begin : begin + size] for begin, size in zip(begins, sizes, strict=False)]
+        self.memory = Buffer(begins[-1] + num_control, ctx)
+        parts = [self.memory.array[begin : begin + size] for begin, size in zip(begins, sizes, strict=False)]
         self._trainable = trainable
         self._ctx = ctx
         self._views = []
@@ -86,16 +87,16 @@ class GradientBuffer:
             held(parameter, ctx).copyto(view)
             parameter._data[parameter.list_ctx().index(ctx)] = view
         end = begins[len(trainable)]
-        self.gradients = self.buffer.array[:end]
-        self.statistics = self.buffer.array[end : begins[-1]] if statistics else None
-        self.words = self.buffer.array[begins[-1] :]
+        self.gradients = self.memory.array[:end]
+        self.statistics = self.memory.array[end : begins[-1]] if statistics else None
+        self.control = self.memory.array[begins[-1] :]
 
-    def write_words(self, values: Sequence[float]) -> None:
-        """Say words of an update; nothing pending may use them, or write to the buffer other than a shard's forward."""
-        if self.buffer.host is None:
-            self.words[:] = mx.nd.array(values, ctx=self.words.context)
+    def write_control(self, values: Sequence[float]) -> None:
+        """Write control values, while nothing pending uses them, or writes to the buffer but for a shard's forward."""
+        if self.memory.host is None:
+            self.control[:] = mx.nd.array(values, ctx=self.control.context)
         else:
-            self.buffer.host[-len(values) :] = values
+            self.memory.host[-len(values) :] = values
 
     def gather(self) -> None:
         """Take gradients that a backward has written to arrays of their own into their parts of the buffer."""
@@ -104,8 +105,8 @@ class GradientBuffer:
                 written.copyto(view)
 
     def clear(self) -> None:
-        """Zero everything but the words after the first, which is the loss."""
-        self.buffer.array[: self.buffer.array.size - self.words.size + 1] = 0
+        """Zero everything but the control values after the first, which is the loss."""
+        self.memory.array[: self.memory.array.size - self.control.size + 1] = 0
 
     def lay_out_weights(self) -> None:
         """Put weights back into plain layout, which a forward in predict mode has changed for itself (oneDNN).
@@ -120,6 +121,19 @@ class GradientBuffer:
             laid_out.copyto(plain)
             parameter._data[parameter.list_ctx().index(self._ctx)] = plain
             mx.autograd.mark_variables([plain], [gradient], parameter.grad_req)
+
+    def refuse_rebound_gradients(self) -> None:
+        """Notice gradients that no longer go into the sums.
+
+        Raises:
+            ConfigError: naming their parameters.
+        """
+        rebound = self.rebound_gradients()
+        if rebound:
+            raise ConfigError(
+                f"network: the gradient of {', '.join(rebound)} was replaced (a change of grad_req, cast or reset_ctx) "
+                "after the learner was built; do that before"
+            )
 
     def rebound_gradients(self) -> list[str]:
         """The parameters whose gradient is no longer the part of the buffer that they were given."""

@@ -1,4 +1,4 @@
-"""The learner: everything that one update is, on however many shards this rank plays."""
+"""The learner: one update over the shards of a global batch, and the state that it changes."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import mxnet as mx
-import numpy.typing as npt
 
 from harness.checkpoint.matching import Matched
 from harness.comm import World
-from harness.data import Batch, GlobalBatch, leaves_of
+from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Array, Data
-from harness.errors import ConfigError, DisagreementError, DivergedError
-from harness.gluon.control import Control, Loss, NormCheck, Requests, Update, UpdateStats
-from harness.gluon.forward import Forward, ShardPlayer
-from harness.gluon.graph import Graph
+from harness.errors import DisagreementError, DivergedError
+from harness.gluon.control import ControlValues, Loss, Requests
+from harness.gluon.network import count_workers, prepare_network
+from harness.gluon.norm_check import NormCheck, PendingUpdate, UpdateStats
 from harness.gluon.options import Placement, UpdateOptions
-from harness.gluon.probe import probe
 from harness.gluon.replica import DeviceAllreduce, DeviceReplica
 from harness.gluon.state import State
 from harness.gluon.state_keeper import StateKeeper
 from harness.gluon.step import OptimizerStep
-from harness.gluon.trial import Trial, data_and_label
 from harness.gluon.weights import choose_weights, write_params
-from harness.model.inputs import settle
-from harness.model.operators import refuse_blocks_across_devices
-from harness.model.parameters import form_of, held, parameters_of, refuse_unreducible
+from harness.model.optimizers import refuse_optimizer
+from harness.model.parameters import form_of, held
 
 _ON_CPU, _DEFAULTS = Placement(), UpdateOptions()
 
@@ -71,64 +67,38 @@ class Learner:
         Raises:
             ConfigError: for parameters that cannot be reduced, or shards that ranks cannot share evenly.
         """
-        self._contexts = list(placement.contexts) or [mx.cpu()]
-        if world.size > 1 and len(self._contexts) > 1:
-            raise ConfigError("devices: several are for one process; each of several ranks computes on one")
-        workers = world.size * len(self._contexts)
-        if shards % workers:
-            raise ConfigError(f"batch.shards: {shards} is not divisible by the {workers} workers")
+        refuse_optimizer(optimizer)
         self.world = world
-        data, label = data_and_label(sample)
-        refuse_blocks_across_devices(net, loss)
-        for ctx in self._contexts:
-            settle(net, data, ctx)
-        self.parameters = parameters_of(net)
-        refuse_unreducible(self.parameters, len(self._contexts))
-        graph = Graph(net, self.parameters, loss, len(leaves_of(data)))
-        tried = Trial.of(net, loss, self.parameters, graph, self._contexts[0], data, label, options.seed)
-        graph.statistics |= world.agreed("probe", lambda: probe(tried, options.hybridize))
-        is_on_cpu = all(ctx.device_type == "cpu" for ctx in self._contexts)
-        forward = Forward(net, loss, graph, options.hybridize, is_on_cpu)
-        trainable = {name: p for name, p in self.parameters.items() if p.grad_req != "null"}
-        statistics = {name: p for name, p in self.parameters.items() if p.name in graph.statistics}
-        self._seats = [
-            DeviceReplica(
-                ShardPlayer(forward, ctx, trainable, options.seed, graph),
-                trainable,
-                [p for name, p in statistics.items() if name not in options.frozen],
-                ctx,
-                kept=[p for name, p in statistics.items() if name in options.frozen],
-                num_words=len(Control._fields),
-                keep_statistics=shards > workers or options.skip_nonfinite,
-                has_own_arrays=ctx.device_type == "cpu" and graph.may_deconvolve,
-            )
-            for ctx in self._contexts
-        ]
-        self._sums = self._seats[0].sums
-        self._sum_seats = DeviceAllreduce(placement.kvstore, self._seats) if len(self._seats) > 1 else None
-        self._has_predicted = True
-        waits = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
-        self._optimizer = OptimizerStep(
-            optimizer,
-            trainable,
-            momentum_correction=options.momentum_correction,
-            seed=options.seed,
-            kvstore=placement.kvstore if placement.update_on_kvstore else None,
-            is_waited_for=waits,
-        )
-        self._waits = waits or self._optimizer.must_wait
-        self._clip_norm = options.clip_norm
-        self.remarks = [forward.remark] if forward.remark else []
+        self._contexts = list(placement.contexts) or [mx.cpu()]
+        workers = count_workers(world, len(self._contexts), shards)
+        network = prepare_network(net, loss, world, self._contexts, sample, options)
+        self.parameters = network.parameters
+        self.remarks = [network.forward.remark] if network.forward.remark else []
         self.began_with: dict[str, Any] | None = None
-        self._keeper = StateKeeper(self.parameters, trainable, self._optimizer, self._contexts)
-        self._skip_nonfinite = options.skip_nonfinite
-        self._gauge = NormCheck(self._sums)
-        self._unread: Update | None = None
+        self._options = options
+
+        # One replica for each device, and what sums over them.
+        keeps = shards > workers or options.skip_nonfinite
+        self._replicas = [DeviceReplica(network, ctx, options, keeps_statistics=keeps) for ctx in self._contexts]
+        self._buffer = self._replicas[0].buffer
+        self._sum_devices = DeviceAllreduce(placement.kvstore, self._replicas) if len(self._replicas) > 1 else None
+
+        # The step waits for the check of its own update where ranks wait for each other anyway, or where the check
+        # decides what is applied.
+        waits = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
+        self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, is_waited_for=waits)
+        self._waits = waits or self._optimizer.must_wait
+        self._check = NormCheck(self._buffer, control_is_summed=world.size > 1)
+        self._keeper = StateKeeper(network.parameters, network.trainable, self._optimizer, self._contexts)
+
+        # What an update leaves behind for the next one, and for the caller.
+        self._pending: PendingUpdate | None = None
+        self._requests = Requests()
+        self._has_predicted = True  # to settle its shapes
+        self._is_shared = world.size == 1
         self.gradient_norm: float | None = None
         self.loss: float | None = None
         self.skipped = 0
-        self._requests = Requests()
-        self._is_shared = world.size == 1
 
     def update(self, batch: GlobalBatch, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Loss:
         """Do the update of iteration `batch.t`, over the samples of all ranks.
@@ -144,51 +114,68 @@ class Learner:
             The mean loss of the global batch before the update; `float()` of it waits for it.
 
         Raises:
-            DivergedError: if loss, gradient or running statistics are not finite, in this update or (where nothing
-                waits for it) in the one before.
-            DisagreementError: if the ranks' samples do not add up to the global batch, or, in the first update, if the
-                ranks' networks differ.
+            DivergedError: if loss, gradient or running statistics are not finite, in this update or the one before.
+            DisagreementError: if the samples do not add up to the global batch, or (at first) the networks differ.
         """
-        t = batch.t
+        # Before the first update ranks compare their networks, and take rank 0's weights.
         self.ensure_shared()
-        if self._has_predicted:
-            for seat in self._seats:
-                seat.sums.lay_out_weights()
-            self._has_predicted = False
-        said = self._say(batch, ask or Requests())
-        for seat in self._seats:
-            seat.begin()
-        for position, shard in enumerate(batch.batches):
-            self._seats[position % len(self._seats)].play(t, shard)
-        for seat in self._seats:
-            seat.finish()
-        if self._sum_seats is not None:
-            self._sum_seats()
+
+        # Control values are written before the shards are processed, while nothing pending uses the buffer. In a world
+        # of one there is nobody to tell.
+        own = ControlValues.of(batch, ask or Requests())
         if self.world.size > 1:
-            self.world.sum_buffer(self._sums.buffer, "update")
-        update = Update(t, batch.num_samples, said, self._gauge.take())
-        loss, divisor, num_shards = Loss(update.taken, batch.num_samples), float(batch.num_samples), said[1]
+            self._buffer.write_control(own)
+
+        # Forward and backward of every shard, folded on every device in the order of `harness.comm.tree`. Then the sum
+        # over devices, and over ranks: gradients, running statistics and control values in one message.
+        self._process(batch)
+        if self._sum_devices is not None:
+            self._sum_devices()
+        if self.world.size > 1:
+            self.world.sum_buffer(self._buffer.memory, "update")
+
+        # The check is begun now. It is read now if the step has to wait for it, and otherwise in the next update, so
+        # that Python runs ahead of the device; whatever uses the weights in between calls `finish` first.
+        update = PendingUpdate(batch.t, batch.num_samples, own, self._check.measure())
+        loss, divisor, num_shards = Loss(update.measured, batch.num_samples), float(batch.num_samples), own.num_shards
         if self._waits:
-            verdict = self._judge(update)
-            if not verdict.is_finite:
-                for seat in self._seats:
-                    seat.restore_statistics()
+            stats = self._judge(update)
+            if not stats.is_finite:
+                for replica in self._replicas:
+                    replica.restore_statistics()
                 return loss
-            num_shards = verdict.control.num_shards
-            if self._clip_norm is not None:
-                divisor *= max(1.0, verdict.gradient_norm / self._clip_norm)
+            num_shards = stats.control.num_shards
+            if self._options.clip_norm is not None:
+                divisor *= max(1.0, stats.gradient_norm / self._options.clip_norm)
         else:
             self.finish()
-            self._unread = update
-        for seat in self._seats:
-            seat.average_statistics(num_shards)
-        self._optimizer.step(t, lr, momentum, divisor)
+            self._pending = update
+
+        # The step, with the mean over all samples; running statistics become the mean over the shards that have any.
+        for replica in self._replicas:
+            replica.average_statistics(num_shards)
+        self._optimizer.step(batch.t, lr, momentum, divisor)
         return loss
+
+    def _process(self, batch: GlobalBatch) -> None:
+        """Leave the sum of every device's shards in its buffer."""
+        # After a prediction oneDNN has laid weights out for itself; training would turn them round in every update.
+        if self._has_predicted:
+            for replica in self._replicas:
+                replica.buffer.lay_out_weights()
+            self._has_predicted = False
+        for replica in self._replicas:
+            replica.begin()
+        # Devices take turns: none of these calls waits, so the devices compute at the same time.
+        for position, shard in enumerate(batch.batches):
+            self._replicas[position % len(self._replicas)].process(batch.t, shard)
+        for replica in self._replicas:
+            replica.finish()
 
     def finish(self) -> None:
         """Check the last update where its check was put off; call it before the weights are used for anything."""
-        if self._unread is not None:
-            update, self._unread = self._unread, None
+        if self._pending is not None:
+            update, self._pending = self._pending, None
             self._judge(update)
 
     def check_weights(self, t: int) -> None:
@@ -198,24 +185,20 @@ class Learner:
             DivergedError: on every rank alike.
         """
         self.finish()
-        if not self._keeper.is_finite():
-            raise DivergedError(
-                f"iteration {t}: its update made weights or optimizer state that are not finite, though the loss "
-                "before it was; lower the learning rate, or clip the gradient (optimizer.clip_norm)"
-            ).at(t)
+        self._keeper.refuse_not_finite(t)
 
     def predict(self, data: Data, label: Array) -> tuple[Array, Array]:
         """Predictions `(n, ...)` and losses `(n,)` of samples (one array or a tuple of them), in predict mode."""
         self.ensure_shared()
         self.finish()
         self._has_predicted = True
-        prediction, losses = self._seats[0].player.predict(data, label)
+        prediction, losses = self._replicas[0].predict(data, label)
         return prediction.asnumpy(), losses.asnumpy()
 
     @property
     def reduced_bytes(self) -> int:
-        """What ranks sum in an update: gradients, running statistics and the control vector."""
-        return int(self._sums.buffer.array.size) * 4
+        """What ranks sum in an update: gradients, running statistics and control values."""
+        return int(self._buffer.memory.array.size) * 4
 
     def pop_requests(self) -> Requests:
         """What any rank has asked since the last call: the same on every rank, one update late where none waits."""
@@ -228,7 +211,7 @@ class Learner:
         return self._keeper.snapshot(reuse)
 
     def numbers(self) -> dict[str, Any]:
-        """What of the state is no array."""
+        """Scalars that belong to the state."""
         return self._keeper.numbers()
 
     def mismatches(self, state: State) -> list[str]:
@@ -237,7 +220,7 @@ class Learner:
 
     def restore(self, state: State) -> None:
         """Put a state back, bit for bit."""
-        self._unread = None
+        self._pending = None
         self._keeper.restore(state)
 
     def digest(self) -> str:
@@ -273,25 +256,24 @@ class Learner:
         """Compare the ranks' networks and give them rank 0's weights, unless that was done; called by every rank.
 
         The first update does it, as does whatever else needs equal weights: `predict`, `evaluate`, `find_lr`.
+
+        Raises:
+            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
         """
         if not self._is_shared:
             self.broadcast_weights()
 
     def broadcast_weights(self) -> None:
-        """Give every rank the weights and running statistics of rank 0; the first time, compare the networks before.
-
-        Raises:
-            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
-        """
+        """Give every rank the weights and running statistics of rank 0; the first time, compare the networks before."""
         self._compare()
         if self.world.size > 1:
-            self._keeper.share_parameters(self._broadcast)
+            self._keeper.share_parameters(self.world)
 
     def broadcast_state(self) -> None:
-        """Give every rank the whole state of rank 0; the first time, compare the networks before (see above)."""
+        """Give every rank the whole state of rank 0; the first time, compare the networks before."""
         self._compare()
         if self.world.size > 1:
-            self._keeper.share(self._broadcast, self.world.broadcast_object)
+            self._keeper.share_state(self.world)
 
     def _compare(self) -> None:
         """Once, compare what broadcasts rely on: between different shapes a broadcast would hang, or give nonsense."""
@@ -300,40 +282,20 @@ class Learner:
             self.world.must_be_equal("parameters", facts, "build the same network on every rank")
             self._is_shared = True
 
-    def _broadcast(self, name: str, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return self.world.broadcast(value, f"learner.{name}")
-
-    def _say(self, batch: GlobalBatch, ask: Requests) -> tuple[float, ...]:
-        """Put this rank's words beside its first shard's sums; in a world of one there is nobody to tell."""
-        own = [shard.count for shard in batch.batches]
-        said = (sum(own), sum(map(bool, own)), *ask)
-        if self.world.size > 1:
-            self._sums.write_words([0, *said])
-        return said
-
-    def _judge(self, update: Update) -> UpdateStats:
-        """Whether an update may be applied; every rank reads the same numbers and decides alike."""
-        t, num_samples, said, taken = update
-        rebound_gradients = [name for seat in self._seats for name in seat.sums.rebound_gradients()]
-        if rebound_gradients:
-            raise ConfigError(
-                f"network: the gradient of {', '.join(rebound_gradients)} was replaced (a change of grad_req, cast or "
-                "reset_ctx) after the learner was built; do that before"
-            )
-        measured = self._gauge.read(taken)
-        control = Control(*measured.words) if self.world.size > 1 else Control(measured.words[0], *said)
-        if control.num_samples != num_samples:
+    def _judge(self, update: PendingUpdate) -> UpdateStats:
+        """Decide whether an update may be applied; every rank reads the same numbers and decides alike."""
+        for replica in self._replicas:
+            replica.buffer.refuse_rebound_gradients()
+        stats = self._check.read(update)
+        if stats.control.num_samples != update.num_samples:
             raise DisagreementError(
-                f"iteration {t}: the ranks played {control.num_samples:g} samples, but the global batch has "
-                f"{num_samples}; some rank plays other shards than the order says"
+                f"iteration {update.t}: the ranks processed {stats.control.num_samples:g} samples, but the global "
+                f"batch has {update.num_samples}; some rank processes other shards than the order says"
             ).on_all_ranks()
-        asked = (control.save > 0, control.failure > 0, control.stop > 0)
-        self._requests = Requests(*(old or new for old, new in zip(self._requests, asked, strict=True)))
-        self.loss = control.loss_sum / num_samples
-        self.gradient_norm = measured.gradient_norm / num_samples
-        verdict = UpdateStats(t, control, self.loss, self.gradient_norm, measured.statistics_finite)
-        if not verdict.is_finite:
-            if not self._skip_nonfinite:
-                raise DivergedError(str(verdict)).at(t)
+        self.loss, self.gradient_norm = stats.loss, stats.gradient_norm
+        self._requests |= stats.control.requests
+        if not stats.is_finite:
+            if not self._options.skip_nonfinite:
+                raise DivergedError(str(stats)).at(update.t)
             self.skipped += 1
-        return verdict
+        return stats

@@ -1,87 +1,88 @@
-"""One device of a rank: it plays shards, and leaves their sums in memory of its own."""
+"""One device of a rank: it processes shards, forward and backward, and folds them into its gradient buffer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mxnet as mx
 
-from harness.data import Batch
-from harness.gluon.forward import ShardPlayer
+from harness.data import Batch, count_of, leaves_of
+from harness.data.leaves import Array, Data
+from harness.errors import ConfigError
+from harness.gluon.control import ControlValues
 from harness.gluon.gradient_buffer import Fold, GradientBuffer
-from harness.model.parameters import held
+from harness.gluon.network import Network
+from harness.gluon.options import UpdateOptions
+from harness.model.inputs import check_losses, on_device, seed_of
+from harness.model.parameters import held, seed_python
 
 
 class DeviceReplica:
-    """Folds the shards that are played here, one after another, within an update.
+    """The network on one device; in an update: `begin`, `process` each shard, `finish`.
 
     Attributes:
-        sums: where gradients, running statistics and words lie.
-        player: runs the network.
+        buffer: holds gradients, running statistics and control values, and after `finish` their sums.
     """
 
-    def __init__(
-        self,
-        player: ShardPlayer,
-        trainable: Mapping[str, Any],
-        statistics: Sequence[Any],
-        ctx: Any,
-        *,
-        num_words: int,
-        keep_statistics: bool,
-        has_own_arrays: bool = False,
-        kept: Sequence[Any] = (),
-    ) -> None:
+    def __init__(self, network: Network, ctx: Any, options: UpdateOptions, *, keeps_statistics: bool) -> None:
         """Move gradients and statistics of this device into one buffer.
 
         Args:
-            player: of this device.
-            trainable: parameters with a gradient, by structural name.
-            statistics: parameters that a training forward changes.
+            network: ready to train.
             ctx: the device.
-            num_words: what ranks say of an update.
-            keep_statistics: whether the statistics before an update may be needed again within it.
-            has_own_arrays: whether a backward may write to no part of a larger array; see `GradientBuffer`.
-            kept: frozen statistics, which an update leaves as they are.
+            options: of an update.
+            keeps_statistics: whether the statistics before an update may be needed again within it.
         """
-        self.player = player
-        self.sums = GradientBuffer(trainable, statistics, ctx, num_words, has_own_arrays)
-        self._fold = Fold([self.sums.buffer.array])
-        self._statistics: Any = self.sums.statistics
+        self._network = network
+        self._ctx = ctx
+        self._seed = options.seed
+        moving = [one for name, one in network.statistics.items() if name not in options.frozen]
+        frozen = [held(one, ctx) for name, one in network.statistics.items() if name in options.frozen]
+        self._frozen = [(statistic, statistic.copy()) for statistic in frozen]
+        self.buffer = GradientBuffer(
+            network.trainable,
+            moving,
+            ctx,
+            num_control=len(ControlValues._fields),
+            has_own_arrays=ctx.device_type == "cpu" and network.graph.may_deconvolve,
+        )
+        self._fold = Fold([self.buffer.memory.array])
+        self._statistics: Any = self.buffer.statistics
         self._before: Any = None
-        if self._statistics is not None and keep_statistics:
+        if self._statistics is not None and keeps_statistics:
             self._before = self._statistics.copy()
-        self._kept = [(held(parameter, ctx), held(parameter, ctx).copy()) for parameter in kept]
         self._is_first = True
 
     def begin(self) -> None:
-        """Begin an update."""
-        for statistic, copy in self._kept:
+        """Begin an update: remember the statistics that it starts from."""
+        for statistic, copy in self._frozen:
             statistic.copyto(copy)
         if self._before is not None:
             self._statistics.copyto(self._before)
         self._is_first = True
 
-    def play(self, t: int, shard: Batch) -> None:
+    def process(self, t: int, shard: Batch) -> None:
         """Add a shard's gradients, running statistics and loss to the sums."""
+        # Every shard starts from the statistics before the update. The control values were written for all shards
+        # of the rank together, beside those of the first.
         if not self._is_first:
             self._fold.make_room()
             self.restore_statistics()
-            self.sums.words[:] = 0
+            self.buffer.control[:] = 0
         self._is_first = False
         if shard.count:
-            loss_sum = self.player.play(t, shard.shard, shard.data, shard.label)
-            self.sums.gather()
-            loss_sum.copyto(self.sums.words[0:1])
+            loss_sum = self._forward_backward(t, shard)
+            self.buffer.gather()
+            loss_sum.copyto(self.buffer.control[0:1])
         else:  # MXNet has no arrays without elements; zeros, which the mean does not count
-            self.sums.clear()
+            self.buffer.clear()
         self._fold.push()
 
     def finish(self) -> None:
-        """Leave the sums of everything played in their place, and frozen statistics as they were."""
+        """Leave the sums of all shards in the buffer, and frozen statistics as they were."""
         self._fold.finish()
-        for statistic, copy in self._kept:
+        for statistic, copy in self._frozen:
             copy.copyto(statistic)
 
     def average_statistics(self, num_shards: float) -> None:
@@ -94,18 +95,62 @@ class DeviceReplica:
         if self._before is not None:
             self._before.copyto(self._statistics)
 
+    def predict(self, data: Data, label: Array) -> tuple[Any, Any]:
+        """Prediction and losses of samples without training: `(n, ...)` and `(n,)`; wait for both."""
+        forward = self._network.forward
+        inputs = [on_device(leaf[:], self._ctx) for leaf in leaves_of(data)]
+        return forward.prediction(inputs, on_device(forward.labels(label[:], "label"), self._ctx))
+
+    def _forward_backward(self, t: int, shard: Batch) -> Any:
+        """Leave the sum over the shard's samples in each parameter's gradient.
+
+        Returns:
+            The sum of the samples' losses, `(1,)`, on the device.
+
+        Raises:
+            ConfigError: if the loss is not one value a sample, or a parameter took no part in it.
+        """
+        graph, forward = self._network.graph, self._network.forward
+        # Seeded by iteration and shard, random operations draw the same wherever the shard is processed.
+        seed = seed_of(self._seed, t, shard.shard)
+        if graph.random:
+            mx.random.seed(seed, ctx=self._ctx)
+        if graph.opaque or (graph.has_code and not forward.is_compiled):
+            seed_python(seed)
+        inputs = [on_device(leaf, self._ctx) for leaf in leaves_of(shard.data)]
+        labels = forward.labels(shard.label, f"iteration {t}, shard {shard.shard}: label")
+        labels = on_device(labels, self._ctx)
+        with mx.autograd.record():
+            losses, loss_sum = forward.losses(inputs, labels)
+        check_losses(losses, count_of(shard.data))
+        losses.backward()
+        self._check_all_took_part(shard.shard)
+        return loss_sum
+
+    def _check_all_took_part(self, shard: int) -> None:
+        """Refuse a parameter whose gradient is still that of the shard before."""
+        weights = {name: held(parameter, self._ctx) for name, parameter in self._network.trainable.items()}
+        stale = [name for name, weight in weights.items() if not weight._fresh_grad]
+        if stale:
+            raise ConfigError(
+                f"network: {', '.join(stale)} got no gradient from shard {shard}, because the forward pass does not "
+                "use it; use it, or set its grad_req to 'null'"
+            )
+        for weight in weights.values():
+            weight._fresh_grad = False
+
 
 class DeviceAllreduce:
     """Sums over the devices of one process, through a Gluon kvstore; every device then has the sum."""
 
-    def __init__(self, kind: str, seats: Sequence[DeviceReplica]) -> None:
+    def __init__(self, kind: str, replicas: Sequence[DeviceReplica]) -> None:
         """Prepare the store.
 
         Args:
             kind: `"local"` adds on the CPU, `"device"` on the devices.
-            seats: at least two.
+            replicas: at least two.
         """
-        self._buffers = [seat.sums.buffer.array for seat in seats]
+        self._buffers = [replica.buffer.memory.array for replica in replicas]
         self._store = mx.kv.create(kind)
         self._store.init("sums", self._buffers[0])
 

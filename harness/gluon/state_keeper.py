@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import CheckpointError, DisagreementError, listed
+from harness.comm import World
+from harness.errors import CheckpointError, DisagreementError, DivergedError, listed
 from harness.gluon.state import State, digest_of, mismatches
 from harness.gluon.step import OptimizerStep
 from harness.model.parameters import held
@@ -65,11 +66,19 @@ class StateKeeper:
         on_host = (((name, array.asnumpy()) for name, array in kind) for kind in kinds)
         return digest_of(on_host, self.numbers())
 
-    def is_finite(self) -> bool:
-        """Whether every weight, statistic and optimizer array is finite, and not so large that its square is none."""
+    def refuse_not_finite(self, t: int) -> None:
+        """Refuse weights, statistics or optimizer arrays that are not finite, or whose square is not.
+
+        Raises:
+            DivergedError: saying that update `t` made them so.
+        """
         arrays = [*self._current_parameters().values(), *self._state_arrays().values()]
         squares = mx.nd.concat(*[_square(array) for array in arrays], dim=0)
-        return bool(np.isfinite(squares.asnumpy()).all())
+        if not np.isfinite(squares.asnumpy()).all():
+            raise DivergedError(
+                f"iteration {t}: its update made weights or optimizer state that are not finite, though the loss "
+                "before it was; lower the learning rate, or clip the gradient (optimizer.clip_norm)"
+            ).at(t)
 
     def checksums(self) -> dict[str, int]:
         """A CRC-32 of the bits of every array; nothing is kept on the host.
@@ -114,30 +123,19 @@ class StateKeeper:
         self.write({**state.parameters, **state.optimizer_state})
         self._set_numbers(state.numbers)
 
-    def share_parameters(self, broadcast: Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
-        """Make weights and running statistics of rank 0 those of every rank.
+    def share_parameters(self, world: World) -> None:
+        """Make weights and running statistics of rank 0 those of every rank."""
+        self._share(self._current_parameters(), world)
 
-        Args:
-            broadcast: gives every rank rank 0's array under a name.
-        """
-        self._share(self._current_parameters(), broadcast)
+    def share_state(self, world: World) -> None:
+        """Make the state of rank 0 that of every rank."""
+        self._share({**self._current_parameters(), **self._state_arrays()}, world)
+        self._set_numbers(world.broadcast_object(self.numbers(), "learner.numbers"))
 
-    def share(
-        self, broadcast: Callable[[str, npt.NDArray[Any]], npt.NDArray[Any]], send: Callable[[Any, str], Any]
-    ) -> None:
-        """Make the state of rank 0 that of every rank.
-
-        Args:
-            broadcast: gives every rank rank 0's array under a name.
-            send: gives every rank rank 0's value, which JSON can hold, under a name.
-        """
-        self._share({**self._current_parameters(), **self._state_arrays()}, broadcast)
-        self._set_numbers(send(self.numbers(), "learner.numbers"))
-
-    def _share(self, arrays: Mapping[str, Any], broadcast: Callable[..., npt.NDArray[Any]]) -> None:
+    def _share(self, arrays: Mapping[str, Any], world: World) -> None:
         mx.nd.waitall()
-        for name, array in arrays.items():  # one by one, so that but one lies on the host at a time
-            self.write({name: broadcast(name, array.asnumpy())})
+        for name, array in arrays.items():  # one by one, so that only one lies on the host at a time
+            self.write({name: world.broadcast(array.asnumpy(), f"learner.{name}")})
 
     def write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
         """Fill the arrays that are named, on every device; a kvstore takes over what they then hold."""

@@ -38,6 +38,19 @@ NOT_UPDATED_AT_0 = ("ftml", "ftrl", "adadelta", "sgld")
 _UNDECAYED = ("bias", "gamma", "beta")
 
 
+def refuse_optimizer(optimizer: object) -> None:
+    """Refuse what is not an optimizer object, such as the name that a `gluon.Trainer` takes.
+
+    Raises:
+        ConfigError: with the call that makes one.
+    """
+    if not isinstance(optimizer, mx.optimizer.Optimizer):
+        name = optimizer if isinstance(optimizer, str) else "sgd"
+        raise ConfigError(
+            f"optimizer: found {optimizer!r}; give an optimizer object, such as mx.optimizer.create({name!r})"
+        )
+
+
 def known_optimizers() -> dict[str, type[mx.optimizer.Optimizer]]:
     """Every optimizer of this MXNet that can be used, by its registered name."""
     return {name: cls for name, cls in mx.optimizer.Optimizer.opt_registry.items() if name not in REFUSED}

@@ -180,7 +180,7 @@ def test_samples_that_do_not_add_up_are_noticed():
 
     learner = learner_of(2)
     learner.update(wrong(1), 0.1)
-    with pytest.raises(DisagreementError, match="played 8 samples, but the global batch has 9"):
+    with pytest.raises(DisagreementError, match="processed 8 samples, but the global batch has 9"):
         learner.finish()
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from harness.comm.tree import processing_order
-from harness.gluon.control import NormCheck
+from harness.gluon.control import ControlValues
 from harness.gluon.gradient_buffer import Fold, GradientBuffer
+from harness.gluon.norm_check import NormCheck, PendingUpdate
 
 
 def tree_sum(values: list[np.ndarray]) -> np.ndarray:
@@ -83,7 +84,7 @@ def sums_of(shapes, statistic=None):
     statistics = [] if statistic is None else [mx.gluon.Parameter("s", shape=statistic, grad_req="null", init="ones")]
     for parameter in (*parameters.values(), *statistics):
         parameter.initialize()
-    return parameters, statistics, GradientBuffer(parameters, statistics, mx.cpu(), 3)
+    return parameters, statistics, GradientBuffer(parameters, statistics, mx.cpu(), 6)
 
 
 def test_parameters_see_their_parts_of_the_sums():
@@ -97,8 +98,8 @@ def test_parameters_see_their_parts_of_the_sums():
     np.testing.assert_array_equal(sums.statistics.asnumpy()[:5], np.ones(5))
     statistic.data()[:] = 3
     mx.nd.waitall()
-    np.testing.assert_array_equal(sums.buffer.host, [*found, 3, 3, 3, 3, 3, *[0] * 14])
-    sums.buffer.host[16:20] = 8
+    np.testing.assert_array_equal(sums.memory.host, [*found, 3, 3, 3, 3, 3, *[0] * 17])
+    sums.memory.host[16:20] = 8
     np.testing.assert_array_equal(parameters["1"].grad().asnumpy(), [8, 8, 8, 8])
     assert sums.rebound_gradients() == []
     parameters["1"].grad_req = "add"
@@ -109,7 +110,7 @@ def test_gradients_in_arrays_of_their_own_are_gathered():
     parameters = {"0": mx.gluon.Parameter("p", shape=(2, 3)), "1": mx.gluon.Parameter("q", shape=(4,))}
     for parameter in parameters.values():
         parameter.initialize()
-    sums = GradientBuffer(parameters, [], mx.cpu(), 3, has_own_arrays=True)
+    sums = GradientBuffer(parameters, [], mx.cpu(), 6, has_own_arrays=True)
     for factor in (2, 3):
         with mx.autograd.record():
             loss = (factor * parameters["0"].data()).sum() + (7 * parameters["1"].data()).sum()
@@ -123,42 +124,52 @@ def test_gradients_in_arrays_of_their_own_are_gathered():
     assert not parameters["1"].grad().asnumpy().any()
 
 
-def test_words_lie_behind_everything_and_are_kept_when_the_rest_is_cleared():
+def test_control_values_lie_behind_everything_and_are_kept_when_the_rest_is_cleared():
     parameters, _, sums = sums_of([(2, 3)])
     sums.gradients[:] = 7
     mx.nd.waitall()
-    sums.write_words([1.5, 2, 3])
-    assert sums.words.asnumpy().tolist() == [1.5, 2, 3]
+    sums.write_control([1.5, 2, 3, 0, 0, 1])
+    assert sums.control.asnumpy().tolist() == [1.5, 2, 3, 0, 0, 1]
     np.testing.assert_array_equal(parameters["0"].grad().asnumpy(), np.full((2, 3), 7))
     sums.clear()
-    assert sums.words.asnumpy().tolist() == [0, 2, 3]
+    assert sums.control.asnumpy().tolist() == [0, 2, 3, 0, 0, 1]
     assert not sums.gradients.asnumpy().any()
 
 
-def test_a_gauge_measures_sums():
+NOTHING = ControlValues(0, 0, 0, 0, 0, 0)
+
+
+def stats_of(sums, control_is_summed=True, own=NOTHING):
+    check = NormCheck(sums, control_is_summed=control_is_summed)
+    return check.read(PendingUpdate(7, 2, own, check.measure()))
+
+
+def test_the_check_measures_sums():
     _, _, sums = sums_of([(1, 2), (1,)], statistic=(5,))
     sums.gradients[:] = 0
     sums.gradients[1], sums.gradients[16] = 3, 4
-    gauge = NormCheck(sums)
-    sums.write_words([0.5, 2, 1])
-    assert gauge.read(gauge.take()) == ([0.5, 2, 1], 5.0, True)
+    sums.write_control([0.5, 2, 1, 0, 0, 3])
+    everyone = ControlValues(0.5, 2, 1, 0, 0, 3)
+    assert stats_of(sums) == (7, everyone, 0.25, 2.5, True)
+    assert stats_of(sums).control.requests == (False, False, True)
+    own = ControlValues(0, 9, 8, 1, 0, 0)  # in a world of one nobody adds to them, and only the loss is in the buffer
+    assert stats_of(sums, control_is_summed=False, own=own).control == (0.5, 9, 8, 1, 0, 0)
 
 
 def test_the_norm_of_a_large_gradient_is_exact_to_rounding():
     _, _, sums = sums_of([(11_000_000,)])
     values = np.random.default_rng(0).normal(size=11_000_000).astype(np.float32)
     sums.gradients[:] = mx.nd.array(values)
-    norm = NormCheck(sums).read(NormCheck(sums).take()).gradient_norm
+    norm = 2 * stats_of(sums).gradient_norm  # of two samples
     assert norm == pytest.approx(np.linalg.norm(values.astype(np.float64)), rel=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_gauge_sees_one_bad_element(bad):
+def test_the_check_sees_one_bad_element(bad):
     _, _, sums = sums_of([(50, 50)], statistic=(5,))
-    gauge = NormCheck(sums)
     sums.gradients[1731] = bad
-    _, norm, statistics_finite = gauge.read(gauge.take())
-    assert not np.isfinite(norm)
-    assert statistics_finite
+    stats = stats_of(sums)
+    assert not np.isfinite(stats.gradient_norm)
+    assert stats.statistics_finite
     sums.statistics[2] = bad
-    assert not gauge.read(gauge.take()).statistics_finite
+    assert not stats_of(sums).statistics_finite

@@ -11,7 +11,7 @@ import sys
 from contextlib import ExitStack
 from unittest.mock import patch
 
-import harness.gluon.learner
+import harness.gluon.network
 import harness.guard.preflight
 import harness.model.parameters
 import harness.train.prepare
@@ -94,8 +94,8 @@ def planted(what):
         return dataclasses.replace(batch, batches=(fewer, *batch.batches[1:]))
 
     by_name = {
-        "parameter name": (harness.gluon.learner, "parameters_of", renamed),
-        "parameter order": (harness.gluon.learner, "parameters_of", reordered),
+        "parameter name": (harness.gluon.network, "parameters_of", renamed),
+        "parameter order": (harness.gluon.network, "parameters_of", reordered),
         "pixel": (harness.train.prepare, "load_splits", other_data),
         "label": (harness.train.prepare, "load_splits", other_data),
         "version": (harness.versions, "version", lambda package: "9.9" if package == "numpy" else "1"),

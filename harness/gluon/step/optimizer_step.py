@@ -15,6 +15,7 @@ import mxnet as mx
 import numpy as np
 
 from harness.errors import ConfigError
+from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.step.kvstore import KVStoreStep
 from harness.gluon.step.numpy_step import NumpyStep
 from harness.gluon.step.per_device import PerDeviceStep
@@ -81,6 +82,26 @@ class OptimizerStep:
             self._backend = PerDeviceStep(optimizer, self._parameters)
         self.must_wait = isinstance(self._backend, NumpyStep)
         self.updaters = self._backend.updaters
+
+    @classmethod
+    def of(
+        cls,
+        optimizer: Any,
+        trainable: Mapping[str, Any],
+        placement: Placement,
+        options: UpdateOptions,
+        *,
+        is_waited_for: bool,
+    ) -> OptimizerStep:
+        """The step of a learner with these settings."""
+        return cls(
+            optimizer,
+            trainable,
+            momentum_correction=options.momentum_correction,
+            seed=options.seed,
+            kvstore=placement.kvstore if placement.update_on_kvstore else None,
+            is_waited_for=is_waited_for,
+        )
 
     def step(self, t: int, lr: float, momentum: float | None, divisor: float) -> None:
         """Apply the gradients.
