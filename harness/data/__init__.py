@@ -9,7 +9,7 @@ from harness.data.batches import Batch, BatchStream, EvaluationBatch, GlobalBatc
 from harness.data.batching import Batching
 from harness.data.datasets import DATASETS, count_samples, load
 from harness.data.leaves import count_of, each_leaf, leaves_of, rows_of
-from harness.data.order import Order, permutation
+from harness.data.order import Order, permutation, sweep_order
 from harness.data.purity import draws_at_random, probe_splits, seeded_splits
 from harness.data.request import Counts
 from harness.data.scales import describe_scale
@@ -44,4 +44,5 @@ __all__ = [
     "probe_splits",
     "rows_of",
     "seeded_splits",
+    "sweep_order",
 ]

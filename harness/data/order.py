@@ -7,7 +7,8 @@ number of ranks requests other shards of the same batches. Knows nothing about t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import zlib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,3 +110,14 @@ class Order:
             last = (epoch, order)
             object.__setattr__(self, "_last", last)
         return last[1]
+
+
+def sweep_order(order: Order, sweep: int) -> tuple[Order, int]:
+    """The order of one sweep of the finder, which none of training's iterations has, and a seed for its augmentation.
+
+    Args:
+        order: of training.
+        sweep: its number, from 0.
+    """
+    other = replace(order, last_batch="drop", stream=f"finder/{sweep}")
+    return other, zlib.crc32(f"{other.stream}/{order.seed}".encode()) >> 1

@@ -26,7 +26,8 @@ from harness.gluon.state import refuse_not_finite
 from harness.job.finding import plan_by_base
 from harness.job.session import Session
 from harness.plan import LRPlan
-from harness.train.resume import checkpoints_after, refuse_newer_elsewhere
+from harness.train.resume import changes_of_environment, checkpoints_after, refuse_newer_elsewhere
+from harness.train.saving import plan_to_json, sizes_to_json
 from harness.versions import versions
 
 
@@ -150,20 +151,15 @@ class JobCheckpoints:
 
 def _manifest(session: Session, t: int, numbers: Mapping[str, Any]) -> dict[str, Any]:
     """What stands beside the arrays; the names are those of a run's, as far as a job has them."""
-    plan, sizes = session.plan, session.sizes
-    around = [i for i in (t - 1, t, t + 1) if 1 <= i <= sizes.num_iterations]
+    plan = session.plan
     return {
         "state": {"iteration": t, **numbers},
         "job": _facts(session),
-        "shards": sizes.shards,
-        "batch_size": sizes.batch_size,
-        "sizes": {key: value for key, value in sizes.to_json().items() if key not in ("shards", "batch_size")},
+        **sizes_to_json(session.sizes),
         "plan": {
-            "described": plan.describe(),
-            "fingerprint": plan.fingerprint(),
+            **plan_to_json(plan, plan.fingerprint(), t),
             "base": plan.config.base,
             "reference_batch": plan.config.reference_batch,
-            "lr": {str(i): plan.lr(i) for i in around},
         },
         "environment": _environment(),
         "world": {"kind": session.world.kind, "size": session.world.size},
@@ -210,7 +206,7 @@ def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
             f"{path}: is {t} iterations into its job, which would now end after {session.sizes.num_iterations}; give "
             "more epochs or iterations"
         )
-    resumed = Resumed(t, base, batch, _changes(environment))
+    resumed = Resumed(t, base, batch, changes_of_environment(environment, _environment()))
     if not plan_may_differ:
         _refuse_other_rates(path, trained, resumed.plan_of(session.plan))
     return resumed
@@ -224,15 +220,6 @@ def _refuse_other_rates(path: Path, trained: Mapping[int, float], plan: LRPlan) 
                 f"{path}: its plan has a learning rate of {rate:g} at iteration {t}, this job's plan {now:g}; give the "
                 "same lr, epochs and iterations, or continue by the new plan: job.resume(plan_may_differ=True)"
             )
-
-
-def _changes(then: Mapping[str, Any]) -> list[str]:
-    """How the environment differs from the one that a checkpoint was saved in."""
-    return [
-        f"the last bits may differ from those of an unbroken job: {key} {then.get(key)} -> {now}"
-        for key, now in _environment().items()
-        if then.get(key) != now
-    ]
 
 
 def _environment() -> dict[str, str]:

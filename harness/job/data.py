@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.comm import World
-from harness.data import Augmentation, Dataset, Splits, make_splits
+from harness.data import Dataset, Splits, make_splits
 from harness.data.checks import check_labels
 from harness.data.custom import as_dataset
-from harness.data.leaves import Array, Data
 from harness.errors import DataError
-from harness.train.samples import first_samples, probe_items, seed_items
+from harness.train.samples import RunData, probe_items, seeded_data
 
 _ALLOWED = "give a gluon.data.Dataset, a pair (data, label) of arrays, or a data set of harness.data"
-
-
-class Prepared(NamedTuple):
-    """Samples that are ready to be read.
-
-    Attributes:
-        dataset: the samples.
-        fingerprint: by which a job that resumes knows them again.
-        items_digest: of a few items that were probed; `None` for arrays.
-    """
-
-    dataset: Dataset
-    fingerprint: str
-    items_digest: str | None
 
 
 def read(world: World, name: str, value: object) -> Splits:
@@ -45,7 +30,7 @@ def read(world: World, name: str, value: object) -> Splits:
     return world.agreed(f"data.{name}", lambda: _splits(name, value))
 
 
-def probe(world: World, name: str, splits: Splits, seed: int) -> Prepared:
+def probe(world: World, name: str, splits: Splits, seed: int) -> RunData:
     """Find out whether items are functions of their index, and seed those that draw at random; a collective.
 
     Args:
@@ -59,13 +44,7 @@ def probe(world: World, name: str, splits: Splits, seed: int) -> Prepared:
         DisagreementError: on every rank, if the ranks' items differ.
     """
     found = world.agreed(f"items.{name}", lambda: probe_items(splits))
-    seeded = seed_items(world, splits, found, seed)
-    return Prepared(seeded.train, seeded.fingerprint(), found["train"].digest if "train" in found else None)
-
-
-def samples_of(dataset: Dataset, augmentation: Augmentation) -> tuple[Data, Array]:
-    """Two samples and their labels, on which networks and metrics are tried."""
-    return first_samples(dataset, augmentation, 2)
+    return seeded_data(world, splits, found, seed)
 
 
 def refuse_other_classes(name: str, dataset: Dataset, num_classes: int | None) -> None:

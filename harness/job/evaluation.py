@@ -8,12 +8,15 @@ from typing import Any
 from harness.data import Dataset
 from harness.errors import ConfigError
 from harness.gluon import evaluate
-from harness.job.data import probe, read, refuse_other_classes, samples_of
+from harness.job.data import probe, read, refuse_other_classes
 from harness.job.session import Session
 from harness.job.settings import WHERE
 from harness.model import Metric, build_metrics, try_metrics
 from harness.model.given import classes_of, picks_classes
 from harness.model.metrics import Values
+from harness.train.samples import first_samples
+
+_KEPT = 4  # data that are evaluated again and again: a validation and a test set, perhaps of two kinds
 
 
 class Evaluator:
@@ -30,9 +33,9 @@ class Evaluator:
         dataset = next((known for value, known in self._prepared if value is data), None)
         if dataset is None:
             dataset = self._prepare(data)
-            self._prepared.append((data, dataset))
+            self._prepared = [*self._prepared[1 - _KEPT :], (data, dataset)]
         chosen = session.world.agreed("metrics", lambda: _metrics(metrics, given.loss))
-        samples = samples_of(dataset, given.augmentation)
+        samples = first_samples(dataset, given.augmentation, 2)
         prediction, _ = session.learner.predict(*samples)
         session.world.agreed("metrics.fit", lambda: try_metrics(chosen, prediction, samples[1]))
         found = evaluate(session.learner, dataset, session.sizes.batch_size, given.augmentation, chosen)
@@ -42,10 +45,10 @@ class Evaluator:
     def _prepare(self, data: object) -> Dataset:
         session = self._session
         splits = read(session.world, "evaluate", data)
-        dataset = probe(session.world, "evaluate", splits, session.given.settings.seed).dataset
+        dataset = probe(session.world, "evaluate", splits, session.given.settings.seed).splits.train
 
         def check() -> None:
-            samples = samples_of(dataset, session.given.augmentation)
+            samples = first_samples(dataset, session.given.augmentation, 2)
             prediction, _ = session.learner.predict(*samples)
             refuse_other_classes("evaluate", dataset, classes_of(session.given.loss, prediction.shape))
 

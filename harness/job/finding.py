@@ -41,7 +41,7 @@ def find_rate(session: Session, settings: FinderSettings | None, trained: int) -
             "batch_size": sizes.batch_size,
             "network": {"name": type(given.net).__name__, "params": {}},
             "optimizer": {"name": type(given.optimizer).__name__.lower(), "params": {}},
-            "data": session.data.dataset.source,
+            "data": session.data.splits.train.source,
             "world": {"kind": session.world.kind, "size": session.world.size},
             "after_iteration": trained,
             "versions": versions(),

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from harness.comm import World
 from harness.data import Augmentation
@@ -23,7 +23,7 @@ from harness.job.checkpoints import JobCheckpoints
 from harness.job.evaluation import Evaluator
 from harness.job.finding import find_rate
 from harness.job.session import Given, Session, open_session
-from harness.job.settings import WHERE, read_settings
+from harness.job.settings import WHERE, JobOptions, of_kind, read_settings
 from harness.model.given import devices_of, given_loss, given_optimizer, refuse_idle_momentum
 from harness.model.metrics import Values
 from harness.plan import LRPlan, Sizes
@@ -56,13 +56,8 @@ class Job:
         epochs: int | None = None,
         iterations: int | None = None,
         shards: int | None = None,
-        last_batch: str = "drop",
-        augmentation: Augmentation | None = None,
-        clip_norm: float | None = None,
-        seed: int = 0,
         folder: str | Path | None = None,
-        stall_after_s: float = 1800.0,
-        world: World | None = None,
+        **options: Unpack[JobOptions],
     ) -> None:
         """Check what was given; nothing starts before `with`.
 
@@ -79,34 +74,24 @@ class Job:
             iterations: how long, instead of `epochs`.
             shards: shards of a global batch, which is `shards * batch` samples; by default one for each worker. Bits
                 depend on it, and not on the number of workers.
-            last_batch: what becomes of an epoch's remainder: `drop` or `keep`.
+            folder: of the checkpoints; by default `runs/` and the name of the program.
+            **options: those that follow.
+            last_batch: what becomes of an epoch's remainder: `"drop"` (the default) or `"keep"`.
             augmentation: what is done to pictures.
             clip_norm: the largest Euclidean norm of the mean gradient.
-            seed: for shuffling, augmentation and dropout; weights are the program's to seed.
-            folder: of the checkpoints; by default `runs/` and the name of the program.
-            stall_after_s: seconds without progress after which ranks that wait for each other end.
+            seed: for shuffling, augmentation and dropout, by default 0; weights are the program's to seed.
+            stall_after_s: seconds without progress after which ranks that wait for each other end; by default 1800.
             world: ranks that are joined already, and stay so afterwards, for programs of several jobs.
 
         Raises:
             ConfigError: for what cannot be trained, in one message.
         """
-        settings = read_settings(
-            lr,
-            {
-                "batch": batch,
-                "epochs": epochs,
-                "iterations": iterations,
-                "shards": shards,
-                "last_batch": last_batch,
-                "clip_norm": clip_norm,
-                "seed": seed,
-                "stall_after_s": stall_after_s,
-            },
-        )
-        devices = devices_of(net)
-        own = given_optimizer(optimizer, net)
+        world = of_kind("world", options.pop("world", None), World)
+        augmentation = of_kind("augmentation", options.pop("augmentation", None), Augmentation) or Augmentation()
+        settings = read_settings(lr, batch=batch, epochs=epochs, iterations=iterations, shards=shards, **options)
+        devices, own = devices_of(net), given_optimizer(optimizer, net)
         refuse_idle_momentum(own, settings.lr.momentum_correction, settings.lr.momentum is not None)
-        self._given = Given(net, given_loss(loss), own, devices, train, augmentation or Augmentation(), settings, world)
+        self._given = Given(net, given_loss(loss), own, devices, train, augmentation, settings, world)
         self.folder = Path("runs") / _program() if folder is None else Path(folder)
         self.iteration = 0
         self._session: Session | None = None

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import zlib
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.comm import World
 from harness.config import TrainConfig
-from harness.data import Augmentation, Batch, BatchStream, Order
+from harness.data import Augmentation, Batch, BatchStream, Order, sweep_order
 from harness.errors import ConfigError
 from harness.gluon import Learner, Placement, UpdateOptions, shards_of_rank
 from harness.guard import ConsistencyCheck
-from harness.job.data import Prepared, probe, read, refuse_other_classes, samples_of
+from harness.job.data import probe, read, refuse_other_classes
 from harness.job.ranks import Ranks
 from harness.job.settings import WHERE, JobSettings
 from harness.model.given import classes_of, describe_optimizer, settle_shapes
 from harness.plan import LRPlan, Sizes
+from harness.train.samples import RunData, first_samples
 from harness.versions import versions
 
 _ADVICE = "start every rank with the same program, packages, arguments and data"
@@ -66,7 +66,7 @@ class Session:
 
     given: Given
     ranks: Ranks
-    data: Prepared
+    data: RunData
     sizes: Sizes
     order: Order
     plan: LRPlan
@@ -87,10 +87,8 @@ class Session:
 
     def finder_stream(self, sweep: int) -> BatchStream:
         """The batches of one sweep of the finder: another order than any that training sees."""
-        seed = self.given.settings.seed
-        order = replace(self.order, last_batch="drop", stream=f"finder/{sweep}")
-        other = zlib.crc32(f"{order.stream}/{seed}".encode()) >> 1
-        return BatchStream(self.data.dataset, order, self.stream.shards, self.given.augmentation, other)
+        order, seed = sweep_order(self.order, sweep)
+        return BatchStream(self.data.splits.train, order, self.stream.shards, self.given.augmentation, seed)
 
 
 def open_session(given: Given, stack: ExitStack) -> Session:
@@ -103,17 +101,17 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     ranks = stack.enter_context(Ranks(given.world, given.devices[0].device_type, settings.stall_after_s))
     world = ranks.world
     splits = read(world, "train", given.train)
-    samples, _ = world.agreed("samples", lambda: samples_of(splits.train, given.augmentation))
+    samples, _ = world.agreed("samples", lambda: first_samples(splits.train, given.augmentation, 2))
     world.agreed("shapes", lambda: settle_shapes(given.net, given.loss, given.devices, samples))
     data = probe(world, "train", splits, settings.seed)  # which seeds generators that initialisers draw from
     workers = world.size * len(given.devices)
-    sizes = world.agreed("sizes", lambda: _sizes(settings, len(data.dataset), settings.shards or workers))
+    sizes = world.agreed("sizes", lambda: _sizes(settings, len(data.splits.train), settings.shards or workers))
     plan = world.agreed("plan", lambda: LRPlan(settings.lr, sizes, WHERE))
     order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, settings.seed, settings.last_batch)
 
     def open_stream() -> BatchStream:
         own = shards_of_rank(sizes.shards, world, len(given.devices))
-        return BatchStream(data.dataset, order, own, given.augmentation, settings.seed)
+        return BatchStream(data.splits.train, order, own, given.augmentation, settings.seed)
 
     if sizes.shards % workers:
         raise ConfigError(
@@ -123,9 +121,9 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     _compare(given, world, data, plan)
     learner = _build_learner(given, world, data, sizes.shards)
     learner.ensure_shared()
-    prediction, _ = learner.predict(*samples_of(data.dataset, given.augmentation))
+    prediction, _ = learner.predict(*first_samples(data.splits.train, given.augmentation, 2))
     classes = classes_of(given.loss, prediction.shape)
-    world.agreed("labels", lambda: refuse_other_classes("train", data.dataset, classes))
+    world.agreed("labels", lambda: refuse_other_classes("train", data.splits.train, classes))
     remarks = [*learner.remarks, *plan.remarks()]
     check = ConsistencyCheck(world, learner)
     return Session(given, ranks, data, sizes, order, plan, stream, learner, check, remarks)
@@ -136,7 +134,7 @@ def _sizes(settings: JobSettings, num_samples: int, shards: int) -> Sizes:
     return Sizes.of(train, num_samples=num_samples, shards=shards, batch_size=settings.batch, source=WHERE)
 
 
-def _build_learner(given: Given, world: World, data: Prepared, shards: int) -> Learner:
+def _build_learner(given: Given, world: World, data: RunData, shards: int) -> Learner:
     settings = given.settings
     kvstore = "local" if given.devices[0].device_type == "cpu" else "device"
     options = UpdateOptions(
@@ -148,13 +146,13 @@ def _build_learner(given: Given, world: World, data: Prepared, shards: int) -> L
         given.optimizer,
         world,
         shards=shards,
-        sample=Batch(0, *samples_of(data.dataset, given.augmentation)),
+        sample=Batch(0, *first_samples(data.splits.train, given.augmentation, 2)),
         placement=Placement(tuple(given.devices), kvstore),
         options=options,
     )
 
 
-def _compare(given: Given, world: World, data: Prepared, plan: LRPlan) -> None:
+def _compare(given: Given, world: World, data: RunData, plan: LRPlan) -> None:
     """Make sure that all ranks were given the same."""
     settings = given.settings
     facts = {

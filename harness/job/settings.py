@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
+from harness.comm import World
 from harness.config import LRConfig, Problem, config_error
 from harness.config.messages import explain
 from harness.config.sections import Section
 from harness.config.values import Count, Positive, RefusedError, Seconds
+from harness.data import Augmentation
+from harness.errors import ConfigError
+
+T = TypeVar("T")
 
 WHERE = "Job"  # how messages begin
+
+
+class JobOptions(TypedDict, total=False):
+    """The options of a `Job`, which explains them."""
+
+    last_batch: Literal["drop", "keep"]
+    augmentation: Augmentation | None
+    clip_norm: float | None
+    seed: int
+    stall_after_s: float
+    world: World | None
 
 
 class JobSettings(Section):
@@ -46,12 +62,12 @@ class JobSettings(Section):
         return self
 
 
-def read_settings(lr: object, values: Mapping[str, Any]) -> JobSettings:
-    """Check the values of all arguments.
+def read_settings(lr: object, **values: Any) -> JobSettings:
+    """Check the values of all arguments that are plain.
 
     Args:
         lr: a number, a schedule, or what the section `lr` of a configuration holds.
-        values: the other arguments by name.
+        **values: the other arguments by name.
 
     Raises:
         ConfigError: with every problem, a line each.
@@ -62,3 +78,14 @@ def read_settings(lr: object, values: Mapping[str, Any]) -> JobSettings:
         return JobSettings.model_validate({**plain, "lr": section})
     except ValidationError as error:
         raise config_error(WHERE, explain(error, JobSettings)) from None
+
+
+def of_kind(name: str, value: T | None, kind: type[Any]) -> T | None:
+    """An object that an option holds; `None` stands for the default.
+
+    Raises:
+        ConfigError: if it is of another kind.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise ConfigError(f"{WHERE}: {name}: found a {type(value).__name__}; give a {kind.__name__} of the harness")
+    return value

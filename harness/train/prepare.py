@@ -23,7 +23,7 @@ from harness.plan import LRPlan, Sizes, amended_plan, count_workers, resolve_sha
 from harness.train.conflicts import refuse_other_data
 from harness.train.resume import ResolvedConfig, ResumePoint, StartOptions, agree_on_resume_point, resolve, resolve_plan
 from harness.train.run import Run
-from harness.train.samples import RunData, build_augmentation, load_splits, probe_items, seed_items
+from harness.train.samples import RunData, build_augmentation, load_splits, probe_items, seeded_data
 from harness.train.state import RunState
 
 T = TypeVar("T")
@@ -174,8 +174,7 @@ def _read_data(config: RunConfig, world: World) -> RunData:
     """The data, probed: items that draw at random are seeded one by one, on every rank."""
     splits = agreed(world, config, "data", lambda: load_splits(config))
     found = agreed(world, config, "items", lambda: probe_items(splits))
-    splits = seed_items(world, splits, found, config.seed)
-    return RunData(splits, splits.fingerprint(), found["train"].digest if "train" in found else None)
+    return seeded_data(world, splits, found, config.seed)
 
 
 def _build_plan(

@@ -5,7 +5,7 @@ Rank 0 looks at its disk and tells the others; from there on everything is decid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -296,7 +296,11 @@ def resolve_plan(resolved: ResolvedConfig, resume_point: ResumePoint, sizes: Siz
 
 def warnings_for(resume_point: ResumePoint, environment: dict[str, Any]) -> Sequence[str]:
     """What may change the last bits of a result: other versions, another number of threads."""
-    then = resume_point.manifest.environment
+    return changes_of_environment(resume_point.manifest.environment, environment)
+
+
+def changes_of_environment(then: Mapping[str, Any], environment: Mapping[str, Any]) -> list[str]:
+    """How the environment differs from the one that a checkpoint was saved in; a sentence, or nothing."""
     differing = [f"{key} {then.get(key)} -> {now}" for key, now in environment.items() if then.get(key) != now]
     return [f"the last bits may differ from an unbroken run's: {', '.join(differing)}"] if differing else []
 

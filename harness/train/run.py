@@ -5,14 +5,13 @@ What changes with every update is `RunState`; a plan that is changed on the way 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.comm import World
 from harness.config import RunConfig
-from harness.data import Augmentation, BatchStream, Order
+from harness.data import Augmentation, BatchStream, Order, sweep_order
 from harness.finder import FinderSettings
 from harness.folder import RunFolder
 from harness.gluon import Learner, evaluate, shards_of_rank
@@ -86,9 +85,7 @@ class Run:
 
     def finder_stream(self, repeat: int) -> BatchStream:
         """The batches of one sweep: another order and augmentation than any that training sees."""
-        name, sizes = f"finder/{repeat}", self.sizes
-        order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, self.config.seed, stream=name)
-        return self._stream(order, zlib.crc32(f"{name}/{self.config.seed}".encode()) >> 1)
+        return self._stream(*sweep_order(self.order, repeat))
 
     def evaluate(self, learner: Learner, split: str) -> dict[str, float] | None:
         """Mean loss and metrics of a split by name; `None` on every rank if any was told to stop."""

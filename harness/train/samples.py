@@ -86,6 +86,16 @@ def seed_items(world: World, splits: Splits, found: Mapping[str, Found], seed: i
     return seeded_splits(splits, agreed, seed, seed_generator)
 
 
+def seeded_data(world: World, splits: Splits, found: Mapping[str, Found], seed: int) -> RunData:
+    """The data of a run, from what was read and what `probe_items` found; a collective.
+
+    Raises:
+        DisagreementError: on every rank, if some items are others on some rank.
+    """
+    seeded = seed_items(world, splits, found, seed)
+    return RunData(seeded, seeded.fingerprint(), found["train"].digest if "train" in found else None)
+
+
 def build_augmentation(config: RunConfig, splits: Splits) -> Augmentation:
     """What is done to samples.
 

@@ -20,6 +20,7 @@ from harness.errors import CheckpointError
 from harness.folder import AttemptStart, MetricsFile, MetricsLine
 from harness.gluon import Learner, Requests, State
 from harness.guard import ConsistencyCheck
+from harness.plan import LRPlan, Sizes
 from harness.train.resume import ResumePoint
 from harness.train.run import Run
 from harness.train.state import RunState, is_due
@@ -48,6 +49,23 @@ def attempt_start(run: Run) -> AttemptStart:
     )
 
 
+def sizes_to_json(sizes: Sizes) -> dict[str, Any]:
+    """What a manifest says of sizes: shards and batch beside the others."""
+    others = {key: value for key, value in sizes.to_json().items() if key not in ("shards", "batch_size")}
+    return {"shards": sizes.shards, "batch_size": sizes.batch_size, "sizes": others}
+
+
+def plan_to_json(plan: LRPlan, fingerprint: str, t: int) -> dict[str, Any]:
+    """What a manifest says of a plan after update `t`."""
+    around = [i for i in (t - 1, t, t + 1) if 1 <= i <= plan.sizes.num_iterations]
+    return {
+        "described": plan.describe(),
+        "fingerprint": fingerprint,
+        # a few rates by which a resumed run proves that it has the same plan
+        "lr": {str(i): plan.lr(i) for i in around},
+    }
+
+
 def manifest_of(
     run: Run, state: RunState, numbers: Mapping[str, Any], init: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -59,21 +77,12 @@ def manifest_of(
         numbers: of the learner.
         init: which weights the run began with; `None` for the initializer's.
     """
-    plan, sizes, t = run.plan, run.sizes, state.iteration
-    around = [i for i in (t - 1, t, t + 1) if 1 <= i <= sizes.num_iterations]
     return {
-        "state": {"iteration": t, **numbers, **state.to_json()},
-        "shards": sizes.shards,
-        "batch_size": sizes.batch_size,
-        "sizes": {key: value for key, value in sizes.to_json().items() if key not in ("shards", "batch_size")},
+        "state": {"iteration": state.iteration, **numbers, **state.to_json()},
+        **sizes_to_json(run.sizes),
         "data": run.data.fingerprint,
         **({} if run.data.items_digest is None else {"items": run.data.items_digest}),
-        "plan": {
-            "described": plan.describe(),
-            "fingerprint": run.plan_fingerprint,
-            # a few rates by which a resumed run proves that it has the same plan
-            "lr": {str(i): plan.lr(i) for i in around},
-        },
+        "plan": plan_to_json(run.plan, run.plan_fingerprint, state.iteration),
         "config": run.config.plain(),
         **({} if init is None else {"init": dict(init)}),
         "environment": environment_of(run),

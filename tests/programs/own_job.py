@@ -22,7 +22,7 @@ net = nn.HybridSequential()
 net.add(nn.Dense(16, activation="relu"), nn.Dropout(0.2), nn.Dense(10))
 net.initialize(mx.init.Xavier())
 loss, optimizer = mx.gluon.loss.SoftmaxCrossEntropyLoss(), mx.optimizer.NAG(momentum=0.9)
-lr = {"base": 0.05, "warmup": {"length": "4it"}, "schedule": {"poly": {"base_lr": "1x", "max_update": "100%"}}}
+lr = {"base": 0.1, "warmup": {"length": "4it"}, "schedule": {"poly": {"base_lr": "1x", "max_update": "100%"}}}
 with Job(
     net,
     loss,
