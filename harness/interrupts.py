@@ -26,8 +26,7 @@ class _StopAtOnce:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Print one line and end, even if the main thread is deep in an import."""
-        name = signal.Signals(number).name
-        text = f"stopped on request ({name}) before the first update; nothing was changed"
+        text = stopped_before_start(signal.Signals(number).name)
         os.write(2, f"{text}\n".encode())
         _tell_supervisor(text)
         leave_job(STOPPED)
@@ -42,6 +41,17 @@ def _tell_supervisor(text: str) -> None:
             with open(own, "w", encoding="ascii") as file:
                 file.write(f'{{"attempt": "", "exit_code": {STOPPED}, "cause": "{text}"}}\n')
             os.replace(own, os.path.join(job, "outcome.json"))
+
+
+def stopped_before_start(signal_name: str, rank: int | None = None) -> str:
+    """The message of a run that is asked to stop before it has changed anything.
+
+    Args:
+        signal_name: such as `SIGTERM`.
+        rank: that received it, if there are several.
+    """
+    who = "" if rank is None else f" to rank {rank}"
+    return f"stopped on request ({signal_name}{who}) before the first update; nothing was changed"
 
 
 def leave_job(exit_code: int) -> NoReturn:

@@ -33,6 +33,7 @@ from harness.guard.timing import (
     SILENT_AFTER_S,
     STATUS_EVERY_S,
 )
+from harness.interrupts import stopped_before_start
 
 _MAX_TRACEBACKS = 3
 
@@ -95,7 +96,7 @@ class Monitor:
         """A stop request: at once while there is nothing to lose, else the next update carries it to all ranks."""
         second_signal = self._signals.read()
         if self._signals.received is not None and self._state.stop_at_once_if_allowed():
-            self._stop_at_once()
+            self._stop_at_once(self._signals.received)
         elif second_signal is not None:
             cause = Cause(f"{second_signal} a second time: stopped at once, nothing was saved")
             self._losses.announce(cause)
@@ -103,13 +104,12 @@ class Monitor:
             time.sleep(PERIOD_S)
             os._exit(128 + signal.Signals[second_signal])
 
-    def _stop_at_once(self) -> None:
+    def _stop_at_once(self, signal_name: str) -> None:
         """End before the first update: as soon as the others know why (`_check_time`)."""
         if self._state.exit_deadline_s is not None:
             return
         self._state.exit_deadline_s = time.monotonic() + ACKNOWLEDGE_S
-        who = f" to rank {self._world.rank}" if self._world.size > 1 else ""
-        text = f"stopped on request ({self._signals.received}{who}) before the first update; nothing was changed"
+        text = stopped_before_start(signal_name, self._world.rank if self._world.size > 1 else None)
         cause = Cause(text, StoppedOnRequestError.exit_code)
         self._losses.known.learn(cause)
         self._files.write(cause.exit_code, text)

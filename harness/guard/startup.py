@@ -25,7 +25,7 @@ from harness.guard.registry import Entry, NoRegistry, Registry
 from harness.guard.registry_files import open_file_registry
 from harness.guard.registry_server import open_server_registry
 from harness.guard.signals import StopSignals
-from harness.interrupts import leave_job
+from harness.interrupts import leave_job, stopped_before_start
 
 START_LIMIT_S = GuardConfig().stall_after_start_s  # until the configuration is read, which may set another
 _PERIOD_S = 0.25
@@ -140,8 +140,8 @@ class Startup:
     def _handle_signal(self) -> None:
         self.signals.read()
         if self.signals.received is not None:
-            who = "" if self._launch.size == 1 else f" to rank {self._launch.rank}"
-            text = f"stopped on request ({self.signals.received}{who}) before the first update; nothing was changed"
+            rank = self._launch.rank if self._launch.size > 1 else None
+            text = stopped_before_start(self.signals.received, rank)
             self.end(Cause(text, StoppedOnRequestError.exit_code))
 
     def _check_others(self, now_s: float) -> None:
