@@ -147,7 +147,7 @@ def show_plan(setup: Setup, workers: int, folder: Path) -> str:
     print(f"{name} on {workers} worker{'s' if workers > 1 else ''}: {setup.samples} samples ({setup.origin})")
     per_epoch = sizes.iterations_per_epoch
     print(
-        f"iterations: {sizes.num_iterations}, {per_epoch} an epoch, {sizes.shards} shard"
+        f"iterations: {sizes.num_iterations}, {per_epoch} per epoch, {sizes.shards} shard"
         f"{'s' if sizes.shards > 1 else ''} of {sizes.batch_size}"
     )
     print(f"learning rate: {plan.describe()}")

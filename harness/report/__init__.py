@@ -1,4 +1,4 @@
-"""Shows and stores what plan, finder and loop return; decides nothing."""
+"""Displays and stores what plan, finder and loop return; decides nothing."""
 
 from harness.report.compare_page import write_comparison
 from harness.report.finder import write_finder_report

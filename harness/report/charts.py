@@ -1,4 +1,4 @@
-"""Curves for a page: numbers in, coordinates out. Pure; how they look is up to the style sheet.
+"""Curves for a page: numbers in, coordinates out. Pure; the style sheet determines their look.
 
 A curve lies in a view box of its own, which is stretched to the width that there is; everything else is placed in
 percent. So letters, lines and spots are equally large at 400 and at 1400 px.
@@ -25,7 +25,7 @@ _LOG_FROM = 30  # the highest value as a multiple of the lowest from which an ax
 
 
 class Scale(NamedTuple):
-    """Where a value lies on an axis.
+    """The position of values on an axis.
 
     Attributes:
         low: the axis's first value.
@@ -40,7 +40,7 @@ class Scale(NamedTuple):
     is_whole: bool = False
 
     def parts(self, values: Numbers) -> Numbers:
-        """0 for `low`, 1 for `high`; no finite number for what a logarithm does not know."""
+        """0 for `low`, 1 for `high`; not finite where there is no logarithm."""
         with np.errstate(all="ignore"):
             if not self.is_log:
                 return (values - self.low) / (self.high - self.low)
@@ -48,7 +48,7 @@ class Scale(NamedTuple):
         return logs / (math.log(self.high) - math.log(self.low))
 
     def percent(self, value: float) -> float:
-        """The place of one value, at most two axes away.
+        """The position of one value in percent, limited to two axis lengths.
 
         >>> Scale(1, 100, is_log=True).percent(10)
         50.0
@@ -56,7 +56,7 @@ class Scale(NamedTuple):
         return round(100 * float(np.clip(self.parts(np.array([value])), -1, 2)[0]), 2)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Round values, each with its label; about five.
+        """About five round values, each with its label.
 
         >>> [label for _, label in Scale(0, 330).ticks()]
         ['0', '100', '200', '300']
@@ -93,7 +93,7 @@ def label_of(value: float, is_whole: bool = False) -> str:
 
 
 def scale_for(values: Sequence[Numbers], *, from_zero: bool = False) -> Scale:
-    """An axis on which every value below 1e300 has room; logarithmic where values are positive and far apart.
+    """An axis that includes every value below 1e300; logarithmic if values are positive and far apart.
 
     Args:
         values: of all curves.
@@ -115,7 +115,7 @@ def scale_for(values: Sequence[Numbers], *, from_zero: bool = False) -> Scale:
 
 
 def thin(x: Numbers, y: Numbers, most: int = MOST_POINTS) -> tuple[Numbers, Numbers]:
-    """At most so many points that look like all of them: the lowest and the highest of each stretch, first and last.
+    """A limited number of points that look like all of them: the lowest and highest of each stretch, first and last.
 
     Values that are not finite are kept where a whole stretch has no other.
     """
@@ -153,7 +153,7 @@ class Series(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Part of the x axis, marked over the whole height; a line where it has no width.
+    """A part of the x axis, marked over the full height; a line if it has no width.
 
     Attributes:
         first: where it begins.
@@ -213,12 +213,12 @@ class Chart:
     height: int = 150
 
     def legend(self) -> list[Series]:
-        """A curve of each name; none where there is but one."""
+        """One curve for each name; none if there is only one."""
         named = list({one.label: one for one in self.series}.values())
         return named if len(named) > 1 else []
 
     def line(self, series: Series) -> str:
-        """The `d` of a curve's line; a point without neighbours is a line without length, made a dot by round ends."""
+        """The `d` of a curve's line; an isolated point is a zero-length line, which round ends turn into a dot."""
         strokes: list[list[str]] = [[]]
         for place in self._places(series):
             if place:
@@ -232,7 +232,7 @@ class Chart:
         return "".join(f"M{place}h0" for place in self._places(series) if place)
 
     def _places(self, series: Series) -> list[str]:
-        """Coordinates in the view box; empty for a point that has none."""
+        """Coordinates in the view box; empty for a point without any."""
         x, y = thin(series.x, series.y)
         with np.errstate(over="ignore"):
             right, down = SPAN * self.x.parts(x), SPAN * (1 - self.y.parts(y))
@@ -243,6 +243,6 @@ class Chart:
 
 
 def above_each_other(charts: Sequence[Chart], x_title: str) -> list[Chart]:
-    """Those of the charts that have a curve; the lowest says what the axis is that they share."""
+    """The charts that have a curve; the lowest one labels the shared axis."""
     drawn = [chart for chart in charts if chart.series]
     return [*drawn[:-1], *(replace(chart, x_title=x_title) for chart in drawn[-1:])]

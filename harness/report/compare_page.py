@@ -1,4 +1,4 @@
-"""Several runs on one page: their curves over each other, what came out, and which settings they do not share."""
+"""Several runs on one page: their curves in common charts, their results, and the settings that differ."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def write_comparison(folders: Sequence[Path], output: Path) -> list[str]:
     """Write the page that compares runs.
 
     Args:
-        folders: of the runs, two at least.
+        folders: of the runs, at least two.
         output: the page.
 
     Returns:
         The result of each run in one sentence.
 
     Raises:
-        ConfigError: naming every folder that is no run's; or if the page cannot be written.
+        ConfigError: naming every folder that is not a run's; or if the page cannot be written.
     """
     records, problems = [], []
     for folder in folders:
@@ -46,7 +46,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> list[str]:
 
 
 def compare_page(records: Sequence[RunRecord]) -> str:
-    """The page."""
+    """The page as HTML."""
     labels = labels_of(records)
     drawn = _curves(records, labels)
     cut_at, x = _cut_at(drawn), axis_of(records)
@@ -67,13 +67,13 @@ def compare_page(records: Sequence[RunRecord]) -> str:
 
 
 def labels_of(records: Sequence[RunRecord]) -> list[str]:
-    """The runs' names, or their folders where two have the same name."""
+    """The names of the runs, or their folders if two have the same name."""
     names = [record.name for record in records]
     return names if len(set(names)) == len(names) else [str(record.folder) for record in records]
 
 
 def _curves(records: Sequence[RunRecord], labels: Sequence[str]) -> dict[str, list[Series]]:
-    """Every run's curve, by what it shows."""
+    """The curves of every run, by their quantity."""
     drawn: dict[str, list[Series]] = {"training loss": [], "learning rate": []}
     for colour, (record, label) in enumerate(zip(records, labels, strict=True)):
         training = record.metrics.training
@@ -87,7 +87,7 @@ def _curves(records: Sequence[RunRecord], labels: Sequence[str]) -> dict[str, li
 
 
 def _cut_at(drawn: Mapping[str, Sequence[Series]]) -> float | None:
-    """Where the axes of losses end, if a loss is above: one run that diverged shall not flatten the others."""
+    """The upper end of loss axes, if a loss exceeds it: one run that diverged must not flatten the others."""
     losses = [one.y[np.isfinite(one.y)] for title, series in drawn.items() if "loss" in title for one in series]
     losses = [values for values in losses if values.size]
     limit = _CUT_FACTOR * max((max(values[0], values[-1]) for values in losses), default=0.0)
@@ -105,7 +105,7 @@ def _scale(title: str, series: Sequence[Series], cut_at: float | None) -> Scale:
 
 
 def _results(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """A row for each number, with a value for each run."""
+    """A row for each quantity, with a value for each run."""
     results = [results_of(record) for record in records]
     measured = list(dict.fromkeys((split, name) for one in results for split in one for name in one[split]))
     rows: dict[str, list[Any]] = {

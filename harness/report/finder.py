@@ -1,4 +1,4 @@
-"""The finder's report: the curve as a table and a picture, and one page to read anywhere."""
+"""The finder's report: the curve as a table and a picture, and one self-contained page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RAW, _SMOOTH, _MARK = "#9fb8d3", "#1f5fa8", "#c0392b"
 
 
 class Rule(NamedTuple):
-    """How a rule of the finder is shown.
+    """How to show a rule of the finder.
 
     Attributes:
         words: its name.
@@ -42,8 +42,8 @@ class Rule(NamedTuple):
 RULES = {
     "steepest": Rule("steepest descent", "triangle", "v"),
     "valley": Rule("middle of the valley", "circle", "o"),
-    "minimum_tenth": Rule("a tenth of the minimum's", "square", "s"),
-    "edge": Rule("half of the last stable", "diamond", "D"),
+    "minimum_tenth": Rule("a tenth of the rate with the lowest loss", "square", "s"),
+    "edge": Rule("half of the highest stable rate", "diamond", "D"),
 }
 _LEAST = 3  # points for a line
 _MOST_FITTED = 2000  # points of a line: every one is weighed against every other
@@ -65,12 +65,12 @@ def write_finder_report(result: FinderResult, folder: Path, title: str) -> None:
         replace_file(folder / "report.html", _page(result, title).encode("utf-8", errors="xmlcharrefreplace"))
     except OSError as error:
         raise ConfigError(
-            f"{error.filename or folder}: cannot be written ({error.strerror or error}); give another --output"
+            f"{error.filename or folder}: cannot be written ({error.strerror or error}); choose another --output"
         ) from None
 
 
 def draw_curve(result: FinderResult, title: str) -> Figure:
-    """Learning rate against loss, both logarithmic where the losses allow it."""
+    """Learning rate against loss, both logarithmic if the losses allow it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.6), layout="constrained", dpi=110)
@@ -93,7 +93,7 @@ def draw_curve(result: FinderResult, title: str) -> Figure:
 
 
 def finder_chart(result: FinderResult) -> Chart:
-    """The same for a page."""
+    """The same chart for a page."""
     curves, suggestion = _curves(result), result.suggestion
     points = [point for one, _ in curves for point in one]
     rates, losses = (np.array(column) for column in ([p.lr for p in points], [p.loss for p in points]))
@@ -119,7 +119,7 @@ def finder_chart(result: FinderResult) -> Chart:
 
 
 def rule_of(name: str) -> Rule:
-    """How a rule is shown; one of another version by its name."""
+    """How to show a rule; one from another version is shown by its name."""
     return RULES.get(name, Rule(name, "circle", "o"))
 
 
@@ -136,7 +136,7 @@ def _suggested(result: FinderResult) -> list[Stretch]:
 def _spots(
     suggestion: Suggestion, curves: list[tuple[list[Point], Curve | None]]
 ) -> list[tuple[str, float, float, bool]]:
-    """Every rule that has something to say: its name, learning rate, the loss there, whether it is the suggestion."""
+    """Every rule with an answer: its name, learning rate, the loss there, and whether it is the suggestion."""
     curve = next((curve for _, curve in curves if curve is not None), None)
     if curve is None:
         return []
@@ -149,7 +149,7 @@ def _spots(
 
 
 def _loss_limits(points: list[Point]) -> tuple[float, float] | None:
-    """Ends of a logarithmic axis of losses; a loss that has grown fourfold need not be seen."""
+    """The ends of a logarithmic loss axis, which need not show a loss that has grown fourfold."""
     low = min((point.loss for point in points), default=0.0)
     return (0.8 * low, 4 * points[0].loss) if low > 1e-300 and points[0].loss < 1e300 else None
 
@@ -196,7 +196,7 @@ def _height(curve: Curve, lr: float) -> float:
 
 
 def _curves(result: FinderResult) -> list[tuple[list[Point], Curve | None]]:
-    """Each sweep's finite points, and the curve through them; through some of them where there are very many."""
+    """The finite points of each sweep, and the smoothed curve; thinned if there are very many."""
     curves = []
     for sweep in result.sweeps[:_MOST_SWEEPS]:
         points = [point for point in sweep.points if math.isfinite(point.loss)]

@@ -1,4 +1,4 @@
-"""`metrics.jsonl` as columns of numbers: a million lines are no table of dictionaries, and a billion are thinned."""
+"""`metrics.jsonl` as columns of numbers: a million lines are too many for dictionaries, and a billion are thinned."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Metrics(NamedTuple):
 
     @property
     def last_iteration(self) -> int:
-        """The last iteration that a line tells of; 0 if there is none."""
+        """The last iteration of any line; 0 if there is none."""
         ends = [x for found in self.evaluations.values() for x, _ in found.values()]
         return max((int(x[-1]) for x in [self.training["iteration"], *ends] if x.size), default=0)
 
 
 class _Rows:
-    """Columns that grow; beyond a limit, the lowest and the highest of four neighbours stay."""
+    """Growing columns; beyond a limit, only the lowest and the highest of four neighbours stay."""
 
     def __init__(self, width: int, judged: int, most: int) -> None:
         self.columns = [array("d") for _ in range(width)]
@@ -80,7 +80,7 @@ def no_numbers() -> Numbers:
 
 
 def read_metrics(path: Path, unread: Unread, num_iterations: int = LARGEST) -> Metrics:
-    """Read `metrics.jsonl` line by line, in memory that does not grow with it beyond a limit.
+    """Read `metrics.jsonl` line by line, in bounded memory.
 
     Args:
         path: of the file, which may be missing.

@@ -1,4 +1,4 @@
-"""Templates to pages that need nothing but themselves: no script, no font, no picture from elsewhere."""
+"""Turns templates into self-contained pages: no scripts, fonts or pictures from elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PLACE = 1_000_000  # of one that fills a page, such as the stacks of all thread
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of `templates/`; every value is escaped, and shows what it holds in bounded room.
+    """Fill a template from `templates/`; every value is escaped, made displayable and limited in length.
 
     Args:
         template: its file's name.
@@ -33,7 +33,7 @@ def render(template: str, **values: Any) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    """Templates are compiled once: that takes longer than filling one."""
+    """The environment, cached because compiling templates takes longer than filling them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -49,20 +49,20 @@ def _environment() -> Environment:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page, whole or not at all.
+    """Write a page, completely or not at all.
 
     Raises:
         ConfigError: if it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, page.encode("utf-8", errors="xmlcharrefreplace"))  # a path need not be UTF-8
+        replace_file(path, page.encode("utf-8", errors="xmlcharrefreplace"))  # a path may not be UTF-8
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another --output") from None
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --output") from None
 
 
 def number(value: float | None) -> str:
-    """Four digits; empty where there is none."""
+    """Four significant digits; empty for None."""
     return "" if value is None else f"{value:.4g}"
 
 
@@ -73,24 +73,24 @@ def plain(value: object) -> str:
 
 
 def short(text: str, most: int = _LINE) -> str:
-    """Text in the room that a line of a table has, or so many characters."""
+    """Text shortened to fit a table row, or to a number of characters."""
     return seen(text, most)
 
 
 def clock(seconds: float | None) -> str:
-    """Seconds since 1970 as a date and a time; empty for what no calendar has."""
+    """Seconds since 1970 as date and time; empty if out of range."""
     if seconds is None or not 0 <= seconds <= LATEST_S:
         return ""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def breakable(key: str) -> Markup:
-    """A key such as `lr.warmup.length`, which a narrow column may break after a dot or an underscore."""
+    """A key such as `lr.warmup.length` that can wrap after a dot or an underscore."""
     from markupsafe import Markup
 
     return Markup("<wbr>").join(re.split(r"(?<=[._])", seen(key, 200)))
 
 
 def _shown(value: Any) -> Any:
-    """What every place of a template is filled through: no control character, no more than a page has room for."""
+    """The final filter for every value in a template: no control characters, limited length."""
     return seen(str(value), _PLACE) if type(value) is str or isinstance(value, Path) else value

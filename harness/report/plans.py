@@ -1,4 +1,4 @@
-"""Several plans beside each other: a table for the terminal, and where two of them part."""
+"""Several plans side by side: a table for the terminal, and where two of them first differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_PHASES = 8
 
 @dataclass(frozen=True)
 class NamedPlan:
-    """A plan, and the name that tables and pictures give it.
+    """A plan, and its name in tables and pictures.
 
     Attributes:
         name: short, such as `8` for the plan of eight workers.
@@ -49,12 +49,12 @@ class NamedPlan:
 
     @cached_property
     def peak(self) -> str:
-        """The highest learning rate of the run, with an `x` where the base is still to be found."""
+        """The highest learning rate of the run, with an `x` if the finder has yet to find the base."""
         highest = max(float(self.plan.lrs(t).max()) for t in _pieces(self.num_iterations))
         return f"{highest:.6g}{'x' if self.plan.in_units_of_base else ''}"
 
     def describe(self, t: int) -> str:
-        """Learning rate and momentum of iteration `t` with all their digits, or that the run has ended."""
+        """Learning rate and momentum of iteration `t` with all digits, or that the run has ended."""
         if t > self.num_iterations:
             return f"ended at iteration {self.num_iterations}"
         momentum = float(self.momenta(np.array([t]))[0])
@@ -62,7 +62,7 @@ class NamedPlan:
 
 
 def first_difference(one: NamedPlan, other: NamedPlan) -> int | None:
-    """The first iteration of which learning rate or momentum differ, or which only one run has; None if there is none.
+    """The first iteration at which learning rate or momentum differ, or that only one run has; None if there is none.
 
     Numbers are equal if their bits are.
     """
@@ -77,13 +77,13 @@ def first_difference(one: NamedPlan, other: NamedPlan) -> int | None:
 
 
 def table_of_plans(plans: Sequence[NamedPlan], heading: str) -> list[str]:
-    """The lines of a table, at most 80 columns wide: sizes, highest learning rate, and where each phase begins.
+    """The lines of a table, at most 80 columns wide: sizes, highest learning rate, and where each phase starts.
 
     Args:
-        plans: one a row.
-        heading: of the column of names, which are at most 7 letters long.
+        plans: one per row.
+        heading: of the column of names, at most 7 letters long.
     """
-    lines = [f"{heading:<7}{'shards':>8}{'iterations':>12}{'an epoch':>10}{'peak':>12}  phases begin at iteration"]
+    lines = [f"{heading:<7}{'shards':>8}{'iterations':>12}{'per epoch':>10}{'peak':>12}  phases start at iteration"]
     for named in plans:
         sizes = named.plan.sizes
         row = (

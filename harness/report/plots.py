@@ -1,4 +1,4 @@
-"""Pictures of what plan, finder and loop return; matplotlib without a display and without global state."""
+"""Pictures of what plan, finder and loop return; uses matplotlib without a display and without global state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.2, 2)))  # lines that
 
 
 def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
-    """Draw the learning rate (and the momentum, where it has a schedule) of every iteration."""
+    """Draw the learning rate (and the momentum, if it has a schedule) of every iteration."""
     from matplotlib.figure import Figure
 
     iterations = list(plan.rows())
@@ -57,7 +57,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def plot_plans(plans: Sequence[NamedPlan], path: Path, title: str, size: tuple[float, float] = (8, 3.8)) -> None:
-    """Draw several plans over epochs, so that runs of different numbers of iterations can be compared.
+    """Draw several plans over epochs, so that runs with different numbers of iterations can be compared.
 
     The momenta are drawn below, if any of them has a schedule.
 

@@ -1,4 +1,4 @@
-"""What rank 0 shows while a run goes on: a bar on a terminal, plain lines anywhere else."""
+"""The output of rank 0 during a run: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINE_EVERY_S = 5.0
 
 
 class Progress:
-    """Shows the newest numbers; says nothing on ranks other than 0."""
+    """Shows the newest numbers; silent on all ranks except 0."""
 
     def __init__(
         self, total: int, rank: int, begun: int = 0, log_level: str = "info", *, may_draw: bool = True
@@ -23,10 +23,10 @@ class Progress:
         Args:
             total: iterations in the run.
             rank: of this process.
-            begun: iterations that an earlier attempt did.
-            log_level: of `LOG_LEVELS`: what is less urgent is not shown. `debug` shows every logged iteration, others
-                at most one in five seconds.
-            may_draw: whether a bar is drawn on a terminal; launchers pass lines on, and Open MPI's looks like one.
+            begun: iterations done by earlier attempts.
+            log_level: one of `LOG_LEVELS`; less urgent messages are hidden. `debug` shows every logged iteration;
+                other levels show at most one every five seconds.
+            may_draw: whether to draw a bar on a terminal; launchers pass lines on (Open MPI's looks like one).
         """
         self._total = total
         self._width = len(str(total))
@@ -67,11 +67,11 @@ class Progress:
         )
 
     def warn(self, line: str) -> None:
-        """Show a line of text that the user should not miss."""
+        """Show an important line of text."""
         self.say(line, "warning")
 
     def say(self, line: str, level: str = "info") -> None:
-        """Show a line of text of a level of `LOG_LEVELS`."""
+        """Show a line of text at a level of `LOG_LEVELS`."""
         if not self._shows(level):
             return
         if self._bar is not None:
@@ -87,12 +87,12 @@ class Progress:
         return self._speaks and LOG_LEVELS.index(level) <= self._level
 
     def __enter__(self) -> Progress:
-        """Itself; the bar runs already."""
+        """Return itself; the bar is already running."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar down, on an error too."""
+        """Remove the bar, even after an error."""
         if self._bar is not None:
             self._bar.stop()

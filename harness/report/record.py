@@ -1,4 +1,4 @@
-"""What a run's folder knows of its run. Reads files and changes nothing; what cannot be read is said, not guessed."""
+"""Reads what a run's folder says about its run. Changes nothing; reports what cannot be read, without guessing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _MOST_SETS = 1000
 
 
 class SavedCheckpoint(NamedTuple):
-    """A set that lies in the folder; whether it is whole is not looked at."""
+    """A checkpoint in the folder, which is not verified."""
 
     iteration: int
     size: int
@@ -57,17 +57,17 @@ class SavedCheckpoint(NamedTuple):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its folder tells it.
+    """A run as recorded in its folder.
 
     Attributes:
-        folder: where it lies.
-        config_text: `config.yaml`; empty where the run ended before it had one.
+        folder: of the run.
+        config_text: `config.yaml`; empty if the run ended before writing it.
         settings: the same as plain data.
-        plan: `plan.json`; `None` where it is missing or cannot be read.
+        plan: `plan.json`; `None` if it is missing or cannot be read.
         curve: iterations and learning rates of `plan.csv`.
         metrics: `metrics.jsonl`.
         attempts: every start, in order.
-        outcome: `outcome.json`, or how the attempt that is at work ends.
+        outcome: `outcome.json`, or how the current attempt ends.
         failures: of ranks, in the last attempt.
         sets: oldest first.
         finder: the finder's result, if there is one.
@@ -95,7 +95,7 @@ class RunRecord:
 
     @property
     def ending(self) -> Outcome | None:
-        """How the last attempt ended; `None` if it left no word.
+        """How the last attempt ended; `None` if that was not recorded.
 
         Where the history is damaged, the outcome that is there is the best that is known.
         """
@@ -105,23 +105,23 @@ class RunRecord:
 
     @property
     def has_lost_ending(self) -> bool:
-        """Whether the last attempt left word of how it ended, and nobody can read it."""
+        """Whether the end of the last attempt was recorded but cannot be read."""
         return self.ending is None and OUTCOME in self.unread.counts
 
     @property
     def last_iteration(self) -> int:
-        """The last iteration that the folder knows of."""
+        """The last iteration that the folder mentions."""
         known = [one.iteration for one in self.sets]
         return max([*known, self.metrics.last_iteration], default=0)
 
     @property
     def num_iterations(self) -> int | None:
-        """Iterations of the whole run, where its plan was written."""
+        """The number of iterations of the run, if its plan was written."""
         return None if self.plan is None else self.plan.sizes.num_iterations
 
     @property
     def iterations_per_epoch(self) -> int | None:
-        """Iterations of an epoch, where the plan was written."""
+        """The number of iterations per epoch, if the plan was written."""
         return None if self.plan is None else self.plan.sizes.iterations_per_epoch
 
 
@@ -130,10 +130,10 @@ def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
 
     Args:
         folder: of the run.
-        ending: how the attempt that is at work ends, as `outcome.json` will say.
+        ending: how the current attempt ends, as `outcome.json` will record it.
 
     Raises:
-        ConfigError: if it is no run's, or its configuration cannot be read.
+        ConfigError: if the folder is not a run's, or its configuration cannot be read.
     """
     unread = Unread()
     config_text, settings = _read_config(folder, unread)
@@ -142,7 +142,9 @@ def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
     outcome = _read_outcome(folder, unread)
     attempts = read_attempts(folder, unread, outcome, ending)
     if attempts and attempts[-1].start.after > total:
-        unread.add(ATTEMPTS, f"the last attempt began after iteration {attempts[-1].start.after}; the run has {total}")
+        unread.add(
+            ATTEMPTS, f"the last attempt started after iteration {attempts[-1].start.after}; the run has {total}"
+        )
     ranks = attempts[-1].start.ranks if attempts else None
     return RunRecord(
         folder=folder,
@@ -161,7 +163,7 @@ def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
 
 
 def differing_settings(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """The settings that runs do not share, by key; name and folder, which say nothing of a run, are left out."""
+    """The settings that differ between runs, by key, except name and folder."""
     flat = [dict(_flat("", record.settings)) for record in records]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     rows = {key: [one.get(key, "") for one in flat] for key in keys if key not in ("name", "output")}
@@ -177,13 +179,13 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _read_config(folder: Path, unread: Unread) -> tuple[str, dict[str, Any]]:
-    """`config.yaml` as text and as plain data; empty for a run that ended before it had one."""
+    """`config.yaml` as text and as plain data; empty for a run that ended before writing it."""
     path = folder / CONFIG
     if not is_there(path) and (is_there(folder / OUTCOME) or is_there(folder / ATTEMPTS)):
         return "", {}
     if not os.path.isfile(path):
-        found = f"has no {CONFIG}" if os.path.isdir(folder) else "is no folder"
-        raise ConfigError(f"{folder}: is not the folder of a run (it {found}); give one such as runs/digits")
+        found = f"has no {CONFIG}" if os.path.isdir(folder) else "is not a folder"
+        raise ConfigError(f"{folder}: is not the folder of a run (it {found}); give one, such as runs/digits")
     try:
         text = read_small(path, _MOST_BYTES).decode("utf-8")
     except (RecordError, UnicodeDecodeError) as error:
@@ -191,18 +193,18 @@ def _read_config(folder: Path, unread: Unread) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"{path}: {reason}; give the folder of a run") from None
     settings = parse_yaml(text, str(path))
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: holds no settings; give the folder of a run")
+        raise ConfigError(f"{path}: contains no settings; give the folder of a run")
     if not _is_small(settings):
-        raise ConfigError(f"{path}: holds more than {_MOST_SETTINGS:,} values; give the folder of a run")
+        raise ConfigError(f"{path}: contains more than {_MOST_SETTINGS:,} values; give the folder of a run")
     try:
         parse_config(settings, CONFIG)
     except Exception as error:  # a page of what else is there is worth more than a reason
-        unread.add(CONFIG, f"this version does not accept it: {str(error).removeprefix(f'{CONFIG}: ')}")
+        unread.add(CONFIG, f"this version refuses it: {str(error).removeprefix(f'{CONFIG}: ')}")
     return text, settings
 
 
 def _is_small(settings: Any) -> bool:
-    """Whether data have at most `_MOST_SETTINGS` values; an alias counts as often as it stands there."""
+    """Whether data has at most `_MOST_SETTINGS` values; an alias counts each time it is used."""
     left, waiting = _MOST_SETTINGS, [settings]
     while waiting and left >= 0:
         value = waiting.pop()

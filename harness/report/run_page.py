@@ -1,4 +1,4 @@
-"""`report.html`: a whole run on one page, as its folder tells it."""
+"""`report.html`: an entire run on one page, from its folder."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _SAID = 2000  # characters of one line of what happened
 
 @contextmanager
 def reported(folder: Path, rank: int) -> Iterator[None]:
-    """Write a run's page (rank 0) when what is inside has ended, well or by an error that the run was prepared for.
+    """Write a run's page (on rank 0) when the block ends, normally or with an expected error.
 
-    After anything else, such as a rank that was lost, nothing may stand between that and the end of the job.
+    After anything else, such as a lost rank, nothing may delay the end of the job.
     """
     try:
         yield
@@ -47,14 +47,14 @@ def write_run_report(folder: Path, output: Path | None = None, ending: Outcome |
 
     Args:
         folder: of the run.
-        output: the page; `report.html` in the folder where it is not given.
-        ending: how the attempt that is at work ends, as `outcome.json` will say.
+        output: the page; by default `report.html` in the folder.
+        ending: how the current attempt ends, as `outcome.json` will record it.
 
     Returns:
         The result in one sentence.
 
     Raises:
-        ConfigError: if the folder is no run's, or the page cannot be written.
+        ConfigError: if the folder is not a run's, or the page cannot be written.
     """
     record = read_record(folder, ending)
     write_page(output or folder / "report.html", run_page(record))
@@ -62,7 +62,7 @@ def write_run_report(folder: Path, output: Path | None = None, ending: Outcome |
 
 
 def run_page(record: RunRecord) -> str:
-    """The page."""
+    """The page as HTML."""
     finder = record.finder
     return render(
         "run.html",
@@ -84,13 +84,13 @@ def run_page(record: RunRecord) -> str:
 def _write_at_the_end(folder: Path, exit_code: int, cause: str) -> None:
     try:
         write_run_report(folder, ending=Outcome("", exit_code, cause, time.time()))
-    except Exception as error:  # whatever it is: no page is worth another end of a run that has been trained
+    except Exception as error:  # any error: no page is worth failing a run that has been trained
         said = error if isinstance(error, HarnessError) else repr(error)
         print(f"warning: {folder}/report.html was not written: {said}", file=sys.stderr, flush=True)
 
 
 def _charts(record: RunRecord) -> list[Chart]:
-    """Loss, learning rate, momentum where it changes, and every metric, above one axis of iterations."""
+    """Loss, learning rate, momentum if it changes, and every metric, over one axis of iterations."""
     training, evaluations = record.metrics.training, record.metrics.evaluations
     t, x = training["iteration"], axis_of([record])
     drawn = {
@@ -118,7 +118,7 @@ def _charts(record: RunRecord) -> list[Chart]:
 
 
 def axis_of(records: Sequence[RunRecord]) -> Scale:
-    """The axis of iterations, on which every one of several runs has room."""
+    """The axis of iterations, which includes all of several runs."""
     longest = max(max(record.num_iterations or 1, record.last_iteration) for record in records)
     return Scale(0, longest, is_whole=True)
 
@@ -140,12 +140,12 @@ def _events(record: RunRecord) -> list[Stretch]:
 
 
 def _happened(record: RunRecord) -> list[tuple[int, str]]:
-    """Whatever made the run another one than its plan says, each with the iteration after which it was."""
+    """All events that made the run deviate from its plan, each with the iteration after which it happened."""
     begun = [attempt.start.after for attempt in record.attempts[1:]]
-    found = [(t, "resumed" if t else "begun again") for t in begun]
+    found = [(t, "resumed" if t else "started over") for t in begun]
     found += [(one.iteration, _amended(one)) for one in (record.plan.amendments if record.plan is not None else [])]
     found += [
-        (line.iteration, "update left out: loss or gradient were not finite")
+        (line.iteration, "update skipped: loss or gradient not finite")
         for line in record.metrics.events
         if line.split == "skipped"
     ]
@@ -155,16 +155,16 @@ def _happened(record: RunRecord) -> list[tuple[int, str]]:
 def _amended(amendment: AmendmentRecord) -> str:
     if amendment.choice == "rewind":
         return (
-            f"gone back to from iteration {amendment.diverged_at}, which was not finite; learning rates "
+            f"rewound to here from iteration {amendment.diverged_at}, which was not finite; learning rates "
             f"x {number(amendment.lr_factor)} from here"
         )
     changes = "; ".join(f"{key}: {plain(old)} -> {plain(new)}" for key, (old, new) in amendment.changes.items())
     kept = "the new settings" if amendment.choice == "config" else "the saved settings"
-    return f"resumed by {kept}, where set and configuration differed: {changes}"
+    return f"resumed with {kept}, where checkpoint and configuration differed: {changes}"
 
 
 def _command(record: RunRecord) -> str:
-    """What trains the same network again, by what is in the folder."""
+    """The command that repeats the run from its folder."""
     launcher = record.attempts[-1].start.command.partition("python ")[0] if record.attempts else ""
     config = shlex.quote(str(record.folder / "config.yaml"))
     return f"{launcher}python launch/train.py --config {config} --set name={shlex.quote(record.name)}-again"

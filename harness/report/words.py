@@ -1,4 +1,4 @@
-"""What became of a run, in words."""
+"""Describes the state and result of a run in words."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from harness.report.pages import number
 from harness.report.record import RunRecord
 
 _SENTENCE = 1500
-_CAUSE = 500  # characters of a cause that a sentence has room for
+_CAUSE = 500  # characters of a cause in a sentence
 
 
 def state_of(record: RunRecord) -> str:
-    """How a run stands, in a word or two."""
+    """The state of a run, in a word or two."""
     if record.ending is None:
-        return "ended, nobody can read how" if record.has_lost_ending else "running, or killed"
+        return "ended, cause unreadable" if record.has_lost_ending else "running, or killed"
     code = record.ending.exit_code
     known = {0: "done", DivergedError.exit_code: "diverged", StoppedOnRequestError.exit_code: "stopped on request"}
     return known.get(code, f"ended with {code}")
@@ -26,7 +26,7 @@ def sentence_of(record: RunRecord) -> str:
 
 
 def results_of(record: RunRecord) -> dict[str, dict[str, tuple[int, float]]]:
-    """By split and metric: iteration and value of the last evaluation."""
+    """Iteration and value of the last evaluation, by split and metric."""
     return {
         split: {name: (int(x[-1]), float(y[-1])) for name, (x, y) in found.items()}
         for split, found in record.metrics.evaluations.items()
@@ -37,16 +37,16 @@ def _what_it_is(record: RunRecord) -> str:
     last, total, per_epoch = record.last_iteration, record.num_iterations, record.iterations_per_epoch
     where = f"iteration {last}" + (f" of {total}" if total else "")
     if record.has_lost_ending:
-        return f"has ended after {where} or later, but how cannot be read"
+        return f"ended after {where} or later, but the record of its end cannot be read"
     if record.ending is None:
         return f"is running, or was killed after {where} or later"
     code, cause = record.ending.exit_code, seen(record.ending.cause.split("\n", 1)[0], _CAUSE).rstrip(".")
     if code == 0 and record.unread.parts and total and last < total:
-        return f"is done; what can be read of it ends at iteration {last} of {total}"
+        return f"is done; its readable records end at iteration {last} of {total}"
     if code == 0:
         return f"is done after {last} iterations" + (f" ({last / per_epoch:.3g} epochs)" if per_epoch else "")
     if code == StoppedOnRequestError.exit_code:
-        return f"was stopped on request after {where} and goes on with --resume auto"
+        return f"was stopped on request after {where} and can be resumed with --resume auto"
     if code == DivergedError.exit_code:
         return f"diverged after {where} ({cause})"
     return f"ended after {where} with exit code {code} ({cause})"

@@ -25,7 +25,7 @@ def test_known_numbers(plan, tmp_path):
     lines = ended.out.splitlines()
     assert lines[:3] == [
         "digits on 2 workers: 640 samples (as given)",
-        "iterations: 100, 10 an epoch, 2 shards of 32",
+        "iterations: 100, 10 per epoch, 2 shards of 32",
         "learning rate: 0.05 at batch 32 x 2 shards (linear) = 0.1",
     ]
     assert [line.split() for line in lines[3:8]] == [
@@ -53,7 +53,7 @@ def test_momentum_has_a_column_where_it_has_a_schedule(plan):
 def test_samples_are_counted(plan):
     out = plan().out
     assert "digits on 1 worker: 1437 samples (counted in digits)\n" in out
-    assert "iterations: 660, 44 an epoch, 1 shard of 32\n" in out
+    assert "iterations: 660, 44 per epoch, 1 shard of 32\n" in out
 
 
 def test_published_counts_are_used_where_files_are_absent_and_it_says_so(plan, tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ def test_several_numbers_of_workers_share_a_table_and_a_picture(plan, tmp_path):
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines() == [
         "digits: 1280 samples (as given), 32 a shard",
-        "np       shards  iterations  an epoch        peak  phases begin at iteration",
+        "np       shards  iterations per epoch        peak  phases start at iteration",
         "1             1         400        40         0.1  1, 160, 320",
         "2             2         200        20         0.2  1, 80, 160",
         "4             4         100        10         0.4  1, 40, 80",
@@ -114,7 +114,7 @@ def test_against_another_configuration(plan, tmp_path):
     assert ended.out.splitlines() == [
         "config: configs/digits.yaml, 640 samples (as given)",
         "against: configs/one_cycle.yaml, 640 samples (as given)",
-        "plan     shards  iterations  an epoch        peak  phases begin at iteration",
+        "plan     shards  iterations per epoch        peak  phases start at iteration",
         "config        2         100        10         0.2  1, 40, 80",
         "against       2         150        10         0.2  1, 60, 120",
         "first difference: iteration 1",

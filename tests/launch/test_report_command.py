@@ -30,8 +30,8 @@ def test_bad_folders_are_told_at_once(command, tmp_path):
     ended = command("report", make_run(tmp_path), tmp_path / "none", tmp_path)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
-        f"error: {tmp_path}/none: is not the folder of a run (it is no folder); give one such as runs/digits\n"
-        f"{tmp_path}: is not the folder of a run (it has no config.yaml); give one such as runs/digits\n"
+        f"error: {tmp_path}/none: is not the folder of a run (it is not a folder); give one, such as runs/digits\n"
+        f"{tmp_path}: is not the folder of a run (it has no config.yaml); give one, such as runs/digits\n"
     )
 
 

@@ -142,9 +142,9 @@ def test_one_damage(command, good, folder, name, kind):
         text = page.read_text()
         assert len(text) < 3_000_000, said
         assert "<script" not in text, said
-        assert not certain or "What could not be read" in text, said
+        assert not certain or "Unreadable parts" in text, said
         record = read_record(folder)
-        assert bool(record.unread.parts) == ("What could not be read" in text), said
+        assert bool(record.unread.parts) == ("Unreadable parts" in text), said
         assert_possible(record)
 
 
@@ -173,4 +173,4 @@ def test_a_damaged_config_that_reads_is_told(command, folder):
     settings["train"] = {"iterations": -5}
     (folder / "config.yaml").write_text(dump_yaml(settings))
     assert command("report", folder).code == 0
-    assert "this version does not accept it" in (folder / "report.html").read_text()
+    assert "this version refuses it" in (folder / "report.html").read_text()

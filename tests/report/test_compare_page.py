@@ -47,7 +47,7 @@ def test_two_runs(make_run, tmp_path):
     assert text.count("<figure>") == 4
     for colour, name in enumerate("ab"):
         assert re.search(rf'<path class="curve thin c{colour}" d="[^"]+"><title>{name}</title>', text)
-    assert "leaves the frame" not in text
+    assert "are cut off" not in text
 
 
 def test_runs_that_measured_different_things(make_run, tmp_path):
@@ -69,14 +69,14 @@ def test_the_same_name_twice_and_the_same_settings(make_run, tmp_path):
     write_comparison(folders, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert f"<th>{tmp_path}/a</th><th>{tmp_path}/elsewhere/a</th>" in text
-    assert "None but name and folder." in text
+    assert "None, except name and folder." in text
 
 
 def test_a_run_that_diverged_does_not_flatten_the_others(make_run, tmp_path):
     wild = [trained(t, 1e20 if 10 < t < 90 else 2.0) for t in range(1, 101)]
     write_comparison([make_run("tame", metrics(0.5, 0.9)), make_run("wild", wild)], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
-    assert "A loss above 7.5, 3 times the highest that a run began or ended with, leaves the frame." in text
+    assert "Losses above 7.5, which is 3 times the highest first or last loss of a run, are cut off." in text
     heights = heights_of(text, "thin c0")
     assert max(heights) - min(heights) > 200
 

@@ -66,7 +66,7 @@ def test_every_end_has_a_page(folder, code, num_ranks, where):
     sentence = write_run_report(folder)
     text = (folder / "report.html").read_text()
     assert (ENDS[code][1] if code is not None else "is running, or was killed after iteration 40 of 100") in sentence
-    assert "What could not be read" not in text
+    assert "Unreadable parts" not in text
     failed = code not in (0, 75, None)
     assert [f"Rank {rank}</strong>" in text for rank in range(3)] == [failed and rank < num_ranks for rank in range(3)]
     assert ("in iteration 41" in text) == (failed and bool(where))

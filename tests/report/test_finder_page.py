@@ -36,7 +36,7 @@ def test_curves_spots_and_suggestion(tmp_path, num_sweeps, interval):
     text = page_of(result, tmp_path)
     assert "<strong>0.1</strong> at a global batch of 64" in text
     assert text.count('class="curve dots c0"') == num_sweeps + 1  # and in the legend
-    for part in ("suggested: 0.1", "half of the last stable", "nothing to say", "0123456789abcdef" * 4):
+    for part in ("suggested: 0.1", "half of the highest stable rate", "no answer", "0123456789abcdef" * 4):
         assert part in text
 
 
@@ -66,8 +66,8 @@ def test_hostile_names(tmp_path):
 def test_on_the_page_of_a_run(make_run):
     folder = make_run()
     for result, part in (
-        (finder_result(), "Suggested 0.1 at a global batch of 64, by the rule “half of the last stable”."),
-        (finder_result(lr=None, refusal=REFUSAL), "No learning rate can be defended: the curve is &lt;flat&gt;."),
+        (finder_result(), "Suggested 0.1 at a global batch of 64, by the rule “half of the highest stable rate”."),
+        (finder_result(lr=None, refusal=REFUSAL), "No reliable learning rate found: the curve is &lt;flat&gt;."),
         ({"format": 99}, None),
     ):
         (folder / "finder").mkdir(exist_ok=True)

@@ -80,7 +80,10 @@ def test_a_whole_run(make_run):
     ("outcome", "sentence"),
     [
         (None, "is running, or was killed after iteration 40 of 100 or later; its training loss was 0.5"),
-        ({"exit_code": 75, "cause": "stopped"}, "was stopped on request after iteration 40 of 100 and goes on with"),
+        (
+            {"exit_code": 75, "cause": "stopped"},
+            "was stopped on request after iteration 40 of 100 and can be resumed with",
+        ),
         ({"exit_code": 6, "cause": "the loss is nan; x\ny"}, "diverged after iteration 40 of 100 (the loss is nan; x)"),
         ({"exit_code": 7, "cause": "rank 1 lost."}, "ended after iteration 40 of 100 with exit code 7 (rank 1 lost)"),
     ],
@@ -109,18 +112,18 @@ def test_interruptions_resumes_and_what_was_changed(make_run):
     page, _ = page_of(folder)
     for part in (
         "with exit code 75: stopped on request: saved after iteration 20",
-        "after iteration 20, 2 ranks (mpi). It left no word: it was killed.",
-        "after iteration 40, 1 rank (mpi). It left no word: it was killed.",
+        "after iteration 20, 2 ranks (mpi). No end was recorded: it was killed.",
+        "after iteration 40, 1 rank (mpi). No end was recorded: it was killed.",
         "from the beginning, 2 ranks (mpi). Ended 2023-11-14 22:14:20 UTC: done",
         "3 61 to 70 2.4 to 2.8 0.1 to 0.1 4 71 to 100 2.8 to 4 0.05 to 0.05",
-        "0 begun again",
-        "20 resumed 33 update left out: loss or gradient were not finite 40 resumed",
-        "40 resumed by the new settings, where set and configuration differed: train.iterations: 90 -> 100",
-        "70 gone back to from iteration 76, which was not finite; learning rates x 0.5 from here",
-        "without what happened on the way",
+        "0 started over",
+        "20 resumed 33 update skipped: loss or gradient not finite 40 resumed",
+        "40 resumed with the new settings, where checkpoint and configuration differed: train.iterations: 90 -> 100",
+        "70 rewound to here from iteration 76, which was not finite; learning rates x 0.5 from here",
+        "without the events during the run",
     ):
         assert part in page.words, part
-    assert {"resumed", "update left out: loss or gradient were not finite"} <= set(page.titles)
+    assert {"resumed", "update skipped: loss or gradient not finite"} <= set(page.titles)
 
 
 def test_an_outcome_of_another_attempt_is_not_taken_for_this_one_s(make_run):
@@ -132,8 +135,10 @@ def test_an_outcome_that_cannot_be_read_is_no_killed_run(make_run):
     folder = make_run(metrics=METRICS)
     (folder / "outcome.json").write_text('{"attempt": "a", "exit_code": 0, "cau')
     page, sentence = page_of(folder)
-    assert sentence.startswith("digits has ended after iteration 100 of 100 or later, but how cannot be read;")
-    assert "How it ended cannot be read." in page.words
+    assert sentence.startswith(
+        "digits ended after iteration 100 of 100 or later, but the record of its end cannot be read;"
+    )
+    assert "The record of its end cannot be read." in page.words
     assert "outcome.json : is not valid JSON at column " in page.words
     assert "killed" not in page.words
 
@@ -151,7 +156,7 @@ def test_a_run_that_is_done_and_whose_end_cannot_be_read(make_run):
         file.write(b"\xff\n")
     sentence = page_of(folder)[1]
     assert sentence == (
-        "digits is done; what can be read of it ends at iteration 90 of 100; its training loss was 0.02222."
+        "digits is done; its readable records end at iteration 90 of 100; its training loss was 0.02222."
     )
 
 
@@ -239,9 +244,9 @@ def test_hostile_words_are_escaped(make_run):
 
 
 def test_a_folder_that_is_not_a_run_s(tmp_path):
-    with pytest.raises(ConfigError, match=r"missing: is not the folder of a run \(it is no folder\)"):
+    with pytest.raises(ConfigError, match=r"missing: is not the folder of a run \(it is not a folder\)"):
         write_run_report(tmp_path / "missing")
-    with pytest.raises(ConfigError, match=r"is not the folder of a run \(it has no config.yaml\); give one such as"):
+    with pytest.raises(ConfigError, match=r"is not the folder of a run \(it has no config.yaml\); give one, such as"):
         write_run_report(tmp_path)
 
 
@@ -296,7 +301,7 @@ def test_a_run_that_diverged_and_was_resumed_with_another_rate(start, tmp_path):
     assert words.count("from the beginning, 1 rank (single).") == 1
     assert "with exit code 6: iteration " in words
     assert "after iteration 20, 1 rank (single). Ended" in words
-    assert "resumed by the new settings" in words
+    assert "resumed with the new settings" in words
     of_the_files, as_it_ended = (re.sub(r"\d\d:\d\d:\d\d", "", text) for text in (page_of(folder)[0].words, words))
     assert of_the_files == as_it_ended
 
