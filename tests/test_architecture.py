@@ -127,6 +127,28 @@ def test_files_stay_short():
         assert text.count("\n") <= 340, f"{path.relative_to(ROOT)} is long: it holds two ideas"
 
 
+def lines_of_code(function: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> int:
+    """From `def` to the last line; the docstring, comments and blank lines do not make a function long."""
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function, clean=False) is not None
+    documented = range(first.lineno, first.end_lineno + 1) if has_docstring else range(0)
+    return sum(
+        number not in documented and not lines[number - 1].strip().startswith("#") and lines[number - 1].strip() != ""
+        for number in range(function.lineno, function.end_lineno + 1)
+    )
+
+
+def test_functions_stay_short():
+    for path in [*MODULES, *ROOT.glob("launch/*.py")]:
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = lines_of_code(node, text.splitlines())
+                assert length <= 60, (
+                    f"{path.relative_to(ROOT)}: {node.name} is long, {length} lines: it does two things"
+                )
+
+
 def test_no_name_that_a_package_exports_hides_one_of_its_modules():
     """`import harness.room.name as module` would give the exported object, and not the module."""
     for path in ROOT.glob("harness/**/__init__.py"):
