@@ -1,7 +1,7 @@
-"""Advanced schedules, after MXNet's tutorial of that name: warm-up, cool-down, 1cycle, cyclical, and SGDR.
+"""Advanced schedules, following MXNet's tutorial of that name: warm-up, cool-down, 1cycle, cyclical, and SGDR.
 
-The tutorial writes a class for each; here they are the same few pieces put together. Draws each over the run and trains
-the digits with it, with the momentum buffers following the learning rate. Run it: python examples/advanced_schedules.py
+The tutorial writes a class for each; here they combine the same few parts. Draws each over the run and trains on
+the digits with it; momentum buffers follow the learning rate. Run it: python examples/advanced_schedules.py
 """
 
 import mxnet as mx
@@ -34,7 +34,7 @@ SCHEDULES: dict[str, ScheduleLike] = {
     "cyclical": CyclicalSchedule(
         TriangularSchedule, cycle_length=38, cycle_magnitude_decay=0.5, min_lr=0.0, max_lr=PEAK
     ),
-    # cycles of 1, 2 and 4 epochs; the last update would begin a fourth, so it is given 0 instead
+    # cycles of 1, 2 and 4 epochs; the last update would start a fourth, so it gets 0 instead
     "SGDR": SequentialSchedule(
         [
             CyclicalSchedule(CosineAnnealingSchedule, cycle_length=22, cycle_length_decay=2, min_lr=0.0, max_lr=PEAK),

@@ -1,6 +1,6 @@
-"""The learning-rate finder, after MXNet's tutorial of that name: sweep, read the curve, and try what it says.
+"""The learning-rate finder, following MXNet's tutorial of that name: sweep, read the curve, and test the suggestion.
 
-Sweeps a network of its own over batches of the digits, proves that its state is restored, writes the report, and trains
+Sweeps over batches of the digits with a small network, verifies that its state is restored, writes a report, and trains
 at the suggested rate, at a hundredth of it and at thirty times it. Run it: python examples/finder.py
 """
 
@@ -19,7 +19,7 @@ REPORT = Path("runs/example-finder")
 
 
 def job_at(lr: float, digits: Splits) -> Job:
-    """A job of two epochs at a constant rate, whose network has batch norm and the same weights each time."""
+    """A job of two epochs at a constant rate; the network has batch norm and the same weights each time."""
     mx.random.seed(1)
     net = nn.HybridSequential()
     net.add(nn.Conv2D(16, 3), nn.BatchNorm(), nn.Activation("relu"), nn.MaxPool2D(), nn.Dense(10))

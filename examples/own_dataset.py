@@ -1,6 +1,6 @@
 """A data set of your own: a function that returns arrays, and a YAML file that names it.
 
-Two spirals that wind around each other, which no straight line can tell apart. Run it from the project's folder:
+Two spirals that wind around each other, which no straight line can separate. Run it from the project folder:
 python launch/train.py --config examples/own_dataset.yaml
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def spirals(turns: float = 1.5, samples: int = 2000, noise: float = 0.03) -> dict[str, object]:
-    """What `data.name: examples.own_dataset:spirals` calls, with `data.params`.
+    """The function that `data.name: examples.own_dataset:spirals` calls, with `data.params`.
 
     Args:
         turns: how often each spiral winds around the middle.

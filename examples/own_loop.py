@@ -1,7 +1,7 @@
 """A loop of your own on any number of ranks: your network and data, a plan, an evaluation, and checkpoints.
 
-Saves the whole state after every epoch; started again, it resumes where it stopped, with the same bits. Run it, and run
-it again with more epochs: python examples/own_loop.py 2; mpirun -np 2 python examples/own_loop.py 4
+Saves the complete state after every epoch; started again, it resumes where it stopped, with the same bits. Run it, and
+run it again with more epochs: python examples/own_loop.py 2; mpirun -np 2 python examples/own_loop.py 4
 """
 
 import sys
@@ -21,7 +21,7 @@ LR = {
 
 
 def main() -> None:
-    """Train, or resume training, up to so many epochs."""
+    """Train, or resume training, up to a number of epochs."""
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     digits = load("digits")
     net = nn.HybridSequential()

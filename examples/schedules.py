@@ -1,7 +1,7 @@
-"""Learning-rate schedules, after MXNet's tutorial of that name: steps, polynomial, cosine, and a warm-up before them.
+"""Learning-rate schedules, following MXNet's tutorial of that name: steps, polynomial, cosine, and warm-up.
 
-Shows each at a few iterations, out of order, which a schedule of MXNet could not answer; then trains the digits in a
-plain Gluon loop, where `as_mx` makes any of them a Trainer's scheduler. Run it: python examples/schedules.py
+Shows each at a few iterations, out of order, which MXNet's own schedulers cannot do; then trains on the digits in a
+plain Gluon loop, where `as_mx` turns any of them into a Trainer's scheduler. Run it: python examples/schedules.py
 """
 
 import mxnet as mx
@@ -20,7 +20,7 @@ from harness.schedules import (
     as_mx,
 )
 
-EPOCHS, BATCH, UPDATES = 6, 32, 264  # 44 updates an epoch
+EPOCHS, BATCH, UPDATES = 6, 32, 264  # 44 updates per epoch
 SCHEDULES: dict[str, ScheduleLike] = {
     "factor": FactorSchedule(base_lr=0.5, step=88, factor=0.3),
     "multi factor": MultiFactorSchedule(base_lr=0.5, step=[132, 220], factor=0.1),
@@ -33,11 +33,11 @@ SCHEDULES: dict[str, ScheduleLike] = {
 
 
 def accuracy_after_training(schedule: ScheduleLike) -> float:
-    """Train a small network by a schedule, as one would without the harness."""
+    """Train a small network with a schedule, as one would without the harness."""
     digits = load("digits")
     (train, label), (test, test_label) = (split.take(np.arange(len(split))) for split in (digits.train, digits.test))
     mx.random.seed(1)
-    np.random.seed(1)  # of the shuffling
+    np.random.seed(1)  # for shuffling
     net = nn.HybridSequential()
     net.add(nn.Dense(64, activation="relu"), nn.Dense(10))
     net.initialize(mx.init.Xavier())

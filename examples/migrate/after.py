@@ -1,4 +1,4 @@
-"""The same training with the harness: every worker computes its shards, its rates and its order from the iteration.
+"""The same training with the harness: every worker computes its shards, rates and sample order from the iteration.
 
 Run it: horovodrun -np 2 python examples/migrate/after.py, or mpirun -np 2, or python alone
 """

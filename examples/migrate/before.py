@@ -1,4 +1,4 @@
-"""A training script for Horovod as people write it by hand; after.py is what becomes of it.
+"""A typical hand-written training script for Horovod; after.py is the same with the harness.
 
 Run it: horovodrun -np 2 python examples/migrate/before.py
 """
