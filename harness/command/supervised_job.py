@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 from harness.command.reaper import GOODBYE
 from harness.errors import ConfigError
@@ -19,6 +19,13 @@ from harness.processes import descendants
 
 _REAPER = Path(__file__).with_name("reaper.py")
 _GOODBYE_S = 5.0
+
+
+class _Report(NamedTuple):
+    """What the reaper has reported: why the command could not be started, or the launcher's exit code."""
+
+    failed: str | None = None
+    ended: int | None = None
 
 
 class SupervisedJob:
@@ -60,12 +67,12 @@ class SupervisedJob:
         if self._code is None:
             is_dead = self._reaper.poll() is not None
             report = self._receive()
-            if "failed" in report:
+            if report.failed is not None:
                 raise ConfigError(
-                    f"{self.command[0]}: cannot be started ({report['failed']}); give the launcher and the "
+                    f"{self.command[0]}: cannot be started ({report.failed}); give the launcher and the "
                     "program after --"
                 )
-            self._code = report.get("ended", -signal.SIGKILL if is_dead else None)
+            self._code = -signal.SIGKILL if report.ended is None and is_dead else report.ended
         return self._code
 
     def members(self) -> list[int]:
@@ -91,9 +98,9 @@ class SupervisedJob:
             self._reaper.wait()
         os.close(self._reports)
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self) -> _Report:
         with suppress(BlockingIOError):
             while piece := os.read(self._reports, 65536):
                 self._text += piece
         line, found, _ = self._text.partition(b"\n")
-        return json.loads(line) if found else {}
+        return _Report(**json.loads(line)) if found else _Report()

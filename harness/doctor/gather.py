@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.comm import Launch, count_threads
 from harness.doctor.facts import MXNET_PACKAGES, Disk, Gpu, Gpus, Horovod, Mxnet, Sum, Threads
@@ -67,6 +68,14 @@ def run(command: list[str], limit_s: float = _LIMIT_S) -> Ended:
         return Ended(process.returncode, out, err)
 
 
+class _Answers(NamedTuple):
+    """Results of functions of `comm/horovod.py`, as far as they returned, and the error if one failed."""
+
+    num_gpus: int | None = None
+    built_with: Sequence[str] = ()
+    failure: str = ""
+
+
 def gather_stack() -> tuple[Mxnet, Horovod]:
     """Import MXNet and then Horovod in a separate process, and query what they were built with."""
     package = next((name for name in MXNET_PACKAGES if package_version(name)), None)
@@ -75,20 +84,20 @@ def gather_stack() -> tuple[Mxnet, Horovod]:
     has_extension = any(list(Path(folder).glob("mxnet/mpi_lib*.so")) for folder in folders)
     if package is None:
         return Mxnet(None), Horovod(horovod, has_extension)
-    answers, failure = _ask(["num_gpus", "built_with"] if has_extension else ["num_gpus"])
-    mxnet = Mxnet(package, package_version(package) or "", answers.get("num_gpus", 0))
-    if "num_gpus" not in answers:
-        return replace(mxnet, failure=failure), Horovod(horovod, has_extension)
-    return mxnet, Horovod(horovod, has_extension, tuple(answers.get("built_with", ())), failure)
+    answers = _ask(["num_gpus", "built_with"] if has_extension else ["num_gpus"])
+    mxnet = Mxnet(package, package_version(package) or "", answers.num_gpus or 0)
+    if answers.num_gpus is None:
+        return replace(mxnet, failure=answers.failure), Horovod(horovod, has_extension)
+    return mxnet, Horovod(horovod, has_extension, tuple(answers.built_with), answers.failure)
 
 
-def _ask(functions: list[str]) -> tuple[dict[str, Any], str]:
-    """The results of functions of `comm/horovod.py` in another process, and the error if one failed."""
+def _ask(functions: list[str]) -> _Answers:
+    """Call functions of `comm/horovod.py` in another process."""
     lines = ["import json", "from harness.comm import horovod"]
     lines += [f"print(json.dumps([{name!r}, horovod.{name}()]), flush=True)" for name in functions]
     ended = run([sys.executable, "-c", "\n".join(lines)])
     answers = dict(json.loads(line) for line in ended.out.splitlines() if line.startswith('["'))
-    return answers, "" if ended.code == 0 else ended.cause
+    return _Answers(**answers, failure="" if ended.code == 0 else ended.cause)
 
 
 def gather_mpi() -> tuple[str | None, str]:

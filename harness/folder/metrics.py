@@ -50,7 +50,7 @@ class MetricsLine(NamedTuple):
     values: Mapping[str, float]
     time: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The content of the line, without unknown fields."""
         position = {"epoch": self.epoch, "lr": self.lr}
         content = {

@@ -42,7 +42,7 @@ class Phase:
     lr: tuple[float, float]
     momentum: tuple[float | None, float | None]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As the file holds it."""
         return {"first": self.first, "last": self.last, "lr": list(self.lr), "momentum": list(self.momentum)}
 
@@ -83,9 +83,9 @@ class AmendmentRecord:
     diverged_at: int | None
     earlier: Mapping[str, Any]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The content in the plan and in checkpoints."""
-        content: dict[str, Any] = {"iteration": self.iteration, "choice": self.choice}
+        content: dict[str, object] = {"iteration": self.iteration, "choice": self.choice}
         if self.choice == "rewind":
             content |= {"lr_factor": self.lr_factor, "diverged_at": self.diverged_at}
         else:
@@ -164,7 +164,7 @@ class PlanRecord:
     remarks: Sequence[str]
     amendments: Sequence[AmendmentRecord]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As the file holds it."""
         return {
             "described": self.described,
