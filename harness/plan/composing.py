@@ -59,7 +59,7 @@ def compose(scaling: Scaling, problems: list[Problem]) -> Composition | None:
         `None` if there are problems.
     """
     config, sizes, total = scaling.config, scaling.sizes, scaling.sizes.num_iterations
-    check_peak(scaling, problems)
+    _check_peak(scaling, problems)
     if problems:
         return None
     length = _warmup_length(config, sizes, problems)
@@ -78,11 +78,14 @@ def compose(scaling: Scaling, problems: list[Problem]) -> Composition | None:
             problems += [Problem(("lr", "momentum", config.momentum.name), one) for one in told]
     if problems or written is None:
         return None
-    lr = _marked(written, total - prefix)
+    lr = written
     with problems_of("schedule", scaling.peak, problems):
+        lr = _marked(written, total - prefix)
         if config.warmup is not None:
             lr = WARM_UPS[config.warmup.mode](lr, _warmup_start(scaling), length)
-    return None if problems else Composition(written, lr, None if momentum is None else _marked(momentum, total))
+    with problems_of("momentum", scaling.peak, problems):
+        momentum = None if momentum is None else _marked(momentum, total)
+    return None if problems else Composition(written, lr, momentum)
 
 
 @contextmanager
@@ -100,7 +103,7 @@ def problems_of(key: str, peak: float, problems: list[Problem]) -> Iterator[None
         problems.append(Problem(("lr", key), f"is not a number everywhere at 1x = {peak:g}"))
 
 
-def check_peak(scaling: Scaling, problems: list[Problem]) -> None:
+def _check_peak(scaling: Scaling, problems: list[Problem]) -> None:
     """Refuse a `1x` that no float32 holds."""
     if not SMALLEST <= scaling.peak <= LARGEST:
         remedy = "lower" if scaling.peak > LARGEST else "raise"

@@ -196,11 +196,11 @@ class LRPlan:
         looked at as well, for schedules that know no breakpoints. The momentum up to `after` is that of an earlier plan
         and was checked with it.
         """
-        total = self.sizes.num_iterations
-        beside = {t for b in self.breakpoints() for t in (b - 1, b, b + 1) if 1 <= t <= total}
-        iterations = sorted(beside | set(self.rows()))
-        momentum, peak = composition.momentum, self.peak
+        total, momentum, peak = self.sizes.num_iterations, composition.momentum, self.peak
+        iterations: list[int] = []
         with problems_of("schedule", peak, problems):
+            beside = {t for b in self.breakpoints() for t in (b - 1, b, b + 1) if 1 <= t <= total}
+            iterations = sorted(beside | set(self.rows()))
             problems += lr_out_of_bounds(self.lr, iterations)
         if momentum is not None:
             with problems_of("momentum", peak, problems):
