@@ -1,6 +1,6 @@
 """Between our schedules, plain callables and MXNet's schedulers, in both directions.
 
-MXNet is never imported: its schedulers are known by what they have.
+MXNet is never imported: its schedulers are recognised by their attributes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ACCEPTED = "a schedule, a callable from the iteration to a number, or an object
 
 
 def as_schedule(obj: object) -> ScheduleLike:
-    """What may stand wherever a schedule is wanted.
+    """Anything that can serve as a schedule, as one.
 
     Args:
         obj: a schedule or a pure callable, which pass through; or one of MXNet's schedulers (a callable with
@@ -35,7 +35,7 @@ def as_schedule(obj: object) -> ScheduleLike:
     if isinstance(obj, _ForMXNet):
         return obj.schedule
     if isinstance(obj, type):
-        raise TypeError(f"{obj.__name__} is a class; give an object of it: {_ACCEPTED}")
+        raise TypeError(f"{obj.__name__} is a class; give an instance: {_ACCEPTED}")
     if not callable(obj):
         raise TypeError(f"{obj!r} is not {_ACCEPTED}")
     return from_mx(obj) if hasattr(obj, "base_lr") else obj
@@ -58,9 +58,9 @@ def from_mx(scheduler: object) -> Schedule:
     """A pure schedule that gives what MXNet's scheduler would, asked 1, 2, 3, ... t in turn.
 
     MXNet's schedulers remember: `FactorScheduler` asked 1000 and then 10 answers for 1000, and `CosineScheduler` asked
-    only past its end answers its *first* value. Here a private copy plays the iterations in order into a table, once,
-    so that any order of questions gives the answers of training; 0 is answered by a copy that was asked nothing else.
-    The scheduler that is passed is never called, and what happens to it later makes no difference.
+    only past its end answers its *first* value. Here a private copy is asked for the iterations in order, once, and the
+    answers are kept in a table, so that any order of questions gives the answers of training; 0 is answered by a copy
+    that was asked nothing else. The scheduler that is passed is never called, and later changes to it have no effect.
 
     Args:
         scheduler: an object of mx.lr_scheduler, or one like it. What it has already been asked counts.
@@ -103,8 +103,8 @@ class _Replay(Schedule):
 def as_mx(schedule: object) -> _ForMXNet:
     """A schedule as the `lr_scheduler=` of any `mx.optimizer`.
 
-    Optimizers that are given `learning_rate=`, and Adam, LAMB and RMSProp always, assign `base_lr`; it can be assigned,
-    and makes no difference. (MXNet prints that the rate "has been overwritten"; it has not.)
+    Optimizers that are given `learning_rate=`, and Adam, LAMB and RMSProp always, assign `base_lr`; the assignment
+    has no effect. (MXNet prints that the rate "has been overwritten"; it has not.)
 
     Args:
         schedule: whatever `as_schedule` accepts.
@@ -113,7 +113,7 @@ def as_mx(schedule: object) -> _ForMXNet:
         A callable with `base_lr`, to be pickled and copied as the schedule can be.
 
     Raises:
-        TypeError: if it is nothing that `as_schedule` accepts.
+        TypeError: if `as_schedule` does not accept it.
     """
     return _ForMXNet(as_schedule(schedule))
 

@@ -1,4 +1,4 @@
-"""What every schedule is: a pure function from the iteration to a number, which knows where its pieces end.
+"""The base of all schedules: a pure function from the iteration to a number, which knows where its pieces end.
 
 Knows no particular schedule.
 """
@@ -26,7 +26,7 @@ class Schedule(ABC):
     """A learning rate for every iteration: immutable, compared by value, hashable, picklable and without state.
 
     Iterations count from 1: `schedule(t)` is what update t applies. `schedule(0)` is the value before training.
-    The argument is an int >= 0; it is not checked, because a call is meant to take a microsecond.
+    The argument is an int >= 0; it is not checked, because a call should take a microsecond.
     """
 
     @abstractmethod
@@ -43,7 +43,7 @@ class Schedule(ABC):
 
     @property
     def total_length(self) -> int | None:
-        """The first iteration from which on the value stays the same for ever; None if there is none, or none known.
+        """The first iteration from which the value never changes again; None if there is none, or none is known.
 
         (A parameter named `length` is the length of one phase, which is why this is not.)
         """
@@ -76,19 +76,19 @@ class Composite(Schedule):
 
 
 def values_of(schedule: ScheduleLike, t: Iterations) -> Rates:
-    """The `values` of a schedule, or of any callable, which is asked one by one."""
+    """The `values` of a schedule, or of any callable, which is called for each."""
     if isinstance(schedule, Schedule):
         return schedule.values(t)
     return np.fromiter(map(schedule, t.tolist()), np.float64, t.size)
 
 
 def length_of(schedule: ScheduleLike) -> int | None:
-    """The `total_length` of a schedule; None for a callable that is none of ours."""
+    """The `total_length` of a schedule; None for any other callable."""
     return schedule.total_length if isinstance(schedule, Schedule) else None
 
 
 def breakpoints_of(schedule: ScheduleLike, until: int) -> tuple[int, ...]:
-    """The `breakpoints` of a schedule; none for a callable that is none of ours."""
+    """The `breakpoints` of a schedule; none for any other callable."""
     return schedule.breakpoints(until) if isinstance(schedule, Schedule) else ()
 
 

@@ -1,4 +1,4 @@
-"""What an argument may be, said once: checked when a schedule is built, and again when one is read from YAML.
+"""The bounds of arguments, in one place: checked when a schedule is built, and when one is read from YAML.
 
 Knows numbers and names, and nothing about what a schedule does with them.
 """
@@ -25,7 +25,7 @@ class BoundError(ValueError):
     """
 
     def __init__(self, owner: str, argument: str, found: object, allowed: str) -> None:
-        """Keep the parts, so that who knows where the value was written can say it better."""
+        """Keep the parts, for callers that know where the value was written."""
         super().__init__(owner, argument, found, allowed)
         self.owner, self.argument, self.found, self.allowed = owner, argument, found, allowed
 
@@ -62,7 +62,7 @@ class Interval:
 
 
 SMALLEST, LARGEST = 1.1754943508222875e-38, 3.4028234663852886e38
-"""The positive numbers that a float32 holds with all its digits, which is what parameters and learning rates are."""
+"""The positive numbers that a float32, the type of parameters and learning rates, holds in full precision."""
 
 BELOW_ONE = 1 - 2**-25
 """From here on numbers below 1 are 1 in float32."""
@@ -77,7 +77,7 @@ def keep_numbers(owner: object, allowed: Interval, *names: str) -> None:
     """Refuse attributes of a frozen dataclass that are outside `allowed`; keep the others as floats.
 
     Raises:
-        BoundError: for the first attribute that is no finite number, or is outside.
+        BoundError: for the first attribute that is not a finite number, or is outside.
     """
     for name in names:
         found = getattr(owner, name)
@@ -103,7 +103,7 @@ def keep_positions(owner: object, name: str, least_many: int) -> None:
     """Refuse an attribute that is not a list of iterations, each >= 1 and after the one before; keep it as a tuple.
 
     Raises:
-        BoundError: if it is no such list, or holds fewer than `least_many`.
+        BoundError: if it is not such a list, or holds fewer than `least_many`.
     """
     found = getattr(owner, name)
     allowed = f"a list of at least {least_many} ints >= 1, each larger than the one before"
@@ -115,7 +115,7 @@ def keep_positions(owner: object, name: str, least_many: int) -> None:
 
 
 def check_order(owner: object, low: str, high: str) -> None:
-    """Refuse two numbers that are the wrong way round.
+    """Refuse two numbers in the wrong order.
 
     Raises:
         BoundError: if attribute `low` is larger than attribute `high`.

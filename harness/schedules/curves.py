@@ -1,7 +1,7 @@
 """Cosine and power, of one number and of many, with the same bits.
 
 The cosine, and powers that are whole numbers, are made of additions and multiplications alone, so that any processor
-and any C library give the same bits; `math.cos` and NumPy's cosine differ in the last ones. Other powers are the C
+and any C library give the same bits; `math.cos` and NumPy's cosine differ in the last bits. Other powers are the C
 library's.
 """
 
@@ -55,7 +55,7 @@ def rising_waves(part: Rates) -> Rates:
 
 
 def peak_of(length: int, fraction: float) -> float:
-    """Where a cycle turns: `length fraction`, and the whole iteration that is meant where it is one up to rounding.
+    """Where a cycle turns: `length fraction`, as a whole number where it is one up to rounding.
 
     >>> 100 * 0.07, peak_of(100, 0.07)
     (7.000000000000001, 7.0)

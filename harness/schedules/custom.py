@@ -1,6 +1,6 @@
 """A schedule of the user's own in YAML: `my_module:my_function` with its parameters.
 
-What it gives is checked whenever it is asked; whether it is a function of the iteration alone, `purity` finds out.
+Each value is checked when it is asked for; `purity` finds out whether it is a function of the iteration alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST_S = 60.0  # for the values of a whole plan; every update asks once more
 
 
 def read_argument(value: object, allow_x: bool) -> Any:
-    """What a parameter's value means: `"5ep"` is a length, `"0.1x"` a learning rate, anything else itself."""
+    """The meaning of a parameter's value: `"5ep"` is a length, `"0.1x"` a learning rate, anything else itself."""
     if not isinstance(value, str):
         return value
     for read in (Duration.parse, lambda text: read_rate(text, RATE, allow_x)):
@@ -42,13 +42,13 @@ def read_argument(value: object, allow_x: bool) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class OwnSchedule(Schedule):
-    """What a user's function returned, which gives a finite number of at least 0 or an error with its name.
+    """The schedule that a user's function returned: it gives finite numbers of at least 0, or an error with its name.
 
     Attributes:
         name: `module:function`.
         arguments: what the function was called with.
         function: what it returned, from the iteration to a number.
-        asked: what it gave, as long as it is recorded; `stop_recording` ends that.
+        asked: the values that it gave, recorded until `stop_recording`.
     """
 
     name: str
@@ -70,8 +70,8 @@ class OwnSchedule(Schedule):
         self._spent_s[0] += time.perf_counter() - begin_s
         if self._spent_s[0] > _MOST_S:
             raise ConfigError(
-                f"{self.name!r} took {self._spent_s[0]:.0f} s for {len(self.asked)} iterations, and every update asks "
-                "it; compute a table once in the function and return a look-up"
+                f"{self.name!r} took {self._spent_s[0]:.0f} s for {len(self.asked)} iterations, and every update calls "
+                "it; compute a table once in the function and return a lookup"
             )
         return value
 
@@ -94,19 +94,19 @@ class OwnSchedule(Schedule):
 
     @property
     def seconds_an_iteration(self) -> float:
-        """What one of the recorded iterations took."""
+        """Seconds for one of the recorded iterations."""
         return sum(self._spent_s) / max(1, len(self.asked))
 
     def stop_recording(self) -> None:
-        """Keep what was recorded, and record nothing more."""
+        """Keep the recorded values, and record no more."""
         self._spent_s.clear()
 
     def _checked(self, t: int) -> float:
         try:
             value = self.function(t)
-        except (Exception, SystemExit) as error:  # whatever a user's function does
+        except (Exception, SystemExit) as error:  # a user's function may do anything
             reason = f"{type(error).__name__}: {cut(str(error), 200)}"
-            raise ConfigError(f"{self.name!r} failed at its iteration {t} ({reason}); mend the function") from error
+            raise ConfigError(f"{self.name!r} failed at its iteration {t} ({reason}); fix the function") from error
         number = _as_number(value)
         if number is None or not math.isfinite(number) or number < 0:
             shown = type(value).__name__ if number is None else repr(number)
@@ -118,7 +118,7 @@ class OwnSchedule(Schedule):
 
 
 def _as_number(value: Any) -> float | None:
-    """The number that somebody else's code gave, a scalar of NumPy or an array of one element too."""
+    """A value from the user's code as a number: NumPy scalars and arrays of one element count."""
     if type(value) is float:
         return value
     is_complex = isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)

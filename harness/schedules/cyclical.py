@@ -1,6 +1,6 @@
 """A schedule repeated in cycles that may grow or shrink, in length and in height.
 
-Knows of the repeated schedule only that it can be built with a `cycle_length`.
+The only thing it knows of the repeated schedule is that it can be built with a `cycle_length`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEPT = 64  # inner schedules kept built; a run moves from one cycle to the next
 class CycleTable:
     """Where cycles begin, when each is `ceil(length of the one before * decay)` long.
 
-    Beginnings are found one by one, as far as asked, until two cycles are equally long: from there on all are, and a
+    Beginnings are found one by one, as far as needed, until two cycles are equally long: from there on all are, and a
     division tells the cycle. Before, all lengths differ, so n cycles cover at least n^2 / 2 iterations and a table that
     reaches iteration t has at most `sqrt(2 t)` entries (1.4 million for t = 10^12, 1400 for a million).
     """
@@ -144,7 +144,7 @@ class CyclicalSchedule(Schedule):
         iteration_magnitude_decay: float = 1,
         **kwargs: Any,
     ) -> None:
-        """Check the bounds, those of the first cycle's schedule too."""
+        """Check the bounds, including those of the first cycle's schedule."""
         keep = partial(object.__setattr__, self)
         keep("schedule_class", schedule_class)
         keep("cycle_length", cycle_length)
@@ -203,7 +203,7 @@ class CyclicalSchedule(Schedule):
         return inner
 
     def __reduce__(self) -> tuple[Callable[..., CyclicalSchedule], tuple[object, ...]]:
-        """Pickle and copy by building anew: what is cached stays here."""
+        """Pickle and copy by building again, without what is cached."""
         rebuild = partial(type(self), **dict(self.kwargs))
         decays = (self.cycle_length_decay, self.cycle_magnitude_decay, self.floor_lr, self.iteration_magnitude_decay)
         return rebuild, (self.schedule_class, self.cycle_length, *decays)

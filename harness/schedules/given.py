@@ -1,4 +1,4 @@
-"""A schedule that a program gives as an object where a file has one written: both are built when sizes are known."""
+"""A schedule that a program gives as an object, where a file has it in words: both are built when sizes are known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.schedules.spec import Frame, ScheduleSpec
 
 @dataclass(frozen=True)
 class GivenSchedule:
-    """A schedule that is there already: its rates are final, and its lengths are iterations.
+    """A schedule that exists already: its rates are final, and its lengths are iterations.
 
     Attributes:
         schedule: from the iteration to a learning rate.

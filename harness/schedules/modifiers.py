@@ -1,6 +1,6 @@
 """Schedules made of other schedules: behind one, one after another, multiplied, raised.
 
-Every inner schedule is built or asked once, at construction. Any callable will do for one, MXNet's schedulers included.
+Inner schedules are checked once, at construction. Any callable can be one, MXNet's schedulers included.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a user's schedule is a function of the iteration alone, found out by asking again.
 
 Ranks compute their learning rates from the iteration, and so does a run that is resumed. A schedule that counts its
-calls, draws random numbers, or reads the clock or the environment would give them others, and nothing would show it.
+calls, draws random numbers, or reads the clock or the environment would give them different ones, unnoticed.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def own_schedules(schedule: ScheduleLike | None) -> list[OwnSchedule]:
 
 
 def impurity(own: OwnSchedule) -> str | None:
-    """What is wrong with a schedule that gives something else when it is asked again; `None` if nothing is.
+    """The problem with a schedule that gives other values when it is asked again; `None` if there is none.
 
-    The recorded iterations are asked once more, backwards; then in a random order of a schedule that is built anew,
+    The recorded iterations are asked once more, backwards; then in a random order of a newly built schedule,
     with other seeds of Python's and NumPy's generators, at another time and without the environment's variables. All
-    of those are as they were afterwards.
+    of those are restored afterwards.
     """
     recorded = sorted(own.asked)
     most = max(_FEWEST, int(_PASS_S / max(own.seconds_an_iteration, 1e-9)))
@@ -65,7 +65,7 @@ def impurity(own: OwnSchedule) -> str | None:
 
 
 def _compare_anew(own: OwnSchedule, iterations: list[int]) -> str | None:
-    where = "when it is built anew with other seeds, at another time, in an empty environment"
+    where = "when it is built again with other seeds, at another time, in an empty environment"
     with _elsewhere(), _later_in(vars(sys.modules[own.name.partition(":")[0]])):
         try:
             again = build_custom(own.name, own.arguments)

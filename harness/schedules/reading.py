@@ -40,7 +40,7 @@ Read = TypeVar("Read")
 _MOST_GUESSES = 20  # at misspelt names; comparing thousands would take minutes, and nobody reads them
 _WANTED = "a mapping from one schedule's name to its parameters, or for a constant a number"
 _PLATEAU = (
-    "is not a schedule: waiting for a plateau depends on measured losses, so it is no function of the iteration and "
+    "is not a schedule: waiting for a plateau depends on measured losses, so it is not a function of the iteration and "
     "could not be the same on every rank and after a resume; use multi_factor or warmup_stable_decay"
 )
 
@@ -63,7 +63,7 @@ def parse_spec(raw: object, *, allow_x: bool = True) -> ScheduleSpec:
 
 
 class _Parser:
-    """Reads one spec and gathers the problems; what returns None has added at least one."""
+    """Reads one spec and collects the problems; a method that returns None has added at least one."""
 
     def __init__(self, allow_x: bool) -> None:
         self.allow_x = allow_x
@@ -90,11 +90,11 @@ class _Parser:
         repeated = next((word for word in REPEATABLE if word == given.get("schedule_class")), None)
         known = parameters_of(name, repeated if name == "cyclical" else None)
         before = len(self.problems)
-        # without a known schedule_class nobody can say what belongs to it
+        # without a known schedule_class its parameters are unknown
         for key in given if name != "cyclical" or repeated else ():
             if key not in known:
                 guess = did_you_mean(key, known) if len(self.problems) < _MOST_GUESSES else "known: see above"
-                message = f"is no parameter of {name}; {guess}"
+                message = f"is not a parameter of {name}; {guess}"
                 self.problems.append(((*path, _key(key)), message))
         arguments: list[tuple[str, Value]] = []
         for parameter, (kind, default) in known.items():

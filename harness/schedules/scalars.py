@@ -33,7 +33,7 @@ def read_number(raw: object, allowed: Interval) -> float:
     """A plain number, also as text: PyYAML reads 1e-3 as text.
 
     Raises:
-        ValueError: if it is none, or is not allowed.
+        ValueError: if it is not a number, or is not allowed.
     """
     split = _split(raw)
     number = split[0] if split and not split[1] else as_number(raw)
@@ -49,7 +49,7 @@ def read_rate(raw: object, allowed: Interval, allow_x: bool) -> float | Multiple
     Multiple(count=0.1)
 
     Raises:
-        ValueError: if it is no number and no `Nx`, if it is not allowed, or if it is `Nx` without `allow_x`.
+        ValueError: if it is neither a number nor `Nx`, if it is not allowed, or if it is `Nx` without `allow_x`.
     """
     split = _split(raw)
     if split and split[1]:
@@ -64,12 +64,12 @@ def read_rate(raw: object, allowed: Interval, allow_x: bool) -> float | Multiple
 
 
 def is_rate(raw: object) -> bool:
-    """Whether it is at least written like a learning rate."""
+    """Whether it is written like a learning rate."""
     return as_number(raw) is not None or _split(raw) is not None
 
 
 def found(raw: object) -> str:
-    """What YAML gave, for a message."""
+    """The value that YAML gave, for a message."""
     return "nothing" if raw is None else brief(raw)
 
 

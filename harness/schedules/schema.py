@@ -1,4 +1,4 @@
-"""What a schedule in YAML looks like, as JSON Schema, for editors that complete and check while a person types."""
+"""The form of a schedule in YAML, as JSON Schema, for editors that complete and check while you type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules that stay the same and drop: constant pieces, no curve.
+"""Schedules of constant pieces: they stay and drop, without curves.
 
 They know nothing of each other, of epochs or of YAML.
 """
@@ -27,7 +27,7 @@ class ConstantSchedule(Schedule):
         lr: the learning rate, at least 0.
 
     Raises:
-        BoundError: if `lr` is negative or no finite number.
+        BoundError: if `lr` is negative or not a finite number.
     """
 
     lr: float

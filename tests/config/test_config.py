@@ -137,7 +137,7 @@ _PLAIN = "has no effect, because plain learning rates are final and never scaled
         ("lr.schedule={cosin: {}}", "lr.schedule.cosin: is not a schedule; did you mean 'cosine'? known: constant, "),
         (
             "lr.schedule={cosine: {min_l: 0}}",
-            "lr.schedule.cosine.min_l: is no parameter of cosine; did you mean 'min_lr'?",
+            "lr.schedule.cosine.min_l: is not a parameter of cosine; did you mean 'min_lr'?",
         ),
         ("lr.momentum=0.9x", "lr.momentum: momentum is never scaled: write a plain number, found '0.9x'"),
     ],

@@ -138,8 +138,8 @@ def test_inside_other_schedules_it_is_wrapped_too():
         (0.1, "0.1 is not a schedule, a callable from the iteration to a number, or an object of mx.lr_scheduler"),
         (None, "None is not a schedule"),
         ("cosine", "'cosine' is not a schedule"),
-        (TriangularSchedule, "TriangularSchedule is a class; give an object of it"),
-        (Remembering, "Remembering is a class; give an object of it"),
+        (TriangularSchedule, "TriangularSchedule is a class; give an instance"),
+        (Remembering, "Remembering is a class; give an instance"),
     ],
 )
 def test_anything_else_is_refused(value, message):

@@ -152,7 +152,7 @@ def test_values_that_are_not_learning_rates(what, shown):
 def test_one_that_fails_far_out_is_refused_at_once():
     text = refusal(own("failing", after=180))
     assert text == (
-        f"c.yaml: lr.schedule: '{OWN}:failing' failed at its iteration 180 (IndexError: list index out of range); mend "
+        f"c.yaml: lr.schedule: '{OWN}:failing' failed at its iteration 180 (IndexError: list index out of range); fix "
         "the function"
     )
     plan = plan_of({"sequential": {"boundaries": ["179it"], "schedules": [own("failing", after=180), 0.1]}})

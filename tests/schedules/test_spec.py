@@ -281,13 +281,17 @@ ANY = "must be a mapping from one schedule's name to its parameters, or for a co
         ({"cosine_annealing": {}}, ("cosine_annealing",), "did you mean 'cosine'?"),
         ({"OneCycleSchedule": {}}, ("OneCycleSchedule",), "did you mean 'one_cycle'?"),
         ({"wsd": {}}, ("wsd",), "is not a schedule; known: constant"),
-        ({"plateau": {}}, ("plateau",), "no function of the iteration and could not be the same on every rank"),
+        ({"plateau": {}}, ("plateau",), "not a function of the iteration and could not be the same on every rank"),
         ({"reduce_lr_on_plateau": {}}, ("reduce_lr_on_plateau",), "use multi_factor or warmup_stable_decay"),
         ({5: {}}, (5,), "is not a schedule; known:"),
         ({None: {}}, ("None",), "is not a schedule;"),
         ({"cosine": None}, ("cosine",), "of its parameters (min_lr, max_lr, cycle_length), found nothing"),
         ({"constant": 0.1}, ("constant",), "must be a mapping of its parameters (lr), found 0.1"),
-        (cosine(maxlr=1), ("cosine", "maxlr"), "is no parameter of cosine; did you mean 'max_lr'? known: min_lr, max"),
+        (
+            cosine(maxlr=1),
+            ("cosine", "maxlr"),
+            "is not a parameter of cosine; did you mean 'max_lr'? known: min",
+        ),
         ({"cosine": {}}, ("cosine", "min_lr"), "is missing; cosine has min_lr, max_lr, cycle_length"),
         (cosine(max_lr=-1), ("cosine", "max_lr"), "must be a finite number >= 0, found -1"),
         (cosine(max_lr="big"), ("cosine", "max_lr"), "must be a finite number >= 0 or text like '0.1x', found 'big'"),
@@ -359,7 +363,7 @@ ANY = "must be a mapping from one schedule's name to its parameters, or for a co
         (
             {"cyclical": {"schedule_class": "cosine", "inc_fraction": 0.5}},
             ("cyclical", "inc_fraction"),
-            "is no parameter of cyclical",
+            "is not a parameter of cyclical",
         ),
     ],
 )
