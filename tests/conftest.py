@@ -124,8 +124,9 @@ def start(fork_server):
     """Run a program of the project, on `np` ranks under a launcher or (np=None) as one plain process.
 
     The processes are forked from one that has everything imported; `fresh=True` starts ordinary ones, for what is about
-    start-up itself. The whole process group is killed at the time limit, and what was printed is shown when the exit
-    code is unexpected.
+    start-up itself. So are those that may fail under mpirun: it kills all ranks as soon as one has failed, often before
+    the client of a forked rank has passed on its exit code. The whole process group is killed at the time limit, and
+    what was printed is shown when the exit code is unexpected.
     """
 
     def run(
@@ -138,7 +139,8 @@ def start(fork_server):
         fresh: bool = False,
         **environ: str,
     ):
-        command = job_of(arguments, np, launcher, fresh)
+        may_be_killed = np is not None and launcher == "mpirun" and exit_code != 0
+        command = job_of(arguments, np, launcher, fresh or may_be_killed)
         environment = {**os.environ, **fork_server.environ, **environ}
         process = subprocess.Popen(
             command,
