@@ -237,6 +237,15 @@ def test_an_earlier_job_is_not_mixed_with_a_new_one(tmp_path):
                     job.save()
 
 
+def test_a_folder_has_one_job_at_a_time(tmp_path):
+    with job_of(tmp_path) as first, job_of(tmp_path) as second:
+        first.update(1)
+        second.update(1)
+        first.save()
+        with pytest.raises(ConfigError, match=r"is writing there; wait until that has ended, or give the job another"):
+            second.save()
+
+
 def test_a_run_of_the_command_is_not_written_into(tmp_path):
     (tmp_path / "config.yaml").touch()
     with job_of(tmp_path) as job, pytest.raises(ConfigError, match=r"holds a run of launch/train\.py"):

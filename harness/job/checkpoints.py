@@ -117,10 +117,10 @@ class JobCheckpoints:
         return str(written)
 
     def _read(self, session: Session, plan_may_differ: bool) -> Resumed:
-        present = list_checkpoints(self._sets)
-        if not present:
+        if not list_checkpoints(self._sets):
             return Resumed()
         self._open()
+        present = list_checkpoints(self._sets)  # again: until now another process could have written there
         found = newest_valid(present)
         if found.newest is None:
             reasons = listed([reason for _, reason in found.rejected])
@@ -129,6 +129,9 @@ class JobCheckpoints:
         resumed = _compare(session, path, plan_may_differ)
         state = State.load(path)
         refuse_not_finite(state, str(path))
+        problems = session.learner.mismatches(state)
+        if problems:
+            raise CheckpointError(f"{path}: does not fit this network and optimizer:{listed(problems)}")
         session.learner.restore(state)
         set_aside(checkpoints_after(present, path))
         self._is_known = True
@@ -137,7 +140,13 @@ class JobCheckpoints:
 
     def _open(self) -> None:
         """Make the folder, and keep other processes from it."""
-        self._folder.open()
+        try:
+            self._folder.open()
+        except ConfigError as error:  # whose advice is that of a command
+            found = str(error).partition(";")[0]
+            raise ConfigError(
+                f"{found}; wait until that has ended, or give the job another folder (Job(folder=...))"
+            ) from None
         if (self._folder.path / "config.yaml").exists():
             raise ConfigError(
                 f"{self._folder.path} holds a run of launch/train.py; give the job another folder (Job(folder=...))"
