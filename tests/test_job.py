@@ -20,7 +20,7 @@ from harness.comm import SingleWorld
 from harness.config import TrainConfig, load_config, parse_lr
 from harness.data import Augmentation, BatchStream, Order, load
 from harness.errors import CheckpointError, ConfigError, DataError, DivergedError
-from harness.gluon import Learner, evaluate, shards_of_rank
+from harness.gluon import Learner, UpdateOptions, evaluate, shards_of_rank
 from harness.model import build_metrics, build_model
 from harness.plan import LRPlan, Sizes
 from harness.schedules import PolySchedule
@@ -58,15 +58,24 @@ def whole(tmp_path):
     return finished(job_of(tmp_path / "whole"))
 
 
-def test_it_has_the_bits_of_its_parts(whole):
-    world = SingleWorld()
-    sizes = Sizes.of(TrainConfig(iterations=12), num_samples=len(DIGITS.train), shards=2, batch_size=16)
-    plan, order = LRPlan(parse_lr(LR), sizes), Order(len(DIGITS.train), 2, 16, seed=0)
-    with BatchStream(DIGITS.train, order, shards_of_rank(2, world), Augmentation(), seed=0) as stream:
-        learner = Learner(small(), LOSS, mx.optimizer.NAG(momentum=0.9), world, shards=2, sample=stream(1))
+@pytest.mark.parametrize(
+    ("batch", "options", "update"),
+    [
+        (16, {}, UpdateOptions()),
+        (128, {"last_batch": "keep", "clip_norm": 0.1, "seed": 3}, UpdateOptions(clip_norm=0.1, seed=3)),
+    ],
+)
+def test_it_has_the_bits_of_its_parts(batch, options, update, tmp_path):
+    world, num, last, seed = SingleWorld(), len(DIGITS.train), options.get("last_batch", "drop"), update.seed
+    sizes = Sizes.of(TrainConfig(iterations=12, last_batch=last), num_samples=num, shards=2, batch_size=batch)
+    plan, order = LRPlan(parse_lr(LR), sizes), Order(num, 2, batch, seed, last)
+    with BatchStream(DIGITS.train, order, shards_of_rank(2, world), Augmentation(), seed) as stream:
+        learner = Learner(
+            small(), LOSS, mx.optimizer.NAG(momentum=0.9), world, shards=2, sample=stream(1), options=update
+        )
         for t in range(1, 13):
             learner.update(stream(t), plan.lr(t), plan.momentum(t))
-    assert learner.digest() == whole
+    assert finished(job_of(tmp_path, batch=batch, **options)) == learner.digest()
 
 
 def test_it_has_the_bits_of_the_command_with_the_same_configuration(start, tmp_path):
