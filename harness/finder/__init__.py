@@ -1,4 +1,4 @@
-"""The learning-rate finder: sweep, put back, prove, suggest. It returns data and draws nothing."""
+"""The learning-rate finder: sweep, restore, compare digests, suggest. It returns data and draws nothing."""
 
 from harness.finder.result import (
     FinderResult,
@@ -10,7 +10,7 @@ from harness.finder.result import (
     take_result,
     with_base,
 )
-from harness.finder.runner import FinderSettings, Finding, Played, find_lr
+from harness.finder.runner import FinderSettings, Finding, SweepResult, find_lr
 from harness.finder.suggestion import RULES, Curve, Point, Refusal, Suggestion, fit, suggest
 from harness.finder.sweep import Stop, StopRule, Sweep
 
@@ -20,7 +20,6 @@ __all__ = [
     "FinderResult",
     "FinderSettings",
     "Finding",
-    "Played",
     "Point",
     "Refusal",
     "Stop",
@@ -28,6 +27,7 @@ __all__ = [
     "Suggestion",
     "Sweep",
     "SweepRecord",
+    "SweepResult",
     "find_lr",
     "fit",
     "provenance_of",

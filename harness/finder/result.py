@@ -170,8 +170,7 @@ def result_of(finding: Finding, settings: FinderSettings, provenance: Mapping[st
     return FinderResult(
         suggestion=finding.suggestion,
         sweeps=[
-            SweepRecord(str(played.stop), _number(played.limit), played.probes, played.points)
-            for played in finding.sweeps
+            SweepRecord(str(sweep.stop), _number(sweep.limit), sweep.probes, sweep.points) for sweep in finding.sweeps
         ],
         digest=finding.digest,
         num_ranks=finding.num_ranks,

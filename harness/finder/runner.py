@@ -1,9 +1,9 @@
-"""Plays a sweep with a learner and puts everything back: parameters, running statistics, optimizer slots, counters.
+"""Runs a sweep with a learner and restores its state: parameters, running statistics, optimizer state, counters.
 
 Every rank does the same updates with the same learning rates on its shards of the same global batches; the loss is the
-mean over all samples and travels in the control vector, so all ranks stop on the same iteration.
+mean over all samples and travels in the control values, so all ranks stop on the same iteration.
 
-What momentum correction means here: with it (the default where it means anything) the buffer holds gradients alone, and
+What momentum correction means here: with it (the default for SGD, NAG and LARS) the buffer holds gradients alone, and
 at every step of the sweep the network moves as it would have under a constant learning rate of that size. Without it
 the buffer would hold gradients times the *smaller* learning rates of the steps before: with a momentum of .9 and a
 multiplier of 1.1 the step would be that of a rate 1.8 times smaller, and the sweep would promise that much too much.
@@ -39,7 +39,7 @@ class FinderSettings:
         stop_rule: when the loss has become unstable.
         probes: iterations at the first learning rate before the sweep, from which the limit is taken.
         repeats: sweeps, each over another shuffle.
-        rule: the rule to answer by.
+        rule: the rule that the suggestion follows.
     """
 
     sweep: Sweep = field(default_factory=Sweep)
@@ -50,13 +50,13 @@ class FinderSettings:
 
 
 @dataclass(frozen=True)
-class Played:
-    """One sweep as it went.
+class SweepResult:
+    """What one sweep found.
 
     Attributes:
         points: learning rate and loss of each iteration; a loss that was not finite is NaN.
         stop: why it ended.
-        limit: what the running mean of the loss might not exceed.
+        limit: what the running mean of the loss must not exceed.
         probes: the losses before it.
     """
 
@@ -74,26 +74,26 @@ class Finding:
         sweeps: one or more.
         suggestion: the learning rate, or why there is none.
         digest: of the learner's whole state, the same before and after on every rank.
-        num_ranks: how many ranks proved it.
+        num_ranks: how many ranks compared it.
     """
 
-    sweeps: list[Played]
+    sweeps: list[SweepResult]
     suggestion: Suggestion
     digest: str
     num_ranks: int
 
 
 def find_lr(learner: Learner, settings: FinderSettings, streams: Streams, ask: Ask = lambda: None) -> Finding:
-    """Sweep, restore, prove, suggest; on every rank at once.
+    """Sweep, restore the state, compare digests, suggest; on every rank at once.
 
     Args:
-        learner: in any state; it is in the same state afterwards, also after an exception.
+        learner: in any state; its state is restored, also after an exception.
         settings: of the sweep.
         streams: `streams(k)` opens the batches of sweep `k`, from 0, as a context; they must not be those of training.
-        ask: gives what this rank asks of all ranks with the next update.
+        ask: returns what this rank asks of all ranks with the next update.
 
     Raises:
-        StoppedOnRequestError: on every rank, if any was asked to stop; the state has been put back.
+        StoppedOnRequestError: on every rank, if any was asked to stop; the state is restored.
         DisagreementError: on every rank, if the state of some rank is not what it was.
     """
     learner.ensure_shared()
@@ -105,26 +105,26 @@ def find_lr(learner: Learner, settings: FinderSettings, streams: Streams, ask: A
             + ", ".join(f"rank {rank} {before[rank][:12]}" for rank in different)
         ).on_all_ranks()
     sweeps = []
-    with _undisturbed(learner) as state:
+    with _restored(learner) as state:
         for repeat in range(settings.repeats):
             with streams(repeat) as stream:
-                sweeps.append(_play(learner, stream, settings, ask))
+                sweeps.append(_sweep(learner, stream, settings, ask))
             learner.restore(state)
     after = _digests(learner, "after")
-    disturbed = [rank for rank, digest in enumerate(after) if digest != before[0]]
-    if disturbed:
+    changed = [rank for rank, digest in enumerate(after) if digest != before[0]]
+    if changed:
         raise DisagreementError(
-            f"finder: the state was not put back on rank {', '.join(map(str, disturbed))}: {before[0][:12]} before, "
-            + ", ".join(after[rank][:12] for rank in disturbed)
+            f"finder: the state was not restored on rank {', '.join(map(str, changed))}: {before[0][:12]} before, "
+            + ", ".join(after[rank][:12] for rank in changed)
             + " after; parameters that the network makes or changes by itself cannot be restored"
         ).on_all_ranks()
-    suggestion = suggest([(played.points, played.stop) for played in sweeps], settings.rule)
+    suggestion = suggest([(sweep.points, sweep.stop) for sweep in sweeps], settings.rule)
     return Finding(sweeps, suggestion, before[0], len(after))
 
 
 @contextmanager
-def _undisturbed(learner: Learner) -> Iterator[State]:
-    """Put the state back, whatever happens: an exception, a KeyboardInterrupt; gives the state."""
+def _restored(learner: Learner) -> Iterator[State]:
+    """Restore the state at the end, whatever happens: an exception, a KeyboardInterrupt. Yields that state."""
     state = learner.snapshot()
     try:
         yield state
@@ -132,7 +132,8 @@ def _undisturbed(learner: Learner) -> Iterator[State]:
         learner.restore(state)
 
 
-def _play(learner: Learner, stream: Stream, settings: FinderSettings, ask: Ask) -> Played:
+def _sweep(learner: Learner, stream: Stream, settings: FinderSettings, ask: Ask) -> SweepResult:
+    """One sweep over its own batches; every rank decides by the same losses, so all end at the same iteration."""
     sweep, rule = settings.sweep, settings.stop_rule
     probes: list[float] = []
     points: list[Point] = []
@@ -142,7 +143,7 @@ def _play(learner: Learner, stream: Stream, settings: FinderSettings, ask: Ask) 
         lr = sweep.lr(max(k, 0))
         loss = _loss_of(learner, stream(t), lr, ask())
         if loss is None:
-            return Played([*points, Point(lr, math.nan)], Stop.NOT_FINITE, limit, probes)
+            return SweepResult([*points, Point(lr, math.nan)], Stop.NOT_FINITE, limit, probes)
         if k < 0:
             probes.append(loss)
             continue
@@ -151,8 +152,8 @@ def _play(learner: Learner, stream: Stream, settings: FinderSettings, ask: Ask) 
         points.append(Point(lr, loss))
         mean = rule.mean(mean, loss)
         if mean > limit and len(points) >= rule.min_iter:
-            return Played(points, Stop.UNSTABLE, limit, probes)
-    return Played(points, sweep.bound, limit, probes)
+            return SweepResult(points, Stop.UNSTABLE, limit, probes)
+    return SweepResult(points, sweep.bound, limit, probes)
 
 
 def _loss_of(learner: Learner, batch: GlobalBatch, lr: float, ask: Requests | None) -> float | None:
@@ -165,7 +166,7 @@ def _loss_of(learner: Learner, batch: GlobalBatch, lr: float, ask: Requests | No
         return None
     if learner.pop_requests().stop:
         raise StoppedOnRequestError(
-            f"stopped on request after {batch.t} iterations of the learning-rate finder; everything is as before, "
+            f"stopped on request after {batch.t} iterations of the learning-rate finder; the state is restored, "
             "start it again"
         ).on_all_ranks()
     return learner.loss if learner.skipped == skipped else None

@@ -169,8 +169,8 @@ def suggest(sweeps: Sequence[tuple[Sequence[Point], Stop]], rule: str = DEFAULT_
     """Apply every rule to every sweep, and answer by one of them, or refuse.
 
     Args:
-        sweeps: points in the order in which they were played, and why each sweep ended.
-        rule: the one to answer by.
+        sweeps: points in the order of the iterations, and why each sweep ended.
+        rule: the one that the suggestion follows.
     """
     said: dict[str, list[float]] = {name: [] for name in RULES}
     for points, stop in sweeps:

@@ -113,7 +113,7 @@ SETTINGS = FinderSettings(Sweep(lr_start=1e-4, lr_end=10, lr_multiplier=1.3), re
 
 @pytest.mark.parametrize("begin", [0, 137])
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_nothing_is_disturbed(name, begin):
+def test_the_state_is_restored(name, begin):
     learner, other = image_learner(name), image_learner(name)
     for t in range(1, begin + 1):
         for each in (learner, other):
@@ -136,7 +136,7 @@ def test_clipping_and_accumulation():
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError])
-def test_nothing_is_disturbed_when_the_sweep_raises(error):
+def test_the_state_is_restored_when_the_sweep_raises(error):
     learner = image_learner()
     before = learner.digest()
     with pytest.raises(error, match="in the middle"):
@@ -172,5 +172,5 @@ def test_a_state_that_cannot_be_put_back_is_noticed(monkeypatch):
         def __exit__(self, *_):
             monkeypatch.setattr(learner, "restore", lambda state: None)
 
-    with pytest.raises(DisagreementError, match="the state was not put back on rank 0"):
+    with pytest.raises(DisagreementError, match="the state was not restored on rank 0"):
         find_lr(learner, SETTINGS, lambda repeat: Disturbing(2))
