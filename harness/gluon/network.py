@@ -17,7 +17,7 @@ from harness.gluon.probe import probe
 from harness.gluon.trial import Trial, data_and_label
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
-from harness.model.parameters import parameters_of, refuse_unreducible
+from harness.model.parameters import parameters_of, refuse_unreducible, refuse_untrained_loss
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def prepare_network(
     """
     data, label = data_and_label(sample)
     refuse_blocks_across_devices(net, loss)
+    refuse_untrained_loss(loss)
     # Shapes first: whatever comes next looks at arrays.
     for ctx in contexts:
         settle(net, data, ctx)

@@ -18,7 +18,7 @@ from harness.model.inputs import check_losses, labels_for, seed_of, settle
 from harness.model.networks import build_initializer, build_loss, build_network
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.optimizers import build_optimizer, set_multipliers
-from harness.model.parameters import parameters_of, refuse_unreducible
+from harness.model.parameters import parameters_of, refuse_unreducible, refuse_untrained_loss
 
 
 class Model(NamedTuple):
@@ -125,6 +125,7 @@ def _build_network(
             "module:function)"
         )
     loss = build_loss(section.loss, section.loss_params, prediction.shape, samples[1].shape)
+    refuse_untrained_loss(loss)
     axis = getattr(loss, "_axis", -1)
     if (
         section.loss == "softmax_cross_entropy"

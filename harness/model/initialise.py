@@ -69,6 +69,11 @@ def naming_unsuited(net: Any, initializer: Any) -> Iterator[None]:
 
 def _unsuited(parameter: Any, parameters: Mapping[str, Any], initializer: Any, error: Exception) -> str:
     name = next((ours for ours, one in parameters.items() if one is parameter), parameter.name)
+    if not all(isinstance(size, int) for size in parameter.shape or ()):
+        return (
+            f"network.params: they give the parameter {name} the shape {parameter.shape}, which is not made of whole "
+            "numbers; change them"
+        )
     own = parameter.init
     kind = own if isinstance(own, str) else type(own or initializer).__name__.lower()
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -92,6 +92,23 @@ def refuse_unreducible(parameters: Mapping[str, Any], num_devices: int = 1) -> N
         raise ConfigError("\n".join(f"network: {problem}" for problem in problems))
 
 
+def refuse_untrained_loss(loss: Any) -> None:
+    """Refuse a loss with parameters that nobody has initialised; MXNet's own message would have them trained.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if not isinstance(loss, mx.gluon.Block):
+        return
+    found = [name for name, one in parameters_of(loss).items() if one._data is None and not one._deferred_init]
+    if found:
+        raise ConfigError(
+            f"network.loss: {type(loss).__name__} has parameters that are not initialised: {', '.join(found)}. The "
+            "optimizer trains the parameters of the network alone: make them part of it, or, if they are constants, "
+            "initialise the loss"
+        )
+
+
 def seed_python(seed: int) -> None:
     """Seed NumPy's and Python's global generators, from which code that no graph shows may draw."""
     np.random.seed(seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -277,6 +279,40 @@ def test_a_pickle_is_no_params_file(tmp_path):
     path.write_bytes(pickle.dumps({"0.weight": 1}))
     with pytest.raises(CheckpointError, match=r"no Gluon \.params file"):
         learner_of(1).load_weights(str(path))
+
+
+@pytest.mark.parametrize(("wrong", "call"), [("adam", "create('adam')"), (0.1, "create('sgd')")])
+def test_what_is_not_an_optimizer_object_is_refused_with_the_call_that_makes_one(wrong, call):
+    with pytest.raises(ConfigError, match=re.escape(f"optimizer: found {wrong!r}; give an optimizer object, such as")):
+        learner_of(1, optimizer=wrong)
+    with pytest.raises(ConfigError, match=re.escape(f"mx.optimizer.{call}")):
+        learner_of(1, optimizer=wrong)
+
+
+def test_a_stream_in_place_of_a_sample_is_refused():
+    net, loss = small_net(), mx.gluon.loss.SoftmaxCrossEntropyLoss()
+    with pytest.raises(ConfigError, match=r"sample: a function was given; .* sample=stream\(1\)"):
+        Learner(net, loss, mx.optimizer.SGD(), SingleWorld(), shards=1, sample=dealt(4))
+
+
+class Temperature(mx.gluon.loss.SoftmaxCELoss):
+    """A loss with a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.factor = self.params.get("factor", shape=(1,), init="ones")
+
+    def hybrid_forward(self, F, prediction, label, factor):
+        return super().hybrid_forward(F, F.broadcast_mul(prediction, factor), label)
+
+
+def test_a_loss_whose_parameters_nobody_trains_is_refused_and_a_constant_of_its_own_is_not():
+    loss = Temperature()
+    with pytest.raises(ConfigError, match=r"Temperature has parameters that are not initialised: factor"):
+        learner_of(1, loss=loss)
+    loss.initialize()
+    learner_of(1, loss=loss).update(dealt(4)(1), 0.1)
 
 
 class Looping(nn.HybridBlock):

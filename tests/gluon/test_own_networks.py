@@ -188,6 +188,11 @@ def test_an_initializer_that_does_not_suit_is_told_with_its_parameter(trained, n
     assert "choose" in str(caught.value)
 
 
+def test_a_shape_that_is_not_made_of_numbers_is_not_the_initializers_fault(trained):
+    with pytest.raises(ConfigError, match=r"network\.params: they give the parameter 0\.weight the shape \('m', "):
+        trained("{name: mlp, params: {hidden: many}}", data="tests.programs.own:data")
+
+
 def test_the_initializer_that_is_offered_works(trained):
     network = f"{{name: '{NETS}:vector_inside', params: {{size: 0}}, initializer: {{normal: {{sigma: 0.1}}}}}}"
     trained(network, data="tests.programs.own:data")
