@@ -93,19 +93,19 @@ def test_on_a_quadratic_the_curve_is_the_closed_form(ratio, between):
     learner, stream = quadratic_learner(curvatures)
     sweep = Sweep(lr_start=1e-4 / ratio, lr_end=1e3, lr_multiplier=1.1)
     settings = FinderSettings(sweep, StopRule(min_iter=20))
-    (played,) = find_lr(learner, settings, lambda repeat: nullcontext(stream)).sweeps
-    assert played.stop == Stop.UNSTABLE
+    (result,) = find_lr(learner, settings, lambda repeat: nullcontext(stream)).sweeps
+    assert result.stop == Stop.UNSTABLE
     weights = np.ones(len(curvatures))
     expected = []
-    for k in range(len(played.points)):
+    for k in range(len(result.points)):
         expected.append(0.5 * float((np.array(curvatures) * weights**2).sum()))
         weights *= 1 - float(np.float32(sweep.lr(k))) * np.array(curvatures)  # as MXNet takes it
-    found = np.array([point.loss for point in played.points])
+    found = np.array([point.loss for point in result.points])
     # relative to the first loss: near its minimum the loss is a difference of float32 weights from 0
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * expected[0])
     if ratio == 1:
         rises = 1 + int(np.argmax(np.diff(found) > 0))  # the loss after the update before it is larger
-        assert abs(math.log(played.points[rises - 1].lr / 2.0) / math.log(1.1)) <= 1
+        assert abs(math.log(result.points[rises - 1].lr / 2.0) / math.log(1.1)) <= 1
 
 
 SETTINGS = FinderSettings(Sweep(lr_start=1e-4, lr_end=10, lr_multiplier=1.3), repeats=2)
@@ -147,22 +147,22 @@ def test_the_state_is_restored_when_the_sweep_raises(error):
 def test_a_nan_stops_the_sweep_on_its_iteration():
     learner = image_learner()
     finding = find_lr(learner, SETTINGS, lambda repeat: Stream(2, nan_at=25))
-    for played in finding.sweeps:
-        assert played.stop == Stop.NOT_FINITE
-        assert len(played.points) == 25
-        assert math.isnan(played.points[-1].loss)
+    for result in finding.sweeps:
+        assert result.stop == Stop.NOT_FINITE
+        assert len(result.points) == 25
+        assert math.isnan(result.points[-1].loss)
     assert learner.digest() == finding.digest
 
 
 def test_bounds_and_probes():
     learner = image_learner()
     sweep = Sweep(lr_start=1e-4, lr_end=2e-4, lr_multiplier=None, num_iterations=12, spacing="linear")
-    (played,) = find_lr(learner, FinderSettings(sweep, probes=4), lambda repeat: Stream(2)).sweeps
-    assert (played.stop, len(played.points), len(played.probes)) == (Stop.LAST_LR, 12, 4)
-    assert played.limit == StopRule().limit(0, played.probes)
+    (result,) = find_lr(learner, FinderSettings(sweep, probes=4), lambda repeat: Stream(2)).sweeps
+    assert (result.stop, len(result.points), len(result.probes)) == (Stop.LAST_LR, 12, 4)
+    assert result.limit == StopRule().limit(0, result.probes)
     sweep = Sweep(lr_start=1e-4, max_iterations=7)
-    (played,) = find_lr(learner, FinderSettings(sweep), lambda repeat: Stream(2)).sweeps
-    assert (played.stop, len(played.points)) == (Stop.LAST_ITERATION, 7)
+    (result,) = find_lr(learner, FinderSettings(sweep), lambda repeat: Stream(2)).sweeps
+    assert (result.stop, len(result.points)) == (Stop.LAST_ITERATION, 7)
 
 
 def test_a_state_that_cannot_be_put_back_is_noticed(monkeypatch):

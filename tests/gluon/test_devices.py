@@ -1,4 +1,4 @@
-"""Several devices in one process, which play shards as ranks do; `cpu(0)` and `cpu(1)` stand for GPUs."""
+"""Several devices in one process, which process shards as ranks do; `cpu(0)` and `cpu(1)` stand for GPUs."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def stream(t):
     return GlobalBatch(t, (Batch(0, DATA[t], LABEL[t]),), 8)
 
 
-def play(learner, first, last):
+def train(learner, first, last):
     for t in range(first, last + 1):
         learner.update(stream(t), 0.01 + 0.001 * (t % 3))
     return learner.digest()
@@ -70,27 +70,27 @@ def test_every_registered_optimizer_is_known_or_refused():
 def test_a_restored_state_goes_on_as_the_unbroken_run(name, tmp_path):
     learner = make_learner(name)
     start = learner.digest()
-    play(learner, 1, 5)
+    train(learner, 1, 5)
     state = learner.snapshot()
-    end = play(learner, 6, 10)
+    end = train(learner, 6, 10)
     assert len({start, state.digest(), end}) == 3
     learner.restore(state)
     assert learner.digest() == state.digest()
-    assert play(learner, 6, 10) == end
+    assert train(learner, 6, 10) == end
     other = make_learner(name, seed=9)  # another start, as another process would have
     other.restore(through_the_disk(state, tmp_path))
     assert other.digest() == state.digest()
-    assert play(other, 6, 10) == end
+    assert train(other, 6, 10) == end
 
 
 @pytest.mark.parametrize("name", sorted(known_optimizers()))
 def test_restoring_the_start_undoes_everything(name):
     learner = make_learner(name)
     state = learner.snapshot()
-    end = play(learner, 1, 5)
+    end = train(learner, 1, 5)
     learner.restore(state)
     assert learner.digest() == state.digest()
-    assert play(learner, 1, 5) == end
+    assert train(learner, 1, 5) == end
 
 
 ZERO_FIRST, ZERO_INSIDE, ZERO_LAST = (0, 0.01, 0.02), (0.01, 0, 0, 0.02), (0.01, 0.02, 0)
@@ -171,18 +171,18 @@ def test_a_weight_whose_own_rate_is_0_stays(name, kvstore):
 
 @pytest.mark.parametrize("name", ["ftml", "ftrl", "adadelta", "sgd", "rmsprop"])
 def test_a_run_that_touches_0_goes_on_with_the_same_bits(name, tmp_path):
-    def play_cycles(learner, first, last):
+    def train_cycles(learner, first, last):
         for t in range(first, last + 1):
             learner.update(stream(t), 0.02 * (t % 3))  # 0 at 3, 6 and 9
         return learner.digest()
 
     learner = make_learner(name)
-    play_cycles(learner, 1, 6)
+    train_cycles(learner, 1, 6)
     state = learner.snapshot()
-    end = play_cycles(learner, 7, 10)
+    end = train_cycles(learner, 7, 10)
     other = make_learner(name, seed=9)
     other.restore(through_the_disk(state, tmp_path))
-    assert play_cycles(other, 7, 10) == end
+    assert train_cycles(other, 7, 10) == end
 
 
 @pytest.mark.parametrize("rate", [1e39, 1e-39, 1e-50, -0.1, float("nan"), float("inf")])
@@ -213,19 +213,19 @@ def test_the_master_copies_of_half_precision_are_part_of_the_state(name, tmp_pat
         step = OptimizerStep(optimizer, {"w": parameter})
         return parameter, step, StateKeeper({"w": parameter}, {"w": parameter}, step, [mx.cpu()])
 
-    def play_half(parameter, step, first, last):
+    def step_through(parameter, step, first, last):
         for t in range(first, last + 1):
             parameter.grad()[:] = mx.nd.array(np.arange(6) - 0.3 * t, dtype="float16")
             step.step(t, 0.001, None, 1.0)
 
     parameter, step, keeper = keeper_of(1.0)
-    play_half(parameter, step, 1, 5)
+    step_through(parameter, step, 1, 5)
     state = keeper.snapshot()
     assert {array.dtype.name for array in state.optimizer_state.values()} >= {"float32"}
-    play_half(parameter, step, 6, 10)
+    step_through(parameter, step, 6, 10)
     other, other_step, other_keeper = keeper_of(0.0)
     other_keeper.restore(through_the_disk(state, tmp_path))
-    play_half(other, other_step, 6, 10)
+    step_through(other, other_step, 6, 10)
     assert other_keeper.snapshot().digest() == keeper.snapshot().digest() != state.digest()
 
 
@@ -233,7 +233,7 @@ def test_a_snapshot_written_over_an_older_one_is_a_new_one():
     learner = make_learner("adam")
     old = learner.snapshot()
     first = old.digest()
-    play(learner, 1, 3)
+    train(learner, 1, 3)
     fresh, reused = learner.snapshot(), learner.snapshot(old)
     assert reused.digest() == fresh.digest() != first
     assert all(reused.parameters[name] is old.parameters[name] for name in old.parameters)
