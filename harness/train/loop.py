@@ -91,13 +91,8 @@ def _update(
     log_every, verify_every = _iterations(run, config.log.every), _iterations(run, config.guard.verify_every)
     evaluate_every = None if config.evaluation.every is None else _iterations(run, config.evaluation.every)
 
-    # An attempt that was stopped right before an evaluation left it to this one.
     if state.evaluation_due:
-        state = _evaluate(run, learner, state, log)
-        if state.evaluation_due:
-            raise guard.stopped(f"iteration {state.iteration} is saved; start it again with --resume auto")
-        if saver.is_due(state, Requests()):
-            saver.save(run, state)
+        state = _evaluate_what_was_left(run, learner, state, saver, log)
 
     while state.iteration < total:
         t, num_skipped = state.iteration + 1, learner.skipped
@@ -144,6 +139,16 @@ def _update(
     guard.tick("the end", "evaluation")
     verify(check, run, total)
     saver.finish()
+
+
+def _evaluate_what_was_left(run: Run, learner: Learner, state: RunState, saver: Saver, log: TrainingLog) -> RunState:
+    """The evaluation before which the attempt that saved the checkpoint was stopped."""
+    state = _evaluate(run, learner, state, log)
+    if state.evaluation_due:
+        raise run.guard.stopped(f"iteration {state.iteration} is saved; start it again with --resume auto")
+    if saver.is_due(state, Requests()):
+        saver.save(run, state)
+    return state
 
 
 def _evaluate(run: Run, learner: Learner, state: RunState, log: TrainingLog) -> RunState:

@@ -13,7 +13,7 @@ from harness.checkpoint import write_checkpoint
 from harness.errors import CheckpointError
 from harness.train.resume import refuse_newer_elsewhere
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 SMALL = (
     "network={name: cnn, params: {channels: [8], hidden: 16, dropout: 0.3, batch_norm: true}}",

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import THOROUGH, job_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KILLS, ITERATIONS = (20, 450) if THOROUGH else (4, 150)
 NETWORK = (
     "network={name: cnn, params: {channels: [8, 16], hidden: 32, dropout: 0.3, batch_norm: true}}",

@@ -21,7 +21,7 @@ from harness.train.loop import evaluate_only, train
 from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = (
     "network={name: cnn, params: {channels: [4, 8], hidden: 16}}",
     "train={iterations: 4}",
