@@ -145,18 +145,25 @@ def normed():
 class Blobs:
     """4,000 items of four classes that can be told apart; on rank 1 alone, item BAD_ITEM is not a number."""
 
-    def __init__(self) -> None:
+    def __init__(self, bad: int | None = None) -> None:
         generator = np.random.default_rng(0)
         self.label = generator.integers(0, 4, 4000)
         self.data = generator.normal(generator.normal(size=(4, 12))[self.label]).astype(np.float32)
         if os.environ.get("HOROVOD_RANK") == "1" and os.environ["BAD_ITEM"] != "none":
             self.data[int(os.environ["BAD_ITEM"])] = np.nan
+        if bad is not None:
+            self.data[bad] = np.nan
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int):
         return self.data[index], self.label[index]
+
+
+def data_with_nan(item):
+    """The same in one process, where `item` is not a number."""
+    return {"train": Blobs(item), "test": Items("good"), "num_classes": 4}
 
 
 def data_of_rank():
