@@ -52,7 +52,10 @@ def newest_state(run):
 
 def lines_of(run, split):
     lines = map(json.loads, (run.folder.path / "metrics.jsonl").read_text().splitlines())
-    return {line["iteration"]: line for line in lines if line["split"] == split}
+    lines = [line for line in lines if line["split"] == split]
+    found = {line["iteration"]: line for line in lines}
+    assert len(found) == len(lines) or split == "rewind"  # no iteration is told twice
+    return found
 
 
 def test_stop_names_the_iteration_and_leaves_the_last_good_checkpoint(run_of):

@@ -79,7 +79,7 @@ def test_another_plan_has_to_be_chosen():
     assert found.amendments == ()
     _, choice = plan_of(found)
     for part in (
-        "runs/old was trained by another plan",
+        "runs/old was trained with another plan",
         "train.iterations: 8 -> 12",
         "--on-conflict config",
         "at iter",
