@@ -179,11 +179,7 @@ class Learner:
             self._judge(update)
 
     def check_weights(self, t: int) -> None:
-        """Refuse weights or optimizer state that update `t` has made not finite; the next update would notice too late.
-
-        Raises:
-            DivergedError: on every rank alike.
-        """
+        """Raise `DivergedError` if update `t` made weights or optimizer state not finite, on every rank alike."""
         self.finish()
         self._keeper.refuse_not_finite(t)
 

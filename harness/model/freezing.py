@@ -1,4 +1,4 @@
-"""Parameters that a run leaves as they are: no gradient, no slots, no weight decay, and no statistics that move."""
+"""Parameters that a run leaves as they are: no gradient, optimizer state or weight decay, and statistics that stay."""
 
 from __future__ import annotations
 

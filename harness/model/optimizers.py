@@ -33,7 +33,7 @@ _HARNESS_SETS = {
 }
 NOISY = ("sgld",)  # draw random numbers in the update, which must be the same on every rank
 # FTML and FTRL keep what they have divided by the rate, AdaDelta the steps that it took, which no rate scales: at 0
-# these slots would be spoilt or tell of steps not taken. MXNet draws no noise of width 0. So there is no update
+# that state would be spoilt, or tell of steps not taken. MXNet draws no noise of width 0. So there is no update
 NOT_UPDATED_AT_0 = ("ftml", "ftrl", "adadelta", "sgld")
 _UNDECAYED = ("bias", "gamma", "beta")
 
