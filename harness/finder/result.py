@@ -204,20 +204,22 @@ def read_result(path: Path) -> FinderResult:
     try:
         fields = read_object(path, _MOST_BYTES, follow=True)
         if fields.maybe(fields.text, "kind", 100) != _KIND:
-            raise ConfigError(f"{path}: is not the result of a finder; give the result.json of one")
+            raise ConfigError(f"{path}: is not the result of a finder; give a finder's result.json")
         version = fields.whole("format")
         if version != FORMAT:
-            raise ConfigError(f"{path}: is of format {version}, this version reads format {FORMAT}; find again")
+            raise ConfigError(
+                f"{path}: has format {version}, but this version reads format {FORMAT}; run the finder again"
+            )
         return FinderResult.read(fields)
     except RecordError as error:
-        raise ConfigError(f"{path}: {error}; give the result.json of a finder") from None
+        raise ConfigError(f"{path}: {error}; give a finder's result.json") from None
 
 
 def take_result(config: RunConfig, result: FinderResult, origin: str) -> tuple[RunConfig, list[str]]:
-    """The configuration with the number that was found, scaled from the global batch that it was found at.
+    """The configuration with the number that the finder found, scaled from the finder's global batch.
 
     Returns:
-        The configuration, and what the user should know: where the number comes from, and what it was found for if
+        The configuration, and remarks for the user: where the number comes from, and what it was found for if
         that is something else.
 
     Raises:
@@ -225,10 +227,10 @@ def take_result(config: RunConfig, result: FinderResult, origin: str) -> tuple[R
     """
     suggestion, found_for, batch = result.suggestion, result.provenance, result.global_batch
     if suggestion.lr is None:
-        reason, advice = suggestion.refusal or ("it gave no reason", "find again")
+        reason, advice = suggestion.refusal or ("it gave no reason", "run the finder again")
         raise NoUsableLRError(
-            f"lr.base: the finder found no learning rate that it can defend: {reason}. "
-            f"To go on: {advice}; or give a number as lr.base ({origin} shows the curve)"
+            f"lr.base: the finder found no reliable learning rate: {reason}. "
+            f"What to do: {advice}; or give a number as lr.base ({origin} shows the curve)"
         ).found_in(config.source)
     said = [
         f"lr.base {suggestion.lr:.4g}, found at a global batch of {batch} by the rule {suggestion.rule!r} ({origin})"
@@ -237,7 +239,7 @@ def take_result(config: RunConfig, result: FinderResult, origin: str) -> tuple[R
     for part in ("network", "optimizer", "data", "momentum_correction"):
         if found_for.get(part) != own[part]:
             found = seen(str(found_for.get(part)), 300)
-            said.append(f"warning: it was found for {part} {found}, this run has {own[part]}; find again")
+            said.append(f"warning: it was found for {part} {found}, but this run has {own[part]}; run the finder again")
     return with_base(config, suggestion.lr, batch), said
 
 

@@ -69,12 +69,12 @@ class Suggestion(NamedTuple):
     """What the sweeps say.
 
     Attributes:
-        lr: by the rule, to three digits as low and high are; `None` if refused.
+        lr: by the rule, to three digits like low and high; `None` if refused.
         rule: the rule's name.
-        low: the smallest of the sweeps' suggestions by that rule, or of all rules with one sweep.
+        low: the smallest suggestion by that rule over the sweeps, or over all rules if there is one sweep.
         high: the largest.
-        rules: each rule's median over the sweeps; `None` where a rule has nothing to say.
-        refusal: why there is none.
+        rules: each rule's median over the sweeps; `None` for a rule without an answer.
+        refusal: why there is no suggestion.
     """
 
     lr: float | None
@@ -166,7 +166,7 @@ DEFAULT_RULE = "edge"  # chosen by an experiment: docs/finder.md
 
 
 def suggest(sweeps: Sequence[tuple[Sequence[Point], Stop]], rule: str = DEFAULT_RULE) -> Suggestion:
-    """Apply every rule to every sweep, and answer by one of them, or refuse.
+    """Apply every rule to every sweep, and suggest a rate by one of them, or refuse.
 
     Args:
         sweeps: points in the order of the iterations, and why each sweep ended.
@@ -193,12 +193,12 @@ def suggest(sweeps: Sequence[tuple[Sequence[Point], Stop]], rule: str = DEFAULT_
 
 @np.errstate(over="ignore", invalid="ignore")
 def refuse_curve(points: Sequence[Point], stop: Stop) -> Refusal | None:
-    """Why nothing can be read from a sweep, if nothing can."""
+    """Why a sweep does not support a suggestion; None if it does."""
     finite = [point for point in points if math.isfinite(point.loss)]
     if len(finite) < MIN_POINTS:
         return Refusal(
-            f"the sweep has {len(finite)} finite points, and at least {MIN_POINTS} are needed",
-            "let it run longer (finder.max_iterations, finder.lr_end), take smaller steps (finder.lr_multiplier nearer "
+            f"the sweep has {len(finite)} finite points, but at least {MIN_POINTS} are needed",
+            "let it run longer (finder.max_iterations, finder.lr_end), take smaller steps (finder.lr_multiplier closer "
             "to 1), or start lower (finder.lr_start)",
         )
     decades = math.log10(finite[-1].lr / finite[0].lr)
@@ -213,21 +213,21 @@ def refuse_curve(points: Sequence[Point], stop: Stop) -> Refusal | None:
     needed = max(0.02 * abs(float(curve.smooth[0])), 3 * curve.noise)
     if not (math.isfinite(fall) and math.isfinite(needed) and np.isfinite(curve.slope).all()):
         return Refusal(
-            f"the losses reach {max(abs(point.loss) for point in finite):.3g}, and float64 does not hold their sums",
-            "see whether the loss is what it should be; if it is, stop earlier (finder.lr_end)",
+            f"the losses reach {max(abs(point.loss) for point in finite):.3g}, and float64 cannot hold their sums",
+            "check the loss; if it is correct, stop earlier (finder.lr_end)",
         )
     if fall < needed:
         return Refusal(
-            f"the curve is flat: the loss fell by {fall:.3g} from {curve.smooth[0]:.3g}, and {needed:.3g} is needed to "
-            f"tell it from noise ({curve.noise:.3g} about the smoothed curve)",
-            "go on to higher learning rates (finder.lr_end), use a larger batch, or check that the network learns at "
+            f"the curve is flat: the loss fell by {fall:.3g} from {curve.smooth[0]:.3g}, but {needed:.3g} is needed to "
+            f"distinguish it from noise ({curve.noise:.3g} around the smoothed curve)",
+            "sweep to higher learning rates (finder.lr_end), use a larger batch, or check that the network learns at "
             "all",
         )
     fastest = int(curve.slope.argmin())
     if stop in (Stop.LAST_LR, Stop.LAST_ITERATION) and curve.log_lr[-1] - curve.log_lr[fastest] < BANDWIDTH:
         return Refusal(
-            f"the loss was still falling at its fastest when the sweep ended at {finite[-1].lr:.3g}",
-            "go on to higher learning rates (finder.lr_end, finder.max_iterations)",
+            f"the loss was still falling fastest when the sweep ended at {finite[-1].lr:.3g}",
+            "sweep to higher learning rates (finder.lr_end, finder.max_iterations)",
         )
     return None
 
@@ -235,10 +235,10 @@ def refuse_curve(points: Sequence[Point], stop: Stop) -> Refusal | None:
 def _refuse_rules(medians: dict[str, float | None], own: list[float], rule: str) -> Refusal | None:
     if not own:
         return Refusal(
-            f"the rule {rule!r} has nothing to say about this curve: the loss did not come to where it turns up",
-            "go on to higher learning rates (finder.lr_end), or choose another finder.rule",
+            f"the rule {rule!r} has no answer for this curve: the loss never started to rise",
+            "sweep to higher learning rates (finder.lr_end), or choose another finder.rule",
         )
-    # the edge is a bound, not an answer: a network with batch norm stays stable far above a rate that serves it
+    # the edge is a bound, not an estimate: a network with batch norm stays stable far above a useful rate
     values = [value for name, value in medians.items() if value is not None and name != "edge"]
     if max(values) > MAX_DISAGREEMENT * min(values):
         listing = ", ".join(f"{name} {value:.3g}" for name, value in medians.items() if value is not None)
@@ -250,7 +250,7 @@ def _refuse_rules(medians: dict[str, float | None], own: list[float], rule: str)
 
 
 def _fallen(curve: Curve) -> int:
-    """Where the loss leaves its first height for good: what comes before depends on where the sweep began."""
+    """Where the loss leaves its initial level for good: everything before depends on where the sweep started."""
     lowest = int(curve.smooth.argmin())
     top = float(np.median(curve.smooth[: max(3, lowest // 4)]))
     high = np.flatnonzero(curve.smooth[: lowest + 1] > top - 0.05 * (top - curve.smooth[lowest]))

@@ -47,29 +47,31 @@ class Sweep:
     max_iterations: int = 1000
 
     def __post_init__(self) -> None:
-        """Refuse what is no sweep."""
+        """Refuse settings that do not give a sweep."""
         for name, value in (("lr_start", self.lr_start), ("lr_end", self.lr_end)):
             if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name}: {value:g} is no learning rate; give a finite number above 0")
+                raise ValueError(f"{name}: {value:g} is not a valid learning rate; give a finite number above 0")
         if self.lr_end <= self.lr_start:
             raise ValueError(f"lr_end: {self.lr_end:g} is not above lr_start, {self.lr_start:g}")
         if (self.lr_multiplier is None) == (self.num_iterations is None):
-            raise ValueError("lr_multiplier and num_iterations: give one of the two")
+            raise ValueError("lr_multiplier and num_iterations: give exactly one of them")
         if self.lr_multiplier is not None and not 1 < self.lr_multiplier < math.inf:
             raise ValueError(
                 f"lr_multiplier: {self.lr_multiplier:g} does not raise the learning rate; give one above 1"
             )
         if self.num_iterations is not None and self.num_iterations < 2:
-            raise ValueError(f"num_iterations: {self.num_iterations} is no sweep; give at least 2")
+            raise ValueError(f"num_iterations: {self.num_iterations} is too few for a sweep; give at least 2")
         if self.spacing not in ("exponential", "linear"):
             raise ValueError(f"spacing: {self.spacing!r} is unknown; known: exponential, linear")
         if self.spacing == "linear" and self.num_iterations is None:
-            raise ValueError("spacing: linear needs num_iterations, a multiplier is exponential; give num_iterations")
+            raise ValueError(
+                "spacing: linear needs num_iterations, because a multiplier is exponential; give num_iterations"
+            )
         if self.max_iterations < 1:
-            raise ValueError(f"max_iterations: {self.max_iterations} is no number of iterations; give at least 1")
+            raise ValueError(f"max_iterations: {self.max_iterations} is too few; give at least 1")
 
     def __len__(self) -> int:
-        """The number of learning rates, the bound `max_iterations` included."""
+        """The number of learning rates, limited by `max_iterations`."""
         return min(self._whole, self.max_iterations)
 
     @property

@@ -18,7 +18,7 @@ Iterations = npt.NDArray[np.int64]
 Rates = npt.NDArray[np.float64]
 
 ScheduleLike = Callable[[int], float]
-"""Anything that maps an iteration to a learning rate and gives the same answer whenever it is asked."""
+"""Anything that maps an iteration to a learning rate and always gives the same answer."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Schedule(ABC):
         """The learning rate of iteration `t >= 0`."""
 
     def values(self, t: Iterations) -> Rates:
-        """`schedule(t)` of many iterations at once, `(n,)`, with the very same bits.
+        """`schedule(t)` of many iterations at once, `(n,)`, with exactly the same bits.
 
         So it adds, multiplies, divides and takes roots as the call does, and uses no other function of NumPy, whose
         results differ from one processor to the next.
@@ -58,7 +58,7 @@ class Schedule(ABC):
         return ()
 
     def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """The same one by one, for a schedule that may have more of them than memory should hold."""
+        """The same one by one, for a schedule that may have too many of them for memory."""
         return iter(self.breakpoints(until))
 
 

@@ -1,4 +1,4 @@
-"""Whether a user's schedule is a function of the iteration alone, found out by asking again.
+"""Checks that a user's schedule is a function of the iteration alone, by evaluating it again.
 
 Ranks compute their learning rates from the iteration, and so does a run that is resumed. A schedule that counts its
 calls, draws random numbers, or reads the clock or the environment would give them different ones, unnoticed.
@@ -24,15 +24,15 @@ from harness.named import cut
 from harness.schedules.base import Schedule, ScheduleLike
 from harness.schedules.custom import OwnSchedule, build_custom
 
-_PASS_S = 1.0  # for one pass over the recorded iterations; a slow schedule is asked fewer of them
+_PASS_S = 1.0  # for one pass over the recorded iterations; a slow schedule is evaluated at fewer of them
 _FEWEST = 8
 _OTHER_SEED = 20_011
 _LATER_S = 7_654_321.5  # about 88 days, to another month, hour, minute and second
 _KEPT = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")  # they say where, not what
 _ADVICE = (
-    "a schedule must be a function of the iteration alone, or ranks and resumed runs would differ: seed a generator of "
-    "your own in the function, keep no count between calls, and take what depends on the time or the environment as a "
-    "parameter"
+    "a schedule must be a function of the iteration alone, or ranks and resumed runs would differ: seed your own "
+    "generator in the function, keep no count between calls, and pass anything that depends on time or environment as "
+    "a parameter"
 )
 
 
@@ -61,7 +61,7 @@ def impurity(own: OwnSchedule) -> str | None:
     own.stop_recording()
     backwards = list(reversed(iterations))
     shuffled = random.Random(1).sample(iterations, len(iterations))
-    return _compare(own, own, backwards, "when it is asked again") or _compare_anew(own, shuffled)
+    return _compare(own, own, backwards, "when it is evaluated again") or _compare_anew(own, shuffled)
 
 
 def _compare_anew(own: OwnSchedule, iterations: list[int]) -> str | None:
@@ -89,7 +89,7 @@ def _compare(own: OwnSchedule, again: OwnSchedule, iterations: list[int], where:
 
 @contextmanager
 def _later_in(names: dict[str, Any]) -> Iterator[None]:
-    """Another time and another process, for all that a module calls by its own names; nobody else sees it."""
+    """Another time and another process, for everything that a module calls by its own names; invisible to others."""
     others = {id(module): _moved(module) for module in (time, datetime, os)}
     for module in (time, datetime, os):
         moved = vars(others[id(module)])
@@ -154,7 +154,7 @@ class _LaterDate(datetime.date):
 
 @contextmanager
 def _elsewhere() -> Iterator[None]:
-    """Other generators, another time and no environment, for code of Python in this process; then all as it was."""
+    """Other generators, another time and no environment for Python code in this process; restored afterwards."""
     with ExitStack() as stack:
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())

@@ -40,7 +40,7 @@ def test_what_is_read_is_written(content):
         (("sweeps", 0, "points"), [], "sweeps[0].points is empty"),
         (("proof", "digest"), "none", "proof.digest is the text 'none', not hexadecimal digits"),
         (("proof", "num_ranks"), 0, "proof.num_ranks is 0; allowed: 1 to"),
-        (("format",), 2, "is of format 2, this version reads format 1"),
+        (("format",), 2, "has format 2, but this version reads format 1"),
         (("kind",), ["learning-rate finder"], "kind is a list, not text"),
     ],
 )

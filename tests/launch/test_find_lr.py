@@ -166,7 +166,7 @@ def test_a_nan_in_one_shard_stops_both_ranks(find):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        (["finder={max_iterations: 3}"], "3 finite points, and at least 15"),
+        (["finder={max_iterations: 3}"], "3 finite points, but at least 15"),
         (["finder={lr_start: 1e-9, lr_end: 1e-6, lr_multiplier: 1.2}"], "the curve is flat"),
         (["finder={lr_start: 3, lr_end: 100, lr_multiplier: 1.05}"], "within a decade of the first learning rate 3"),
     ],
@@ -177,7 +177,7 @@ def test_what_cannot_be_defended_ends_with_8(start, find, tmp_path, settings, re
     assert result["suggestion"]["lr"] is None
     auto = words(*NET, *settings, "lr.base=auto", f"output={tmp_path}", "name=auto")
     done = start("launch/train.py", *auto, exit_code=8)
-    for part in (reason, "To go on:", "finder.", "or give a number as lr.base"):
+    for part in (reason, "What to do:", "finder.", "or give a number as lr.base"):
         assert part in done.stderr
     assert (tmp_path / "auto/finder/report.html").exists()
 
@@ -188,7 +188,7 @@ def test_what_cannot_be_defended_ends_with_8(start, find, tmp_path, settings, re
         (["finder.lr_start=-1"], 2, "finder.lr_start"),
         (["finder.lr_multiplier=0.9"], 2, "finder.lr_multiplier: 0.9 does not raise"),
         (["finder={lr_start: 1, lr_end: 0.1}"], 2, "finder.lr_end: 0.1 is not above lr_start"),
-        (["finder={num_iterations: 50, lr_multiplier: 1.1}"], 2, "give one of the two"),
+        (["finder={num_iterations: 50, lr_multiplier: 1.1}"], 2, "give exactly one of them"),
         (["finder={spacing: linear}"], 2, "linear needs num_iterations"),
         (["finder.rule=deepest"], 2, "finder.rule"),
         (["lr={base: auto, schedule: 0.1}"], 2, "lr.base: auto has no effect"),
@@ -197,7 +197,7 @@ def test_what_cannot_be_defended_ends_with_8(start, find, tmp_path, settings, re
         (["lr.base=absent/result.json"], 2, "cannot be read (No such file or directory)"),
         (["lr.base=FOREIGN.json"], 2, "is not the result of a finder"),
         (["lr.base=TORN.json"], 2, "is not valid JSON"),
-        (["lr.base=REFUSED.json"], 8, "found no learning rate that it can defend: it was flat"),
+        (["lr.base=REFUSED.json"], 8, "found no reliable learning rate: it was flat"),
     ],
 )
 def test_wrong_uses(start, tmp_path, settings, code, part):
