@@ -21,7 +21,8 @@ from harness.model import build_metrics
 from harness.model.metrics import Metric
 from harness.plan import LRPlan, Sizes, amended_plan, count_workers, resolve_shards
 from harness.train.conflicts import refuse_other_data
-from harness.train.resume import ResolvedConfig, ResumePoint, StartOptions, agree_on_resume_point, resolve, resolve_plan
+from harness.train.resolve import ResolvedConfig, resolve, resolve_plan
+from harness.train.resume import ResumePoint, StartOptions, agree_on_resume_point
 from harness.train.run import Run
 from harness.train.samples import RunData, build_augmentation, load_splits, probe_items, seeded_data
 from harness.train.state import RunState

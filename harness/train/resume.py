@@ -1,6 +1,6 @@
-"""Which checkpoint a run resumes from, and what that makes of its configuration and plan.
+"""Which checkpoint a run resumes from, and the folder that it takes. What follows from it is decided in `resolve`.
 
-Rank 0 looks at its disk and tells the others; from there on everything is decided from the same manifest everywhere.
+Rank 0 looks at its disk and tells the others, so that every rank has the same manifest.
 """
 
 from __future__ import annotations
@@ -21,22 +21,11 @@ from harness.checkpoint import (
     set_aside,
 )
 from harness.comm import World
-from harness.config import RunConfig
 from harness.errors import CheckpointError, ConfigError
 from harness.files import TEMPORARY, make_folder
-from harness.finder import with_base
 from harness.folder import RunFolder
-from harness.plan import Amendment, LRPlan, Sizes, with_choice
-from harness.train.conflicts import (
-    Conflicts,
-    compare,
-    explain_plan,
-    refuse_fixed,
-    refuse_foreign_code,
-    saved_config,
-    take_saved,
-)
-from harness.train.plans import amendments_of, has_own_code, refuse_other_rates, resumed_plan, saved_plan
+from harness.plan import Amendment
+from harness.train.plans import amendments_of
 
 _OWN = {
     *("config.yaml", "plan.json", "plan.csv", "plan.png", "metrics.jsonl", "tensorboard", "checkpoints"),
@@ -98,6 +87,7 @@ def agree_on_resume_point(world: World, folder: RunFolder, start: StartOptions) 
             shared disk, a rank 0 on another host than the last time would start over without a word.
         ConfigError: on every rank, if rank 0's folder is in use, or is not the folder of a run.
     """
+    # Before rank 0's choice counts: on hosts without a shared disk another rank may hold the newer checkpoints.
     own = (world.hostname, str(folder.path), _newest_here(folder) if start.resume == "auto" else 0)
     refuse_newer_elsewhere(world.allgather_object(own, "checkpoints"))
 
@@ -143,6 +133,8 @@ def find_resume_point(folder: RunFolder, start: StartOptions) -> ResumePoint | N
     if folder.path.exists() and not start.overwrite:
         _refuse_foreign(folder.path)
         folder.lock()
+
+    # The newest that passes verification; damaged ones are told, and passed over.
     found = list_checkpoints(own) if start.resume == "auto" else locate(Path(start.resume))
     if not found:
         if (folder.path / "final.params").exists():
@@ -159,6 +151,8 @@ def find_resume_point(folder: RunFolder, start: StartOptions) -> ResumePoint | N
             + "\n  ".join(reasons)
             + "\nstart over with --overwrite, which moves the folder aside"
         )
+
+    # Later checkpoints of the run's own are of a future that this start gives up; another run's are left alone.
     here = newest.parent.resolve() == own.resolve()
     later = checkpoints_after(list_checkpoints(own), newest) if here else []
     content = read_manifest(newest)
@@ -185,6 +179,7 @@ def open_folder(folder: RunFolder, start: StartOptions, resume_point: ResumePoin
     Raises:
         ConfigError: if the folder holds a run already, is in use, or cannot be written.
     """
+    # A run that resumes in its own folder keeps it; with --overwrite, or under a new name, it gets a new one.
     resumes_here = resume_point is not None and resume_point.here
     if start.overwrite and folder.path.parent.is_dir():
         folder.reserve()
@@ -212,86 +207,6 @@ def open_folder(folder: RunFolder, start: StartOptions, resume_point: ResumePoin
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be written ({error.strerror}); make it writable") from None
     return notes
-
-
-class ResolvedConfig(NamedTuple):
-    """A configuration that has met the checkpoint that the run resumes from.
-
-    Attributes:
-        config: what holds from here on, resolved.
-        saved: what held when the checkpoint was written.
-        conflicts: how they differ where it matters.
-        amendments: of the plan, this start's included.
-        saved_amendments: of the plan that the checkpoint was trained by.
-        undecided: whether the user has to choose before the run can be resumed.
-    """
-
-    config: RunConfig
-    saved: RunConfig
-    conflicts: Conflicts
-    amendments: Sequence[Amendment]
-    saved_amendments: Sequence[Amendment]
-    undecided: bool
-
-
-def resolve(
-    config: RunConfig, resume_point: ResumePoint, *, workers: int, threads: int, on_conflict: str
-) -> ResolvedConfig:
-    """Compare the run's configuration with the checkpoint's, and take one of the two where they differ.
-
-    Raises:
-        CheckpointError: for what cannot change in a run, and if the workers cannot share its shards.
-    """
-    manifest, path = resume_point.manifest, resume_point.path
-    shards, amendments = manifest.shards, resume_point.amendments()
-    if config.batch.shards in (None, shards) and shards % workers:
-        fitting = ", ".join(str(n) for n in range(1, min(shards, 1024) + 1) if shards % n == 0)
-        raise CheckpointError(
-            f"{path}: its run has {shards} shards of {manifest.batch_size}, not divisible by the {workers} workers; "
-            f"resume with a number of workers that divides {shards}: {fitting}"
-        )
-    if not resume_point.here:
-        refuse_foreign_code(manifest, amendments, config, path)
-    saved = saved_config(manifest, path)
-    if config.lr.base == "auto" and isinstance(saved.lr.base, float):
-        config = with_base(config, saved.lr.base, saved.lr.reference_batch)  # a run that resumes keeps what it found
-    wanted = config.resolved(shards=config.batch.shards or shards, threads=threads)
-    conflicts = compare(saved, wanted)
-    if on_conflict == "checkpoint":
-        wanted = take_saved(conflicts, wanted)
-        refuse_fixed(path, conflicts._replace(optimizer=[]), config.source)
-    else:
-        refuse_fixed(path, conflicts, config.source)
-    saved_amendments = amendments
-    differs = bool(conflicts.plan or conflicts.optimizer)
-    if differs and on_conflict != "error":
-        amendments = with_choice(amendments, resume_point.iteration, on_conflict, conflicts.changes(), saved)
-    undecided = differs and on_conflict == "error"
-    return ResolvedConfig(wanted, saved, conflicts, amendments, saved_amendments, undecided)
-
-
-def resolve_plan(resolved: ResolvedConfig, resume_point: ResumePoint, sizes: Sizes) -> tuple[LRPlan, str | None]:
-    """The plan of a run that resumes; and, where the user has to choose, what the choice is between.
-
-    Raises:
-        CheckpointError: if the run would already be over, or its plan cannot be used or contradicts its manifest.
-    """
-    source, path, manifest = resolved.config.source, resume_point.path, resume_point.manifest
-    plan, conflict = resumed_plan(resolved.config, sizes, resolved.amendments, path), None
-    by_own_code, before = has_own_code(manifest, resolved.saved_amendments), plan
-    if resolved.undecided or (resolved.conflicts.plan and not by_own_code):
-        before = saved_plan(resolved.saved, sizes, resolved.saved_amendments, path)
-    if not by_own_code:
-        refuse_other_rates(manifest, before, path)
-    if resolved.undecided:
-        conflict = explain_plan(path, resolved.conflicts, resume_point.iteration, before, plan, source)
-    if resume_point.iteration > sizes.num_iterations:
-        raise CheckpointError(
-            f"{source}: {path} is {resume_point.iteration} iterations into its run, which would now end after "
-            f"{sizes.num_iterations}; make the run longer (train), or resume from an earlier checkpoint (--resume PATH)"
-            + (f"\n{conflict}" if conflict else "")
-        )
-    return plan, conflict
 
 
 def warnings_for(resume_point: ResumePoint, environment: dict[str, Any]) -> Sequence[str]:

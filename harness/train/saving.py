@@ -119,6 +119,7 @@ class Saver:
             metrics: on rank 0, the file whose lines must be on disk before a checkpoint that is newer.
             warn: shows a line to the user.
         """
+        # the plan may change on the way, so `save` is given the run anew; what is read from it here does not
         self._world, self._learner, self._check = run.world, learner, check
         self._metrics, self._warn = metrics, warn
         self._settings, self._total = run.config.checkpoint, run.sizes.num_iterations
@@ -150,7 +151,9 @@ class Saver:
         """
         if self._writer is None:
             return Requests(stop=stop)
+        # a write that has failed meanwhile is noticed here, at most one update after it ended
         self._take(self._writer.poll())
+        # asked once: the next update tells all ranks, and the save that follows sets the clock back
         is_time = self._every_s is not None and time.monotonic() - self._since_s >= self._every_s and not self._asked
         self._asked = self._asked or is_time
         return Requests(save=is_time, failure=self._failure is not None, stop=stop)
@@ -181,6 +184,7 @@ class Saver:
         at_end = t == self._total and (self._settings.every is not None or self._settings.best is not None)
         is_best = state.best != self._saved.best
         stops = requests.stop or state.evaluation_due
+        # every term is the same on every rank: counts, what was asked with the update, and a state that all hold alike
         return (by_count or at_end or requests.save or is_best or stops) and t > self._saved.iteration
 
     def save(self, run: Run, state: RunState) -> None:
@@ -204,6 +208,7 @@ class Saver:
         init = self._learner.began_with if run.resume_point is None else run.resume_point.manifest.init
         manifest = manifest_of(run, state, self._buffer.numbers, init)
         best = None if state.best is None else state.best.to_json()
+        # metrics are forced to disk first, so that no checkpoint is newer than the lines before it
         sync = None if self._metrics is None else self._metrics.sync
         self._writer.start(state.iteration, self._buffer.arrays, manifest, best=best, first=sync)
 

@@ -14,13 +14,12 @@ from harness.config import load_config
 from harness.errors import CheckpointError, ConfigError
 from harness.folder import RunFolder
 from harness.plan import Extend, Replace, Sizes
+from harness.train.resolve import resolve, resolve_plan
 from harness.train.resume import (
     ResumePoint,
     StartOptions,
     find_resume_point,
     open_folder,
-    resolve,
-    resolve_plan,
     warnings_for,
 )
 
