@@ -145,7 +145,7 @@ def without_kinds(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         bare = name.partition(":")[2] if name.startswith(("arg:", "aux:")) else name
         if bare in plain:
-            raise CheckpointError(f"{bare} stands there twice, as {plain[bare]} and {name}")
+            raise CheckpointError(f"{bare} appears twice, as {plain[bare]} and {name}")
         plain[bare] = name
     return plain
 

@@ -66,10 +66,10 @@ class _Reader:
         if len(names) != len(arrays):
             raise RecordError(f"it has {len(arrays)} arrays and {len(names)} names")
         if self._left:
-            raise RecordError(f"{self._left:,} bytes stand behind its last name")
+            raise RecordError(f"{self._left:,} bytes follow its last name")
         twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
         if twice is not None:
-            raise RecordError(f"the name {seen(twice, 60)!r} stands there twice")
+            raise RecordError(f"the name {seen(twice, 60)!r} appears twice")
         return dict(zip(names, arrays, strict=True))
 
     def _array(self, index: int) -> npt.NDArray[Any]:

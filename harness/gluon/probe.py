@@ -33,7 +33,7 @@ from harness.model.parameters import blocks_of
 _FACTOR = -4096.0  # a power of two, so that only a gradient that does not follow its head rounds otherwise
 _TOLERANCE = 1e-3  # of the largest element: orders of sums may differ on a GPU, and denormals be flushed
 _CHANGES = (
-    "network: {kind} builds another graph each time it is asked: its hybrid_forward keeps something between calls (a "
+    "network: {kind} builds a different graph at every call: its hybrid_forward keeps something between calls (a "
     "counter, a hidden state), which no checkpoint holds, or draws a number that a compiled network keeps for good. "
     "Make it a function of its inputs and parameters, and draw with F (F.random_normal, F.Dropout)"
 )
@@ -244,7 +244,7 @@ def _why_untrue(tried: Trial, is_compiled: bool) -> str | None:
         if once != again and is_compiled:
             raise ConfigError(_CHANGES.format(kind=type(net).__name__))
         if once != again:
-            return "its code builds another graph each time it is asked"
+            return "its code builds a different graph at every call"
         prediction = mx.sym.Group(list(flat(trace(net, num_inputs, training=False))))
         trained = mx.sym.Group(list(flat(trace(net, num_inputs))))
         if runs_python(net, tried.loss) and _without_names(prediction) != _without_names(trained):

@@ -22,7 +22,7 @@ from harness.files import TEMPORARY
 from harness.gluon.state import not_finite
 from harness.model.parameters import held
 
-_GIVE = "give a .params file, an exported network or a set, such as a run's final.params"
+_GIVE = "give a .params file, an exported network or a checkpoint, such as a run's final.params"
 
 
 def write_params(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -40,10 +40,10 @@ def write_params(path: Path, arrays: Mapping[str, Any]) -> None:
             os.fsync(written.fileno())
         temporary.rename(path)
     except (OSError, mx.base.MXNetError) as error:
-        with suppress(OSError):  # a file system that is read-only refuses this as well
+        with suppress(OSError):  # a read-only file system refuses this as well
             temporary.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{path}: could not be written ({_last_line(error)}); make room, or choose another"
+            f"{path}: could not be written ({_last_line(error)}); free some disk space, or choose another file"
         ) from None
 
 
@@ -64,14 +64,14 @@ def find_weights(path: str) -> Path:
             found = newest_valid(locate(place))
             if found.newest is None:
                 raise CheckpointError(
-                    f"{path}: no set there is whole:{listed([reason for _, reason in found.rejected])}"
+                    f"{path}: contains no valid checkpoint:{listed([reason for _, reason in found.rejected])}"
                 )
             return found.newest
         stem = path.removesuffix("-symbol.json")
         if place.is_file() and stem == path:
             return place
         exported = sorted(one for one in Path(stem).parent.iterdir() if _is_exported(one.name, Path(stem).name))
-    except (OSError, ValueError) as error:  # a folder that is not there, or a name that no file system takes
+    except (OSError, ValueError) as error:  # a missing folder, or a name that no file system accepts
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"{path[:200]}: cannot be read ({reason}); {_GIVE}") from None
     if not exported:

@@ -51,7 +51,8 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequen
         plot_plan(plan, folder / "plan.png", title=config.run_name)
     except OSError as error:
         raise ConfigError(
-            f"{folder}: cannot be written ({error.strerror or error}); make room, or set output to another folder"
+            f"{folder}: cannot be written ({error.strerror or error}); free some disk space, or set output to another "
+            f"folder"
         ) from None
 
 

@@ -61,7 +61,7 @@ def load_splits(config: RunConfig) -> Splits:
     if splits.num_classes is None and picks and labels is not None and labels.dtype.kind in "iu":
         raise DataError(
             f"{splits.train.source}: labels go up to {labels.max()}, but there are only {labels.size}, so they can "
-            f"hardly be classes, which {_PICKS} wants; mend them, or say how many classes there are (num_classes)"
+            f"hardly be classes, which {_PICKS} needs; fix them, or give the number of classes (num_classes)"
         )
     return splits
 

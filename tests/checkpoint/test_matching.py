@@ -134,5 +134,5 @@ def test_the_table_names_everything():
 
 def test_the_kinds_of_module_are_left_out():
     assert without_kinds(["arg:a", "aux:b", "c"]) == {"a": "arg:a", "b": "aux:b", "c": "c"}
-    with pytest.raises(CheckpointError, match="a stands there twice, as arg:a and aux:a"):
+    with pytest.raises(CheckpointError, match="a appears twice, as arg:a and aux:a"):
         without_kinds(["arg:a", "aux:a"])

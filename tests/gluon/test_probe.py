@@ -66,7 +66,7 @@ def test_a_network_that_keeps_state_is_refused(net, which, hybridize):
 
 @pytest.mark.parametrize("net", [impure.CountsTraces, impure.KeepsSymbol])
 def test_one_that_keeps_state_while_it_is_traced_as_well(net):
-    with pytest.raises(ConfigError, match=f"{net.__name__} builds another graph each time"):
+    with pytest.raises(ConfigError, match=f"{net.__name__} builds a different graph at every call"):
         learner_of(net())
     with pytest.raises(ConfigError, match=f"{net.__name__} gives other losses"):
         learner_of(net(), hybridize=False)
@@ -86,7 +86,7 @@ def test_numbers_that_traced_code_draws_follow_the_seed(net, loss):
         digests.add(learner.digest())
     assert len(digests) == 1
     if net is impure.DrawsAsItGoes:
-        with pytest.raises(ConfigError, match=r"builds another graph each time .* draws a number"):
+        with pytest.raises(ConfigError, match=r"builds a different graph at every call.* draws a number"):
             learner_of(net())
 
 
