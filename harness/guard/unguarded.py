@@ -1,4 +1,4 @@
-"""A guard that does nothing, for those who use the library without one."""
+"""A guard that does nothing, for programs that use the library without one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from harness.folder import AttemptStart
 
 
 class Unguarded:
-    """What a library user has who brings no guard: nobody stops the run, nobody watches."""
+    """For a program without a guard: nothing stops the run, and nothing watches over it."""
 
     def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> None:
         """Nothing is written."""
 
-    def tick(self, where: str, kind: str = "update") -> bool:
-        """Nobody was told to stop."""
+    def tick(self, activity: str, kind: str = "update") -> bool:
+        """No stop was requested."""
         return False
 
     def explained(self) -> AbstractContextManager[None]:
         """Nothing is known of other ranks."""
         return nullcontext()
 
-    def stopped(self, where: str) -> StoppedOnRequestError:
+    def stopped(self, state: str) -> StoppedOnRequestError:
         """See `Guard`."""
-        return StoppedOnRequestError(f"stopped on request: {where}").on_all_ranks()
+        return StoppedOnRequestError(f"stopped on request: {state}").on_all_ranks()
