@@ -56,7 +56,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_signals_reach_the_job_and_its_end_comes_back(fork_server, program, number):
     client = [sys.executable, "-I", "-S", str(CLIENT), str(program), "waits"]
     environ = {**os.environ, **fork_server.environ}

@@ -19,7 +19,7 @@ from tests.guard.conftest import SETTINGS, still_running
 
 ROOT = Path(__file__).parents[2]
 NUM_KILLS = 20 if THOROUGH else 2
-SIGNALS = [(1, 1), (77, 0), (300, 0), *([(150, 1), (299, 1)] if THOROUGH else [])]  # iteration and rank
+SIGNALS = [(1, 1), (77, 0), (100, 0), *([(50, 1), (99, 1)] if THOROUGH else [])]  # iteration and rank
 
 
 def lines(folder):
@@ -33,24 +33,18 @@ def essence(folder):
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
+def straight(start, tmp_path_factory):
     """The unbroken run: its digest and its metrics."""
     folder = tmp_path_factory.mktemp("straight")
     words = [word for setting in (*SETTINGS, f"output={folder}") for word in ("--set", setting)]
-    done = subprocess.run(
-        [sys.executable, "launch/train.py", *words, "--emulate-np", "2"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = start("launch/train.py", *words, "--emulate-np", "2")
     return done.stdout.split("digest ")[1].strip(), essence(folder / "digits")
 
 
 @pytest.mark.parametrize(("t", "rank"), SIGNALS)
 def test_a_signal_to_one_rank_stops_all_after_saving(attempt, straight, t, rank):
     ended = attempt(faults=f"term@{t}:{rank}", options=("--resume", "auto"))
-    if t < 300:
+    if t < 100:
         assert ended.outcome["exit_code"] == 75
         assert "stopped on request" in ended.text
         stopped = newest_valid(list_checkpoints(ended.folder / "checkpoints")).newest
@@ -72,8 +66,8 @@ def test_a_signal_under_mpirun_and_going_on_under_horovodrun(attempt, straight):
 def test_during_an_evaluation_on_one_process(attempt, straight):
     ended = attempt(faults="term@evaluation:0", np=None, options=("--emulate-np", "2", "--resume", "auto"))
     assert (ended.code, ended.outcome["exit_code"]) == (75, 75)
-    if not (ended.folder / "checkpoints/iteration-000000070").is_dir():
-        assert (ended.folder / "checkpoints/iteration-000000071").is_dir()
+    if not (ended.folder / "checkpoints/iteration-000000030").is_dir():
+        assert (ended.folder / "checkpoints/iteration-000000031").is_dir()
     ended = attempt(np=None, options=("--emulate-np", "2", "--resume", "auto"), exit_code=0)
     assert (ended.digest, essence(ended.folder)) == straight
 
@@ -130,7 +124,7 @@ def test_every_signal_and_a_second_one(tmp_path, number):
     time.sleep(1.5)
     assert job.poll() is None
     job.send_signal(number)
-    text, _ = job.communicate(timeout=10)
+    text, _ = job.communicate(timeout=120)
     assert job.returncode == 128 + number
     assert f"{number.name} a second time: stopped at once" in text
 
@@ -160,7 +154,7 @@ class Supervised:
         found = [pid for pid in still_running(self.output) if pid != self.process.pid]
         return sorted(found, key=lambda pid: b"horovodrun" not in Path(f"/proc/{pid}/cmdline").read_bytes())
 
-    def end(self, timeout_s=180):
+    def end(self, timeout_s=400):
         try:
             self.process.wait(timeout=timeout_s)
         finally:
@@ -189,7 +183,7 @@ def test_killed_at_random_under_the_supervisor(tmp_path, straight):
             kills += what == "all"
         except (ProcessLookupError, FileNotFoundError):
             continue
-    assert job.end(300) == 0, job.text[-3000:]
+    assert job.end() == 0, job.text[-3000:]
     assert kills == NUM_KILLS
     assert job.text.rpartition("digest ")[2].split()[0] == straight[0]
     assert not still_running(tmp_path)

@@ -30,6 +30,7 @@ def open_files():
 
 def main():
     arguments = sys.argv[1:]
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # until there is a process that they can be sent to
     files = open_files()
     server = socket.socket(socket.AF_UNIX)
     try:
@@ -50,9 +51,11 @@ def main():
     except (OSError, KeyError):
         accepted = False
     if not accepted:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         os.execv(sys.executable, [sys.executable, *arguments])
     for number in FORWARDED:
         signal.signal(number, lambda received, _: server.send(bytes([received])))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     answer = b""
     while len(answer) < 4:
         more = server.recv(4 - len(answer))

@@ -1,7 +1,7 @@
 """`launch/train.py` (or another PROGRAM) with faults: FAULT@WHERE:RANK,..., then the program's own arguments.
 
 FAULT is raise, an error of the harness by its name, exit, kill, stop (SIGSTOP), sleep (for ever), term (SIGTERM to
-itself, and on), or slow (20 ms every iteration from there on; and every fsync takes .2 s); WHERE is an iteration,
+itself, and on), or slow (60 ms every iteration from there on; and every fsync takes .2 s); WHERE is an iteration,
 `evaluation` or `finder`.
 """
 
@@ -55,7 +55,7 @@ def plant():
                 strike(fault)
         seen.append(batch.t)
         if is_slow:
-            time.sleep(0.02)
+            time.sleep(0.06)
         return plain_update(self, batch, *more)
 
     def predict(self, data, label):
