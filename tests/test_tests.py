@@ -1,8 +1,9 @@
-"""What holds for the tests themselves: they use public names alone."""
+"""What holds for the tests themselves: public names alone, and witnesses for every promise of the README."""
 
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
@@ -53,3 +54,19 @@ def test_private_names_are_found_however_they_are_reached():
     ):
         assert private_names(ast.parse(text)) == [name]
     assert private_names(ast.parse("class A:\n    def f(self): self._x = self.__class__")) == []
+
+
+def test_every_promise_has_witnesses():
+    page = (ROOT / "tests/README.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|") and "::" in line]
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What it promises")[2].partition("\n## ")[0]
+    promises = re.findall(r"^- \*\*(.+?)\*\*", section, re.MULTILINE)
+    assert len(promises) >= 7
+    assert not set(promises) - {promise for promise, _ in rows}
+    for promise, witnesses in rows:
+        for path, name in re.findall(r"`([\w/.]+)::(\w+)`", witnesses):
+            tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+            found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+            assert found, f"{promise}: there is no {path}::{name}"
+            marks = " ".join(ast.unparse(mark) for mark in found[0].decorator_list if not isinstance(mark, ast.Call))
+            assert "thorough" not in marks, f"{promise}: {name} is left to make thorough"
