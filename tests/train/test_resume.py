@@ -1,4 +1,4 @@
-"""What a run may be when it goes on: another number of workers, another plan by choice, and nothing else."""
+"""What a run may be when it resumes: another number of workers, another plan by choice, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from harness.checkpoint import write_checkpoint
+from harness.comm import SingleWorld
+from harness.config import load_config
 from harness.errors import CheckpointError
-from harness.train.resume import refuse_newer_elsewhere
+from harness.train.prepare import prepare_run
+from harness.train.resume import StartOptions, refuse_newer_elsewhere
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,7 +102,7 @@ def test_three_workers_cannot_share_four_shards(start, copy):
     assert "Traceback" not in emulated.stderr
 
 
-def test_shards_null_means_those_of_the_set(start, copy):
+def test_shards_null_means_those_of_the_checkpoint(start, copy):
     small = [setting for setting in SMALL if not setting.startswith("batch=")]
     done = start("launch/train.py", *words(*small, "batch.size=8", f"output={copy}"), "--resume", "auto")
     assert "120 iterations of 4 x 8" in done.stdout
@@ -119,16 +122,14 @@ def test_shards_null_means_those_of_the_set(start, copy):
         ("train.iterations=100", ["120 iterations into its run, which would now end after 100", "earlier checkpoint"]),
     ],
 )
-def test_what_cannot_change(start, copy, change, parts):
+def test_what_cannot_change(copy, change, parts):
+    other = ("optimizer.params={}",) if change.startswith("optimizer") else ()  # whose parameters differ as well
+    config = load_config(ROOT / "configs/digits.yaml", [*SMALL, change, *other, f"output={copy}"])
     for policy in ("error", "config"):
-        conflict = [] if policy == "error" else ["--on-conflict", policy]
-        options = [*words(*SMALL, change, f"output={copy}"), "--resume", "auto", *conflict]
-        if change.startswith("optimizer"):  # whose parameters differ as well
-            options += words("optimizer.params={}")
-        done = start("launch/train.py", *options, exit_code=4)
+        with pytest.raises(CheckpointError) as refused:
+            prepare_run(config, SingleWorld(), threads=1, start=StartOptions("auto", on_conflict=policy))
         for part in parts:
-            assert part in done.stderr
-        assert "Traceback" not in done.stderr
+            assert part in str(refused.value)
         assert not (copy / "digits/checkpoints/aside").exists()
 
 
@@ -212,7 +213,7 @@ def test_a_fork_begins_in_a_folder_of_its_own(start, unbroken, tmp_path):
     assert not (unbroken / "digits/checkpoints/aside").exists()
 
 
-def test_a_new_run_from_the_weights_of_a_set(start, unbroken, tmp_path):
+def test_a_new_run_from_the_weights_of_a_checkpoint(start, unbroken, tmp_path):
     settings = words(*SMALL, f"output={tmp_path}", f"init.from={unbroken / 'digits'}")
     out = start("launch/train.py", "--evaluate-only", *settings).stdout
     last = [line for line in metrics_of(unbroken) if line["split"] == "test"][-1]
@@ -220,7 +221,7 @@ def test_a_new_run_from_the_weights_of_a_set(start, unbroken, tmp_path):
     assert "done after 120" in start("launch/train.py", *settings).stdout
 
 
-def test_damaged_sets_are_passed_over_and_kept_aside(start, unbroken, copy):
+def test_damaged_checkpoints_are_passed_over_and_kept_aside(start, unbroken, copy):
     sets = copy / "digits/checkpoints"
     for number, file in ((120, "params.safetensors"), (100, "manifest.json")):
         path = sets / f"iteration-{number:09d}" / file
@@ -252,8 +253,8 @@ def test_resume_auto_of_nothing_begins(start, tmp_path):
     assert [line["iteration"] for line in metrics_of(tmp_path)] == [1, 10, 20, 20]
 
 
-def test_without_a_shared_disk_rank_0_goes_on_where_its_sets_are(start, tmp_path):
-    """Each rank has a disk of its own; started in the other order, rank 0 finds nothing and does not begin anew."""
+def test_without_a_shared_disk_rank_0_resumes_where_its_checkpoints_are(start, tmp_path):
+    """Each rank has a disk of its own; started in the other order, rank 0 finds nothing and does not start over."""
     hosts = [tmp_path / name for name in ("a.yaml", "b.yaml")]
     for file in hosts:
         text = (ROOT / "configs/digits.yaml").read_text()
@@ -271,7 +272,7 @@ def test_without_a_shared_disk_rank_0_goes_on_where_its_sets_are(start, tmp_path
     assert not list((tmp_path / "b").rglob("iteration-*"))
 
 
-def test_the_newest_set_must_be_rank_0s():
+def test_the_newest_checkpoint_must_be_rank_0s():
     for newest in ([0, 0, 0], [7, 7, 7], [9, 7, 0]):
         refuse_newer_elsewhere([("host", "runs/x", number) for number in newest])
     with pytest.raises(
@@ -337,7 +338,7 @@ def test_by_the_clock_and_the_best(start, tmp_path):
     assert len(list(folder.glob("iteration-*"))) in (2, 3)
 
 
-def test_a_set_of_a_loop_of_ones_own_has_no_plan_to_go_on_by(start, tmp_path):
+def test_a_checkpoint_of_ones_own_loop_has_no_plan_to_resume(start, tmp_path):
     state = {"iteration": 3, "applied_lr": None, "num_update": 3, "update_counts": [], "scalars": {}}
     place = write_checkpoint(tmp_path, 3, {"parameters": {}, "slots": {}}, {"state": state})
     done = start("launch/train.py", "--resume", place, *words(*SMALL, f"output={tmp_path}"), exit_code=4)
