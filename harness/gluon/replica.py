@@ -112,11 +112,10 @@ class DeviceReplica:
         """
         graph, forward = self._network.graph, self._network.forward
         # Seeded by iteration and shard, random operations draw the same wherever the shard is processed.
-        seed = seed_of(self._seed, t, shard.shard)
         if graph.random:
-            mx.random.seed(seed, ctx=self._ctx)
+            mx.random.seed(seed_of(self._seed, t, shard.shard), ctx=self._ctx)
         if graph.opaque or (graph.has_code and not forward.is_compiled):
-            seed_python(seed)
+            seed_python(seed_of(self._seed, t, shard.shard))
         inputs = [on_device(leaf, self._ctx) for leaf in leaves_of(shard.data)]
         labels = forward.labels(shard.label, f"iteration {t}, shard {shard.shard}: label")
         labels = on_device(labels, self._ctx)
