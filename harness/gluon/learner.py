@@ -12,9 +12,8 @@ from harness.comm import World
 from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Array, Data
 from harness.errors import DisagreementError, DivergedError
-from harness.gluon.control import ControlValues, Loss, Requests
+from harness.gluon.control import ControlValues, Loss, NormCheck, PendingUpdate, Requests, UpdateStats
 from harness.gluon.network import count_workers, prepare_network
-from harness.gluon.norm_check import NormCheck, PendingUpdate, UpdateStats
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.replica import DeviceAllreduce, DeviceReplica
 from harness.gluon.state import State

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from harness.comm.tree import processing_order
-from harness.gluon.control import ControlValues
+from harness.gluon.control import ControlValues, NormCheck, PendingUpdate
 from harness.gluon.gradient_buffer import Fold, GradientBuffer
-from harness.gluon.norm_check import NormCheck, PendingUpdate
 
 
 def tree_sum(values: list[np.ndarray]) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import mxnet as mx
 
-from harness.gluon.step.updaters import create_state, multiply_state
+from harness.gluon.step.per_device import create_state, multiply_state
 from harness.model.parameters import list_held
 
 

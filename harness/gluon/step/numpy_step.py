@@ -11,7 +11,7 @@ import numpy as np
 from harness.comm.launcher import Launch, count_threads
 from harness.errors import ConfigError
 from harness.gluon.step.memory import Floats, as_operators_read, memory_of, tell_written
-from harness.gluon.step.updaters import create_state
+from harness.gluon.step.per_device import create_state
 from harness.model.parameters import held, list_held
 
 _BLOCK = 1 << 15  # numbers that the host steps at a time, so that every pass finds them in the cache

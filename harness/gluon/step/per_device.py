@@ -2,7 +2,7 @@
 
 They are what a `gluon.Trainer` steps. Several devices of a Trainer share one optimizer object, and what it counts by
 itself (Nadam's `m_schedule`) then advances once for each device, so that the devices' weights drift apart; here each
-has its own.
+has its own. The functions on the state of updaters serve the other places where an optimizer runs as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import mxnet as mx
 
-from harness.gluon.step.updaters import create_state, is_sgd, multiply_state
 from harness.model.parameters import held, list_held
 
 _TOGETHER = 45  # weights that one kernel takes; MXNet allows 60
@@ -36,7 +35,7 @@ class PerDeviceStep:
         """
         self._parameters = list(parameters)
         self._contexts = self._parameters[0].list_ctx() if parameters else []
-        if is_sgd(optimizer):
+        if _is_sgd(optimizer):
             optimizer.aggregate_num = _TOGETHER
         optimizers = [optimizer, *(copy.deepcopy(optimizer) for _ in self._contexts[1:])]
         self.updaters = [mx.optimizer.get_updater(one) for one in optimizers]
@@ -74,8 +73,31 @@ def _calls(optimizer: Any, parameters: Sequence[Any]) -> list[list[int]]:
     and for large ones it takes half as long again, because they push each other out of the cache.
     """
     everything = list(range(len(parameters)))
-    if not is_sgd(optimizer):
+    if not _is_sgd(optimizer):
         return [everything]
     large = [index for index in everything if list_held(parameters[index])[0].size > _SMALL]
     small = [index for index in everything if index not in large]
     return [*([index] for index in large), *([small] if small else [])]
+
+
+def create_state(updater: Any, parameters: Sequence[Any], ctx: Any, *, is_settled: bool) -> None:
+    """Create an optimizer's state on a device; a state that is not settled moves to where its weight is first met."""
+    optimizer = updater.optimizer
+    optimizer.param_dict = dict(enumerate(parameters))
+    optimizer._set_current_context(ctx.device_id)
+    for index, parameter in enumerate(parameters):
+        updater.states[index] = optimizer.create_state_multi_precision(index, held(parameter, ctx))
+        updater.states_synced[index] = is_settled
+
+
+def multiply_state(updaters: Sequence[Any], factor: float) -> None:
+    """Multiply every array of the state; a factor of 1 costs nothing."""
+    if factor != 1:
+        for updater in updaters:
+            for array in updater.states.values():
+                array *= factor
+
+
+def _is_sgd(optimizer: Any) -> bool:
+    """Whether it is MXNet's SGD or one of its name, whose kernel takes several weights at a time."""
+    return type(optimizer).__name__ == "SGD"
