@@ -175,6 +175,26 @@ def test_dropout_depends_on_iteration_and_shard_alone():
     assert learner.digest() != digest([])
 
 
+class OwnDropout(nn.Block):
+    def forward(self, x):
+        return x * mx.nd.array(np.random.randint(0, 2, x.shape))
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.Dropout(0.5), OwnDropout], ids=["mxnet", "own"])
+def test_two_shards_of_the_same_samples_drop_different_units(layer):
+    def digest(shard):
+        dropout = layer()
+        net = nn.HybridSequential() if isinstance(dropout, nn.HybridBlock) else nn.Sequential()
+        net.add(nn.Flatten(), dropout, nn.Dense(3))
+        mx.random.seed(3)
+        net.initialize()
+        learner = learner_of(1, net=net)
+        learner.update(GlobalBatch(1, (Batch(shard, DATA[:4].copy(), LABEL[:4].copy()),), 4), 0.1)
+        return learner.digest()
+
+    assert digest(0) == digest(0) != digest(1)
+
+
 def test_samples_that_do_not_add_up_are_noticed():
     def wrong(t):
         batch = dealt(4, 4)(t)

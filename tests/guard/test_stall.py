@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from harness.config import GuardConfig
 from harness.guard.messages import Message
+from harness.guard.rank_state import stall_limits
 from harness.guard.stall import explain_end, explain_silence, explain_stall
 
 
@@ -39,3 +41,8 @@ def test_a_lost_and_a_silent_rank_are_named_with_process_and_activity():
     )
     assert explain_end(1, Message()).endswith("last heard of in start")
     assert "rank 1 (pid 42 on host) has been silent for 11 s, last in iteration 50" in explain_silence(1, known, 11.2)
+
+
+def test_each_kind_of_activity_has_its_own_limit():
+    section = GuardConfig(stall_after_s=1, stall_after_first_s=2, stall_after_evaluation_s=3)
+    assert stall_limits(section) == {"update": 1, "first": 2, "evaluation": 3}

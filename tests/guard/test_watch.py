@@ -78,6 +78,7 @@ def test_a_cause_of_its_own_outranks_a_rank_that_was_killed(watched, tmp_path):
     links[0].close()
     assert until(lambda: guard.known_loss() is not None)
     assert guard.known_loss().exit_code == 7
+    assert until(lambda: read_outcome(tmp_path) is not None)  # it is known a moment before it is written
     assert "rank 1 was killed" in read_outcome(tmp_path).cause
     links[1].send(Message(left="ConfigError: x", exit_code=2, first=True))
     assert until(lambda: guard.known_loss().exit_code == 2)

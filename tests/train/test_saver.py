@@ -12,7 +12,7 @@ import pytest
 from harness.checkpoint import Best, Manifest, list_checkpoints, read_manifest, verify
 from harness.comm import SingleWorld
 from harness.config import load_config
-from harness.errors import CheckpointError, DivergedError
+from harness.errors import CheckpointError, DisagreementError, DivergedError
 from harness.folder import MetricsFile, MetricsLine
 from harness.gluon import Requests, State
 from harness.guard import ConsistencyCheck
@@ -158,6 +158,18 @@ def test_weights_that_are_not_finite_do_not_become_the_newest_checkpoint(saver_o
     saver, run, learner, _ = saver_of()
     learner.is_finite = False
     with pytest.raises(DivergedError):
+        save(saver, run, learner, RunState(5))
+    saver.finish()
+    assert list_checkpoints(run.folder.path / "checkpoints") == []
+
+
+def test_where_ranks_have_drifted_apart_nothing_is_written(saver_of, monkeypatch):
+    def refuse(check, t, *_):
+        raise DisagreementError(f"iteration {t}: the ranks have drifted apart")
+
+    monkeypatch.setattr(ConsistencyCheck, "verify", refuse)
+    saver, run, learner, _ = saver_of()
+    with pytest.raises(DisagreementError, match="iteration 5: the ranks have drifted apart"):
         save(saver, run, learner, RunState(5))
     saver.finish()
     assert list_checkpoints(run.folder.path / "checkpoints") == []
