@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from harness.data import Order, permutation
+from harness.data import Order, permutation, sweep_order
 from harness.errors import DataError
 
 
@@ -96,6 +96,15 @@ def test_seeds_streams_and_epochs_all_differ():
     orders = {permutation(30, seed, stream, epoch).tobytes() for seed, stream, epoch in keys}
     assert len(orders) == 4 * 3 * 4
     assert epoch_of(Order(30, 1, 5, 0), 1).tobytes() != epoch_of(Order(30, 1, 5, 0, stream="finder"), 1).tobytes()
+
+
+def test_each_sweep_of_the_finder_has_an_order_and_an_augmentation_of_its_own():
+    training = Order(30, 2, 5, seed=3, last_batch="keep")
+    orders, seeds = zip((training, training.seed), *(sweep_order(training, sweep) for sweep in (0, 1)), strict=True)
+    assert len({order.global_indices(1).tobytes() for order in orders}) == 3
+    assert len(set(seeds)) == 3
+    assert [order.last_batch for order in orders] == ["keep", "drop", "drop"]
+    assert sweep_order(training, 1) == (orders[2], seeds[2])
 
 
 def test_every_sample_is_equally_likely_in_every_place():

@@ -121,6 +121,8 @@ def test_the_state_is_restored(name, begin):
     before = learner.digest()
     finding = find_lr(learner, SETTINGS, lambda repeat: Stream(2))
     assert learner.digest() == finding.digest == before
+    losses = [[point.loss for point in result.points] for result in finding.sweeps]
+    np.testing.assert_equal(losses[1], losses[0])  # of the same batches: each sweep begins with the same state
     for each in (learner, other):
         for t in range(begin + 1, begin + 6):
             each.update(Stream(2)(t), 0.02)
@@ -163,6 +165,14 @@ def test_bounds_and_probes():
     sweep = Sweep(lr_start=1e-4, max_iterations=7)
     (result,) = find_lr(learner, FinderSettings(sweep), lambda repeat: Stream(2)).sweeps
     assert (result.stop, len(result.points)) == (Stop.LAST_ITERATION, 7)
+
+
+@pytest.mark.parametrize("min_iter", [2, 7])
+def test_a_sweep_that_is_unstable_from_the_start_ends_after_min_iter_iterations(min_iter):
+    learner, stream = quadratic_learner([1.0])
+    settings = FinderSettings(Sweep(lr_start=4.0, lr_end=1e3, lr_multiplier=1.1), StopRule(min_iter=min_iter))
+    (result,) = find_lr(learner, settings, lambda repeat: nullcontext(stream)).sweeps
+    assert (result.stop, len(result.points)) == (Stop.UNSTABLE, min_iter)
 
 
 def test_a_state_that_cannot_be_put_back_is_noticed(monkeypatch):

@@ -104,6 +104,15 @@ def test_a_frozen_part_computes_a_sample_whatever_its_batch(kind):
     np.testing.assert_allclose(together[:1].asnumpy(), alone.asnumpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["plain", "imported"])
+def test_statistics_are_frozen_with_their_gamma_and_beta(kind):
+    net, _ = network(kind)
+    parameters = parameters_of(net)
+    norm = [name for name in parameters if name.startswith("0.") and not name.endswith(("weight", "bias"))]
+    assert len(norm) == 4
+    assert freeze(net, parameters, [name for name in norm if name.endswith(("gamma", "beta"))]) == norm
+
+
 def test_statistics_of_layers_that_are_not_frozen_move():
     net, _ = network("plain")
     learner, frozen = learner_of(net, ["0.0.*", "0.1.gamma"], 2)

@@ -296,6 +296,16 @@ def test_factors_by_name_pattern(factor):
     assert np.abs(no_bias["1.gamma"] - plain["1.gamma"]).max() > 1e-3
 
 
+def test_weight_decay_leaves_biases_and_norms_alone_unless_it_is_told_not_to():
+    def factors(decay_bias_and_norm):
+        parameters = {name: mx.gluon.Parameter(name) for name in ("0.weight", "0.bias", "1.gamma", "1.beta")}
+        set_multipliers(parameters, lr_mult={}, wd_mult={}, decay_bias_and_norm=decay_bias_and_norm)
+        return [parameter.wd_mult for parameter in parameters.values()]
+
+    assert factors(decay_bias_and_norm=False) == [1, 0, 0, 0]
+    assert factors(decay_bias_and_norm=True) == [1, 1, 1, 1]
+
+
 def test_a_pattern_without_a_parameter_is_refused():
     with pytest.raises(
         ConfigError, match=r"optimizer\.lr_mult: the pattern '2\.wieght' .* matches no parameter; did you mean"

@@ -169,6 +169,10 @@ def test_the_check_sees_one_bad_element(bad):
     sums.gradients[1731] = bad
     stats = stats_of(sums)
     assert not np.isfinite(stats.gradient_norm)
-    assert stats.statistics_finite
+    assert (stats.statistics_finite, stats.is_finite) == (True, False)
+    sums.gradients[1731] = 0
+    assert stats_of(sums).is_finite
     sums.statistics[2] = bad
-    assert not stats_of(sums).statistics_finite
+    stats = stats_of(sums)
+    assert np.isfinite(stats.gradient_norm)
+    assert (stats.statistics_finite, stats.is_finite) == (False, False)
