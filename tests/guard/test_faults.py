@@ -148,7 +148,7 @@ def test_one_process_that_is_stuck_or_fails(attempt, fault):
 
 def test_a_rank_lost_outranks_a_signal(attempt):
     """SIGTERM on rank 0 while rank 1 dies: the wish to stop could not be agreed on."""
-    ended = attempt("checkpoint.every=60it", faults="kill@50:1,term@50:0", np=2)
+    ended = attempt("checkpoint.every=60it", "evaluation.every=60it", faults="kill@50:1,term@50:0")
     assert ended.outcome["exit_code"] == 7
     assert not list(ended.folder.glob("checkpoints/iteration-*"))
 
