@@ -53,8 +53,15 @@ def main():
     if not accepted:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         os.execv(sys.executable, [sys.executable, *arguments])
+
+    def forward(received, _):
+        try:
+            server.send(bytes([received]))
+        except OSError:
+            return  # the job has ended, and so does this process
+
     for number in FORWARDED:
-        signal.signal(number, lambda received, _: server.send(bytes([received])))
+        signal.signal(number, forward)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     answer = b""
     while len(answer) < 4:
