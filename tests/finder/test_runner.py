@@ -167,6 +167,14 @@ def test_bounds_and_probes():
     assert (result.stop, len(result.points)) == (Stop.LAST_ITERATION, 7)
 
 
+def test_probes_are_losses_at_the_first_learning_rate():
+    learner, stream = quadratic_learner([1.0])
+    settings = FinderSettings(Sweep(lr_start=0.1, lr_end=1, lr_multiplier=2.0), probes=3)
+    (result,) = find_lr(learner, settings, lambda repeat: nullcontext(stream)).sweeps
+    losses = [*result.probes, result.points[0].loss]  # each update makes the weight smaller by a tenth
+    assert losses == pytest.approx([0.5 * 0.9 ** (2 * k) for k in range(4)], rel=1e-5)
+
+
 @pytest.mark.parametrize("min_iter", [2, 7])
 def test_a_sweep_that_is_unstable_from_the_start_ends_after_min_iter_iterations(min_iter):
     learner, stream = quadratic_learner([1.0])

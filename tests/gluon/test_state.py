@@ -53,6 +53,18 @@ def test_a_loaded_state_is_the_saved_one(tmp_path):
     assert State.load(state.save(tmp_path, 7)).digest() == state.digest()
 
 
+def test_an_update_that_was_not_checked_before_a_state_is_restored_is_forgotten():
+    restored, other = learner(seed=1), learner(seed=1)
+    state = restored.snapshot()
+    bad = samples(1)
+    bad.batches[0].data[0, 0] = np.nan
+    restored.update(bad, 0.1)  # found not to be finite only by the next update
+    restored.restore(state)
+    for each in (restored, other):
+        each.update(samples(2), 0.1)
+    assert restored.digest() == other.digest()
+
+
 def test_a_set_of_weights_alone_is_no_state(tmp_path):
     place = write_checkpoint(tmp_path, 0, {"parameters": {"w": np.ones(2, np.float32)}, "slots": {}}, {})
     with pytest.raises(CheckpointError, match=r"iteration-000000000: holds weights alone and no state; .*load_weights"):

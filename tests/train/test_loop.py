@@ -11,7 +11,7 @@ from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.errors import StoppedOnRequestError
 from harness.gluon import State
-from harness.guard import Unguarded
+from harness.guard import ConsistencyCheck, Unguarded
 from harness.train.loop import train
 from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
@@ -120,6 +120,13 @@ def test_a_stop_is_saved_and_resumes_to_the_bits_and_metrics_of_an_unbroken_run(
     if at < TOTAL:
         assert result_of(resumed) == result_of(unbroken)
     assert metrics_of(resumed) == metrics_of(unbroken)
+
+
+def test_ranks_are_compared_every_so_often_and_after_the_last_update(run_of, monkeypatch):
+    compared = []
+    monkeypatch.setattr(ConsistencyCheck, "verify", lambda check, t, *_: compared.append(t))
+    train(run_of("run", "guard.verify_every=4it", "checkpoint={every: null}"), "error")
+    assert compared == [4, 8, 12, TOTAL]
 
 
 def test_an_evaluation_that_was_left_can_be_left_again(run_of):

@@ -67,6 +67,15 @@ def test_stop_names_the_iteration_and_leaves_the_last_good_checkpoint(run_of):
     assert not (run.folder.path / "final.params").exists()
 
 
+def test_weights_that_the_last_update_ruins_are_not_written(run_of):
+    two = f"schedules: [{{constant: {{lr: 0.05}}}}, {{constant: {{lr: 5e+30}}}}], boundaries: [{TOTAL}it]"
+    settings = (f"lr={{base: null, schedule: {{sequential: {{{two}}}}}}}", "checkpoint={every: null}")
+    run = run_of("{policy: stop}", *settings, item="null")
+    with pytest.raises(DivergedError, match=f"iteration {TOTAL}: its update made weights or optimizer state"):
+        train(run, "error")
+    assert not (run.folder.path / "final.params").exists()
+
+
 def test_skip_counts_the_update_and_the_count_is_resumed(run_of, capsys):
     run = run_of("{policy: skip}")
     train(run, "warning")
