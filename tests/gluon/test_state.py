@@ -12,7 +12,7 @@ from mxnet.gluon import nn
 from harness.checkpoint import iteration_of, list_checkpoints, newest_valid, write_checkpoint
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, DivergedError
 from harness.gluon import Learner, State
 from harness.gluon.weights import write_params
 
@@ -51,6 +51,19 @@ def test_a_loaded_state_is_the_saved_one(tmp_path):
     trained.update(samples(1), 0.1)
     state = trained.snapshot()
     assert State.load(state.save(tmp_path, 7)).digest() == state.digest()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("parameters", "0.weight"), ("optimizer_state", "0.weight/1")])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e20])
+def test_weights_and_optimizer_state_are_refused_unless_they_and_their_squares_are_finite(kind, name, value):
+    trained = learner(seed=1)
+    trained.update(samples(1), 0.1)
+    trained.check_weights(1)
+    state = trained.snapshot()
+    getattr(state, kind)[name][-1, -1] = value
+    trained.restore(state)
+    with pytest.raises(DivergedError, match="iteration 1: its update made weights or optimizer state that are not"):
+        trained.check_weights(1)
 
 
 def test_an_update_that_was_not_checked_before_a_state_is_restored_is_forgotten():

@@ -145,6 +145,15 @@ class SelfMade(nn.HybridBlock):
         return self.out(F.broadcast_mul(F.relu(self.first(x)) * self.factor, F.reshape(scale, (1, -1))))
 
 
+class HalfMade(nn.HybridSequential):
+    """Two layers of one shape for digits, of which it initialises the first in its constructor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add(nn.Dense(64, in_units=64), nn.Dense(64, in_units=64))
+        self[0].initialize(mx.init.Normal(0.3))
+
+
 class VectorWeight(nn.HybridBlock):
     """A parameter of one dimension without an initializer of its own."""
 
