@@ -14,10 +14,12 @@ its own shards to one partial sum, and the W partial sums are the same tree over
 from here:
 
 - within a worker: `processing_order` says which shard comes when, and `merges_after` which partial sums it completes;
-- over the devices of a rank, and then over ranks: `partners` says who adds to whom at each step.
+- over the devices of a process: `additions` says which partial sum is added to which;
+- over ranks: `partners` says who adds to whom at each step.
 
 All of this holds for powers of two. Other numbers of shards per worker are folded in the order in which they are given,
-and other numbers of ranks in the order of the ranks: the same bits every time, though not those of another number.
+and other numbers of workers in the order of the workers: the same bits every time, though not those of another number.
+Horovod adds more than two ranks in an order of its own (`comm/horovod.py`), which knows nothing of this one.
 """
 
 from __future__ import annotations
@@ -91,5 +93,20 @@ def partners(rank: int, size: int) -> list[int]:
     >>> partners(0, 8), partners(3, 8)
     ([4, 2, 1], [7, 1, 2])
     """
-    distances = [size >> step for step in range(1, size.bit_length())]
-    return [rank ^ distance for distance in distances]
+    return [rank ^ distance for distance in _distances(size)]
+
+
+def additions(size: int) -> list[tuple[int, int]]:
+    """What one process adds to get the sum of several workers: pairs (into, what), in order; the sum is in the first.
+
+    >>> additions(4), additions(3)
+    ([(0, 2), (1, 3), (0, 1)], [(0, 1), (0, 2)])
+    """
+    if not is_power_of_two(size):
+        return [(0, worker) for worker in range(1, size)]
+    return [(worker, worker + distance) for distance in _distances(size) for worker in range(distance)]
+
+
+def _distances(size: int) -> list[int]:
+    """How far apart partial sums are that are added, step by step."""
+    return [size >> step for step in range(1, size.bit_length())]

@@ -54,7 +54,7 @@ def record_departure(error: HarnessError, world: World, guard: Guard) -> tuple[C
     kind = "" if type(error) is HarnessError else f"{type(error).__name__}: "
     is_first = not isinstance(error, LostRankError)
     own = Cause(f"{kind}{error}", error.exit_code, is_first)
-    known = guard.known_loss() if is_first else guard.cause_of_loss()
+    known = guard.known_departure() if is_first else guard.cause_of_departure()
     if is_first and outranks(own, known):
         cause, told = own, f"rank {world.rank} left in {guard.activity()}: {own.text}"
     else:  # a consequence: what is recorded and sent is the other rank's cause

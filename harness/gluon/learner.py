@@ -13,7 +13,7 @@ from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Array, Data
 from harness.errors import DisagreementError, DivergedError
 from harness.gluon.control import ControlValues, Loss, NormCheck, PendingUpdate, Requests, UpdateStats
-from harness.gluon.network import count_workers, prepare_network
+from harness.gluon.network import prepare_network, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.replica import DeviceAllreduce, DeviceReplica
 from harness.gluon.state import State
@@ -69,7 +69,7 @@ class Learner:
         refuse_optimizer(optimizer)
         self.world = world
         self._contexts = list(placement.contexts) or [mx.cpu()]
-        workers = count_workers(world, len(self._contexts), shards)
+        workers = workers_that_share(world, len(self._contexts), shards)
         network = prepare_network(net, loss, world, self._contexts, sample, options)
         self.parameters = network.parameters
         self.remarks = [network.forward.remark] if network.forward.remark else []

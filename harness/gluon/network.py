@@ -85,7 +85,7 @@ def prepare_network(
     )
 
 
-def count_workers(world: World, num_devices: int, shards: int) -> int:
+def workers_that_share(world: World, num_devices: int, shards: int) -> int:
     """The devices of all ranks, if they can share the shards evenly.
 
     Raises:

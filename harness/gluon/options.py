@@ -13,7 +13,7 @@ class Placement:
 
     Attributes:
         contexts: MXNet contexts; none for the CPU. Several are for a world of one rank.
-        kvstore: the kind of kvstore that sums over several devices: `"local"` or `"device"`.
+        kvstore: where several devices are summed: on the CPU (`"local"`) or on the first device (`"device"`).
         update_on_kvstore: whether the optimizer runs on a kvstore.
     """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import mxnet as mx
 
+from harness.comm.tree import additions
 from harness.data import Batch, count_of, leaves_of
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
@@ -140,19 +141,28 @@ class DeviceReplica:
 
 
 class DeviceAllreduce:
-    """Sums over the devices of one process, through a Gluon kvstore; every device then has the sum."""
+    """Sums over the devices of one process in the order of `harness.comm.tree`; every device then has the sum.
+
+    A Gluon kvstore adds more than two devices in orders of its own, so it only says where the sum is taken.
+    """
 
     def __init__(self, kind: str, replicas: Sequence[DeviceReplica]) -> None:
-        """Prepare the store.
+        """Make room for a copy of each device's sums.
 
         Args:
-            kind: `"local"` adds on the CPU, `"device"` on the devices.
+            kind: `"local"` adds on the CPU, `"device"` on the first device, as a kvstore of that kind does.
             replicas: at least two.
         """
         self._buffers = [replica.buffer.memory.array for replica in replicas]
-        self._store = mx.kv.create(kind)
-        self._store.init("sums", self._buffers[0])
+        place = mx.cpu() if kind == "local" else self._buffers[0].context
+        self._parts = [mx.nd.empty(buffer.shape, ctx=place) for buffer in self._buffers]
+        self._additions = additions(len(replicas))
 
     def __call__(self) -> None:
         """Sum; may return before it is done."""
-        self._store.pushpull("sums", self._buffers, out=self._buffers)
+        for buffer, part in zip(self._buffers, self._parts, strict=True):
+            buffer.copyto(part)
+        for into, what in self._additions:
+            self._parts[into] += self._parts[what]
+        for buffer in self._buffers:
+            self._parts[0].copyto(buffer)

@@ -18,9 +18,8 @@ from harness.comm import World
 from harness.errors import CheckpointError, DisagreementError, DivergedError, listed
 from harness.gluon.state import State, digest_of, mismatches
 from harness.gluon.step import OptimizerStep
+from harness.model.optimizers import SCALARS
 from harness.model.parameters import held
-
-_SCALARS = {"nadam": ("m_schedule",)}  # numbers that some optimizers keep outside their arrays
 
 
 class StateKeeper:
@@ -186,7 +185,7 @@ class StateKeeper:
                 setattr(optimizer, name, numbers["scalars"][name])
 
     def _scalar_names(self) -> tuple[str, ...]:
-        return _SCALARS.get(type(self._optimizer.optimizer).__name__.lower(), ())
+        return SCALARS.get(type(self._optimizer.optimizer).__name__.lower(), ())
 
 
 def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]) -> None:

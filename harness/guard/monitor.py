@@ -18,8 +18,8 @@ from harness.causes import Cause
 from harness.comm import World
 from harness.errors import StoppedOnRequestError
 from harness.folder.outcome import OutcomeFiles
+from harness.guard.departures import Departures
 from harness.guard.ending import end_process, print_raw
-from harness.guard.losses import Losses
 from harness.guard.messages import Message
 from harness.guard.peers import Peers
 from harness.guard.rank_state import RankState
@@ -46,12 +46,12 @@ class Monitor:
         world: World,
         state: RankState,
         peers: Peers,
-        losses: Losses,
+        departures: Departures,
         signals: StopSignals,
         files: OutcomeFiles,
     ) -> None:
         """Nothing runs yet; everything is shared with the `Guard` of the same rank."""
-        self._world, self._state, self._peers, self._losses = world, state, peers, losses
+        self._world, self._state, self._peers, self._departures = world, state, peers, departures
         self._signals, self._files = signals, files
         self._reported_s = 0.0
         self._stalled_s: float | None = None  # since when this rank knows that it makes no progress
@@ -99,7 +99,7 @@ class Monitor:
             self._stop_at_once(self._signals.received)
         elif second_signal is not None:
             cause = Cause(f"{second_signal} a second time: stopped at once, nothing was saved")
-            self._losses.announce(cause)
+            self._departures.announce(cause)
             print_raw(f"error: rank {self._world.rank}: {cause.text}\n")
             time.sleep(PERIOD_S)
             os._exit(128 + signal.Signals[second_signal])
@@ -111,9 +111,9 @@ class Monitor:
         self._state.exit_deadline_s = time.monotonic() + ACKNOWLEDGE_S
         text = stopped_before_start(signal_name, self._world.rank if self._world.size > 1 else None)
         cause = Cause(text, StoppedOnRequestError.exit_code)
-        self._losses.known.learn(cause)
+        self._departures.known.learn(cause)
         self._files.write(cause.exit_code, text)
-        self._losses.announce(cause)
+        self._departures.announce(cause)
         print_raw(f"{text}\n")
 
     # --- messages ---
@@ -132,16 +132,16 @@ class Monitor:
             if message.acknowledged:
                 peer.has_acknowledged = True
             if message.lost is not None:
-                self._losses.learn(message.cause(message.lost), rank)
+                self._departures.hear_of(message.cause(message.lost), rank)
             if message.left is not None:
-                self._losses.learn(message.cause(message.reason_of(f"rank {rank}")), rank)
+                self._departures.hear_of(message.cause(message.reason_of(f"rank {rank}")), rank)
             if message.end is not None:
                 self._end(message.cause(message.end))
             if message.stalled and self._world.rank == 0:  # rank 0 alone hears from all, so it names the culprit
                 self._declare_stall()
         if is_closed and not peer.has_left:  # without a goodbye: the process was killed, or its host went down
             peer.has_left = True
-            self._losses.learn(Cause(explain_end(rank, peer.status)), rank)
+            self._departures.hear_of(Cause(explain_end(rank, peer.status)), rank)
         return is_closed
 
     # --- time ---
@@ -151,12 +151,12 @@ class Monitor:
         if now_s - self._reported_s > STATUS_EVERY_S:
             self._reported_s = now_s
             self._peers.send(self._state.status())
-        self._losses.confirm()
-        known = self._losses.known
+        self._departures.confirm()
+        known = self._departures.known
         # This rank leaves by itself. Its main thread should end the process; this is in case it hangs.
         deadline_s = self._state.exit_deadline_s
         if deadline_s is not None:
-            is_time = now_s > deadline_s or (self._state.is_stopping and self._losses.is_acknowledged.is_set())
+            is_time = now_s > deadline_s or (self._state.is_stopping and self._departures.is_acknowledged.is_set())
             if known.cause is not None and is_time:
                 os._exit(known.cause.exit_code)
             return
@@ -176,7 +176,7 @@ class Monitor:
 
     def _declare_stall(self) -> None:
         """Find out who holds the others up, tell all ranks, and end."""
-        if self._losses.known.cause is not None:
+        if self._departures.known.cause is not None:
             return
         activity = self._state.activity
         statuses = {**self._peers.statuses(), self._world.rank: self._state.status()}

@@ -1,4 +1,4 @@
-"""The guard of one rank, as the training sees it: it reports progress, learns of losses, and leaves in good order.
+"""The guard of one rank, as the training sees it: it reports progress, learns of departures, and leaves in good order.
 
 Horovod's own stall check never fires with Gloo, a collective that fails names nobody, and a main thread that waits in
 one executes no Python. So each rank has a second thread (`monitor.py`), and the second threads talk to each other over
@@ -20,7 +20,7 @@ from harness.config import GuardConfig
 from harness.errors import LostRankError, StoppedOnRequestError
 from harness.folder import AttemptStart
 from harness.folder.outcome import OutcomeFiles
-from harness.guard.losses import Losses
+from harness.guard.departures import Departures
 from harness.guard.messages import Message
 from harness.guard.monitor import Monitor
 from harness.guard.peers import Peers
@@ -63,8 +63,8 @@ class Guard:
         self._signals = startup.signals if startup else signals or StopSignals()
         self._state = RankState(world, self._limits["first"])
         self._peers = Peers(world)
-        self._losses = Losses(world, self._state, self._peers, files)
-        self._monitor = Monitor(world, self._state, self._peers, self._losses, self._signals, files)
+        self._departures = Departures(world, self._state, self._peers, files)
+        self._monitor = Monitor(world, self._state, self._peers, self._departures, self._signals, files)
 
     def open(self) -> None:
         """Install signal handlers, connect to the other ranks, and start to monitor; a collective."""
@@ -104,15 +104,15 @@ class Guard:
         """What this rank is doing."""
         return self._state.activity.description
 
-    def known_loss(self) -> Cause | None:
+    def known_departure(self) -> Cause | None:
         """Why another rank has left, if this one has heard of it."""
-        return self._losses.known.cause
+        return self._departures.known.cause
 
-    def cause_of_loss(self) -> Cause | None:
+    def cause_of_departure(self) -> Cause | None:
         """Which rank was lost and why, or which one is silent; waits up to a second for the heartbeat to tell."""
-        self._losses.is_known.wait(_WAIT_FOR_CAUSE_S)
+        self._departures.is_known.wait(_WAIT_FOR_CAUSE_S)
         silent = "; ".join(self._peers.silent(time.monotonic()).values())
-        return self._losses.known.cause or (Cause(silent) if silent else None)
+        return self._departures.known.cause or (Cause(silent) if silent else None)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -124,7 +124,7 @@ class Guard:
         try:
             yield
         except LostRankError as error:
-            cause = self.cause_of_loss()
+            cause = self.cause_of_departure()
             if cause is None or cause.exit_code == LostRankError.exit_code:
                 raise
             raise cause.error() from error
@@ -141,15 +141,15 @@ class Guard:
             What the process has to end with: another rank may have left at the same time for a weightier reason.
         """
         self._state.exit_deadline_s = time.monotonic() + GRACE_S
-        self._losses.known.learn(cause)
-        self._losses.announce(cause)
+        self._departures.known.learn(cause)
+        self._departures.announce(cause)
         if cause.first and len(self._peers):
-            self._losses.is_acknowledged.wait(ACKNOWLEDGE_S)
+            self._departures.is_acknowledged.wait(ACKNOWLEDGE_S)
         time.sleep(PERIOD_S)  # the message must be out before the process is
         # launchers of MPI kill all ranks when one ends, and the others have yet to say why they end
         if cause.first and not self._world.fails_when_lost:
             self._peers.wait_until_all_left(GRACE_S)
-        return (self._losses.known.cause or cause).exit_code
+        return (self._departures.known.cause or cause).exit_code
 
     def begin_shutdown(self, cause: Cause | None = None) -> None:
         """All ranks end together, for this cause or because they are done; a rank may still be lost while they wait."""

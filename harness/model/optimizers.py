@@ -35,6 +35,8 @@ NOISY = ("sgld",)  # draw random numbers in the update, which must be the same o
 # FTML and FTRL keep what they have divided by the rate, AdaDelta the steps that it took, which no rate scales: at 0
 # that state would be spoilt, or tell of steps not taken. MXNet draws no noise of width 0. So there is no update
 NOT_UPDATED_AT_0 = ("ftml", "ftrl", "adadelta", "sgld")
+HOLD_RATE = ("sgd", "nag", "lars")  # in their momentum buffers, which a change of the rate has to correct
+SCALARS = {"nadam": ("m_schedule",)}  # numbers of their state that are outside its arrays
 _UNDECAYED = ("bias", "gamma", "beta")
 
 

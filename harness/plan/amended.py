@@ -31,6 +31,8 @@ def amended_plan(config: RunConfig, sizes: Sizes, amendments: Sequence[Amendment
             cuts.append((amendment.iteration, amendment.lr_factor))
         elif isinstance(amendment, Replace):
             earlier.append((amendment.iteration, _plan_before(amendment, config, sizes, cuts)))
+        elif not isinstance(amendment, Extend):  # the saved plan was kept, which changes nothing
+            raise TypeError(f"{type(amendment).__name__} says nothing of what it does to the plan")
     return LRPlan(config.lr, sizes, config.source, earlier=earlier, cuts=cuts)
 
 

@@ -2,7 +2,7 @@
 
 An amendment says what it means for the learning rates that come after its iteration, and for those before. It is read
 from and written to the JSON that manifests and `plan.json` hold; `harness.plan.amended` makes the plan. A further kind
-is one more class here and its name in `AMENDMENTS`.
+is one more class here, its name in `AMENDMENTS`, and what it does to the plan in `amended_plan`, which refuses others.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ class Divergence:
         self._saver.record(MetricsLine("skipped", t, None, run.plan.lr(t), None, {"count": count}))
         return replace(state, skipped=count)
 
-    def rewind(self, run: Run, state: RunState, t: int, error: DivergedError) -> tuple[Run, RunState]:
-        """Put the newest checkpoint back and lower every learning rate after it.
+    def answer(self, run: Run, state: RunState, t: int, error: DivergedError) -> tuple[Run, RunState]:
+        """Rewind the run where that is the policy, and was not done too often; otherwise this is its end.
 
         Args:
             run: what is trained.
@@ -73,12 +73,17 @@ class Divergence:
         Raises:
             DivergedError: `error`, where that is not the policy or was done often enough.
         """
-        world, section = run.world, self._section
-        done = sum(isinstance(amendment, Rewind) for amendment in state.amendments)
-        if section.policy != "rewind" or done >= section.limit:
-            if done:
-                raise DivergedError(f"{error}\n(after {done} rewinds, guard.divergence.at_most)").at(t) from error
-            raise error
+        done, section = sum(isinstance(amendment, Rewind) for amendment in state.amendments), self._section
+        if section.policy == "rewind" and done < section.limit:
+            what, times = str(error).partition(";")[0], f"{done + 1} of at most {section.limit}"
+            return self._rewind(run, state, error.iteration or t, f"{what}: rewound to iteration {{}} ({times})")
+        if done:
+            raise DivergedError(f"{error}\n(after {done} rewinds, guard.divergence.at_most)").at(t) from error
+        raise error
+
+    def _rewind(self, run: Run, state: RunState, diverged_at: int, warning: str) -> tuple[Run, RunState]:
+        """Put the newest checkpoint back and lower every learning rate after it."""
+        world, factor = run.world, self._section.cut
 
         # The newest checkpoint holds no rewind that came after it, so those of now are kept, and one is added.
         found = world.on_root("rewind", self._put_back)
@@ -86,19 +91,15 @@ class Divergence:
         back = run.initial_state
         if found is not None:
             back = RunState.of(Manifest.of(found[1], found[0]), found[0]).judged_by(run.config.checkpoint.best)
-        diverged_at = error.iteration or t
-        rewind = Rewind(back.iteration, section.cut, diverged_at)
+        rewind = Rewind(back.iteration, factor, diverged_at)
         back = replace(back, amendments=state.amendments, evaluation_due=False).amended(rewind)
         run = run.amended(back)
 
         # Files follow: metrics after that iteration are dropped, and the plan is written anew.
         self._saver.rewound(back)
         world.on_root("rewind.plan", lambda: write_plan(run.folder.path, run.config, run.plan, back.amendments))
-        what, times = str(error).partition(";")[0], f"{done + 1} of at most {section.limit}"
-        self._warn(
-            f"{what}: rewound to iteration {back.iteration} ({times}), learning rates x {section.cut:g} from here"
-        )
-        cut = {"diverged_at": diverged_at, "lr_factor": section.cut}
+        self._warn(f"{warning.format(back.iteration)}, learning rates x {factor:g} from here")
+        cut = {"diverged_at": diverged_at, "lr_factor": factor}
         self._saver.record(MetricsLine("rewind", back.iteration, None, None, None, cut))
         return run, back
 

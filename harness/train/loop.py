@@ -76,13 +76,13 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         for line in [*run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
             progress.warn(line)
 
-        _update(run, learner, stack.enter_context(run.stream()), check, saver, log)
+        _iterate(run, learner, stack.enter_context(run.stream()), check, saver, log)
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
         progress.say(f"{folder}: done after {run.sizes.num_iterations} iterations, digest {learner.digest()}")
     return log.results
 
 
-def _update(
+def _iterate(
     run: Run, learner: Learner, stream: BatchStream, check: ConsistencyCheck, saver: Saver, log: TrainingLog
 ) -> None:
     """All updates that are left, from top to bottom, and what is due after each."""
@@ -134,7 +134,7 @@ def _update(
                 raise guard.stopped(f"saved after iteration {t}; start it again with --resume auto")
         except DivergedError as error:
             # Not finite: with `rewind` back to the newest checkpoint, on lower rates; otherwise this is the end.
-            run, state = divergence.rewind(run, state, t, error)
+            run, state = divergence.answer(run, state, t, error)
 
     guard.tick("the end", "evaluation")
     verify(check, run, total)

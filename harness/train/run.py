@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from harness.comm import World
+from harness.comm import World, shards_of_rank
 from harness.config import RunConfig
 from harness.data import Augmentation, BatchStream, Order, sweep_order
 from harness.finder import FinderSettings
 from harness.folder import RunFolder
-from harness.gluon import Learner, evaluate, shards_of_rank
+from harness.gluon import Learner, evaluate
 from harness.guard import Guard, Unguarded
 from harness.model.metrics import Metric
 from harness.plan import LRPlan, Sizes, amended_plan

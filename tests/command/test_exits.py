@@ -38,7 +38,7 @@ def guarded(folder, act, size=2):
 def lost(guard):
     """What a rank raises whose collective failed, once it can know why."""
     deadline_s = time.monotonic() + 5
-    while guard.known_loss() is None and time.monotonic() < deadline_s:
+    while guard.known_departure() is None and time.monotonic() < deadline_s:
         time.sleep(0.01)
     return LostRankError("a collective failed")
 

@@ -60,6 +60,19 @@ def assert_equal(found, expected):
             np.testing.assert_array_equal(getattr(found, kind)[name], array, err_msg=name)
 
 
+@pytest.mark.parametrize("kvstore", ["local", "device"])
+@pytest.mark.parametrize("shards", [4, 8])
+def test_four_devices_have_the_bits_of_one(run_of, kvstore, shards):
+    # of a kvstore's own sums of four, three in five had the bits of the tree
+    devices = [f"cpu({number})" for number in range(4)]
+    learner, plan, stream = run_of(devices=devices, kvstore=kvstore, batch={"size": 8, "shards": shards})
+    alone, _, all_shards = run_of(batch={"size": 8, "shards": shards})
+    for t in range(1, 9):
+        learner.update(stream(t), plan.lr(t))
+        alone.update(all_shards(t), plan.lr(t))
+    assert_equal(learner.snapshot(), alone.snapshot())
+
+
 @every_mode
 @pytest.mark.parametrize(
     "optimizer",

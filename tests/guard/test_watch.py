@@ -76,12 +76,12 @@ def test_a_rank_that_leaves_tells_all_why_and_is_answered_when_they_know(watched
 def test_a_cause_of_its_own_outranks_a_rank_that_was_killed(watched, tmp_path):
     guard, links = watched
     links[0].close()
-    assert until(lambda: guard.known_loss() is not None)
-    assert guard.known_loss().exit_code == 7
+    assert until(lambda: guard.known_departure() is not None)
+    assert guard.known_departure().exit_code == 7
     assert until(lambda: read_outcome(tmp_path) is not None)  # it is known a moment before it is written
     assert "rank 1 was killed" in read_outcome(tmp_path).cause
     links[1].send(Message(left="ConfigError: x", exit_code=2, first=True))
-    assert until(lambda: guard.known_loss().exit_code == 2)
+    assert until(lambda: guard.known_departure().exit_code == 2)
     assert until(lambda: read_outcome(tmp_path).exit_code == 2)
 
 
@@ -97,7 +97,7 @@ def test_nothing_that_is_heard_ends_the_thread(watched):
         links[0].socket.sendall(line + b"\n")
     links[0].send(Message(activity="here", num_collectives=-(10**300)))
     time.sleep(0.6)
-    assert guard.known_loss() is None
+    assert guard.known_departure() is None
     assert any(thread.name == "guard" for thread in threading.enumerate())
 
 
@@ -111,7 +111,7 @@ def test_a_fault_of_the_guard_itself_is_told_and_survived(watched, capfd, monkey
         patch.setattr(Link, "send", broken)
         assert until(lambda: "the guard itself failed" in capfd.readouterr().err)
     links[0].send(Message(left="x", exit_code=3, first=True))
-    assert until(lambda: guard.known_loss() is not None)
+    assert until(lambda: guard.known_departure() is not None)
 
 
 DATA, KILLED, BUG, STOPPED = (Cause("text", code) for code in (3, 7, 1, 75))

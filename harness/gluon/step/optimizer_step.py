@@ -20,10 +20,9 @@ from harness.gluon.step.kvstore import KVStoreStep
 from harness.gluon.step.numpy_step import NumpyStep
 from harness.gluon.step.per_device import PerDeviceStep
 from harness.model.inputs import seed_of
-from harness.model.optimizers import NOISY, NOT_UPDATED_AT_0
+from harness.model.optimizers import HOLD_RATE, NOISY, NOT_UPDATED_AT_0
 from harness.model.parameters import list_held
 
-_HOLD_RATE = ("SGD", "NAG", "LARS")  # in their momentum buffers
 _MOST = float(np.finfo(np.float32).max)
 _LEAST = float(np.finfo(np.float32).tiny)
 
@@ -62,7 +61,7 @@ class OptimizerStep:
         self.optimizer = optimizer
         self.applied_lr: float | None = None
         self._parameters = list(trainable.values())
-        holds_rate = type(optimizer).__name__ in _HOLD_RATE and optimizer.momentum > 0
+        holds_rate = type(optimizer).__name__.lower() in HOLD_RATE and optimizer.momentum > 0
         self.corrects_momentum = holds_rate if momentum_correction is None else momentum_correction
         self._seed = seed
         self._momentum: float | None = getattr(optimizer, "momentum", None)

@@ -10,15 +10,15 @@ from harness.causes import Cause
 from harness.comm import SingleWorld
 from harness.folder import AttemptStart
 from harness.folder.outcome import OutcomeFiles, read_outcome
+from harness.guard.departures import Departures
 from harness.guard.link import Link
-from harness.guard.losses import Losses
 from harness.guard.messages import Message
 from harness.guard.peers import Peer
 from harness.guard.rank_state import RankState
 
 
 class FakePeers(dict):
-    """Peers whose other ends the test holds; what `Losses` uses of `Peers`."""
+    """Peers whose other ends the test holds; what `Departures` uses of `Peers`."""
 
     def send(self, message):
         for peer in self.values():
@@ -42,7 +42,7 @@ class Rank:
             self.peers[other], self.ends[other] = Peer(Link(near)), Link(far)
         self.state = RankState(world, 60.0)
         self.state.begin("iteration 4", 60.0)
-        self.losses = Losses(world, self.state, self.peers, self.files)
+        self.departures = Departures(world, self.state, self.peers, self.files)
 
     def heard(self, other):
         return self.ends[other].receive()[0]
@@ -70,60 +70,60 @@ DATA = Cause("rank 2 left in iteration 4: DataError: item 7", 3)
 
 def test_rank_0_writes_relays_and_acknowledges_only_when_the_others_have(rank_of, tmp_path):
     root = rank_of(0, [1, 2])
-    root.losses.learn(DATA, source=2)
+    root.departures.hear_of(DATA, source=2)
     assert read_outcome(tmp_path).exit_code == 3
     assert [message.lost for message in root.heard(1)] == [DATA.text]
     root.heard(2)
-    root.losses.confirm()
-    assert not root.losses.is_acknowledged.is_set()
+    root.departures.confirm()
+    assert not root.departures.is_acknowledged.is_set()
     assert root.heard(2) == []
     root.peers[1].has_acknowledged = True
-    root.losses.confirm()
-    assert root.losses.is_acknowledged.is_set()
+    root.departures.confirm()
+    assert root.departures.is_acknowledged.is_set()
     assert root.heard(2) == [Message(acknowledged=True)]
-    root.losses.confirm()
+    root.departures.confirm()
     assert root.heard(2) == [], "it is acknowledged once"
 
 
 def test_a_rank_that_was_lost_need_not_acknowledge(rank_of):
     root = rank_of(0, [1, 2])
     root.peers[1].has_left = True
-    root.losses.learn(DATA, source=2)
-    root.losses.confirm()
-    assert root.losses.is_acknowledged.is_set()
+    root.departures.hear_of(DATA, source=2)
+    root.departures.confirm()
+    assert root.departures.is_acknowledged.is_set()
 
 
 def test_another_rank_writes_and_acknowledges_to_rank_0(rank_of, tmp_path):
     other = rank_of(1, [0])
-    other.losses.learn(DATA, source=0)
+    other.departures.hear_of(DATA, source=0)
     assert other.heard(0) == [Message(acknowledged=True)]
-    assert other.losses.is_known.is_set()
+    assert other.departures.is_known.is_set()
     assert (tmp_path / "failures" / "rank-1.json").exists()
 
 
 def test_a_consequence_is_known_but_neither_written_nor_announced_as_a_loss(rank_of, tmp_path):
     other = rank_of(1, [0])
-    other.losses.learn(Cause("rank 2 follows", 7, first=False), source=0)
-    assert not other.losses.is_known.is_set()
+    other.departures.hear_of(Cause("rank 2 follows", 7, first=False), source=0)
+    assert not other.departures.is_known.is_set()
     assert not (tmp_path / "failures").exists()
 
 
 def test_a_weightier_cause_is_relayed_and_a_lighter_one_only_acknowledged(rank_of):
     root = rank_of(0, [1, 2])
-    root.losses.learn(Cause("rank 1 was killed"), source=1)
-    root.losses.learn(DATA, source=2)
-    root.losses.learn(Cause("rank 1 was killed, again"), source=1)
+    root.departures.hear_of(Cause("rank 1 was killed"), source=1)
+    root.departures.hear_of(DATA, source=2)
+    root.departures.hear_of(Cause("rank 1 was killed, again"), source=1)
     assert [message.lost for message in root.heard(2)] == ["rank 1 was killed", DATA.text]
     assert root.heard(1)[-1] == Message(acknowledged=True)
-    assert root.losses.known.cause == DATA
+    assert root.departures.known.cause == DATA
 
 
 def test_rank_0_announces_to_all_what_others_announce_to_rank_0(rank_of):
     root, other = rank_of(0, [1, 2]), rank_of(1, [0])
-    root.losses.announce(Cause("DataError: x", 3))
+    root.departures.announce(Cause("DataError: x", 3))
     (message,) = root.heard(1)
     assert (message.lost, message.goodbye) == ("rank 0 left in iteration 4: DataError: x", True)
-    other.losses.announce(Cause("DataError: x", 3))
+    other.departures.announce(Cause("DataError: x", 3))
     (message,) = other.heard(0)
     assert (message.left, message.activity, message.exit_code) == ("DataError: x", "iteration 4", 3)
 

@@ -23,7 +23,7 @@ from harness.guard.peers import Peers
 from harness.guard.rank_state import RankState
 
 
-class Losses:
+class Departures:
     """Why the job ends, as far as this rank knows, and whether the others know it too.
 
     Attributes:
@@ -33,7 +33,7 @@ class Losses:
     """
 
     def __init__(self, world: World, state: RankState, peers: Peers, files: OutcomeFiles) -> None:
-        """Nothing is lost."""
+        """Nobody has left."""
         self.known = KnownCause()
         self.is_known = threading.Event()
         self.is_acknowledged = threading.Event()
@@ -49,11 +49,11 @@ class Losses:
             )
         self._peers.send(message)
 
-    def learn(self, cause: Cause, source: int) -> None:
-        """Steps 2 and 3: write down why a rank is lost, then pass it on (rank 0) or acknowledge it.
+    def hear_of(self, cause: Cause, source: int) -> None:
+        """Steps 2 and 3: write down why a rank has left, then pass it on (rank 0) or acknowledge it.
 
         Args:
-            cause: of the loss.
+            cause: why it left.
             source: the rank that this one heard it from.
         """
         is_new = self.known.learn(cause)
@@ -69,7 +69,7 @@ class Losses:
             self.is_known.set()
 
     def confirm(self) -> None:
-        """Step 4, as soon as all have answered; also before anything is lost, where it changes nothing."""
+        """Step 4, as soon as all have answered; also before anybody has left, where it changes nothing."""
         if not self._peers.have_acknowledged(but=self._leaving_rank):
             return
         self.is_acknowledged.set()
