@@ -107,6 +107,8 @@ def test_a_checkpoint_is_due_when_ranks_ask_or_the_run_stops_or_there_is_a_new_b
 def test_the_clock_asks_once_until_it_is_saved(saver_of, monkeypatch):
     saver, run, learner, _ = saver_of("checkpoint={every: 10min}")
     now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 540)
+    assert saver.ask() == Requests()
     monkeypatch.setattr(time, "monotonic", lambda: now + 601)
     assert saver.ask() == Requests(save=True)
     assert saver.ask(stop=True) == Requests(stop=True)
