@@ -132,6 +132,15 @@ def test_some_are_not_updated_at_0(name):
     assert bits(learner) == bits(other)
 
 
+def test_an_optimizer_that_adds_noise_draws_it_anew_in_every_iteration():
+    def weights_after(t):
+        learner = make_learner("sgld")
+        learner.update(GlobalBatch(t, stream(1).batches, 8), 0.01)
+        return bits(learner)
+
+    assert weights_after(1) == weights_after(1) != weights_after(2)
+
+
 @pytest.mark.parametrize("name", ["adam", "nadam", "lamb", "signum", "adagrad"])
 def test_elsewhere_the_history_takes_the_gradient(name):
     learner = make_learner(name)
