@@ -92,6 +92,19 @@ def test_frozen_layers_and_their_statistics_do_not_move(kind, shards, hybridize)
     assert len(state.numbers["update_counts"]) == len(state.optimizer_state)
 
 
+@pytest.mark.parametrize("kind", ["plain", "own"])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_frozen_statistics_behind_a_layer_that_trains_do_not_move(kind, shards):
+    """MXNet moves them in the backward pass, which comes to them only for the sake of what lies before."""
+    net, _ = network(kind)
+    learner, frozen = learner_of(net, ["0.1.*"], shards)
+    before = learner.snapshot().parameters
+    for t in (1, 2):
+        learner.update(batches(shards)(t), 0.1)
+    after = learner.snapshot().parameters
+    assert {name for name in before if before[name].tobytes() == after[name].tobytes()} == set(frozen)
+
+
 @pytest.mark.parametrize("kind", ["plain", "imported"])
 def test_a_frozen_part_computes_a_sample_whatever_its_batch(kind):
     """It normalises by its running statistics, in training too."""
