@@ -317,6 +317,7 @@ def test_what_was_killed_before_a_rank_has_begun_is_started_again(end):
     done = supervised_to_the_end("bash", "-c", end)
     assert done.returncode == 1
     assert done.stderr.count("restarting") == 2
+    assert done.stderr.splitlines()[-1].endswith("that was the last attempt")
 
 
 def test_what_ends_without_an_outcome_once_a_rank_has_come_is_started_again(tmp_path):
@@ -325,3 +326,4 @@ def test_what_ends_without_an_outcome_once_a_rank_has_come_is_started_again(tmp_
     done = supervised_to_the_end("bash", "-c", program)
     assert done.returncode == 1
     assert done.stderr.count("restarting") == 2
+    assert done.stderr.splitlines()[-1].endswith("that was the last attempt")
