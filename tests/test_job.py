@@ -287,6 +287,35 @@ def test_updates_are_made_in_order(tmp_path):
                 pass
 
 
+def test_numbers_of_numpy_count_updates_and_checkpoints(tmp_path):
+    with job_of(tmp_path) as job:
+        for t in np.arange(1, 3):
+            job.update(t)
+        assert verify(job.save(keep=np.int64(1)))["state"]["iteration"] == 2
+        assert type(job.iteration) is int
+
+
+def test_what_is_no_number_of_an_update_or_of_checkpoints_is_refused(tmp_path):
+    with job_of(tmp_path) as job:
+        for wrong in (True, 1.0, "1", None, np.array([1, 2])):
+            with pytest.raises(ConfigError, match=r"Job: update: found .* must be a whole number"):
+                job.update(wrong)
+        job.update(1)
+        for wrong in (0, -1, "3", None, 1.5):
+            with pytest.raises(ConfigError, match=r"Job: keep: found .* must be"):
+                job.save(keep=wrong)
+        with pytest.raises(ConfigError, match="settings: found a dict; give a FinderSettings"):
+            job.find_lr({})
+
+
+def test_a_folder_that_is_a_file_does_not_ask_to_wait(tmp_path):
+    (tmp_path / "file").write_text("")
+    with job_of(tmp_path / "file") as job, pytest.raises(ConfigError, match="cannot be made") as refused:
+        job.save()
+    assert "wait" not in str(refused.value)
+    assert "Job(folder=...)" in str(refused.value)
+
+
 def test_outside_of_with_it_says_so(tmp_path):
     job = job_of(tmp_path)
     with pytest.raises(ConfigError, match="Job: is not open yet, so it cannot be updated"):

@@ -143,10 +143,9 @@ class JobCheckpoints:
         try:
             self._folder.open()
         except ConfigError as error:  # whose advice is that of a command
-            found = str(error).partition(";")[0]
-            raise ConfigError(
-                f"{found}; wait until that has ended, or give the job another folder (Job(folder=...))"
-            ) from None
+            found, _, advice = str(error).partition(";")
+            wait = "wait until that has ended, or " if "wait" in advice else ""  # only for another process
+            raise ConfigError(f"{found}; {wait}give the job another folder (Job(folder=...))") from None
         if (self._folder.path / "config.yaml").exists():
             raise ConfigError(
                 f"{self._folder.path} holds a run of launch/train.py; give the job another folder (Job(folder=...))"

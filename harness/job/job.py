@@ -23,7 +23,7 @@ from harness.job.checkpoints import JobCheckpoints
 from harness.job.evaluation import Evaluator
 from harness.job.finding import find_rate
 from harness.job.session import Given, Session, open_session
-from harness.job.settings import WHERE, JobOptions, of_kind, read_settings
+from harness.job.settings import WHERE, JobOptions, of_kind, read_settings, whole_number
 from harness.model.given import devices_of, given_loss, given_optimizer, refuse_idle_momentum
 from harness.model.metrics import Values
 from harness.plan import LRPlan, Sizes
@@ -140,11 +140,11 @@ class Job:
             The mean loss of the global batch before the update; `float()` of it waits for it.
 
         Raises:
-            ConfigError: if another update is next.
+            ConfigError: if another update is next, or `t` is no whole number.
             DivergedError: on every rank, if loss or gradient are not finite, in this update or the one before.
         """
         session = self._open("updated")
-        total = session.sizes.num_iterations
+        t, total = whole_number("update", t), session.sizes.num_iterations
         if t != self.iteration + 1 or t > total:
             following = f"{self.iteration + 1} is next" if self.iteration < total else f"it ended after {total}"
             raise ConfigError(f"{WHERE}: update {t} is out of order, {following}; loop over the job: for t in job")
@@ -188,10 +188,12 @@ class Job:
             job trains by it from now on.
 
         Raises:
+            ConfigError: if the settings are of another kind.
             NoUsableLRError: on every rank, if the base is `auto` and no rate is reliable.
         """
         session = self._open("swept")
-        result, plan = find_rate(session, settings, self.iteration)
+        chosen = of_kind("settings", settings, FinderSettings)
+        result, plan = find_rate(session, chosen, self.iteration)
         self._session = replace(session, plan=plan)
         return result
 
@@ -199,16 +201,17 @@ class Job:
         """Write the whole state, which is complete on the disk when this returns; a collective.
 
         Args:
-            keep: how many of the newest checkpoints stay.
+            keep: how many of the newest checkpoints stay, at least 1.
 
         Returns:
             The checkpoint, in `folder`.
 
         Raises:
+            ConfigError: if `keep` is no such number.
             CheckpointError: on every rank, if it cannot be written.
         """
         session = self._open("saved")
-        path = self._checkpoints.save(session, self.iteration, keep)
+        path = self._checkpoints.save(session, self.iteration, whole_number("keep", keep, least=1))
         session.ranks.tick(f"the program, after iteration {self.iteration}")
         return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
@@ -78,6 +79,23 @@ def read_settings(lr: object, **values: Any) -> JobSettings:
         return JobSettings.model_validate({**plain, "lr": section})
     except ValidationError as error:
         raise config_error(WHERE, explain(error, JobSettings)) from None
+
+
+def whole_number(name: str, value: Any, least: int = 0) -> int:
+    """An integer of Python, NumPy's included: JSON and file names take no other.
+
+    Raises:
+        ConfigError: for anything else, and for a number below `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ConfigError(f"{WHERE}: {name}: found {value!r}; must be a whole number")
+    if number < least:
+        raise ConfigError(f"{WHERE}: {name}: found {number}; must be at least {least}")
+    return number
 
 
 def of_kind(name: str, value: T | None, kind: type[Any]) -> T | None:
