@@ -30,6 +30,7 @@ from speed import BIN, shown
 def measure(megabytes: float, rounds: int) -> None:
     """Print the seconds of both in every round, on rank 0; runs under mpirun."""
     from harness.comm import connect
+    from harness.comm.tree import assign
     from harness.gluon.gradient_buffer import Buffer
 
     world = connect("mpi", device="cpu")
@@ -39,10 +40,11 @@ def measure(megabytes: float, rounds: int) -> None:
     buffer = Buffer(int(megabytes * 1e6 / 4))
     array = buffer.host
     assert array is not None
+    own = assign(world.size, world.size)
     repeats = max(1, int(20 / megabytes))
 
     def fold() -> None:
-        world.sum_buffer(buffer, "fold")
+        world.sum_parts([buffer], own, "fold")
 
     def allreduce() -> None:
         comm.Allreduce(MPI.IN_PLACE, array, op=MPI.SUM)

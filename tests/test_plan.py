@@ -83,14 +83,14 @@ def test_shards_are_the_workers_unless_written(written, workers, shards):
     assert resolve_shards(parse_config(raw), workers) == shards
 
 
-@pytest.mark.parametrize(("shards", "workers", "fitting"), [(8, 3, "1, 2, 4, 8"), (2, 4, "1, 2"), (7, 2, "1, 7")])
-def test_shards_that_the_workers_do_not_divide(shards, workers, fitting):
+@pytest.mark.parametrize(("shards", "workers", "most"), [(8, 9, "at most 8 workers"), (1, 4, "one worker")])
+def test_every_worker_needs_a_shard(shards, workers, most):
     raw = {"train": {"epochs": 1}, "network": {"name": "mlp"}, "lr": {"schedule": 0.1}, "batch": {"shards": shards}}
     with pytest.raises(ConfigError) as caught:
         resolve_shards(parse_config(raw, "c.yaml"), workers)
     assert str(caught.value) == (
-        f"c.yaml: batch.shards: {shards} is not divisible by the {workers} workers; start a number of workers that "
-        f"divides {shards} ({fitting}), or make batch.shards a multiple of {workers}"
+        f"c.yaml: batch.shards: {shards} shards are too few for {workers} workers, each of which processes at least "
+        f"one; start {most}, or set batch.shards to {workers} or more"
     )
 
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from harness.comm.launcher import Launch, configure_threads, count_threads, read_launch
-from harness.comm.tree import shards_of_rank
+from harness.comm.tree import assign, take_turns
 from harness.comm.world import SingleWorld, World
 from harness.errors import ConfigError
 
@@ -63,6 +63,23 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
             "`horovodrun -np N python launch/train.py` or `mpirun -np N python launch/train.py`"
         )
     return world
+
+
+def shards_of_rank(shards: int, world: World, num_devices: int = 1) -> list[int]:
+    """The shards that a rank processes, in the order in which it processes them: its devices take turns.
+
+    Args:
+        shards: S, at least the number of workers.
+        world: the ranks, seen from this one.
+        num_devices: the devices of each rank.
+
+    >>> shards_of_rank(8, SingleWorld())
+    [0, 4, 2, 6, 1, 5, 3, 7]
+    >>> shards_of_rank(8, SingleWorld(), num_devices=3)  # the first has 0, 4, 2; the second 6, 1, 5; the third 3, 7
+    [0, 6, 3, 4, 1, 7, 2, 5]
+    """
+    own = assign(shards, world.size * num_devices).shards[world.rank * num_devices :][:num_devices]
+    return [shard for _, shard in take_turns(own)]
 
 
 def _kind_for(launch: Launch, device: str) -> str:

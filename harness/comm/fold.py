@@ -1,26 +1,26 @@
 """Sums the ranks' arrays in the order of `tree`, by what two ranks send each other; knows neither MPI nor MXNet.
 
-For a power of two of ranks it is recursive halving and doubling (R. Thakur, R. Rabenseifner, W. Gropp: Optimization of
-Collective Communication Operations in MPICH, 2005), with the partners that the tree names, so the bits are the same on
-any number of them.
+Where every rank is left with one partial sum, and these are a row of the tree over a power of two, it is recursive
+halving and doubling (R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in
+MPICH, 2005), with the partners that the tree names.
 
-For other numbers of ranks every rank adds up a slice of its own, in the order of the ranks: as little to send, one
-message to each of the others, and the same bits every time.
+Otherwise each rank owns a slice: it receives that slice of every other rank's partial sums, adds them in the order of
+the tree, and sends the result to all. Where each has one partial sum that is as little to send.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.comm.tree import is_power_of_two, partners
+from harness.comm.tree import Assignment, assign, partners
 
 Array = npt.NDArray[Any]
-# exchange(sent, received, to, source): send one array and receive another at the same time
+# exchange(sent, received, to, source): send one array and receive another at the same time; an empty one is no message
 Exchange = Callable[[Array, Array, int, int], None]
 
 WHOLE_BYTES = 1 << 14  # up to here sending everything at each step is faster than halving
@@ -43,23 +43,29 @@ class RankFold:
         self._exchange = exchange
         self._received = np.empty(0, np.uint8)
 
-    @property
-    def is_tree(self) -> bool:
-        """Whether the bits do not depend on the number of ranks."""
-        return is_power_of_two(self._size)
-
     def fold(self, array: Array) -> None:
-        """Replace a contiguous one-dimensional array by its sum over ranks."""
+        """Replace a contiguous one-dimensional array by its sum over ranks: a tree over as many terms as ranks."""
+        self.finish([array], assign(self._size, self._size))
+
+    def finish(self, parts: Sequence[Array], assignment: Assignment) -> None:
+        """Finish the tree over the partial sums of all ranks; its sum is then in the last one of each rank.
+
+        Args:
+            parts: this rank's, contiguous and one-dimensional, in the order of the assignment; all are overwritten.
+            assignment: whose workers are the ranks.
+        """
+        array = parts[-1]
         if self._size == 1 or array.size == 0:
             return
-        if not self.is_tree:
-            self._fold_slices(array)
-        elif array.nbytes <= WHOLE_BYTES or array.size < self._size:
-            self._fold_whole(array)
-        else:
-            block = BLOCK_BYTES // array.itemsize
-            for begin in range(0, array.size, block):
-                self._fold_halves(array[begin : begin + block])
+        block = array.size if array.nbytes <= WHOLE_BYTES else BLOCK_BYTES // array.itemsize
+        for begin in range(0, array.size, block):
+            blocks = [part[begin : begin + block] for part in parts]
+            if not assignment.is_row:
+                self._finish_slices(blocks, assignment)
+            elif array.nbytes <= WHOLE_BYTES or array.size < self._size:
+                self._fold_whole(blocks[0])
+            else:
+                self._fold_halves(blocks[0])
 
     def _fold_whole(self, array: Array) -> None:
         received = self._room(array, array.size)
@@ -83,24 +89,28 @@ class RankFold:
         for own, other, partner in reversed(steps):
             self._exchange(own, other, partner, partner)
 
-    def _fold_slices(self, array: Array) -> None:
-        rank, size = self._rank, self._size
-        ends = [array.size * i // size for i in range(size + 1)]
-        slices = [array[begin:end] for begin, end in pairwise(ends)]
-        own = slices[rank]
-        received = self._room(array, size * own.size).reshape(size, own.size)
-        terms = [own if source == rank else received[source] for source in range(size)]
+    def _finish_slices(self, parts: Sequence[Array], assignment: Assignment) -> None:
+        rank, size, held = self._rank, self._size, assignment.held
+        count = parts[-1].size
+        slices = [slice(count * i // size, count * (i + 1) // size) for i in range(size)]
+        numbers = [range(end - one, end) for end, one in zip(accumulate(held), held, strict=True)]
+        total = parts[-1][slices[rank]]
+        # What this rank adds: its own partial sums where they are, and room for those of the others.
+        num_others = sum(held) - held[rank]
+        others = iter(self._room(total, num_others * total.size).reshape(num_others, total.size))
+        own = iter(parts)
+        terms = [next(own)[slices[rank]] if number in numbers[rank] else next(others) for number in range(sum(held))]
+        nothing = total[:0]
         for to, source in self._others():
-            self._exchange(slices[to], terms[source], to, source)
-        total = terms[0]
-        for term in terms[1:]:
-            target = own if term is own else total
-            np.add(total, term, out=target)
-            total = target
-        if total is not own:
-            own[:] = total
+            for i in range(max(held)):
+                sent = parts[i][slices[to]] if i < held[rank] else nothing
+                self._exchange(sent, terms[numbers[source][i]] if i < held[source] else nothing, to, source)
+        for into, what in assignment.additions[:-1]:
+            np.add(terms[into], terms[what], out=terms[into])
+        into, what = assignment.additions[-1]
+        np.add(terms[into], terms[what], out=total)
         for to, source in self._others():
-            self._exchange(own, slices[source], to, source)
+            self._exchange(total, parts[-1][slices[source]], to, source)
 
     def _others(self) -> Iterator[tuple[int, int]]:
         for step in range(1, self._size):

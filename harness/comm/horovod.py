@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from harness.comm.bootstrap import Bootstrap
 from harness.comm.launcher import Launch
 from harness.comm.mpi import MpiWorld
+from harness.comm.tree import Assignment
 from harness.comm.world import Array, Buffer, World
 from harness.errors import ConfigError, HarnessError, LostRankError
 
@@ -66,9 +67,12 @@ class HorovodWorld(World):
             return array.copy()
         return self._on_array(array, name, lambda sent: self._hvd.allreduce(sent, name=name, op=self._hvd.Sum))
 
-    def sum_buffer(self, buffer: Buffer, name: str) -> None:
+    def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
         """See `World`."""
-        self._named(name, lambda: self._hvd.allreduce_(buffer.array, name=name, op=self._hvd.Sum))
+        *others, total = [part.array for part in parts]
+        for part in others:
+            total += part
+        self._named(name, lambda: self._hvd.allreduce_(total, name=name, op=self._hvd.Sum))
 
     def broadcast(self, array: Array, name: str) -> Array:
         """See `World`."""

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from harness.comm.fold import RankFold
 from harness.comm.launcher import Launch
+from harness.comm.tree import Assignment
 from harness.comm.world import Array, Buffer, World
 from harness.errors import ConfigError, HarnessError, LostRankError
 
@@ -52,8 +53,6 @@ class MpiWorld(World):
         host.Free()
         self.kind = f"mpi, {library_of(mpi)}"
         self._fold = RankFold(self.rank, self.size, self._exchange)
-        if not self._fold.is_tree:
-            self.kind += ", bits of this number of ranks only"
 
     def allreduce(self, array: Array, name: str) -> Array:
         """See `World`."""
@@ -61,12 +60,14 @@ class MpiWorld(World):
         self._named(name, lambda: self._fold.fold(total.reshape(-1)))
         return total
 
-    def sum_buffer(self, buffer: Buffer, name: str) -> None:
+    def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
         """See `World`; returns when it is done."""
-        buffer.array.wait_to_read()
-        array = buffer.host
-        assert array is not None  # connect gives this world to CPU arrays alone
-        self._named(name, lambda: self._fold.fold(array))
+        arrays = []
+        for part in parts:
+            part.array.wait_to_read()
+            assert part.host is not None  # connect gives this world to CPU arrays alone
+            arrays.append(part.host)
+        self._named(name, lambda: self._fold.finish(arrays, assignment))
 
     def broadcast(self, array: Array, name: str) -> Array:
         """See `World`."""
@@ -91,7 +92,10 @@ class MpiWorld(World):
         return None
 
     def _exchange(self, sent: Array, received: Array, to: int, source: int) -> None:
-        self._comm.Sendrecv(_bytes(sent), to, 0, _bytes(received), source, 0)
+        nobody = self._mpi.PROC_NULL
+        self._comm.Sendrecv(
+            _bytes(sent), to if sent.size else nobody, 0, _bytes(received), source if received.size else nobody, 0
+        )
 
     def _allgather(self, message: bytes) -> list[Any]:
         lengths = np.zeros(self.size, np.int64)

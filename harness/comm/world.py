@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.comm.compare import Facts, differences
+from harness.comm.tree import Assignment
 from harness.errors import DisagreementError, HarnessError
 
 T = TypeVar("T")
@@ -66,8 +67,14 @@ class World(ABC):
         """The sum of the ranks' arrays (same shape and dtype everywhere), as a new array."""
 
     @abstractmethod
-    def sum_buffer(self, buffer: Buffer, name: str) -> None:
-        """Replace the content of a device's buffer by the sum over ranks, in place. May return before that is done."""
+    def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
+        """Finish the tree over the ranks' partial sums, in place. May return before that is done.
+
+        Args:
+            parts: this rank's, in the order of the assignment; the last one gets the sum, the others are overwritten.
+            assignment: who holds which partial sums; its workers are the ranks.
+            name: of the collective.
+        """
 
     @abstractmethod
     def broadcast(self, array: Array, name: str) -> Array:
@@ -161,8 +168,8 @@ class SingleWorld(World):
         """See `World`."""
         return array.copy()
 
-    def sum_buffer(self, buffer: Buffer, name: str) -> None:
-        """See `World`."""
+    def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
+        """See `World`; one rank holds one partial sum, which is the sum."""
         return
 
     def broadcast(self, array: Array, name: str) -> Array:

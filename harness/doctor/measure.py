@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.comm import World
+from harness.comm.tree import assign
 
 if TYPE_CHECKING:
     from harness.command import JobContext
@@ -19,13 +20,13 @@ def measure_reductions(world: World, kilobytes: Sequence[int]) -> list[tuple[int
     """Bytes and seconds of a sum over ranks: the median of the slowest rank's times, for arrays of several sizes."""
     from harness.gluon.gradient_buffer import Buffer
 
-    measured = []
+    measured, own = [], assign(world.size, world.size)
     for size in kilobytes:
         buffer, times = Buffer(size * 256), []
         for number in range(_REPEATS + 2):
             world.barrier("doctor.start")
             began = time.perf_counter()
-            world.sum_buffer(buffer, "doctor.sum")
+            world.sum_parts([buffer], own, "doctor.sum")
             buffer.array.wait_to_read()
             taken = max(world.allgather_object(time.perf_counter() - began, "doctor.time"))
             if number >= 2:  # the first touch memory for the first time

@@ -13,7 +13,6 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from harness.comm.tree import merges_after
 from harness.errors import ConfigError
 from harness.model.parameters import held
 
@@ -142,45 +141,51 @@ class GradientBuffer:
 
 
 class Fold:
-    """Sums the arrays of several shards in place, in the order of `harness.comm.tree`; log2(shards) copies are kept.
+    """Sums what several shards leave in one buffer, in the order of `harness.comm.tree`.
 
-    For each shard: `make_room()`, overwrite the arrays with the shard's values, `push()`; at the end `finish()`.
+    In an update: `begin()`; for each shard `make_room()`, overwrite the buffer with the shard's values, `push()`. Then
+    `parts` are the partial sums. Copies are kept, so that no update allocates: log2(shards) of them at most.
     """
 
-    def __init__(self, arrays: Sequence[Any]) -> None:
-        """Prepare to fold `mx.nd.NDArray`s that every shard overwrites; their sum ends up in them."""
-        self._arrays = arrays
-        self._waiting: list[list[Any]] = []  # partial sums, of ever fewer shards
-        self._spare: list[list[Any]] = []  # memory for more of them
+    def __init__(self, memory: Buffer, merges: Sequence[int]) -> None:
+        """Prepare to fold.
+
+        Args:
+            memory: what every shard overwrites.
+            merges: for each shard, to how many waiting partial sums it is added: `Assignment.merges` of this worker.
+        """
+        self._memory = memory
+        self._merges = merges
+        self._waiting: list[Buffer] = []  # partial sums, the newest last
+        self._spare: list[Buffer] = []  # memory for more of them
         self._position = 0  # of the next shard
 
-    def make_room(self) -> None:
-        """Store the partial sum that the arrays hold, so that the next shard may overwrite them."""
-        if self._position == 0:
-            return
-        if not self._spare:
-            self._spare.append([mx.nd.empty(array.shape, array.context, array.dtype) for array in self._arrays])
-        copies = self._spare.pop()
-        for array, copy in zip(self._arrays, copies, strict=True):
-            array.copyto(copy)
-        self._waiting.append(copies)
+    @property
+    def parts(self) -> list[Buffer]:
+        """The partial sums in the order in which they were completed; the last one is the buffer itself."""
+        return [*self._waiting, self._memory]
 
-    def push(self) -> None:
-        """Take in the shard whose values the arrays hold now."""
-        self._merge(merges_after(self._position))
-        self._position += 1
-
-    def finish(self) -> None:
-        """Leave the sum of everything pushed in the arrays."""
-        self._merge(len(self._waiting))
+    def begin(self) -> None:
+        """Begin anew; what waits is not needed any more."""
+        self._spare += self._waiting
+        self._waiting.clear()
         self._position = 0
 
-    def _merge(self, count: int) -> None:
-        for _ in range(count):
+    def make_room(self) -> None:
+        """Store the partial sum that the buffer holds, so that the next shard may overwrite it."""
+        if self._position:
+            array = self._memory.array
+            copy = self._spare.pop() if self._spare else Buffer(array.size, array.context)
+            array.copyto(copy.array)
+            self._waiting.append(copy)
+
+    def push(self) -> None:
+        """Take in the shard whose values the buffer holds now."""
+        for _ in range(self._merges[self._position]):
             partial_sum = self._waiting.pop()
-            for array, term in zip(self._arrays, partial_sum, strict=True):
-                mx.nd.elemwise_add(array, term, out=array)
+            mx.nd.elemwise_add(self._memory.array, partial_sum.array, out=self._memory.array)
             self._spare.append(partial_sum)
+        self._position += 1
 
 
 def _aligned_zeros(size: int) -> npt.NDArray[Any]:

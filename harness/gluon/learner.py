@@ -9,9 +9,10 @@ import mxnet as mx
 
 from harness.checkpoint.matching import Matched
 from harness.comm import World
+from harness.comm.tree import assign, take_turns
 from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Array, Data
-from harness.errors import DisagreementError, DivergedError
+from harness.errors import ConfigError, DisagreementError, DivergedError
 from harness.gluon.control import ControlValues, Loss, NormCheck, PendingUpdate, Requests, UpdateStats
 from harness.gluon.network import prepare_network, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
@@ -57,14 +58,14 @@ class Learner:
             loss: maps (prediction, label) to one value a sample.
             optimizer: an `mx.optimizer.Optimizer` without a scheduler.
             world: the ranks.
-            shards: S, a multiple of the number of ranks times devices.
+            shards: S, at least the number of ranks times devices.
             sample: a few samples that settle deferred shapes: a batch such as `stream(1)`, or data alone, `(n, ...)` or
                 a tuple of such arrays; without labels the loss is not tried before the first update.
             placement: the devices; by default the CPU.
             options: what an update does besides the step.
 
         Raises:
-            ConfigError: for parameters that cannot be reduced, or shards that ranks cannot share evenly.
+            ConfigError: for parameters that cannot be reduced, or fewer shards than workers.
         """
         refuse_optimizer(optimizer)
         self.world = world
@@ -76,11 +77,19 @@ class Learner:
         self.began_with: dict[str, Any] | None = None
         self._options = options
 
-        # One replica for each device, and what sums over them.
+        # One replica for each device, which folds its shards, and what finishes the sum over devices.
+        self._assignment = assign(shards, workers)
+        own = slice(world.rank * len(self._contexts), (world.rank + 1) * len(self._contexts))
+        self._turns = take_turns(self._assignment.shards[own])
         keeps = shards > workers or options.skip_nonfinite
-        self._replicas = [DeviceReplica(network, ctx, options, keeps_statistics=keeps) for ctx in self._contexts]
+        self._replicas = [
+            DeviceReplica(network, ctx, options, merges, keeps_statistics=keeps)
+            for ctx, merges in zip(self._contexts, self._assignment.merges[own], strict=True)
+        ]
         self._buffer = self._replicas[0].buffer
-        self._sum_devices = DeviceAllreduce(placement.kvstore, self._replicas) if len(self._replicas) > 1 else None
+        self._sum_devices: DeviceAllreduce | None = None
+        if len(self._replicas) > 1:
+            self._sum_devices = DeviceAllreduce(placement.kvstore, self._replicas, self._assignment)
 
         # The step waits for the check of its own update where ranks wait for each other anyway, or where the check
         # decides what is applied.
@@ -126,12 +135,12 @@ class Learner:
             self._buffer.write_control(own)
 
         # Forward and backward of every shard, folded on every device in the order of `harness.comm.tree`. Then the sum
-        # over devices, and over ranks: gradients, running statistics and control values in one message.
+        # over devices, or over ranks: gradients, running statistics and control values in one message.
         self._process(batch)
         if self._sum_devices is not None:
             self._sum_devices()
         if self.world.size > 1:
-            self.world.sum_buffer(self._buffer.memory, "update")
+            self.world.sum_parts(self._replicas[0].parts, self._assignment, "update")
 
         # The check is begun now. It is read now if the step has to wait for it, and otherwise in the next update, so
         # that Python runs ahead of the device; whatever uses the weights in between calls `finish` first.
@@ -157,7 +166,13 @@ class Learner:
         return loss
 
     def _process(self, batch: GlobalBatch) -> None:
-        """Leave the sum of every device's shards in its buffer."""
+        """Leave every device with the partial sums of its shards."""
+        found, own = [shard.shard for shard in batch.batches], [shard for _, shard in self._turns]
+        if found != own:
+            raise ConfigError(
+                f"iteration {batch.t}: the batch has the shards {found}, but this rank processes {own}, in this order; "
+                "read the shards that `shards_of_rank` gives"
+            )
         # After a prediction oneDNN has laid weights out for itself; training would turn them round in every update.
         if self._has_predicted:
             for replica in self._replicas:
@@ -166,8 +181,8 @@ class Learner:
         for replica in self._replicas:
             replica.begin()
         # Devices take turns: none of these calls waits, so the devices compute at the same time.
-        for position, shard in enumerate(batch.batches):
-            self._replicas[position % len(self._replicas)].process(batch.t, shard)
+        for (device, _), shard in zip(self._turns, batch.batches, strict=True):
+            self._replicas[device].process(batch.t, shard)
         for replica in self._replicas:
             replica.finish()
 

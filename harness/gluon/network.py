@@ -86,14 +86,16 @@ def prepare_network(
 
 
 def workers_that_share(world: World, num_devices: int, shards: int) -> int:
-    """The devices of all ranks, if they can share the shards evenly.
+    """The devices of all ranks, among which the shards are divided.
 
     Raises:
-        ConfigError: if they cannot, or if each of several ranks has several devices.
+        ConfigError: if there are fewer shards than devices, or if each of several ranks has several devices.
     """
     if world.size > 1 and num_devices > 1:
         raise ConfigError("devices: several are for one process; each of several ranks computes on one")
     workers = world.size * num_devices
-    if shards % workers:
-        raise ConfigError(f"batch.shards: {shards} is not divisible by the {workers} workers")
+    if shards < workers:
+        raise ConfigError(
+            f"batch.shards: {shards} shards are fewer than the {workers} workers, each of which needs one"
+        )
     return workers

@@ -7,12 +7,12 @@ from typing import Any
 
 import mxnet as mx
 
-from harness.comm.tree import additions
+from harness.comm.tree import Assignment
 from harness.data import Batch, count_of, leaves_of
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
 from harness.gluon.control import ControlValues
-from harness.gluon.gradient_buffer import Fold, GradientBuffer
+from harness.gluon.gradient_buffer import Buffer, Fold, GradientBuffer
 from harness.gluon.network import Network
 from harness.gluon.options import UpdateOptions
 from harness.model.inputs import check_losses, on_device, seed_of
@@ -23,16 +23,19 @@ class DeviceReplica:
     """The network on one device; in an update: `begin`, `process` each shard, `finish`.
 
     Attributes:
-        buffer: holds gradients, running statistics and control values, and after `finish` their sums.
+        buffer: holds gradients, running statistics and control values, and after `finish` a sum of them.
     """
 
-    def __init__(self, network: Network, ctx: Any, options: UpdateOptions, *, keeps_statistics: bool) -> None:
+    def __init__(
+        self, network: Network, ctx: Any, options: UpdateOptions, merges: Sequence[int], *, keeps_statistics: bool
+    ) -> None:
         """Move gradients and statistics of this device into one buffer.
 
         Args:
             network: ready to train.
             ctx: the device.
             options: of an update.
+            merges: `Assignment.merges` of this device.
             keeps_statistics: whether the statistics before an update may be needed again within it.
         """
         self._network = network
@@ -48,7 +51,7 @@ class DeviceReplica:
             num_control=len(ControlValues._fields),
             has_own_arrays=ctx.device_type == "cpu" and network.graph.may_deconvolve,
         )
-        self._fold = Fold([self.buffer.memory.array])
+        self._fold = Fold(self.buffer.memory, merges)
         self._statistics: Any = self.buffer.statistics
         self._before: Any = None
         if self._statistics is not None and keeps_statistics:
@@ -61,6 +64,7 @@ class DeviceReplica:
             statistic.copyto(copy)
         if self._before is not None:
             self._statistics.copyto(self._before)
+        self._fold.begin()
         self._is_first = True
 
     def process(self, t: int, shard: Batch) -> None:
@@ -81,10 +85,14 @@ class DeviceReplica:
         self._fold.push()
 
     def finish(self) -> None:
-        """Leave the sums of all shards in the buffer, and frozen statistics as they were."""
-        self._fold.finish()
+        """Leave frozen statistics as they were."""
         for statistic, copy in self._frozen:
             copy.copyto(statistic)
+
+    @property
+    def parts(self) -> list[Buffer]:
+        """The partial sums over this device's shards; the last one is the buffer."""
+        return self._fold.parts
 
     def average_statistics(self, num_shards: float) -> None:
         """Turn the sum of the shards' running statistics into their mean."""
@@ -146,23 +154,26 @@ class DeviceAllreduce:
     A Gluon kvstore adds more than two devices in orders of its own, so it only says where the sum is taken.
     """
 
-    def __init__(self, kind: str, replicas: Sequence[DeviceReplica]) -> None:
-        """Make room for a copy of each device's sums.
+    def __init__(self, kind: str, replicas: Sequence[DeviceReplica], assignment: Assignment) -> None:
+        """Make room for a copy of each partial sum.
 
         Args:
             kind: `"local"` adds on the CPU, `"device"` on the first device, as a kvstore of that kind does.
             replicas: at least two.
+            assignment: whose workers they are.
         """
-        self._buffers = [replica.buffer.memory.array for replica in replicas]
-        place = mx.cpu() if kind == "local" else self._buffers[0].context
-        self._parts = [mx.nd.empty(buffer.shape, ctx=place) for buffer in self._buffers]
-        self._additions = additions(len(replicas))
+        self._replicas = replicas
+        memory = replicas[0].buffer.memory.array
+        place = mx.cpu() if kind == "local" else memory.context
+        self._terms = [mx.nd.empty(memory.shape, ctx=place) for _ in range(sum(assignment.held))]
+        self._additions = assignment.additions
 
     def __call__(self) -> None:
         """Sum; may return before it is done."""
-        for buffer, part in zip(self._buffers, self._parts, strict=True):
-            buffer.copyto(part)
+        parts = [part.array for replica in self._replicas for part in replica.parts]
+        for part, term in zip(parts, self._terms, strict=True):
+            part.copyto(term)
         for into, what in self._additions:
-            self._parts[into] += self._parts[what]
-        for buffer in self._buffers:
-            self._parts[0].copyto(buffer)
+            self._terms[into] += self._terms[what]
+        for replica in self._replicas:
+            self._terms[0].copyto(replica.buffer.memory.array)

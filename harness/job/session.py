@@ -113,9 +113,9 @@ def open_session(given: Given, stack: ExitStack) -> Session:
         own = shards_of_rank(sizes.shards, world, len(given.devices))
         return BatchStream(data.splits.train, order, own, given.augmentation, settings.seed)
 
-    if sizes.shards % workers:
+    if sizes.shards < workers:
         raise ConfigError(
-            f"{WHERE}: shards: {sizes.shards} is not divisible by the {workers} workers; choose a multiple of {workers}"
+            f"{WHERE}: shards: {sizes.shards} shards are too few for {workers} workers; choose {workers} or more"
         ).on_all_ranks()
     stream = stack.enter_context(world.agreed("stream", open_stream))
     _compare(given, world, data, plan)

@@ -120,13 +120,21 @@ def resolve_shards(config: RunConfig, workers: int) -> int:
     """S for a new run: `batch.shards`, or the number of workers where it is null.
 
     Raises:
-        ConfigError: if their number does not divide the shards.
+        ConfigError: if there are fewer shards than workers.
     """
     shards = config.batch.shards or workers
-    if shards % workers:
-        fitting = ", ".join(str(n) for n in range(1, min(shards, 1024) + 1) if shards % n == 0)
+    if shards < workers:
         raise ConfigError(
-            f"batch.shards: {shards} is not divisible by the {workers} workers; start a number of workers that divides "
-            f"{shards} ({fitting}), or make batch.shards a multiple of {workers}"
+            f"batch.shards: {shards} shards are too few for {workers} workers, each of which processes at least one; "
+            f"start {at_most(shards)}, or set batch.shards to {workers} or more"
         ).found_in(config.source)
     return shards
+
+
+def at_most(workers: int) -> str:
+    """A number of workers to start, in words.
+
+    >>> at_most(1), at_most(3)
+    ('one worker', 'at most 3 workers')
+    """
+    return "one worker" if workers == 1 else f"at most {workers} workers"

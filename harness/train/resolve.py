@@ -11,7 +11,7 @@ from typing import NamedTuple
 from harness.config import RunConfig
 from harness.errors import CheckpointError
 from harness.finder import with_base
-from harness.plan import Amendment, LRPlan, Sizes, with_choice
+from harness.plan import Amendment, LRPlan, Sizes, at_most, with_choice
 from harness.train.conflicts import (
     Conflicts,
     compare,
@@ -55,11 +55,10 @@ def resolve(
     """
     manifest, path = resume_point.manifest, resume_point.path
     shards, amendments = manifest.shards, resume_point.amendments()
-    if config.batch.shards in (None, shards) and shards % workers:
-        fitting = ", ".join(str(n) for n in range(1, min(shards, 1024) + 1) if shards % n == 0)
+    if config.batch.shards in (None, shards) and shards < workers:
         raise CheckpointError(
-            f"{path}: its run has {shards} shards of {manifest.batch_size}, not divisible by the {workers} workers; "
-            f"resume with a number of workers that divides {shards}: {fitting}"
+            f"{path}: its run has {shards} shards of {manifest.batch_size}, too few for {workers} workers; resume with "
+            f"{at_most(shards)}"
         )
     # Whoever can write a checkpoint must not choose what code runs here; in the run's own folder it is the user's.
     if not resume_point.here:

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+import random
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 
 import numpy as np
 import pytest
 
-from harness.comm.fold import RankFold
+from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES, RankFold
+from harness.comm.tree import assign
 
 
-def fold_of(arrays: list[np.ndarray], times: int = 1) -> list[np.ndarray]:
-    """What every rank holds after folding; each rank is a thread."""
-    size = len(arrays)
+def played(size: int, work: Callable[[int, RankFold], None]) -> None:
+    """Do `work` on every rank; each is a thread."""
     wires = {(a, b): SimpleQueue() for a in range(size) for b in range(size)}
-    held = [array.copy() for array in arrays]
     failures = []
 
     def play(rank: int) -> None:
         def exchange(sent, received, to, source):
             assert rank not in (to, source)
-            wires[rank, to].put(sent.copy())
-            got = wires[source, rank].get(timeout=10)
-            assert got.shape == received.shape
-            received[:] = got
+            if sent.size:
+                wires[rank, to].put(sent.copy())
+            if received.size:
+                got = wires[source, rank].get(timeout=10)
+                assert got.shape == received.shape
+                received[:] = got
 
         try:
-            folder = RankFold(rank, size, exchange)
-            for _ in range(times):
-                held[rank][:] = arrays[rank]
-                folder.fold(held[rank])
+            work(rank, RankFold(rank, size, exchange))
         except BaseException as error:
             failures.append(error)
 
@@ -40,15 +40,52 @@ def fold_of(arrays: list[np.ndarray], times: int = 1) -> list[np.ndarray]:
     for thread in threads:
         thread.join()
     assert not failures, failures
+    assert all(wire.empty() for wire in wires.values())
+
+
+def fold_of(arrays: list[np.ndarray], times: int = 1) -> list[np.ndarray]:
+    """What every rank holds after folding one array each."""
+    held = [array.copy() for array in arrays]
+
+    def work(rank: int, fold: RankFold) -> None:
+        for _ in range(times):
+            held[rank][:] = arrays[rank]
+            fold.fold(held[rank])
+
+    played(len(arrays), work)
     return held
 
 
+def finished(arrays: list[np.ndarray], ranks: int) -> list[np.ndarray]:
+    """What every rank holds after it has folded its shards, and all have finished the tree."""
+    assignment = assign(len(arrays), ranks)
+    totals = [np.empty(0)] * ranks
+
+    def work(rank: int, fold: RankFold) -> None:
+        parts: list[np.ndarray] = []
+        for shard, merges in zip(assignment.shards[rank], assignment.merges[rank], strict=True):
+            total = arrays[shard].copy()
+            for _ in range(merges):
+                total += parts.pop()
+            parts.append(total)
+        fold.finish(parts, assignment)
+        totals[rank] = parts[-1]
+
+    played(ranks, work)
+    return totals
+
+
 def tree_sum(values: list[np.ndarray]) -> np.ndarray:
-    """Rank r with r + size/2, then size/4, ...: the definition, written as such."""
+    """Term i with term i + h, where there is one, for h half of them, rounded up: the definition, written as such."""
     while len(values) > 1:
-        half = len(values) // 2
-        values = [values[r] + values[r + half] for r in range(half)]
+        half = -(-len(values) // 2)
+        values = [values[i] + values[i + half] if i + half < len(values) else values[i] for i in range(half)]
     return values[0]
+
+
+def bits(array: np.ndarray) -> bytes:
+    """What makes two arrays equal, signs of zeros included."""
+    return array.tobytes()
 
 
 def values_of(size: int, count: int, dtype: type = np.float32) -> list[np.ndarray]:
@@ -56,23 +93,56 @@ def values_of(size: int, count: int, dtype: type = np.float32) -> list[np.ndarra
     return [(random.normal(size=count) * 10.0 ** random.integers(-4, 4, count)).astype(dtype) for _ in range(size)]
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 12, 16])
 @pytest.mark.parametrize("count", [0, 1, 3, 5000, 4097, 30011])
-def test_a_power_of_two_of_ranks_gets_the_bits_of_the_tree(size, count):
+def test_any_number_of_ranks_gets_the_bits_of_the_tree(size, count):
     values = values_of(size, count)
     for held in fold_of(values, times=2):
-        np.testing.assert_array_equal(held, tree_sum(values))
+        assert bits(held) == bits(tree_sum(values))
 
 
-@pytest.mark.parametrize("size", [3, 5, 6, 7, 12])
-@pytest.mark.parametrize("count", [1, 2, 5, 5000, 30011])
-def test_other_numbers_of_ranks_add_in_the_order_of_the_ranks(size, count):
-    values = values_of(size, count)
-    expected = values[0]
+def adversarial(shards: int, count: int, seed: int) -> list[np.ndarray]:
+    """Values whose sums show another order: of all magnitudes, denormal, zeros of both signs, and their opposites."""
+    random = np.random.default_rng(seed)
+    kinds = [
+        random.normal(size=(shards, count)) * 10.0 ** random.integers(-30, 30, (shards, count)),
+        random.normal(size=(shards, count)) * 1e-41,
+        random.choice([0.0, -0.0], (shards, count)),
+    ]
+    values = np.choose(random.integers(0, len(kinds), (shards, count)), kinds).astype(np.float32)
+    cancelled = random.random(count) < 0.3
+    for one, other in random.permutation(shards)[: shards // 2 * 2].reshape(-1, 2):
+        values[other, cancelled] = -values[one, cancelled]
+    return list(values)
+
+
+DRAWN = [
+    (shards, random.Random(f"{shards} {i}").randint(1, min(shards, 16))) for shards in range(1, 65) for i in (1, 2)
+]
+
+
+@pytest.mark.parametrize(("shards", "ranks"), DRAWN)
+def test_any_number_of_ranks_finishes_the_tree_over_any_number_of_shards(shards, ranks):
+    for count in (1, 7, 4101):
+        values = adversarial(shards, count, seed=shards)
+        expected = bits(tree_sum(values))
+        assert {bits(total) for total in finished(values, ranks)} == {expected}
+
+
+@pytest.mark.parametrize(("shards", "ranks"), [(8, 3), (6, 3), (8, 4), (7, 2)])
+@pytest.mark.parametrize("num_bytes", [WHOLE_BYTES, WHOLE_BYTES + 4, BLOCK_BYTES, BLOCK_BYTES + 4, 2 * BLOCK_BYTES + 8])
+def test_every_size_of_block_gives_the_bits_of_the_tree(shards, ranks, num_bytes):
+    values = adversarial(shards, num_bytes // 4, seed=num_bytes)
+    expected = bits(tree_sum(values))
+    assert {bits(total) for total in finished(values, ranks)} == {expected}
+
+
+def test_another_order_shows_in_adversarial_values():
+    values = adversarial(8, 4101, seed=8)
+    in_order = values[0]
     for value in values[1:]:
-        expected = expected + value
-    for held in fold_of(values, times=2):
-        np.testing.assert_array_equal(held, expected)
+        in_order = in_order + value
+    assert bits(in_order) != bits(tree_sum(values))
 
 
 def test_the_order_of_additions_matters_for_these_values():
@@ -88,18 +158,12 @@ def test_any_type_of_number_is_summed(size, dtype):
         np.testing.assert_array_equal(held, np.full(6001, size * (size + 1) // 2, dtype))
 
 
-def test_nothing_is_allocated_after_the_first_update():
-    array, memory = np.zeros(100_000, np.float32), []
-
-    def exchange(sent, received, to, source):
-        received[:] = 0
-        if not np.shares_memory(received, array):
-            memory.append(received)
-            assert received.nbytes <= array.nbytes // 2
-
-    fold = RankFold(0, 2, exchange)
-    fold.fold(array)
-    fold.fold(array)
-    fold.fold(array[:10])
-    assert len(memory) == 3
-    assert all(np.shares_memory(part, memory[0]) for part in memory)
+@pytest.mark.parametrize(("shards", "ranks"), [(2, 2), (3, 3), (8, 3)])
+def test_nothing_is_allocated_after_the_first_update(shards, ranks, monkeypatch):
+    assignment = assign(shards, ranks)
+    parts = [np.zeros(100_000, np.float32) for _ in range(assignment.held[0])]
+    fold = RankFold(0, ranks, lambda sent, received, to, source: received.fill(0))
+    fold.finish(parts, assignment)
+    monkeypatch.setattr(np, "empty", None)
+    fold.finish(parts, assignment)
+    fold.finish([part[:10] for part in parts], assignment)

@@ -210,9 +210,9 @@ def test_devices_are_checked(settings, message):
     assert message in str(error.value)
 
 
-def test_shards_that_devices_cannot_share_are_refused(run_of):
-    with pytest.raises(ConfigError, match="4 is not divisible by the 3 workers"):
-        run_of(devices=["cpu(0)", "cpu(1)", "cpu(2)"])
+def test_every_device_needs_a_shard(run_of):
+    with pytest.raises(ConfigError, match="4 shards are too few for 5 workers"):
+        run_of(devices=[f"cpu({i})" for i in range(5)])
 
 
 def test_unset_shards_are_one_for_each_device(run_of):

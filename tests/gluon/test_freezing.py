@@ -8,6 +8,7 @@ import pytest
 from mxnet.gluon import nn
 
 from harness.comm import SingleWorld
+from harness.comm.tree import tree_order
 from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
 from harness.gluon import Learner, UpdateOptions
@@ -22,7 +23,7 @@ def batches(shards):
     def stream(t):
         random_numbers = np.random.default_rng(t)
         parts = []
-        for shard in range(shards):
+        for shard in tree_order(shards):
             data = random_numbers.normal(2.0, 3.0, (4, *SHAPE)).astype(np.float32)
             parts.append(Batch(shard, data, random_numbers.integers(0, 3, 4).astype(np.float32)))
         return GlobalBatch(t, tuple(parts), 4 * shards)

@@ -182,17 +182,25 @@ class OwnDropout(nn.Block):
 
 @pytest.mark.parametrize("layer", [lambda: nn.Dropout(0.5), OwnDropout], ids=["mxnet", "own"])
 def test_two_shards_of_the_same_samples_drop_different_units(layer):
-    def digest(shard):
+    def digest(first, second):
         dropout = layer()
         net = nn.HybridSequential() if isinstance(dropout, nn.HybridBlock) else nn.Sequential()
         net.add(nn.Flatten(), dropout, nn.Dense(3))
         mx.random.seed(3)
         net.initialize()
-        learner = learner_of(1, net=net)
-        learner.update(GlobalBatch(1, (Batch(shard, DATA[:4].copy(), LABEL[:4].copy()),), 4), 0.1)
+        learner = learner_of(2, net=net)
+        shards = [Batch(i, DATA[:n].copy(), LABEL[:n].copy()) for i, n in enumerate((first, second))]
+        learner.update(GlobalBatch(1, tuple(shards), first + second), 0.1)
         return learner.digest()
 
-    assert digest(0) == digest(0) != digest(1)
+    assert digest(4, 0) == digest(4, 0) != digest(0, 4)
+
+
+def test_shards_in_another_order_are_refused():
+    learner = learner_of(2)
+    swapped = GlobalBatch(1, dealt(4, 4)(1).batches[::-1], 8)
+    with pytest.raises(ConfigError, match=r"^iteration 1: the batch has the shards \[1, 0\], but this rank processes"):
+        learner.update(swapped, 0.1)
 
 
 def test_samples_that_do_not_add_up_are_noticed():

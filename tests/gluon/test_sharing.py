@@ -39,7 +39,7 @@ class Beside(SingleWorld):
         self.names.append(name)
         return np.full_like(array, 7)
 
-    def sum_buffer(self, buffer, name):
+    def sum_parts(self, parts, assignment, name):
         self.names.append(name)
 
     @property

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import contextmanager
+
 import mxnet as mx
 import numpy as np
 import pytest
 
-from harness.comm.tree import processing_order
+from harness.comm.tree import assign
 from harness.gluon.control import ControlValues, NormCheck, PendingUpdate
-from harness.gluon.gradient_buffer import Fold, GradientBuffer
+from harness.gluon.gradient_buffer import Buffer, Fold, GradientBuffer
 
 
 def tree_sum(values: list[np.ndarray]) -> np.ndarray:
-    """Shard s with s + S/2, then S/4, ...: the definition, written as such."""
+    """Term i with term i + h, where there is one, for h half of them, rounded up: the definition, written as such."""
     while len(values) > 1:
-        half = len(values) // 2
-        values = [values[s] + values[s + half] for s in range(half)]
+        half = -(-len(values) // 2)
+        values = [values[i] + values[i + half] if i + half < len(values) else values[i] for i in range(half)]
     return values[0]
 
 
-def fold(values: list[np.ndarray], own: list[int]) -> np.ndarray:
-    array = mx.nd.zeros(values[0].shape)
-    folder = Fold([array])
-    for position in processing_order(len(own)):
+def fold_into(folder: Fold, memory: Buffer, values: list[np.ndarray], own: Sequence[int]) -> list[np.ndarray]:
+    """The partial sums of a worker."""
+    folder.begin()
+    for shard in own:
         folder.make_room()
-        array[:] = mx.nd.array(values[own[position]])
+        memory.array[:] = mx.nd.array(values[shard])
         folder.push()
-    folder.finish()
-    return array.asnumpy()
+    return [part.array.asnumpy() for part in folder.parts]
 
 
 @pytest.fixture
@@ -36,10 +38,17 @@ def values():
     return [(random.normal(size=37) * 10.0 ** random.integers(-4, 4, 37)).astype(np.float32) for _ in range(16)]
 
 
-@pytest.mark.parametrize(("shards", "ranks"), [(2**s, 2**r) for s in range(5) for r in range(s + 1)])
-def test_ranks_and_their_shards_add_up_to_the_bits_of_the_tree(values, shards, ranks):
-    of_ranks = [fold(values[:shards], list(range(rank, shards, ranks))) for rank in range(ranks)]
-    np.testing.assert_array_equal(tree_sum(of_ranks), tree_sum(values[:shards]))
+@pytest.mark.parametrize(
+    ("shards", "workers"), [(s, w) for s in (1, 2, 5, 6, 8, 13, 16) for w in (1, 2, 3, 8) if w <= s]
+)
+def test_workers_and_their_shards_add_up_to_the_bits_of_the_tree(values, shards, workers):
+    assignment, parts = assign(shards, workers), []
+    for own, merges in zip(assignment.shards, assignment.merges, strict=True):
+        memory = Buffer(37)
+        parts += fold_into(Fold(memory, merges), memory, values, own)
+    for into, what in assignment.additions:
+        parts[into] = parts[into] + parts[what]
+    np.testing.assert_array_equal(parts[0], tree_sum(values[:shards]))
 
 
 def test_the_order_of_additions_matters_for_these_values(values):
@@ -49,31 +58,33 @@ def test_the_order_of_additions_matters_for_these_values(values):
     assert not np.array_equal(sequential, tree_sum(values))
 
 
-@pytest.mark.parametrize("shards", [3, 5, 6, 7, 12])
-def test_other_counts_give_the_sum_and_always_the_same(values, shards):
-    first, second = (fold(values[:shards], list(range(shards))) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    np.testing.assert_allclose(first, np.sum(np.float64(values[:shards]), axis=0), rtol=1e-4, atol=1e-3)
+@pytest.mark.parametrize(("shards", "workers", "copies"), [(16, 1, 4), (16, 3, 2), (8, 8, 0)])
+def test_a_fold_is_used_again_and_keeps_few_copies(values, shards, workers, copies):
+    assignment, memory = assign(shards, workers), Buffer(37)
+    folder = Fold(memory, assignment.merges[0])
+    first = fold_into(folder, memory, values, assignment.shards[0])
+    with counted_buffers() as made:
+        for _ in range(3):
+            for part, expected in zip(fold_into(folder, memory, values, assignment.shards[0]), first, strict=True):
+                np.testing.assert_array_equal(part, expected)
+    assert made == []
+    with counted_buffers() as made:
+        fold_into(Fold(memory, assignment.merges[0]), memory, values, assignment.shards[0])
+    assert len(made) == copies
 
 
-def test_a_fold_is_used_again_and_keeps_few_copies(values, monkeypatch):
-    made, empty = [], mx.nd.empty
-    monkeypatch.setattr(mx.nd, "empty", lambda *of: made.append(of) or empty(*of))
-    array = mx.nd.zeros(37)
-    folder = Fold([array])
-    for _ in range(3):
-        for position in processing_order(16):
-            folder.make_room()
-            array[:] = mx.nd.array(values[position])
-            folder.push()
-        folder.finish()
-        np.testing.assert_array_equal(array.asnumpy(), tree_sum(values))
-    assert len(made) == 4  # log2(16)
+@contextmanager
+def counted_buffers():
+    """The buffers that are made meanwhile."""
+    made, init = [], Buffer.__init__
 
+    def counted(self, *arguments):
+        made.append(arguments)
+        init(self, *arguments)
 
-@pytest.mark.parametrize("count", [1, 2, 4, 8, 32, 3, 6, 10])
-def test_each_shard_is_visited_once(count):
-    assert sorted(processing_order(count)) == list(range(count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Buffer, "__init__", counted)
+        yield made
 
 
 def sums_of(shapes, statistic=None):

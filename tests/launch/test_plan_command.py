@@ -183,9 +183,9 @@ def test_the_same_plan_makes_the_same_files(plan, tmp_path):
         (["--set", "trian=1"], 2, "error: configs/digits.yaml: trian: unknown key; did you mean 'train'?"),
         (["--config", "no.yaml"], 2, "error: no.yaml: cannot be read (No such file or directory); give a file such as"),
         (
-            ["--set", "batch.shards=3", "--np", "2"],
+            ["--set", "batch.shards=3", "--np", "4"],
             2,
-            "error: configs/digits.yaml: batch.shards: 3 is not divisible by the 2 workers",
+            "error: configs/digits.yaml: batch.shards: 3 shards are too few for 4 workers",
         ),
         (
             ["--samples", "10"],
@@ -203,9 +203,9 @@ def test_the_same_plan_makes_the_same_files(plan, tmp_path):
             "error: configs/digits.yaml: lr.schedule.one_cycle: takes",
         ),
         (
-            ["--set", "batch.shards=4", "--np", "1", "3"],
+            ["--set", "batch.shards=4", "--np", "1", "5"],
             2,
-            "error: configs/digits.yaml: batch.shards: 4 is not divisible by the 3 workers",
+            "error: configs/digits.yaml: batch.shards: 4 shards are too few for 5 workers",
         ),
         (["--np", "2", "4", "2"], 2, "plan.py: error: --np: a number appears twice; give each once"),
         (

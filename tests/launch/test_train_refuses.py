@@ -197,8 +197,8 @@ def test_all_that_is_wrong_is_told_at_once(refused):
         (["--set", "seed"], "c.yaml: --set seed: must be key.path=value, such as lr.base=0.1"),
         (["--set", "seed.x=1", "--set", "seed.x.y=1"], "--set seed.x.y=1: seed.x holds 1, which has no keys"),
         (
-            ["--set", "batch.shards=3", "--emulate-np", "2"],
-            "c.yaml: batch.shards: 3 is not divisible by the 2 workers",
+            ["--set", "batch.shards=3", "--emulate-np", "4"],
+            "c.yaml: batch.shards: 3 shards are too few for 4 workers",
         ),
         (["--emulate-np", "45"], "c.yaml: batch: a global batch is 45 shards x 32 = 1440 samples, but there are only "),
         (["--evaluate-only"], "--evaluate-only needs weights: give a file with --set init.from="),
