@@ -16,8 +16,15 @@ class Unguarded:
     def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> None:
         """Nothing is written."""
 
-    def tick(self, activity: str, kind: str = "update") -> bool:
-        """No stop was requested."""
+    def defer_stops(self) -> None:
+        """Signals stay the program's own."""
+
+    def enter(self, activity: str, kind: str = "update") -> None:
+        """Nobody waits for progress."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """Nobody asks."""
         return False
 
     def explained(self) -> AbstractContextManager[None]:

@@ -3,8 +3,8 @@
 Horovod's own stall check never fires with Gloo, a collective that fails names nobody, and a main thread that waits in
 one executes no Python. So each rank has a second thread (`monitor.py`), and the second threads talk to each other over
 connections of their own (`heartbeat.py`). This file is the main thread's side, from top to bottom in the order in which
-a job calls it: `open`, `use_folder`, `tick` before every update, then `begin_shutdown` and `close` if all ranks end
-together, or `leave` if this rank fails alone.
+a job calls it: `open`; `defer_stops` and `use_folder` before anything is changed; `enter` and `stop_requested` before
+every update; then `begin_shutdown` and `close` if all ranks end together, or `leave` if this rank fails alone.
 """
 
 from __future__ import annotations
@@ -80,19 +80,26 @@ class Guard:
         """This attempt owns the run's folder now: it records there how it began, and `page` shows how it ends."""
         self.files.use_folder(folder, start, page)
 
-    def tick(self, activity: str, kind: str = "update") -> bool:
-        """Report progress. After the first call, a stop request no longer ends the process at once.
+    def defer_stops(self) -> None:
+        """The run is about to change something: from now on a signal only sets `stop_requested`.
 
-        Args:
-            activity: what this rank does next, such as `iteration 50`.
-            kind: which limit it has: `first`, `update` or `evaluation`.
-
-        Returns:
-            Whether this rank was asked to stop.
+        Until then it ends the process at once, because there is nothing to save.
         """
         if self._state.forbid_immediate_stop():
             time.sleep(GRACE_S)  # too late: the monitor is about to end the process
+
+    def enter(self, activity: str, kind: str = "update") -> None:
+        """Report progress: what this rank does from now on, until the next call.
+
+        Args:
+            activity: such as `iteration 50`.
+            kind: which limit it has: `first`, `update` or `evaluation`.
+        """
         self._state.begin(activity, self._limits[kind])
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether this rank has received a signal that asks the job to stop."""
         return self._signals.received is not None
 
     def stopped(self, state: str) -> StoppedOnRequestError:

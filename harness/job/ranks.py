@@ -65,7 +65,7 @@ class Ranks:
     def tick(self, activity: str) -> None:
         """Report progress: what this rank does next."""
         if self._guard is not None:
-            self._guard.tick(activity)
+            self._guard.enter(activity)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

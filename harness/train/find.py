@@ -21,9 +21,11 @@ def find_base(run: Run, learner: Learner) -> FinderResult:
     """
 
     def ask() -> Requests:
-        return Requests(stop=run.guard.tick("the learning-rate finder"))
+        run.guard.enter("the learning-rate finder")
+        return Requests(stop=run.guard.stop_requested)
 
-    run.guard.tick("the learning-rate finder", "first")
+    run.guard.defer_stops()
+    run.guard.enter("the learning-rate finder", "first")
     finding = find_lr(learner, run.finder_settings, run.finder_stream, ask)
     more = {
         "world": {"kind": run.world.kind, "size": run.world.size},

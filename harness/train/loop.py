@@ -49,7 +49,8 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         learner = build_learner(run)
 
         # From here on the folder is this attempt's, and whatever ends the run is told there.
-        run.guard.tick("the run's folder", "first")
+        run.guard.defer_stops()
+        run.guard.enter("the run's folder", "first")
         stack.callback(run.folder.close)  # also where it could not be opened: the lock of its name may be held by then
         notes = world.on_root("folder", lambda: _open_folder(run))
         run.guard.use_folder(folder, attempt_start(run), partial(write_run_report, folder))
@@ -99,8 +100,8 @@ def _iterate(
         try:
             # Ask. A signal reaches one rank, and only rank 0 has a clock and a disk: what a rank wants travels with
             # its gradients, and all ranks act on it after this same update.
-            stop = guard.tick(f"iteration {t}", "first" if t == first else "update")
-            ask = saver.ask(stop)
+            guard.enter(f"iteration {t}", "first" if t == first else "update")
+            ask = saver.ask(guard.stop_requested)
 
             # Update: this rank's shards of global batch t, with the rates that the plan gives to t.
             batch, lr, momentum = stream(t), run.plan.lr(t), run.plan.momentum(t)
@@ -136,7 +137,7 @@ def _iterate(
             # Not finite: with `rewind` back to the newest checkpoint, on lower rates; otherwise this is the end.
             run, state = divergence.answer(run, state, t, error)
 
-    guard.tick("the end", "evaluation")
+    guard.enter("the end", "evaluation")
     verify(check, run, total)
     saver.finish()
 
@@ -183,6 +184,7 @@ def evaluate_only(run: Run) -> dict[str, float]:
     if run.world.rank == 0:
         counts = ", ".join(f"{len(getattr(run.data.splits, split))} {split}" for split in held_out)
         print(f"{run.config.init.from_} on {run.config.data.name} ({counts} samples):", flush=True)
+    run.guard.defer_stops()
     results: dict[str, float] = {}
     for split in held_out:
         values = run.evaluate(learner, split)

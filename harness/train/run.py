@@ -92,7 +92,8 @@ class Run:
         dataset = getattr(self.data.splits, split)
 
         def stop() -> bool:
-            return self.guard.tick(f"evaluation on {split}", "evaluation")
+            self.guard.enter(f"evaluation on {split}", "evaluation")
+            return self.guard.stop_requested
 
         return evaluate(learner, dataset, self.config.batch.size, self.augmentation, self.metrics, stop)
 

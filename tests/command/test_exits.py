@@ -26,7 +26,7 @@ def guarded(folder, act, size=2):
         files.use_folder(folder, AttemptStart())
         guard = Guard(world, GuardConfig(), files)
         guard.open()
-        guard.tick("iteration 4")
+        guard.enter("iteration 4")
         try:
             return act(world, guard)
         finally:

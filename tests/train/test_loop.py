@@ -36,9 +36,12 @@ class Stopper(Unguarded):
     def __init__(self, where=None):
         self.where, self.places, self.was_told = where, [], False
 
-    def tick(self, where, kind="update"):
+    def enter(self, where, kind="update"):
         self.places.append((where, kind))
         self.was_told |= where == self.where
+
+    @property
+    def stop_requested(self):
         return self.was_told
 
 
