@@ -15,10 +15,26 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
+from harness.comm.compare import name_ranks
 from harness.interrupts import end_of_run
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _SAME_REQUEST_S = 1.0
+
+
+def explain_requests(received: Sequence[str | None]) -> str:
+    """Which ranks were asked to stop, and how, in brackets; empty if none was.
+
+    Args:
+        received: the name of each rank's first signal; `None` for a rank that received none.
+
+    >>> explain_requests([None, "SIGTERM"]), explain_requests(["SIGINT", "SIGTERM", "SIGINT"])
+    (' (SIGTERM to rank 1)', ' (SIGINT to ranks 0, 2; SIGTERM to rank 1)')
+    """
+    names = dict.fromkeys(name for name in received if name is not None)
+    of = {name: [rank for rank, own in enumerate(received) if own == name] for name in names}
+    told = [f"{name} to {name_ranks(ranks)}" for name, ranks in of.items()]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 class StopSignals:

@@ -32,5 +32,5 @@ class Unguarded:
         return nullcontext()
 
     def stopped(self, state: str) -> StoppedOnRequestError:
-        """See `Guard`."""
+        """The error with which every rank ends when a run was asked to stop; `state` says what is saved."""
         return StoppedOnRequestError(f"stopped on request: {state}").on_all_ranks()

@@ -25,7 +25,7 @@ from harness.guard.messages import Message
 from harness.guard.monitor import Monitor
 from harness.guard.peers import Peers
 from harness.guard.rank_state import RankState, stall_limits
-from harness.guard.signals import StopSignals
+from harness.guard.signals import StopSignals, explain_requests
 from harness.guard.startup import Startup
 from harness.guard.timing import ACKNOWLEDGE_S, GRACE_S, PERIOD_S
 
@@ -103,9 +103,15 @@ class Guard:
         return self._signals.received is not None
 
     def stopped(self, state: str) -> StoppedOnRequestError:
-        """The error with which every rank ends when the run was asked to stop; `state` says what is saved."""
-        who = f" ({self._signals.received} to rank {self._world.rank})" if self._signals.received else ""
-        return StoppedOnRequestError(f"stopped on request{who}: {state}").on_all_ranks()
+        """The error with which every rank ends when the run was asked to stop; a collective.
+
+        A signal reaches one rank, or some. Every rank's message names which, for rank 0 prints for all.
+
+        Args:
+            state: says what is saved.
+        """
+        requests = explain_requests(self._world.allgather_object(self._signals.received, "stop"))
+        return StoppedOnRequestError(f"stopped on request{requests}: {state}").on_all_ranks()
 
     def activity(self) -> str:
         """What this rank is doing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.errors import StoppedOnRequestError
 from harness.finder import FinderResult, find_lr, provenance_of, result_of, take_result
 from harness.gluon import Learner, Requests
 from harness.guard import compare_schedules
@@ -26,7 +27,10 @@ def find_base(run: Run, learner: Learner) -> FinderResult:
 
     run.guard.defer_stops()
     run.guard.enter("the learning-rate finder", "first")
-    finding = find_lr(learner, run.finder_settings, run.finder_stream, ask)
+    try:
+        finding = find_lr(learner, run.finder_settings, run.finder_stream, ask)
+    except StoppedOnRequestError:  # the finder does not know of signals; the guard knows which rank received one
+        raise run.guard.stopped("the learning-rate finder restored the state; start it again") from None
     more = {
         "world": {"kind": run.world.kind, "size": run.world.size},
         "after_iteration": run.initial_state.iteration,

@@ -213,7 +213,7 @@ def reaches_its_limit(checkout: Path, unbroken: str, minutes: int) -> None:
     job = SlurmJob(checkout, "limit", f"--time={minutes} --signal=USR1@20")
     job.wait_for_state("COMPLETED")
     said = job.show()
-    saved = re.findall(r"stopped on request \(SIGUSR1 to rank \d\): saved after iteration (\d+)", said)
+    saved = re.findall(r"stopped on request \(SIGUSR1 to ranks? [\d, ]+\): saved after iteration (\d+)", said)
     gone_on = re.findall(r"resuming after iteration (\d+)", said)
     if not saved:
         raise SystemExit("FAILED: this machine trained to the end before the limit; raise train.epochs in SETTINGS")

@@ -46,7 +46,9 @@ def test_a_signal_to_one_rank_stops_all_after_saving(attempt, straight, t, rank)
     ended = attempt(faults=f"term@{t}:{rank}", options=("--resume", "auto"))
     if t < 100:
         assert ended.outcome["exit_code"] == 75
-        assert "stopped on request" in ended.text
+        request = f"stopped on request (SIGTERM to rank {rank}): saved after iteration {t + 1}"
+        assert ended.outcome["cause"].startswith(request)
+        assert request in ended.text, "rank 0 prints it, whichever rank received the signal"
         stopped = newest_valid(list_checkpoints(ended.folder / "checkpoints")).newest
         assert stopped.name == f"iteration-{t + 1:09d}"
         ended = attempt(options=("--resume", "auto"), exit_code=0)
@@ -91,7 +93,7 @@ def test_a_long_evaluation_is_left_for_the_run_that_goes_on(attempt):
 def test_during_the_finder(attempt):
     ended = attempt("lr.base=auto", faults="term@finder:1")
     assert ended.outcome["exit_code"] == 75
-    assert "stopped on request after" in ended.outcome["cause"]
+    assert "stopped on request (SIGTERM to rank 1): the learning-rate finder restored" in ended.outcome["cause"]
     again = attempt("lr.base=auto", options=("--resume", "auto"), exit_code=0)
     assert again.outcome["exit_code"] == 0
 

@@ -16,6 +16,7 @@ from harness.guard import Guard
 from harness.guard.heartbeat import open_heartbeat
 from harness.guard.link import Link
 from harness.guard.messages import Message
+from harness.guard.signals import StopSignals
 from tests.guard.worlds import Ranks
 
 
@@ -162,3 +163,16 @@ def test_a_cause_is_the_error_that_it_began_as():
     assert isinstance(Cause("x", 75).error(), StoppedOnRequestError)
     assert type(Cause("x", 1).error()) is HarnessError
     assert [Cause("x", code).may_end_otherwise for code in (1, 2, 3, 7, 8, 75)] == [False] * 3 + [True, False, True]
+
+
+def test_every_rank_tells_which_ranks_were_asked_to_stop_and_how(tmp_path):
+    def stopped(world):
+        signals = StopSignals(())
+        signals.received = [None, "SIGTERM", "SIGINT"][world.rank]
+        guard = Guard(world, GuardConfig(), OutcomeFiles(world.rank, "a", environ={}), signals=signals)
+        error = guard.stopped("saved after iteration 7")
+        signals.close()
+        return guard.stop_requested, error.everywhere, str(error)
+
+    told = "stopped on request (SIGTERM to rank 1; SIGINT to rank 2): saved after iteration 7"
+    assert Ranks(3).run(stopped) == [(False, True, told), (True, True, told), (True, True, told)]
