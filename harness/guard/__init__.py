@@ -2,7 +2,7 @@
 
 Before the ranks are connected: `startup.py`, with `registry*.py` (which ranks have started) and `missing.py` (sentences
 on those that have not). Afterwards each rank has two threads: `watch.py` is what the training's thread calls,
-`monitor.py` what the guard's thread decides. They share `rank_state.py` (this rank), `peers.py` (the others, over
+`monitor.py` what the guard's thread decides. They share `this_rank.py` (this rank), `peers.py` (the others, over
 `heartbeat.py`, `listener.py`, `link.py` and `messages.py`) and `departures.py` (how ranks agree on why the job ends);
 `stall.py` names the rank that holds up the others, `ending.py` ends a process that hangs, `timing.py` has all times.
 `preflight.py` and `consistency.py` compare ranks; `signals.py` handles stop requests.

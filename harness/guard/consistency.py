@@ -24,10 +24,10 @@ class Checked(Protocol):
 class ConsistencyCheck:
     """Compares ranks; a world of one has nothing to compare."""
 
-    def __init__(self, world: World, state: Checked) -> None:
-        """Bind the ranks and the state."""
+    def __init__(self, world: World, learner: Checked) -> None:
+        """Bind the ranks and the learner."""
         self._world = world
-        self._state = state
+        self._learner = learner
 
     def verify(self, t: int, lr: float, momentum: float | None, num_samples: int) -> None:
         """Compare after update `t`, in one named collective; arrays are named only where they differ.
@@ -43,13 +43,13 @@ class ConsistencyCheck:
         """
         if self._world.size == 1:
             return
-        sums = self._state.checksums()
+        sums = self._learner.checksums()
         facts = {
             "iteration": t,
             "learning rate": lr,
             "momentum": momentum,
             "samples seen": num_samples,
-            "counters": self._state.numbers(),
+            "counters": self._learner.numbers(),
             "parameters": _total({name: value for name, value in sums.items() if "/" not in name}),
             "optimizer state": _total({name: value for name, value in sums.items() if "/" in name}),
         }

@@ -20,7 +20,7 @@ from harness.comm import World
 from harness.folder.outcome import OutcomeFiles
 from harness.guard.messages import Message
 from harness.guard.peers import Peers
-from harness.guard.rank_state import RankState
+from harness.guard.this_rank import ThisRank
 
 
 class Departures:
@@ -32,17 +32,17 @@ class Departures:
         is_acknowledged: set when every other rank has written down the cause, or has left.
     """
 
-    def __init__(self, world: World, state: RankState, peers: Peers, files: OutcomeFiles) -> None:
+    def __init__(self, world: World, this_rank: ThisRank, peers: Peers, files: OutcomeFiles) -> None:
         """Nobody has left."""
         self.known = KnownCause()
         self.is_known = threading.Event()
         self.is_acknowledged = threading.Event()
-        self._world, self._state, self._peers, self._files = world, state, peers, files
+        self._world, self._this_rank, self._peers, self._files = world, this_rank, peers, files
         self._leaving_rank: int | None = None  # on rank 0: it waits for our acknowledgement
 
     def announce(self, cause: Cause) -> None:
         """Step 1: tell the others that this rank leaves, and why."""
-        message = Message.leaving(cause, self._state.activity.description)
+        message = Message.leaving(cause, self._this_rank.activity.description)
         if self._world.rank == 0:  # is its own relay
             message = Message(
                 lost=message.reason_of("rank 0"), exit_code=cause.exit_code, first=cause.first, goodbye=True
@@ -58,7 +58,7 @@ class Departures:
         """
         is_new = self.known.learn(cause)
         if is_new and cause.first:
-            place, collective = self._state.activity.description, self._world.last_collective
+            place, collective = self._this_rank.activity.description, self._world.last_collective
             self._files.write(cause.exit_code, cause.text, place=place, collective=collective)
         if is_new and self._world.rank == 0:
             self._leaving_rank = source

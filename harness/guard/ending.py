@@ -14,7 +14,7 @@ from harness.errors import LostRankError
 from harness.folder.outcome import OutcomeFiles
 from harness.guard.messages import Message
 from harness.guard.peers import Peers
-from harness.guard.rank_state import RankState
+from harness.guard.this_rank import ThisRank
 from harness.guard.timing import GRACE_S, PERIOD_S
 from harness.interrupts import leave_job
 
@@ -23,7 +23,7 @@ def end_process(
     cause: Cause,
     *,
     world: World,
-    state: RankState,
+    this_rank: ThisRank,
     peers: Peers,
     files: OutcomeFiles,
     last_message: Message | None = None,
@@ -33,13 +33,13 @@ def end_process(
     Args:
         cause: why; what all ranks end with anyway (`shutdown_cause`) may count more.
         world: with the collective that the main thread waits in.
-        state: what it is doing.
+        this_rank: what it is doing.
         peers: to which the last message goes.
         files: that say how the run ended.
         last_message: to the others, which end for it as well.
     """
-    cause = joined(state.shutdown_cause, cause)
-    activity, collective, stacks = state.activity.description, world.last_collective, all_stacks()
+    cause = joined(this_rank.shutdown_cause, cause)
+    activity, collective, stacks = this_rank.activity.description, world.last_collective, all_stacks()
     files.write(cause.exit_code, cause.text, place=activity, collective=collective, stacks=stacks)
     # the page comes before the message: when another rank has ended, a launcher may end this one at once
     files.write_page()

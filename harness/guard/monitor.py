@@ -22,9 +22,9 @@ from harness.guard.departures import Departures
 from harness.guard.ending import end_process, print_raw
 from harness.guard.messages import Message
 from harness.guard.peers import Peers
-from harness.guard.rank_state import RankState
 from harness.guard.signals import StopSignals
 from harness.guard.stall import explain_end, explain_stall
+from harness.guard.this_rank import ThisRank
 from harness.guard.timing import (
     ACKNOWLEDGE_S,
     GRACE_S,
@@ -44,14 +44,14 @@ class Monitor:
     def __init__(
         self,
         world: World,
-        state: RankState,
+        this_rank: ThisRank,
         peers: Peers,
         departures: Departures,
         signals: StopSignals,
         files: OutcomeFiles,
     ) -> None:
         """Nothing runs yet; everything is shared with the `Guard` of the same rank."""
-        self._world, self._state, self._peers, self._departures = world, state, peers, departures
+        self._world, self._this_rank, self._peers, self._departures = world, this_rank, peers, departures
         self._signals, self._files = signals, files
         self._reported_s = 0.0
         self._stalled_s: float | None = None  # since when this rank knows that it makes no progress
@@ -95,7 +95,7 @@ class Monitor:
     def _handle_signal(self) -> None:
         """A stop request: at once while there is nothing to lose, else the next update carries it to all ranks."""
         second_signal = self._signals.read()
-        if self._signals.received is not None and self._state.stop_at_once_if_allowed():
+        if self._signals.received is not None and self._this_rank.stop_at_once_if_allowed():
             self._stop_at_once(self._signals.received)
         elif second_signal is not None:
             cause = Cause(f"{second_signal} a second time: stopped at once, nothing was saved")
@@ -106,9 +106,9 @@ class Monitor:
 
     def _stop_at_once(self, signal_name: str) -> None:
         """End before the first update: as soon as the others know why (`_check_time`)."""
-        if self._state.exit_deadline_s is not None:
+        if self._this_rank.exit_deadline_s is not None:
             return
-        self._state.exit_deadline_s = time.monotonic() + ACKNOWLEDGE_S
+        self._this_rank.exit_deadline_s = time.monotonic() + ACKNOWLEDGE_S
         text = stopped_before_start(signal_name, self._world.rank if self._world.size > 1 else None)
         cause = Cause(text, StoppedOnRequestError.exit_code)
         self._departures.known.learn(cause)
@@ -150,13 +150,13 @@ class Monitor:
         """Decide whatever does not begin with a message."""
         if now_s - self._reported_s > STATUS_EVERY_S:
             self._reported_s = now_s
-            self._peers.send(self._state.status())
+            self._peers.send(self._this_rank.status())
         self._departures.confirm()
         known = self._departures.known
         # This rank leaves by itself. Its main thread should end the process; this is in case it hangs.
-        deadline_s = self._state.exit_deadline_s
+        deadline_s = self._this_rank.exit_deadline_s
         if deadline_s is not None:
-            is_time = now_s > deadline_s or (self._state.is_stopping and self._departures.is_acknowledged.is_set())
+            is_time = now_s > deadline_s or (self._this_rank.is_stopping and self._departures.is_acknowledged.is_set())
             if known.cause is not None and is_time:
                 os._exit(known.cause.exit_code)
             return
@@ -167,7 +167,7 @@ class Monitor:
                 self._end(known.cause)
             return
         # Nobody is lost, but this rank makes no progress. Rank 0 decides; if it does not, this rank ends alone.
-        activity = self._state.activity
+        activity = self._this_rank.activity
         if self._stalled_s is None and now_s - activity.since_s > activity.limit_s:
             self._stalled_s = now_s
             self._peers.send(Message(stalled=True))
@@ -178,8 +178,8 @@ class Monitor:
         """Find out who holds the others up, tell all ranks, and end."""
         if self._departures.known.cause is not None:
             return
-        activity = self._state.activity
-        statuses = {**self._peers.statuses(), self._world.rank: self._state.status()}
+        activity = self._this_rank.activity
+        statuses = {**self._peers.statuses(), self._world.rank: self._this_rank.status()}
         reasons = explain_stall(statuses, self._peers.silent(time.monotonic()), self._world.rank)
         cause = Cause(f"stalled, {activity.limit_s:g} s without progress in {activity.description}: {reasons}")
         self._end(cause, Message(end=cause.text))
@@ -188,7 +188,7 @@ class Monitor:
         end_process(
             cause,
             world=self._world,
-            state=self._state,
+            this_rank=self._this_rank,
             peers=self._peers,
             files=self._files,
             last_message=last_message,

@@ -24,9 +24,9 @@ from harness.guard.departures import Departures
 from harness.guard.messages import Message
 from harness.guard.monitor import Monitor
 from harness.guard.peers import Peers
-from harness.guard.rank_state import RankState, stall_limits
 from harness.guard.signals import StopSignals, explain_requests
 from harness.guard.startup import Startup
+from harness.guard.this_rank import ThisRank, stall_limits
 from harness.guard.timing import ACKNOWLEDGE_S, GRACE_S, PERIOD_S
 
 _WAIT_FOR_CAUSE_S = 1.0
@@ -61,10 +61,10 @@ class Guard:
         self._limits = stall_limits(limits)
         self._startup = startup
         self._signals = startup.signals if startup else signals or StopSignals()
-        self._state = RankState(world, self._limits["first"])
+        self._this_rank = ThisRank(world, self._limits["first"])
         self._peers = Peers(world)
-        self._departures = Departures(world, self._state, self._peers, files)
-        self._monitor = Monitor(world, self._state, self._peers, self._departures, self._signals, files)
+        self._departures = Departures(world, self._this_rank, self._peers, files)
+        self._monitor = Monitor(world, self._this_rank, self._peers, self._departures, self._signals, files)
 
     def open(self) -> None:
         """Install signal handlers, connect to the other ranks, and start to monitor; a collective."""
@@ -73,7 +73,7 @@ class Guard:
         self._peers.connect()
         if self._startup is not None:
             self._startup.close()  # only now: until here it was the one to notice that a rank does not come
-        self._state.restart_clock()
+        self._this_rank.restart_clock()
         self._monitor.start()
 
     def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> None:
@@ -85,7 +85,7 @@ class Guard:
 
         Until then it ends the process at once, because there is nothing to save.
         """
-        if self._state.forbid_immediate_stop():
+        if self._this_rank.forbid_immediate_stop():
             time.sleep(GRACE_S)  # too late: the monitor is about to end the process
 
     def enter(self, activity: str, kind: str = "update") -> None:
@@ -95,7 +95,7 @@ class Guard:
             activity: such as `iteration 50`.
             kind: which limit it has: `first`, `update` or `evaluation`.
         """
-        self._state.begin(activity, self._limits[kind])
+        self._this_rank.begin(activity, self._limits[kind])
 
     @property
     def stop_requested(self) -> bool:
@@ -115,7 +115,7 @@ class Guard:
 
     def activity(self) -> str:
         """What this rank is doing."""
-        return self._state.activity.description
+        return self._this_rank.activity.description
 
     def known_departure(self) -> Cause | None:
         """Why another rank has left, if this one has heard of it."""
@@ -153,7 +153,7 @@ class Guard:
         Returns:
             What the process has to end with: another rank may have left at the same time for a weightier reason.
         """
-        self._state.exit_deadline_s = time.monotonic() + GRACE_S
+        self._this_rank.exit_deadline_s = time.monotonic() + GRACE_S
         self._departures.known.learn(cause)
         self._departures.announce(cause)
         if cause.first and len(self._peers):
@@ -166,9 +166,9 @@ class Guard:
 
     def begin_shutdown(self, cause: Cause | None = None) -> None:
         """All ranks end together, for this cause or because they are done; a rank may still be lost while they wait."""
-        self._state.forbid_immediate_stop()
-        self._state.shutdown_cause = cause
-        self._state.begin("the end", self._limits["update"])
+        self._this_rank.forbid_immediate_stop()
+        self._this_rank.shutdown_cause = cause
+        self._this_rank.begin("the end", self._limits["update"])
 
     def close(self) -> None:
         """Say goodbye and stop monitoring, when all ranks have come to their end."""

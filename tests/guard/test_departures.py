@@ -14,7 +14,7 @@ from harness.guard.departures import Departures
 from harness.guard.link import Link
 from harness.guard.messages import Message
 from harness.guard.peers import Peer
-from harness.guard.rank_state import RankState
+from harness.guard.this_rank import ThisRank
 
 
 class FakePeers(dict):
@@ -40,9 +40,9 @@ class Rank:
         for other in others:
             near, far = socket.socketpair()
             self.peers[other], self.ends[other] = Peer(Link(near)), Link(far)
-        self.state = RankState(world, 60.0)
-        self.state.begin("iteration 4", 60.0)
-        self.departures = Departures(world, self.state, self.peers, self.files)
+        self.this_rank = ThisRank(world, 60.0)
+        self.this_rank.begin("iteration 4", 60.0)
+        self.departures = Departures(world, self.this_rank, self.peers, self.files)
 
     def heard(self, other):
         return self.ends[other].receive()[0]
@@ -130,7 +130,7 @@ def test_rank_0_announces_to_all_what_others_announce_to_rank_0(rank_of):
 
 def test_an_immediate_stop_and_the_first_change_exclude_each_other():
     world = SingleWorld()
-    early, late = RankState(world, 1.0), RankState(world, 1.0)
+    early, late = ThisRank(world, 1.0), ThisRank(world, 1.0)
     assert early.stop_at_once_if_allowed()
     assert early.forbid_immediate_stop(), "the main thread must not change anything any more"
     assert not late.forbid_immediate_stop()

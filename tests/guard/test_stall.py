@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from harness.config import GuardConfig
 from harness.guard.messages import Message
-from harness.guard.rank_state import stall_limits
 from harness.guard.stall import explain_end, explain_silence, explain_stall
+from harness.guard.this_rank import stall_limits
 
 
 def status(num_collectives, collective="update", line="x.py:1 (f)", **more):

@@ -28,7 +28,7 @@ class Activity(NamedTuple):
     limit_s: float
 
 
-class RankState:
+class ThisRank:
     """Written by the main thread and by the guard's, each attribute by one of them.
 
     Attributes:
