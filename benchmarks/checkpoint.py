@@ -29,7 +29,7 @@ import numpy as np
 from harness.checkpoint import CheckpointWriter, checkpoint_path, read_arrays, verify
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
-from harness.gluon import Learner, State
+from harness.gluon import Learner, LearnerState
 
 ITERATIONS, EVERY = 100, 10
 KINDS = ("without", "gluon", "sets")
@@ -113,7 +113,7 @@ class Sets:
         place = checkpoint_path(self.folder, t)
         manifest = verify(place) if hashed else {"state": self.buffer.numbers}
         arrays = read_arrays(place)
-        self.learner.restore(State(arrays["parameters"], arrays["slots"], manifest["state"]))
+        self.learner.restore(LearnerState(arrays["parameters"], arrays["slots"], manifest["state"]))
 
 
 def train(learner: Learner, saver: Gluon | Sets | None, first: int) -> tuple[float, list[float]]:

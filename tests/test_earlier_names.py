@@ -1,4 +1,4 @@
-"""Modules that programs import by the names they had before they were moved."""
+"""What programs import and call by the names it had before it was moved or renamed."""
 
 from __future__ import annotations
 
@@ -13,3 +13,9 @@ import pytest
 )
 def test_an_earlier_name_is_the_same_module(earlier, now):
     assert importlib.import_module(earlier) is importlib.import_module(now)
+
+
+def test_a_learner_s_state_has_its_earlier_name():
+    from harness import gluon
+
+    assert gluon.State is gluon.LearnerState

@@ -213,7 +213,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def read_numbers(path: Path) -> dict[str, Any] | None:
-    """The numbers of a learner's state in a checkpoint, for `State`; `None` where it holds weights alone.
+    """The numbers of a learner's state in a checkpoint, for `LearnerState`; `None` where it holds weights alone.
 
     Raises:
         CheckpointError: naming the key that is missing, of another kind or impossible.

@@ -23,7 +23,7 @@ from harness.finder.sweep import Stop, StopRule, Sweep
 
 if TYPE_CHECKING:
     from harness.data import GlobalBatch
-    from harness.gluon import Learner, Requests, State
+    from harness.gluon import Learner, LearnerState, Requests
 
 Stream = Callable[[int], "GlobalBatch"]
 Streams = Callable[[int], AbstractContextManager[Stream]]
@@ -123,7 +123,7 @@ def find_lr(learner: Learner, settings: FinderSettings, streams: Streams, ask: A
 
 
 @contextmanager
-def _restored(learner: Learner) -> Iterator[State]:
+def _restored(learner: Learner) -> Iterator[LearnerState]:
     """Restore the state at the end, whatever happens: an exception, a KeyboardInterrupt. Yields that state."""
     state = learner.snapshot()
     try:

@@ -5,6 +5,17 @@ from harness.gluon.control import Requests
 from harness.gluon.evaluation import evaluate
 from harness.gluon.learner import Learner
 from harness.gluon.options import Placement, UpdateOptions
-from harness.gluon.state import State
+from harness.gluon.state import LearnerState
 
-__all__ = ["Learner", "Placement", "Requests", "State", "UpdateOptions", "evaluate", "shards_of_rank"]
+State = LearnerState  # its earlier name
+
+__all__ = [
+    "Learner",
+    "LearnerState",
+    "Placement",
+    "Requests",
+    "State",
+    "UpdateOptions",
+    "evaluate",
+    "shards_of_rank",
+]

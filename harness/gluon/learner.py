@@ -17,7 +17,7 @@ from harness.gluon.control import ControlValues, Loss, NormCheck, PendingUpdate,
 from harness.gluon.network import prepare_network, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.replica import DeviceAllreduce, DeviceReplica
-from harness.gluon.state import State
+from harness.gluon.state import LearnerState
 from harness.gluon.state_keeper import StateKeeper
 from harness.gluon.step import OptimizerStep
 from harness.gluon.weights import choose_weights, write_params
@@ -215,7 +215,7 @@ class Learner:
         asked, self._requests = self._requests, Requests()
         return asked
 
-    def snapshot(self, reuse: State | None = None) -> State:
+    def snapshot(self, reuse: LearnerState | None = None) -> LearnerState:
         """The whole state, on the host; written over an earlier snapshot that nobody needs any more."""
         self.finish()
         return self._keeper.snapshot(reuse)
@@ -224,11 +224,11 @@ class Learner:
         """Scalars that belong to the state."""
         return self._keeper.numbers()
 
-    def mismatches(self, state: State) -> list[str]:
+    def mismatches(self, state: LearnerState) -> list[str]:
         """Every array by which a state does not fit, a sentence each."""
         return self._keeper.mismatches(state)
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: LearnerState) -> None:
         """Put a state back, bit for bit."""
         self._pending = None
         self._keeper.restore(state)

@@ -21,7 +21,7 @@ from harness.errors import CheckpointError, listed
 
 
 @dataclass(frozen=True)
-class State:
+class LearnerState:
     """A learner's state on the host.
 
     Attributes:
@@ -60,7 +60,7 @@ class State:
         return write_checkpoint(folder, iteration, self.arrays, {"state": {"iteration": iteration, **self.numbers}})
 
     @classmethod
-    def load(cls, path: Path) -> State:
+    def load(cls, path: Path) -> LearnerState:
         """The state in a checkpoint; `newest_valid` finds one that passes verification.
 
         Raises:
@@ -90,7 +90,7 @@ def not_finite(arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:
     return [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
 
 
-def refuse_not_finite(state: State, path: str) -> None:
+def refuse_not_finite(state: LearnerState, path: str) -> None:
     """Refuse a checkpoint that no run has saved: weights, statistics and optimizer state were finite then.
 
     Raises:

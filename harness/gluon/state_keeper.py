@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from harness.comm import World
 from harness.errors import CheckpointError, DisagreementError, DivergedError, listed
-from harness.gluon.state import State, digest_of, mismatches
+from harness.gluon.state import LearnerState, digest_of, mismatches
 from harness.gluon.step import OptimizerStep
 from harness.model.optimizers import SCALARS
 from harness.model.parameters import held
@@ -45,14 +45,14 @@ class StateKeeper:
         self._optimizer = optimizer
         self._contexts = contexts
 
-    def snapshot(self, reuse: State | None = None) -> State:
+    def snapshot(self, reuse: LearnerState | None = None) -> LearnerState:
         """Copy everything to the host, once all pending work is done.
 
         Args:
             reuse: an earlier snapshot of this keeper that nobody needs any more; its memory is written over.
         """
         mx.nd.waitall()  # running statistics may be written after what depends on them was told
-        return State(
+        return LearnerState(
             _to_host(self._current_parameters(), {} if reuse is None else reuse.parameters),
             _to_host(self._state_arrays(), {} if reuse is None else reuse.optimizer_state),
             self.numbers(),
@@ -98,7 +98,7 @@ class StateKeeper:
                 )
         return found[0]
 
-    def mismatches(self, state: State) -> list[str]:
+    def mismatches(self, state: LearnerState) -> list[str]:
         """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
         problems = mismatches(self._current_parameters(), state.parameters)
         problems += mismatches(self._state_arrays(), state.optimizer_state)
@@ -110,7 +110,7 @@ class StateKeeper:
             problems.append(f"scalars are {found}, expected {', '.join(names) or 'none'}")
         return problems
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: LearnerState) -> None:
         """Put a state back, bit for bit.
 
         Raises:

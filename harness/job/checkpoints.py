@@ -21,7 +21,7 @@ from harness.checkpoint.store import keep_newest
 from harness.errors import CheckpointError, ConfigError, listed
 from harness.files import make_folder
 from harness.folder import Fields, RecordError, RunFolder
-from harness.gluon import State
+from harness.gluon import LearnerState
 from harness.gluon.state import refuse_not_finite
 from harness.job.finding import plan_by_base
 from harness.job.session import Session
@@ -127,7 +127,7 @@ class JobCheckpoints:
             raise CheckpointError(f"{self._sets}: no checkpoint is valid:{reasons}\nto start over, move them aside")
         path = found.newest
         resumed = _compare(session, path, plan_may_differ)
-        state = State.load(path)
+        state = LearnerState.load(path)
         refuse_not_finite(state, str(path))
         problems = session.learner.mismatches(state)
         if problems:

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.data import Batch
 from harness.errors import CheckpointError, listed
-from harness.gluon import Learner, Placement, State, UpdateOptions
+from harness.gluon import Learner, LearnerState, Placement, UpdateOptions
 from harness.gluon.state import refuse_not_finite
 from harness.guard import compare_ranks
 from harness.model import Model, build_model, try_metrics
@@ -116,7 +116,7 @@ def _restore(run: Run, learner: Learner, resume_point: ResumePoint) -> None:
     Raises:
         CheckpointError: if they do not fit, or if the user has to choose a plan first; both are told at once.
     """
-    state = State.load(Path(resume_point.path))
+    state = LearnerState.load(Path(resume_point.path))
     refuse_not_finite(state, resume_point.path)
     problems = learner.mismatches(state)
     if problems:

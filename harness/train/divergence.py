@@ -13,7 +13,7 @@ from typing import Any
 from harness.checkpoint import Manifest
 from harness.errors import DivergedError
 from harness.folder import MetricsLine
-from harness.gluon import Learner, State
+from harness.gluon import Learner, LearnerState
 from harness.plan import Rewind
 from harness.report import write_plan
 from harness.train.run import Run
@@ -36,7 +36,7 @@ class Divergence:
         self._learner, self._saver, self._warn = learner, saver, warn
         self._section = run.config.guard.divergence
         keeps = self._section.policy == "rewind" and run.world.rank == 0
-        self._first: State | None = learner.snapshot() if keeps else None
+        self._first: LearnerState | None = learner.snapshot() if keeps else None
 
     def skipped(self, run: Run, state: RunState) -> RunState:
         """The state after an update that was left out because it was not finite.
@@ -111,5 +111,5 @@ class Divergence:
                 raise RuntimeError("the first state was not kept")
             self._learner.restore(self._first)
             return None
-        self._learner.restore(State.load(Path(point.path)))
+        self._learner.restore(LearnerState.load(Path(point.path)))
         return [point.path, point.manifest.content]

@@ -18,7 +18,7 @@ from harness.checkpoint import CheckpointWriter, Manifest, list_checkpoints, mar
 from harness.comm import read_launch
 from harness.errors import CheckpointError
 from harness.folder import AttemptStart, MetricsFile, MetricsLine
-from harness.gluon import Learner, Requests, State
+from harness.gluon import Learner, LearnerState, Requests
 from harness.guard import ConsistencyCheck
 from harness.plan import LRPlan, Sizes
 from harness.train.resume import ResumePoint
@@ -131,7 +131,7 @@ class Saver:
             self._every = max(1, run.sizes.iterations(every))
         self._folder = run.folder.path / "checkpoints"
         self._writer = CheckpointWriter(self._folder, self._settings.keep) if run.world.rank == 0 else None
-        self._buffer: State | None = None
+        self._buffer: LearnerState | None = None
         self._failure: CheckpointError | None = None
         self._asked = False
         self._since_s = time.monotonic()

@@ -21,7 +21,7 @@ from harness.checkpoint.consistency import COUNTS_ALWAYS
 from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.errors import CheckpointError
-from harness.gluon import State
+from harness.gluon import LearnerState
 from harness.model.optimizers import NOT_UPDATED_AT_0, known_optimizers
 from harness.train.build import build_learner
 from harness.train.prepare import prepare_run
@@ -77,7 +77,7 @@ def outcome(place):
 
 def test_a_checkpoint_of_the_first_version_is_read_and_resumed(place):
     digest = "991dc948eb038064ce1d767aacc3dc171cf5c4c899110c1d081ea6f6581ac0f0"
-    assert State.load(place).digest() == resumed(place) == digest
+    assert LearnerState.load(place).digest() == resumed(place) == digest
     manifest = Manifest.of(read_manifest(place), place)
     assert (manifest.iteration, manifest.shards, manifest.batch_size, manifest.num_samples) == (4, 1, 32, 1437)
     assert manifest.state.best == Best(4, "test.accuracy", 0.11944444444444445)
@@ -397,4 +397,4 @@ def test_any_byte_under_a_right_seal(place, number):
         digest, message = outcome(place)
         assert len(message) < 5000
         if digest not in (None, undamaged):  # another number, such as the applied rate, that could have been written
-            assert State.load(place).numbers != State.load(OLD / NAME).numbers
+            assert LearnerState.load(place).numbers != LearnerState.load(OLD / NAME).numbers

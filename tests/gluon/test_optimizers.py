@@ -11,7 +11,7 @@ from harness.checkpoint import read_arrays, verify, write_checkpoint
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError
-from harness.gluon import Learner, State, UpdateOptions
+from harness.gluon import Learner, LearnerState, UpdateOptions
 from harness.gluon.state_keeper import StateKeeper
 from harness.gluon.step import OptimizerStep
 from harness.model.optimizers import NOT_UPDATED_AT_0, REFUSED, build_optimizer, known_optimizers, set_multipliers
@@ -57,7 +57,7 @@ def through_the_disk(state, folder):
         {"state": state.numbers, "other": 1},
     )
     arrays = read_arrays(path)
-    return State(arrays["parameters"], arrays["slots"], verify(path)["state"])
+    return LearnerState(arrays["parameters"], arrays["slots"], verify(path)["state"])
 
 
 def test_every_registered_optimizer_is_known_or_refused():

@@ -13,7 +13,7 @@ from harness.checkpoint import iteration_of, list_checkpoints, newest_valid, wri
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, DivergedError
-from harness.gluon import Learner, State
+from harness.gluon import Learner, LearnerState
 from harness.gluon.weights import write_params
 
 
@@ -40,7 +40,7 @@ def test_a_saved_state_goes_on_as_the_unbroken_loop(tmp_path):
             unbroken.snapshot().save(tmp_path, t)
     newest = newest_valid(list_checkpoints(tmp_path)).newest
     again = learner(seed=2)
-    again.restore(State.load(newest))
+    again.restore(LearnerState.load(newest))
     for t in range(iteration_of(newest) + 1, 5):
         again.update(samples(t), 0.1 / t)
     assert again.digest() == unbroken.digest()
@@ -50,7 +50,7 @@ def test_a_loaded_state_is_the_saved_one(tmp_path):
     trained = learner(seed=1)
     trained.update(samples(1), 0.1)
     state = trained.snapshot()
-    assert State.load(state.save(tmp_path, 7)).digest() == state.digest()
+    assert LearnerState.load(state.save(tmp_path, 7)).digest() == state.digest()
 
 
 @pytest.mark.parametrize(("kind", "name"), [("parameters", "0.weight"), ("optimizer_state", "0.weight/1")])
@@ -81,7 +81,7 @@ def test_an_update_that_was_not_checked_before_a_state_is_restored_is_forgotten(
 def test_a_set_of_weights_alone_is_no_state(tmp_path):
     place = write_checkpoint(tmp_path, 0, {"parameters": {"w": np.ones(2, np.float32)}, "slots": {}}, {})
     with pytest.raises(CheckpointError, match=r"iteration-000000000: holds weights alone and no state; .*load_weights"):
-        State.load(place)
+        LearnerState.load(place)
 
 
 def test_shapes_are_settled_on_the_first_batch():

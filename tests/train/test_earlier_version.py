@@ -20,7 +20,7 @@ import yaml
 from harness.checkpoint import Manifest, read_manifest, verify
 from harness.config import load_config
 from harness.finder import read_result
-from harness.gluon import State
+from harness.gluon import LearnerState
 from harness.report import write_run_report
 
 OLD = Path(__file__).parents[1] / "data" / "version_0_1"
@@ -64,7 +64,7 @@ def test_its_configuration_is_read_and_nothing_of_it_is_lost():
 
 def test_its_checkpoint_is_valid_and_holds_the_same_arrays():
     verify(SAVED)
-    assert State.load(SAVED).digest() == WRITTEN["digest_at_20"]
+    assert LearnerState.load(SAVED).digest() == WRITTEN["digest_at_20"]
     manifest = Manifest.of(read_manifest(SAVED), SAVED)
     assert (manifest.iteration, manifest.shards, manifest.batch_size) == (20, 4, 32)
 

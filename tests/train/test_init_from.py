@@ -13,7 +13,7 @@ from harness.checkpoint import read_arrays, read_manifest
 from harness.comm import SingleWorld
 from harness.config import load_config, parse_config
 from harness.errors import CheckpointError, ConfigError
-from harness.gluon.state import State
+from harness.gluon.state import LearnerState
 from harness.model.networks import cnn
 from harness.train.build import build_learner
 from harness.train.find import find_base
@@ -177,7 +177,7 @@ def test_a_path_where_nothing_is(run_of, files, name, reason):
 def test_frozen_features_stay_and_the_head_learns(run_of, files):
     run = run_of(f"init.from={files}/six.params", "init.freeze=['0.*', '1.*', '4.*', '5.*']", "batch.shards=2")
     train(run, "error")
-    state = State.load(run.folder.path / "checkpoints/iteration-000000004")
+    state = LearnerState.load(run.folder.path / "checkpoints/iteration-000000004")
     file = mx.nd.load(str(files / "six.params"))
     frozen = [name for name in state.parameters if name[:2] in ("0.", "1.", "4.", "5.")]
     assert len(frozen) == 10
@@ -195,7 +195,7 @@ def test_frozen_features_stay_and_the_head_learns(run_of, files):
         start=StartOptions(resume=str(run.folder.path / "checkpoints/iteration-000000002")),
     )
     train(again, "error")
-    assert State.load(run.folder.path / "checkpoints/iteration-000000004").digest() == state.digest()
+    assert LearnerState.load(run.folder.path / "checkpoints/iteration-000000004").digest() == state.digest()
 
 
 def test_the_finder_leaves_frozen_parts_alone(run_of, files):

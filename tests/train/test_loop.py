@@ -10,7 +10,7 @@ from harness.checkpoint import Manifest, list_checkpoints, newest_valid, read_ma
 from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.errors import StoppedOnRequestError
-from harness.gluon import State
+from harness.gluon import LearnerState
 from harness.guard import ConsistencyCheck, Unguarded
 from harness.train.loop import train
 from harness.train.prepare import prepare_run
@@ -75,7 +75,7 @@ def metrics_of(run):
 def result_of(run):
     """Every bit and number that an unbroken and a resumed run have to have in common."""
     last = run.folder.path / f"checkpoints/iteration-{TOTAL:09d}"
-    return State.load(last).digest(), newest_state(run), metrics_of(run)
+    return LearnerState.load(last).digest(), newest_state(run), metrics_of(run)
 
 
 @pytest.fixture

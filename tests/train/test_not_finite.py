@@ -11,7 +11,7 @@ from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.data import Order
 from harness.errors import DivergedError
-from harness.gluon import State
+from harness.gluon import LearnerState
 from harness.plan import Rewind
 from harness.train.loop import train
 from harness.train.prepare import prepare_run
@@ -88,7 +88,7 @@ def test_skip_counts_the_update_and_the_count_is_resumed(run_of, capsys):
     fork = run_of("{policy: skip}", start=start, name="fork")
     assert fork.initial_state == RunState(18, skipped=1)
     train(fork, "error")
-    states = [State.load(one.folder.path / f"checkpoints/iteration-0000000{TOTAL}") for one in (run, fork)]
+    states = [LearnerState.load(one.folder.path / f"checkpoints/iteration-0000000{TOTAL}") for one in (run, fork)]
     assert states[0].digest() == states[1].digest()
 
 
@@ -126,13 +126,13 @@ def test_a_rewind_is_recorded_in_later_checkpoints_and_holds_when_resumed(run_of
     assert state.iteration == TOTAL
     assert state.amendments
     assert all(isinstance(one, Rewind) and one.iteration == 6 for one in state.amendments)
-    end = State.load(run.folder.path / f"checkpoints/iteration-0000000{TOTAL}").digest()
+    end = LearnerState.load(run.folder.path / f"checkpoints/iteration-0000000{TOTAL}").digest()
     start = StartOptions(resume=str(run.folder.path / "checkpoints/iteration-000000012"))
     again = run_of(policy, *settings, item="null", start=start, name="again")
     assert again.initial_state.amendments == state.amendments
     assert again.plan.fingerprint() == run.amended(state).plan.fingerprint()
     train(again, "error")
-    assert State.load(again.folder.path / f"checkpoints/iteration-0000000{TOTAL}").digest() == end
+    assert LearnerState.load(again.folder.path / f"checkpoints/iteration-0000000{TOTAL}").digest() == end
 
 
 def test_before_the_first_checkpoint_a_rewind_goes_to_the_beginning(run_of, capsys):

@@ -14,7 +14,7 @@ from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.errors import CheckpointError, DisagreementError, DivergedError
 from harness.folder import MetricsFile, MetricsLine
-from harness.gluon import Requests, State
+from harness.gluon import LearnerState, Requests
 from harness.guard import ConsistencyCheck
 from harness.plan import Rewind
 from harness.train.prepare import prepare_run
@@ -39,7 +39,7 @@ class Weights:
 
     def snapshot(self, reuse=None):
         numbers = {"applied_lr": self.rate(self.t), "num_update": self.t, "update_counts": [self.t], "scalars": {}}
-        return State({"w": np.full(3, self.t, np.float32)}, {}, numbers)
+        return LearnerState({"w": np.full(3, self.t, np.float32)}, {}, numbers)
 
     def pop_requests(self):
         self.num_popped += 1
@@ -132,7 +132,7 @@ def test_what_is_saved_is_the_state_and_can_be_read_back(saver_of):
     assert RunState.of(manifest, str(place)) == state
     assert manifest.content["plan"]["lr"] == {str(t): run.plan.lr(t) for t in (4, 5, 6)}
     assert manifest.content["plan"]["fingerprint"] == run.plan.fingerprint()
-    assert State.load(place).parameters["w"].tolist() == [5, 5, 5]
+    assert LearnerState.load(place).parameters["w"].tolist() == [5, 5, 5]
     assert json.loads((place.parent / "best.json").read_text())["set"] == "iteration-000000004"
     assert json.loads((run.folder.path / "metrics.jsonl").read_text())["loss"] == 1.0
 
