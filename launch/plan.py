@@ -21,7 +21,7 @@ try:
     from harness.data import count_samples
     from harness.errors import ConfigError, DataError, HarnessError
     from harness.finder import read_result, take_result
-    from harness.plan import LRPlan, Sizes, resolve_shards
+    from harness.plan import LRPlan, Sizes, imbalance, resolve_shards
     from harness.report import NamedPlan, first_difference, plot_plan, plot_plans, table_of_plans
 except ModuleNotFoundError as missing:
     what = f"{sys.executable} has no '{missing.name}'"
@@ -156,7 +156,7 @@ def show_plan(setup: Setup, workers: int, folder: Path) -> str:
         momentum = plan.momentum(t)
         shown = "" if momentum is None else f"{momentum:.4g}"
         print(f"{t:>10} {t / per_epoch:>8.2f} {plan.lr(t):>12.6g} {shown:>10}".rstrip())
-    for remark in [*setup.notes, *plan.remarks()]:
+    for remark in [*setup.notes, *plan.remarks(), *imbalance(sizes.shards, workers)]:
         print(f"note: {remark}")
     table, picture = folder / f"{name}.csv", folder / f"{name}.png"
     with writing_into(folder):
@@ -171,9 +171,12 @@ def show_world_sizes(setup: Setup, world_sizes: list[int], folder: Path) -> str:
     plans = [NamedPlan(str(workers), setup.plan(workers), own_momentum) for workers in world_sizes]
     print(f"{name}: {setup.samples} samples ({setup.origin}), {setup.config.batch.size} a shard")
     print("\n".join(table_of_plans(plans, "np")))
-    remarks = [f"np {named.name}: {remark}" for named in plans for remark in named.plan.remarks()]
-    for remark in [*setup.notes, *remarks]:
-        print(f"note: {remark}")
+    notes = list(setup.notes)
+    for workers, named in zip(world_sizes, plans, strict=True):
+        notes += [f"np {workers}: {remark}" for remark in named.plan.remarks()]
+        notes += imbalance(named.plan.sizes.shards, workers)
+    for note in notes:
+        print(f"note: {note}")
     picture = folder / f"{name}-np-{'-'.join(map(str, world_sizes))}.png"
     legend = [replace(named, name=f"np {named.name}, peak {named.peak}") for named in plans]
     with writing_into(folder):

@@ -54,10 +54,42 @@ def test_eight_shards_on_one_process_and_on_more_ranks(digest_of):
     assert digest_of(*CONVOLUTIONS, "batch.shards=8", np=2) == eight
 
 
-def test_three_ranks_of_mpirun_repeat_themselves(digest_of):
-    short = (*CONVOLUTIONS, "evaluation.every=null")
-    first, second = (digest_of(*short, np=3, launcher="mpirun") for _ in range(2))
-    assert first == second
+@pytest.mark.parametrize(
+    ("shards", "optimizer", "ranks"),
+    [
+        (6, "sgd", (4,)),
+        (7, "adam", (3,)),
+        *(
+            pytest.param(shards, optimizer, ranks, marks=pytest.mark.thorough)
+            for optimizer in ("sgd", "adam")
+            for shards, ranks in ((6, (1, 2, 3, 5, 6)), (7, (1, 2, 3, 5, 7)), (8, (1, 2, 3, 4, 5, 6, 7, 8)))
+        ),
+    ],
+)
+def test_any_number_of_ranks_ends_with_the_bits_of_one_process(digest_of, shards, optimizer, ranks):
+    long = ["train={iterations: 200}"] if max(ranks) == shards else []
+    settings = (*CONVOLUTIONS, *long, f"batch.shards={shards}", f"optimizer={{name: {optimizer}}}", "lr.base=0.005")
+    alone = digest_of(*settings)
+    for np_ in ranks:
+        assert digest_of(*settings, np=np_, launcher="mpirun") == alone
+
+
+def test_a_run_that_resumes_on_ever_other_numbers_of_ranks_ends_with_the_bits_of_one(start, tmp_path):
+    def trained(name, *options, **how):
+        settings = [*CONVOLUTIONS, "batch.shards=8", "evaluation.every=null", f"output={tmp_path / name}"]
+        settings += ["checkpoint={every: 10it, keep: 9}"]
+        arguments = [word for setting in settings for word in ("--set", setting)]
+        out = start("launch/train.py", *arguments, *options, **how).stdout
+        return re.search(r"digest ([0-9a-f]{64})", out)[1]
+
+    # each resumes from a checkpoint that the one before has written
+    checkpoints = tmp_path / "often" / "digits" / "checkpoints"
+    ends = [trained("unbroken"), trained("often", np=8 if THOROUGH else 4, launcher="mpirun")]
+    for ranks, iteration in ((3, 10), (5, 20)):
+        newest = checkpoints / f"iteration-{iteration:09d}"
+        ends.append(trained("often", "--resume", newest, np=ranks, launcher="mpirun"))
+    ends.append(trained("often", "--resume", checkpoints / "iteration-000000030"))
+    assert len(set(ends)) == 1
 
 
 def test_the_digest_sees_the_seed_and_the_learning_rate(digest_of):

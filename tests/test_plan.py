@@ -10,7 +10,7 @@ import pytest
 from harness.config import LRConfig, TrainConfig, parse_config
 from harness.data import Batching, Order
 from harness.errors import ConfigError
-from harness.plan import LRPlan, Sizes, resolve_shards
+from harness.plan import LRPlan, Sizes, imbalance, resolve_shards
 from harness.plan.lr_plan import MAX_CSV_ROWS
 from harness.units import Duration
 
@@ -92,6 +92,22 @@ def test_every_worker_needs_a_shard(shards, workers, most):
         f"c.yaml: batch.shards: {shards} shards are too few for {workers} workers, each of which processes at least "
         f"one; start {most}, or set batch.shards to {workers} or more"
     )
+
+
+@pytest.mark.parametrize(
+    ("shards", "workers", "ends"),
+    [
+        (8, 4, None),
+        (8, 8, None),
+        (6, 1, None),
+        (8, 3, "the largest share, 3 shards, so workers compute 89% of the time"),
+        (8, 5, "the largest share, 2 shards, so workers compute 80% of the time; 4 workers are as fast"),
+        (9, 8, "the largest share, 2 shards, so workers compute 56% of the time; 5 workers are as fast"),
+    ],
+)
+def test_shares_that_are_not_even_cost_time(shards, workers, ends):
+    expected = [] if ends is None else [f"{shards} shards on {workers} workers: an update waits for {ends}"]
+    assert imbalance(shards, workers) == expected
 
 
 # scaling

@@ -16,7 +16,7 @@ from harness.job.data import probe, read, refuse_other_classes
 from harness.job.ranks import Ranks
 from harness.job.settings import WHERE, JobSettings
 from harness.model.given import classes_of, describe_optimizer, settle_shapes
-from harness.plan import LRPlan, Sizes
+from harness.plan import LRPlan, Sizes, imbalance
 from harness.train.samples import RunData, first_samples
 from harness.versions import versions
 
@@ -124,7 +124,7 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     prediction, _ = learner.predict(*first_samples(data.splits.train, given.augmentation, 2))
     classes = classes_of(given.loss, prediction.shape)
     world.agreed("labels", lambda: refuse_other_classes("train", data.splits.train, classes))
-    remarks = [*learner.remarks, *plan.remarks()]
+    remarks = [*learner.remarks, *plan.remarks(), *imbalance(sizes.shards, workers)]
     check = ConsistencyCheck(world, learner)
     return Session(given, ranks, data, sizes, order, plan, stream, learner, check, remarks)
 

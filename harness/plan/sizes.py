@@ -138,3 +138,22 @@ def at_most(workers: int) -> str:
     ('one worker', 'at most 3 workers')
     """
     return "one worker" if workers == 1 else f"at most {workers} workers"
+
+
+def imbalance(shards: int, workers: int) -> list[str]:
+    """What it costs that the workers do not divide the shards, in a sentence; nothing where they do.
+
+    >>> imbalance(8, 4)
+    []
+    >>> imbalance(8, 3)
+    ['8 shards on 3 workers: an update waits for the largest share, 3 shards, so workers compute 89% of the time']
+    """
+    largest = -(-shards // workers)
+    as_fast = -(-shards // largest)
+    if shards % workers == 0:
+        return []
+    sentence = (
+        f"{shards} shards on {workers} workers: an update waits for the largest share, {largest} shards, so workers "
+        f"compute {shards / (workers * largest):.0%} of the time"
+    )
+    return [sentence + (f"; {as_fast} workers are as fast" if as_fast < workers else "")]

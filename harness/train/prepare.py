@@ -19,7 +19,7 @@ from harness.folder import RunFolder
 from harness.guard import Guard, Unguarded, compare_schedules
 from harness.model import build_metrics
 from harness.model.metrics import Metric
-from harness.plan import LRPlan, Sizes, amended_plan, count_workers, resolve_shards
+from harness.plan import LRPlan, Sizes, amended_plan, count_workers, imbalance, resolve_shards
 from harness.train.conflicts import refuse_other_data
 from harness.train.resolve import ResolvedConfig, resolve, resolve_plan
 from harness.train.resume import ResumePoint, StartOptions, agree_on_resume_point
@@ -110,7 +110,7 @@ def _prepare(
         metrics=metrics,
         best_is=best_is,
         finder_settings=finder_settings,
-        remarks=tuple(remarks),
+        remarks=(*remarks, *([] if emulate_np else imbalance(sizes.shards, workers))),
     )
 
 

@@ -41,9 +41,9 @@ def find(start, tmp_path):
     return run
 
 
-def test_two_shards_on_one_process_and_on_two_ranks_see_the_same_points(find):
-    _, alone, _ = find("batch.shards=2", "finder.repeats=2")
-    done, together, _ = find("finder.repeats=2", np=2)
+def test_three_shards_on_one_process_and_on_two_ranks_see_the_same_points(find):
+    _, alone, _ = find("batch.shards=3", "finder.repeats=2")
+    done, together, _ = find("batch.shards=3", "finder.repeats=2", np=2)
     assert together["sweeps"] == alone["sweeps"]
     assert together["suggestion"] == alone["suggestion"]
     assert (together["proof"]["num_ranks"], alone["proof"]["num_ranks"]) == (2, 1)

@@ -107,6 +107,13 @@ def test_remarks_name_the_number_of_workers(plan):
     ]
 
 
+def test_what_uneven_shares_cost_is_noted(plan):
+    uneven = "note: 8 shards on 3 workers: an update waits for the largest share, 3 shards, so workers compute 89% of"
+    assert plan("--np", "3", "--set", "batch.shards=8").out.count(uneven) == 1
+    several = plan("--np", "2", "3", "4", "--set", "batch.shards=8").out
+    assert (several.count(uneven), several.count("note: ")) == (1, 1)
+
+
 def test_against_another_configuration(plan, tmp_path):
     ended = plan("--np", "2", "--against", "configs/one_cycle.yaml", "--samples", "640", "--set", "train.epochs=10")
     picture = tmp_path / "plans" / "digits-against-one_cycle.png"
