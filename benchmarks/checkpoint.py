@@ -124,7 +124,7 @@ def train(learner: Learner, saver: Gluon | Sets | None, first: int) -> tuple[flo
     for t in range(first, first + ITERATIONS):
         learner.update(noise(t), 0.001)
         if saver is not None and t % EVERY == 0:
-            learner.finish()
+            learner.check_pending()
             mx.nd.waitall()  # so that neither is charged for the update that is still being computed
             asked = time.perf_counter()
             saver.save(t)

@@ -31,7 +31,7 @@ def main() -> None:
             for _ in range(UPDATES):
                 t += 1
                 learner.update(stream(t), 1e-3)
-            learner.finish()
+            learner.check_pending()
             middle = time.perf_counter()
             check.verify(t, 1e-3, None, t)
             updates.append((middle - begun) / UPDATES)

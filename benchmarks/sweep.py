@@ -85,7 +85,7 @@ def main() -> None:
             started = time.perf_counter()
             for t in range(1, ITERATIONS + 1):
                 learner.update(stream(t), SWEEP.lr(t - 1))
-            learner.finish()
+            learner.check_pending()
             mx.nd.waitall()
             times["training"].append(time.perf_counter() - started)
             started = time.perf_counter()

@@ -15,7 +15,8 @@ def test_an_earlier_name_is_the_same_module(earlier, now):
     assert importlib.import_module(earlier) is importlib.import_module(now)
 
 
-def test_a_learner_s_state_has_its_earlier_name():
+def test_a_learner_and_its_state_have_their_earlier_names():
     from harness import gluon
 
     assert gluon.State is gluon.LearnerState
+    assert gluon.Learner.finish is gluon.Learner.check_pending

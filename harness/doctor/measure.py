@@ -47,7 +47,7 @@ def measure_update(job: JobContext) -> tuple[float, int]:
         for t in range(1, min(_WARM_UP + _UPDATES, run.sizes.num_iterations) + 1):
             began = time.perf_counter()
             learner.update(stream(t), 0.0)
-            learner.finish()
+            learner.check_pending()
             times.append(time.perf_counter() - began)
     slowest = max(job.world.allgather_object(statistics.median(times[_WARM_UP:] or times), "doctor.update"))
     return slowest, learner.reduced_bytes

@@ -161,7 +161,7 @@ def _loss_of(learner: Learner, batch: GlobalBatch, lr: float, ask: Requests | No
     skipped = learner.skipped
     try:
         learner.update(batch, lr, None, ask)
-        learner.finish()
+        learner.check_pending()
     except DivergedError:
         return None
     if learner.pop_requests().stop:

@@ -166,7 +166,7 @@ class Fold:
         return [*self._waiting, self._memory]
 
     def begin(self) -> None:
-        """Begin anew; what waits is not needed any more."""
+        """Start over; what waits is not needed any more."""
         self._spare += self._waiting
         self._waiting.clear()
         self._position = 0

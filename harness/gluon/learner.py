@@ -91,11 +91,11 @@ class Learner:
         if len(self._replicas) > 1:
             self._sum_devices = DeviceAllreduce(placement.kvstore, self._replicas, self._assignment)
 
-        # The step waits for the check of its own update where ranks wait for each other anyway, or where the check
-        # decides what is applied.
-        waits = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
-        self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, is_waited_for=waits)
-        self._waits = waits or self._optimizer.must_wait
+        # An update is synchronous, that is, checked before its step, where ranks wait for each other anyway, where the
+        # check decides what is applied, or where the step itself cannot be left to the device.
+        synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
+        self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, synchronous=synchronous)
+        self._synchronous = synchronous or self._optimizer.synchronous
         self._check = NormCheck(self._buffer, control_is_summed=world.size > 1)
         self._keeper = StateKeeper(network.parameters, network.trainable, self._optimizer, self._contexts)
 
@@ -142,11 +142,11 @@ class Learner:
         if self.world.size > 1:
             self.world.sum_parts(self._replicas[0].parts, self._assignment, "update")
 
-        # The check is begun now. It is read now if the step has to wait for it, and otherwise in the next update, so
-        # that Python runs ahead of the device; whatever uses the weights in between calls `finish` first.
+        # The check is begun now. It is read now if the update is synchronous, and otherwise in the next one, so that
+        # Python runs ahead of the device; whatever uses the weights in between calls `check_pending` first.
         update = PendingUpdate(batch.t, batch.num_samples, own, self._check.measure())
         loss, divisor, num_shards = Loss(update.measured, batch.num_samples), float(batch.num_samples), own.num_shards
-        if self._waits:
+        if self._synchronous:
             stats = self._judge(update)
             if not stats.is_finite:
                 for replica in self._replicas:
@@ -156,7 +156,7 @@ class Learner:
             if self._options.clip_norm is not None:
                 divisor *= max(1.0, stats.gradient_norm / self._options.clip_norm)
         else:
-            self.finish()
+            self.check_pending()
             self._pending = update
 
         # The step, with the mean over all samples; running statistics become the mean over the shards that have any.
@@ -179,28 +179,34 @@ class Learner:
                 replica.buffer.lay_out_weights()
             self._has_predicted = False
         for replica in self._replicas:
-            replica.begin()
+            replica.begin(has_control=replica.buffer is self._buffer)
         # Devices take turns: none of these calls waits, so the devices compute at the same time.
         for (device, _), shard in zip(self._turns, batch.batches, strict=True):
             self._replicas[device].process(batch.t, shard)
         for replica in self._replicas:
-            replica.finish()
+            replica.restore_frozen()
 
-    def finish(self) -> None:
-        """Check the last update where its check was put off; call it before the weights are used for anything."""
+    def check_pending(self) -> None:
+        """Check the last update where its check was put off; call it before the weights are used for anything.
+
+        Raises:
+            DivergedError: if that update is not finite.
+        """
         if self._pending is not None:
             update, self._pending = self._pending, None
             self._judge(update)
 
+    finish = check_pending  # its earlier name
+
     def check_weights(self, t: int) -> None:
         """Raise `DivergedError` if update `t` made weights or optimizer state not finite, on every rank alike."""
-        self.finish()
+        self.check_pending()
         self._keeper.refuse_not_finite(t)
 
     def predict(self, data: Data, label: Array) -> tuple[Array, Array]:
         """Predictions `(n, ...)` and losses `(n,)` of samples (one array or a tuple of them), in predict mode."""
         self.ensure_shared()
-        self.finish()
+        self.check_pending()
         self._has_predicted = True
         prediction, losses = self._replicas[0].predict(data, label)
         return prediction.asnumpy(), losses.asnumpy()
@@ -211,13 +217,13 @@ class Learner:
         return int(self._buffer.memory.array.size) * 4
 
     def pop_requests(self) -> Requests:
-        """What any rank has asked since the last call: the same on every rank, one update late where none waits."""
+        """What any rank has asked since the last call: the same on every rank, one update late if not synchronous."""
         asked, self._requests = self._requests, Requests()
         return asked
 
     def snapshot(self, reuse: LearnerState | None = None) -> LearnerState:
         """The whole state, on the host; written over an earlier snapshot that nobody needs any more."""
-        self.finish()
+        self.check_pending()
         return self._keeper.snapshot(reuse)
 
     def numbers(self) -> dict[str, Any]:
@@ -235,17 +241,17 @@ class Learner:
 
     def digest(self) -> str:
         """sha256 of the whole state; equal on every rank."""
-        self.finish()
+        self.check_pending()
         return self._keeper.digest()
 
     def checksums(self) -> dict[str, int]:
         """A CRC-32 of every parameter, running statistic and optimizer array by name; equal on every rank."""
-        self.finish()
+        self.check_pending()
         return self._keeper.checksums()
 
     def save_weights(self, path: Path) -> None:
         """Write weights and running statistics as a Gluon `.params` file."""
-        self.finish()
+        self.check_pending()
         write_params(path, {name: held(parameter, self._contexts[0]) for name, parameter in self.parameters.items()})
 
     def load_weights(self, path: str, policy: str = "all") -> Matched:

@@ -58,8 +58,15 @@ class DeviceReplica:
             self._before = self._statistics.copy()
         self._is_first = True
 
-    def begin(self) -> None:
-        """Begin an update: remember the statistics that it starts from."""
+    def begin(self, *, has_control: bool) -> None:
+        """Begin an update: remember the statistics that it starts from.
+
+        Args:
+            has_control: whether the control values of the rank have been written into this device's buffer; those of
+                its other devices are 0, because all are added up.
+        """
+        if not has_control:
+            self.buffer.control[:] = 0
         for statistic, copy in self._frozen:
             statistic.copyto(copy)
         if self._before is not None:
@@ -84,7 +91,7 @@ class DeviceReplica:
             self.buffer.clear()
         self._fold.push()
 
-    def finish(self) -> None:
+    def restore_frozen(self) -> None:
         """Leave frozen statistics as they were."""
         for statistic, copy in self._frozen:
             copy.copyto(statistic)

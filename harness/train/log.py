@@ -46,7 +46,7 @@ class TrainingLog:
         """
         if run.world.rank:
             return
-        learner.finish()
+        learner.check_pending()
         mean_loss, rate = float(loss), round(self._clock.rate(), 1)
         norm = learner.gradient_norm
         values = {"loss": mean_loss, **({} if norm is None else {"gradient_norm": norm}), "images_per_s": rate}

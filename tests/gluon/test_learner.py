@@ -125,7 +125,7 @@ def test_a_loss_that_is_not_finite_ends_the_run():
     for t in (1, 2, 3):
         learner.update(stream(t), 0.1)
     with pytest.raises(DivergedError, match=r"iteration 3: .*norm nan.*Lower the learning rate"):
-        learner.finish()
+        learner.check_pending()
 
 
 def test_the_check_lags_by_no_more_than_one_update():
@@ -211,7 +211,7 @@ def test_samples_that_do_not_add_up_are_noticed():
     learner = learner_of(2)
     learner.update(wrong(1), 0.1)
     with pytest.raises(DisagreementError, match="processed 8 samples, but the global batch has 9"):
-        learner.finish()
+        learner.check_pending()
 
 
 class Unused(nn.HybridBlock):
@@ -530,7 +530,7 @@ def test_clipping_bounds_the_norm_of_the_mean_gradient_over_all_shards():
         learner = learner_of(2, net=small_net(batch_norm=False), **options)
         before = learner.snapshot().parameters
         learner.update(stream(1), 1.0)
-        learner.finish()
+        learner.check_pending()
         after = learner.snapshot().parameters
         return np.concatenate([(before[name] - after[name]).ravel() for name in before]), learner.gradient_norm
 

@@ -105,7 +105,7 @@ def test_what_is_a_function_of_its_seed_trains(net):
     for hybridize in (True, False):
         learner = learner_of(net(), hybridize=hybridize)
         learner.update(stream(1), 0.1)
-        learner.finish()
+        learner.check_pending()
 
 
 def test_state_in_a_parameter_is_averaged_whatever_its_name():

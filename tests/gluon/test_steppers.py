@@ -96,7 +96,7 @@ def test_numbers_are_read_as_operators_read_them():
 
 def test_a_momentum_without_buffers_and_a_rate_that_is_not_finite_are_refused():
     trainable, _ = parameters()
-    plain = OptimizerStep(mx.optimizer.SGD(), trainable, is_waited_for=True)
+    plain = OptimizerStep(mx.optimizer.SGD(), trainable, synchronous=True)
     with pytest.raises(ConfigError, match=r"momentum: 0\.9 for an optimizer that was built without"):
         plain.step(1, 0.1, 0.9, 8.0)
     with pytest.raises(ConfigError, match=r"learning rate 1e\+39.*must be finite"):

@@ -43,18 +43,18 @@ class NumpyStep:
         self._room = np.empty((2, _BLOCK), np.float32)
 
     @staticmethod
-    def pays(optimizer: Any, parameters: Sequence[Any], is_waited_for: bool) -> bool:
+    def pays(optimizer: Any, parameters: Sequence[Any], synchronous: bool) -> bool:
         """Whether it can take an optimizer's place, and is sooner done than MXNet with its threads.
 
         Args:
             optimizer: an `mx.optimizer.Optimizer`.
             parameters: with a gradient.
-            is_waited_for: whether every update is waited for anyway. Elsewhere Python runs ahead of an update, and what
+            synchronous: whether every update is waited for anyway. Elsewhere Python runs ahead of an update, and what
                 that saves must be less than what this does.
         """
         is_possible = type(optimizer) is mx.optimizer.SGD and all(one.list_ctx() == [mx.cpu()] for one in parameters)
         many = sum(list_held(parameter)[0].size for parameter in parameters) >= _MANY
-        return is_possible and count_threads("auto", Launch()) <= _MAX_THREADS and (is_waited_for or many)
+        return is_possible and count_threads("auto", Launch()) <= _MAX_THREADS and (synchronous or many)
 
     def step(self, noise_seed: int | None, factor: float = 1.0, fixed: Sequence[int] = ()) -> None:
         """Step, once all pending work is done; SGD has no noise, and a weight whose rate is 0 stays by itself.

@@ -33,7 +33,7 @@ class OptimizerStep:
     Attributes:
         optimizer: of the first device, or the kvstore.
         updaters: hold the state: one for each device, or the kvstore's.
-        must_wait: whether a step waits for everything before it.
+        synchronous: whether a step itself waits for everything before it.
         corrects_momentum: whether momentum buffers follow the learning rate.
         applied_lr: the learning rate that the momentum buffers hold; `None` before the first update.
     """
@@ -46,7 +46,7 @@ class OptimizerStep:
         momentum_correction: bool | None = False,
         seed: int = 0,
         kvstore: str | None = None,
-        is_waited_for: bool = False,
+        synchronous: bool = False,
     ) -> None:
         """Create the optimizer's state.
 
@@ -56,7 +56,7 @@ class OptimizerStep:
             momentum_correction: whether momentum buffers follow the learning rate; `None`: where they hold it.
             seed: the run's seed, for optimizers that add noise.
             kvstore: the kind of the store that the optimizer lives on; by default it lives on the devices.
-            is_waited_for: whether every update is; `must_wait` says whether it has to be.
+            synchronous: whether every update is waited for before its step; the attribute says whether it has to be.
         """
         self.optimizer = optimizer
         self.applied_lr: float | None = None
@@ -75,11 +75,11 @@ class OptimizerStep:
         self._backend: PerDeviceStep | NumpyStep | KVStoreStep
         if kvstore is not None:
             self._backend = KVStoreStep(kvstore, optimizer, self._parameters)
-        elif NumpyStep.pays(optimizer, self._parameters, is_waited_for):
+        elif NumpyStep.pays(optimizer, self._parameters, synchronous):
             self._backend = NumpyStep(optimizer, self._parameters)
         else:
             self._backend = PerDeviceStep(optimizer, self._parameters)
-        self.must_wait = isinstance(self._backend, NumpyStep)
+        self.synchronous = isinstance(self._backend, NumpyStep)
         self.updaters = self._backend.updaters
 
     @classmethod
@@ -90,7 +90,7 @@ class OptimizerStep:
         placement: Placement,
         options: UpdateOptions,
         *,
-        is_waited_for: bool,
+        synchronous: bool,
     ) -> OptimizerStep:
         """The step of a learner with these settings."""
         return cls(
@@ -99,7 +99,7 @@ class OptimizerStep:
             momentum_correction=options.momentum_correction,
             seed=options.seed,
             kvstore=placement.kvstore if placement.update_on_kvstore else None,
-            is_waited_for=is_waited_for,
+            synchronous=synchronous,
         )
 
     def step(self, t: int, lr: float, momentum: float | None, divisor: float) -> None:
