@@ -74,7 +74,7 @@ class Gluon:
         for old in self.folder.glob(f"{t - 3 * EVERY}.*"):
             old.unlink()
 
-    def finish(self) -> None:
+    def wait_until_written(self) -> None:
         """Nothing is under way."""
 
     def load(self, t: int) -> None:
@@ -102,7 +102,7 @@ class Sets:
         arrays = {"parameters": self.buffer.parameters, "slots": self.buffer.optimizer_state}
         self.writer.start(t, arrays, {"state": self.buffer.numbers})
 
-    def finish(self) -> None:
+    def wait_until_written(self) -> None:
         """Wait for the last one."""
         error = self.writer.wait()
         if error is not None:
@@ -130,7 +130,7 @@ def train(learner: Learner, saver: Gluon | Sets | None, first: int) -> tuple[flo
             saver.save(t)
             held.append(time.perf_counter() - asked)
     if saver is not None:
-        saver.finish()
+        saver.wait_until_written()
     mx.nd.waitall()
     return time.perf_counter() - started, held
 

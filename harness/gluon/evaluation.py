@@ -65,8 +65,8 @@ def evaluate(
             table[index, column] = values.astype(np.float64).sum()
     table = world.allreduce(table, "evaluation")
     means = [sum(column.tolist()) / len(dataset) for column in table.T]
-    finishers = [float, *(metric.finish for metric in metrics.values())]
-    return {name: finish(mean) for name, finish, mean in zip(["loss", *metrics], finishers, means, strict=True)}
+    found = {name: metric.from_mean(mean) for (name, metric), mean in zip(metrics.items(), means[1:], strict=True)}
+    return {"loss": means[0], **found}
 
 
 def _close(batches: Iterator[Any]) -> None:

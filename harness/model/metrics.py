@@ -21,12 +21,12 @@ class Metric(NamedTuple):
 
     Attributes:
         sample_values: maps predictions `(n, ...)` and labels `(n, ...)` to one value a sample, `(n,)`.
-        finish: maps the mean to what is reported.
+        from_mean: maps the mean to what is reported.
         best: which value is the best one; `None` where only the user knows.
     """
 
     sample_values: Values
-    finish: Callable[[float], float] = float
+    from_mean: Callable[[float], float] = float
     best: str | None = None
 
 

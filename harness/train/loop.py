@@ -131,7 +131,7 @@ def _iterate(
             if saver.is_due(state, requests):
                 saver.save(run, state)
             if state.evaluation_due or (requests.stop and t < total):
-                saver.finish()
+                saver.wait_until_written()
                 raise guard.stopped(f"saved after iteration {t}; start it again with --resume auto")
         except DivergedError as error:
             # Not finite: with `rewind` back to the newest checkpoint, on lower rates; otherwise this is the end.
@@ -139,7 +139,7 @@ def _iterate(
 
     guard.enter("the end", "evaluation")
     verify(check, run, total)
-    saver.finish()
+    saver.wait_until_written()
 
 
 def _evaluate_what_was_left(run: Run, learner: Learner, state: RunState, saver: Saver, log: TrainingLog) -> RunState:

@@ -212,7 +212,7 @@ class Saver:
         sync = None if self._metrics is None else self._metrics.sync
         self._writer.start(state.iteration, self._buffer.arrays, manifest, best=best, first=sync)
 
-    def finish(self) -> None:
+    def wait_until_written(self) -> None:
         """Wait until the last checkpoint is on disk.
 
         Raises:

@@ -29,7 +29,7 @@ def test_each_sample_has_its_value(name, prediction, label, values):
 
 def test_every_metric_is_here_and_only_one_changes_the_mean():
     assert {name for name, *_ in CASES} == set(METRICS)
-    finished = {name: metric.finish(4.0) for name, metric in METRICS.items()}
+    finished = {name: metric.from_mean(4.0) for name, metric in METRICS.items()}
     assert finished == {**dict.fromkeys(METRICS, 4.0), "rmse": 2.0}
 
 

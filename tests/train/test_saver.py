@@ -125,7 +125,7 @@ def test_what_is_saved_is_the_state_and_can_be_read_back(saver_of):
     learner.rate = run.plan.lr
     saver.record(MetricsLine("train", 5, 1, 0.1, None, {"loss": 1.0}))
     save(saver, run, learner, state)
-    saver.finish()
+    saver.wait_until_written()
     (place,) = list_checkpoints(run.folder.path / "checkpoints")
     verify(place)
     manifest = Manifest.of(read_manifest(place), place)
@@ -143,13 +143,13 @@ def test_a_write_that_fails_is_told_to_all_ranks_or_to_the_user(saver_of, policy
     shutil.rmtree(run.folder.path / "checkpoints")
     save(saver, run, learner, RunState(5))
     if policy == "continue":
-        saver.finish()
+        saver.wait_until_written()
         assert "the checkpoint could not be written" in lines[0]
         assert lines[0].endswith("(continuing, as checkpoint.on_failure says)")
         assert saver.ask() == Requests()
         return
     with pytest.raises(CheckpointError, match="the checkpoint could not be written"):
-        saver.finish()
+        saver.wait_until_written()
     assert saver.ask() == Requests(failure=True)  # this is how the other ranks hear of it
     with pytest.raises(CheckpointError, match="the checkpoint could not be written"):
         saver.is_due(RunState(6), Requests(failure=True))
@@ -161,7 +161,7 @@ def test_weights_that_are_not_finite_do_not_become_the_newest_checkpoint(saver_o
     learner.is_finite = False
     with pytest.raises(DivergedError):
         save(saver, run, learner, RunState(5))
-    saver.finish()
+    saver.wait_until_written()
     assert list_checkpoints(run.folder.path / "checkpoints") == []
 
 
@@ -173,7 +173,7 @@ def test_where_ranks_have_drifted_apart_nothing_is_written(saver_of, monkeypatch
     saver, run, learner, _ = saver_of()
     with pytest.raises(DisagreementError, match="iteration 5: the ranks have drifted apart"):
         save(saver, run, learner, RunState(5))
-    saver.finish()
+    saver.wait_until_written()
     assert list_checkpoints(run.folder.path / "checkpoints") == []
 
 
@@ -196,7 +196,7 @@ def test_a_resumed_run_does_not_save_again_what_it_resumed_from_and_repairs_best
     saver, run, learner, _ = saver_of("checkpoint={every: 5it, best: accuracy}")
     best = Best(10, "test.accuracy", 0.5)
     save(saver, run, learner, RunState(10, best=best))
-    saver.finish()
+    saver.wait_until_written()
     run.folder.close()
     file = run.folder.path / "checkpoints/best.json"
     file.write_text(json.dumps({"set": "iteration-000000015", "iteration": 15, "metric": "test.accuracy", "value": 1}))
@@ -214,7 +214,7 @@ def test_a_resumed_run_does_not_save_again_what_it_resumed_from_and_repairs_best
 def test_a_best_by_another_metric_is_not_taken_over(saver_of):
     saver, run, learner, _ = saver_of("checkpoint={every: 5it, best: accuracy}")
     save(saver, run, learner, RunState(10, best=Best(10, "test.accuracy", 0.5)))
-    saver.finish()
+    saver.wait_until_written()
     run.folder.close()
     _, run, *_ = saver_of("checkpoint={every: 5it, best: loss}", start=StartOptions(resume="auto"))
     assert run.initial_state == RunState(10)
