@@ -27,6 +27,7 @@ setup(
         "pooch",
         "safetensors",
         "tensorboardX",
+        "typing_extensions",
     ],
     extras_require={
         "cpu": ["mxnet", "horovod"],

@@ -74,16 +74,16 @@ class Order:
 
     @property
     def global_batch(self) -> int:
-        """See `Batching`."""
+        """Samples in a full global batch."""
         return self.batching.global_batch
 
     @property
     def iterations_per_epoch(self) -> int:
-        """See `Batching`."""
+        """Global batches in an epoch."""
         return self.batching.iterations_per_epoch
 
     def epoch(self, t: int) -> int:
-        """See `Batching`."""
+        """The epoch that iteration `t` belongs to."""
         return self.batching.epoch(t)
 
     def global_count(self, t: int) -> int:

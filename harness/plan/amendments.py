@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from harness.folder import Fields, RecordError, described
 
 _LEAST_FACTOR = 1.1754943508222875e-38  # the smallest normal float32
@@ -64,13 +66,13 @@ class Rewind(Amendment):
     diverged_at: int
 
     @classmethod
+    @override
     def read(cls, fields: Fields, iteration: int) -> Rewind:
-        """See `Amendment`."""
         factor = fields.number("lr_factor", _LEAST_FACTOR, math.nextafter(1.0, 0.0))
         return cls(iteration, factor, fields.whole("diverged_at", iteration + 1))
 
+    @override
     def to_json(self) -> dict[str, Any]:
-        """See `Amendment`."""
         return {**self._head(), "lr_factor": self.lr_factor, "diverged_at": self.diverged_at}
 
 
@@ -88,12 +90,12 @@ class Extend(Amendment):
     changes: Mapping[str, tuple[Any, Any]]
 
     @classmethod
+    @override
     def read(cls, fields: Fields, iteration: int) -> Extend:
-        """See `Amendment`."""
         return cls(iteration, _changes(fields))
 
+    @override
     def to_json(self) -> dict[str, Any]:
-        """See `Amendment`."""
         return {**self._head(), "changes": _listed(self.changes)}
 
 
@@ -116,12 +118,12 @@ class Replace(Amendment):
     train: Mapping[str, Any]
 
     @classmethod
+    @override
     def read(cls, fields: Fields, iteration: int) -> Replace:
-        """See `Amendment`."""
         return cls(iteration, _changes(fields), _section(fields, "lr"), _section(fields, "train"))
 
+    @override
     def to_json(self) -> dict[str, Any]:
-        """See `Amendment`."""
         return {**self._head(), "changes": _listed(self.changes), "lr": dict(self.lr), "train": dict(self.train)}
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from harness.config import LRConfig, Problem, config_error
 from harness.plan.checks import impure, lr_out_of_bounds, momentum_out_of_bounds
@@ -221,6 +222,6 @@ class _OptimizersOwn(Schedule):
         """NaN."""
         return math.nan
 
+    @override
     def values(self, t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """See `Schedule`."""
         return np.full(t.shape, math.nan)

@@ -13,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 Iterations = npt.NDArray[np.int64]
 Rates = npt.NDArray[np.float64]
@@ -66,13 +67,14 @@ class Schedule(ABC):
 class Composite(Schedule):
     """A schedule made of others: it tells its breakpoints one by one, as they do."""
 
+    @override
     def breakpoints(self, until: int) -> tuple[int, ...]:
-        """See `Schedule`."""
         return tuple(self.iter_breakpoints(until))
 
     @abstractmethod
+    @override
     def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """See `Schedule`."""
+        """The breakpoints of its parts, each at the iteration where this schedule comes to it, one by one."""
 
 
 def values_of(schedule: ScheduleLike, t: Iterations) -> Rates:

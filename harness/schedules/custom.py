@@ -76,7 +76,7 @@ class OwnSchedule(Schedule):
         return value
 
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`; one by one, so that each is checked."""
+        """Learning rates of many iterations, one by one, so that each is checked."""
         return np.fromiter(map(self, t.tolist()), np.float64, t.size)
 
     @property

@@ -14,6 +14,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from harness.schedules.adapters import as_schedule
 from harness.schedules.base import Iterations, Rates, Schedule, ScheduleLike, in_order, iter_breakpoints_of, values_of
@@ -177,8 +178,8 @@ class CyclicalSchedule(Schedule):
             height *= self.iteration_magnitude_decay**t
         return self.floor_lr + (inner(offset) - self.floor_lr) * height
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         if not t.size:
             return np.empty(0)
         cycle, offset, length = self._table.find_many(t)
@@ -212,8 +213,8 @@ class CyclicalSchedule(Schedule):
         """The first iteration of each cycle and the schedule's own within it."""
         return tuple(self.iter_breakpoints(until))
 
+    @override
     def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """See `Schedule`."""
         return in_order(until, self._positions(until))
 
     def _positions(self, until: int) -> Iterator[int]:

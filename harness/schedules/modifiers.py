@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from typing_extensions import override
+
 from harness.schedules.adapters import as_schedule, keep_schedule
 from harness.schedules.base import (
     Composite,
@@ -69,8 +71,8 @@ class LinearCoolDown(Composite):
             return self.finish_lr
         return mix(self._top, self.finish_lr, into_line / self.length)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
 
         def line(t: Iterations) -> Rates:
             return mix_many(self._top, self.finish_lr, (t - self.start_idx) / self.length)
@@ -129,8 +131,8 @@ class SequentialSchedule(Composite):
         index = bisect_right(self.boundaries, t)
         return self.schedules[index](t - self._starts[index])
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
 
         def part(index: int) -> Callable[[Iterations], Rates]:
             return lambda t: values_of(self.schedules[index], t - self._starts[index])
@@ -201,8 +203,8 @@ class ScaledSchedule(Around):
         """The learning rate of iteration `t >= 0`."""
         return self.factor * self.schedule(t)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         return self.factor * values_of(self.schedule, t)
 
 
@@ -232,8 +234,8 @@ class RaisedSchedule(Around):
         """The learning rate of iteration `t >= 0`."""
         return self.floor_lr + self.schedule(t)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         return self.floor_lr + values_of(self.schedule, t)
 
 
@@ -249,8 +251,8 @@ class WithoutBreakpoints(Around):
         """The learning rate of iteration `t >= 0`."""
         return self.schedule(t)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         return values_of(self.schedule, t)
 
     def iter_breakpoints(self, until: int) -> Iterator[int]:

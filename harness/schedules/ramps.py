@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
+from typing_extensions import override
 
 from harness.schedules.base import Iterations, Rates, Schedule, constant, inside, mix, mix_many, piecewise
 from harness.schedules.bounds import FRACTION, RATE, BoundError, check_counts, keep_numbers
@@ -81,8 +82,8 @@ class RampSchedule(Schedule):
             return self.end_lr
         return mix(self.start_lr, self.end_lr, RISES[self.shape][0](t / self.length))
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
 
         def way(t: Iterations) -> Rates:
             return mix_many(self.start_lr, self.end_lr, RISES[self.shape][1](t / self.length))
@@ -158,8 +159,8 @@ class OneCycleSchedule(Schedule):
             return self.finish_lr
         return mix(self.start_lr, self.finish_lr, RISES[self.shape][0](into_cooldown / self.cooldown_length))
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         length, finish_lr, rises = self.cycle_length, self.finish_lr, RISES[self.shape][1]
 
         def cycle(t: Iterations) -> Rates:
@@ -251,8 +252,8 @@ class RiseAndFallSchedule(Schedule):
         begin, end, start, finish = next(way for way in self._ways if t <= way[1])
         return mix(start, finish, RISES[self.shape][0]((t - begin) / (end - begin))) if t > begin else start
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
 
         def along(way: Way) -> Callable[[Iterations], Rates]:
             begin, end, start, finish = way

@@ -11,6 +11,7 @@ from itertools import repeat
 from typing import cast
 
 import numpy as np
+from typing_extensions import override
 
 from harness.schedules.base import Iterations, Rates, Schedule, constant, inside, mix, mix_many, piecewise
 from harness.schedules.bounds import FRACTION, POSITIVE, RATE, check_counts, check_order, keep_numbers
@@ -51,8 +52,8 @@ class PolySchedule(Schedule):
             return self.final_lr
         return mix(self.final_lr, self.base_lr, power((self.max_update - t) / self.max_update, self.pwr))
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
 
         def falling(t: Iterations) -> Rates:
             return mix_many(self.final_lr, self.base_lr, powers((self.max_update - t) / self.max_update, self.pwr))
@@ -104,8 +105,8 @@ class CosineAnnealingSchedule(Schedule):
             return self.min_lr
         return mix(self.min_lr, self.max_lr, half_wave(t / self.cycle_length))
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
 
         def wave(t: Iterations) -> Rates:
             return mix_many(self.min_lr, self.max_lr, half_waves(t / self.cycle_length))
@@ -166,8 +167,8 @@ class TriangularSchedule(Schedule):
         height = t / peak if t <= peak else (self.cycle_length - t) / (self.cycle_length - peak)
         return mix(self.min_lr, self.max_lr, height)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         peak, length = self._peak, self.cycle_length
 
         def triangle(t: Iterations) -> Rates:
@@ -217,8 +218,8 @@ class ExponentialSchedule(Schedule):
             return self.finish_lr
         return self.start_lr * math.pow(self.finish_lr / self.start_lr, t / self.length)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         ratio = self.finish_lr / self.start_lr
 
         def line(t: Iterations) -> Rates:
@@ -267,8 +268,8 @@ class InverseSqrtSchedule(Schedule):
         """The learning rate of iteration `t >= 0`."""
         return self.base_lr if t <= self.timescale else self.base_lr * math.sqrt(self.timescale / t)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
 
         def decay(t: Iterations) -> Rates:
             return cast(Rates, self.base_lr * np.sqrt(self.timescale / t))

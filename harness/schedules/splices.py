@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from typing_extensions import override
 
 from harness.schedules.adapters import keep_schedule
 from harness.schedules.base import (
@@ -56,8 +57,8 @@ class ScaledAfter(Composite):
         lr = float(self.schedule(t))  # a float32 of somebody's own would be rounded again when it is multiplied
         return self.factor * lr if t > self.last else lr
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         values = values_of(self.schedule, t)
         return np.where(t > self.last, self.factor * values, values)
 
@@ -105,8 +106,8 @@ class Spliced(Composite):
         """The learning rate of iteration `t >= 0`."""
         return self.before(t) if t <= self.last else self.after(t)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         pieces = [lambda t: values_of(self.before, t), lambda t: values_of(self.after, t)]
         return piecewise(t, [self.last + 1], pieces)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from typing_extensions import override
 
 from harness.schedules.base import Iterations, Rates, Schedule, constant, inside, mix, mix_many, piecewise
 from harness.schedules.bounds import RATE, BoundError, check_counts, check_order, keep_numbers
@@ -73,8 +74,8 @@ class WarmupStableDecaySchedule(Schedule):
             return self.final_lr
         return mix(self.final_lr, self.peak_lr, DECAYS[self.decay][0](into_decay / self.decay_length))
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
 
         def warmup(t: Iterations) -> Rates:
             return mix_many(0.0, self.peak_lr, t / self.warmup_length)

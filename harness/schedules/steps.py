@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import override
 
 from harness.schedules.base import Iterations, Rates, Schedule, inside
 from harness.schedules.bounds import RATE, SHRINK, check_counts, check_order, keep_numbers, keep_positions
@@ -40,8 +41,8 @@ class ConstantSchedule(Schedule):
         """The learning rate of iteration `t >= 0`."""
         return self.lr
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         return np.full(t.shape, self.lr)
 
     @property
@@ -88,8 +89,8 @@ class FactorSchedule(Schedule):
         """The learning rate of iteration `t >= 0`."""
         return self._after((t - 1) // self.step if t else 0)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         drops = np.maximum(t - 1, 0) // self.step
         if not t.size or drops.max() - drops.min() > t.size:
             return super().values(t)
@@ -121,8 +122,8 @@ class FactorSchedule(Schedule):
         """The first iteration after each drop: `step + 1`, `2 step + 1`, ... down to the floor."""
         return tuple(self.iter_breakpoints(until))
 
+    @override
     def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """See `Schedule`."""
         last = until - 1 if self._settled is None else min(self._settled, until - 1)
         return iter(range(self.step + 1, last + 1, self.step))
 
@@ -160,8 +161,8 @@ class MultiFactorSchedule(Schedule):
         """The learning rate of iteration `t >= 0`."""
         return self.base_lr * self.factor ** bisect_left(self.step, t)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
         levels = np.array([self.base_lr * self.factor**drops for drops in range(len(self.step) + 1)])
         return levels.take(np.searchsorted(self.step, t))
 

@@ -6,6 +6,8 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from harness.schedules.adapters import keep_schedule
 from harness.schedules.base import (
     Composite,
@@ -47,8 +49,8 @@ class _WarmUp(Composite):
             return mix(self.start_lr, self._target, t / self.length)
         return self.schedule(t - self._shift)
 
+    @override
     def values(self, t: Iterations) -> Rates:
-        """See `Schedule`."""
 
         def line(t: Iterations) -> Rates:
             return mix_many(self.start_lr, self._target, t / self.length)
