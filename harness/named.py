@@ -72,6 +72,25 @@ def _pieces(value: object) -> Iterator[str]:
         yield repr(value)
 
 
+def kind_of(value: object) -> str:
+    """What a value is, for messages: its type with its article, or `None`.
+
+    >>> kind_of(3), kind_of("3"), kind_of(None)
+    ('an int', 'a str', 'None')
+    """
+    return "None" if value is None else with_article(type(value).__name__)
+
+
+def with_article(name: str) -> str:
+    """A type's name with its article: `an Augmentation`, `a World`, `an NDArray`, `a ufunc`.
+
+    >>> with_article("Augmentation"), with_article("World"), with_article("NDArray"), with_article("uint8")
+    ('an Augmentation', 'a World', 'an NDArray', 'a uint8')
+    """
+    is_spelt = name[:2].isupper() or name[:2] == "nd"  # letter by letter, as NDArray
+    return f"{'an' if name[:1] in ('AEFHILMNORSXn' if is_spelt else 'aeioAEIO') else 'a'} {name}"
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """`did you mean 'x'? ` if one of the known names is close, otherwise nothing."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= LONGEST_NAME else []
@@ -120,7 +139,7 @@ def load_function(path: str, key: str, error: type[HarnessError] = ConfigError) 
     function = getattr(module, name, None)
     if not callable(function):
         file = getattr(module, "__file__", None) or module_name
-        found = f"no such name in {file}" if function is None else f"a {type(function).__name__} in {file}"
+        found = f"no such name in {file}" if function is None else f"{kind_of(function)} in {file}"
         guess = did_you_mean(name, [one for one, value in vars(module).items() if callable(value)])
         raise error(f"{where}: {found}; {guess}name a function")
     checked: Callable[..., Any] = function

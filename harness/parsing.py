@@ -7,6 +7,9 @@ allowed there, and what the user should do, and says so.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
 
 MAX_DIGITS = 9  # of a whole number in text: enough for any rank, port, pid or count of threads
 _WHOLE = re.compile("[0-9]+")
@@ -45,6 +48,29 @@ def as_number(value: object) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def plain_numbers(value: Any) -> Any:
+    """The same value with Python's numbers for those of NumPy and others, inside of mappings and lists as well.
+
+    A program may compute with any of them; JSON, and the readers of a configuration, know only Python's. A bool stays
+    one, and so does whatever is not a real number.
+
+    >>> from fractions import Fraction
+    >>> plain_numbers({"schedule": [Fraction(1, 2), True, "3"]})
+    {'schedule': [0.5, True, '3']}
+    """
+    if isinstance(value, bool | int | float | str) and type(value).__module__ == "builtins":
+        return value
+    if isinstance(value, Mapping):
+        return {key: plain_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_numbers(item) for item in value]
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a scalar of NumPy, or an array without axes
+        value = value.item()
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
 
 
 def is_count(value: object, least: int = 1) -> bool:

@@ -81,7 +81,7 @@ def test_a_module_that_was_written_a_moment_ago_is_found(places, key):
         ("exit(3)", "of_a_user:make", "importing of_a_user raised SystemExit: 3; fix the module"),
         ("def make(", "of_a_user:make", "importing of_a_user raised SyntaxError"),
         ("def maker(): pass", "of_a_user:make", "of_a_user.py; did you mean 'maker'? name a function"),
-        ("make = 5", "of_a_user:make", "a int in "),
+        ("make = 5", "of_a_user:make", "an int in "),
         ("", "of_a_user:", "incomplete; write it as package.module:function"),
         ("", ":make", "incomplete; write it as package.module:function"),
         ("", "..x:make", "importing ..x raised TypeError"),

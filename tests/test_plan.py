@@ -412,7 +412,7 @@ def test_a_rate_that_no_float32_holds_is_refused():
 
 
 def test_momentum_outside_its_bounds_is_found_wherever_it_is():
-    ending = "; it must be at least 0 and below 1 (in float32)"
+    ending = "; it must be 0, or at least 1.2e-38 and below 1 (in float32)"
     assert refusal(0.1, momentum=1.0) == f"c.yaml: lr.momentum: is 1 at iteration 1{ending}"
     spike = {"sequential": {"schedules": [0.9, 1.5, 0.9], "boundaries": ["5001it", "5002it"]}}
     found = refusal(0.1, momentum=spike, sizes=sizes_of(1_000_000))

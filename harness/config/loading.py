@@ -14,6 +14,7 @@ from harness.config.reading import apply_override, dump_yaml, path_of, read_yaml
 from harness.config.values import Problem
 from harness.errors import ConfigError
 from harness.named import cut
+from harness.parsing import plain_numbers
 
 _LONGEST_SHOWN = 80
 
@@ -37,7 +38,7 @@ def parse_lr(raw: object, source: str = "config") -> LRConfig:
         ConfigError: with every problem, as in `parse_config`.
     """
     try:
-        return LRConfig.model_validate(raw)
+        return LRConfig.model_validate(plain_numbers(raw))
     except ValidationError as error:
         problems = [Problem(("lr", *path), message) for path, message in explain(error, LRConfig)]
         raise config_error(source, problems) from None

@@ -26,7 +26,7 @@ from harness.data.request import Counts, DataRequest
 from harness.data.sequences import Items, SequenceDataset
 from harness.data.splits import Splits, as_num_classes, make_splits
 from harness.errors import DataError, HarnessError
-from harness.named import load_function
+from harness.named import kind_of, load_function
 
 _ALLOWED = (
     "return (train, test), a mapping with train, validation, test and num_classes, or harness.data.Splits, where a "
@@ -100,7 +100,7 @@ def _as_splits(request: DataRequest, value: object) -> Splits:
     elif isinstance(value, tuple | list) and len(value) == 2 and not _is_array(value[0]):
         parts = {"train": value[0], "test": value[1]}
     else:
-        raise DataError(f"{where}: returned a {_describe(value)}; {_ALLOWED}")
+        raise DataError(f"{where}: returned {_describe(value)}; {_ALLOWED}")
     splits = {name: as_dataset(f"{where}, {name}", part) for name, part in parts.items() if part is not None}
     if "train" not in splits:
         raise DataError(f"{where}: returned no training split; {_ALLOWED}")
@@ -108,12 +108,13 @@ def _as_splits(request: DataRequest, value: object) -> Splits:
     return make_splits(splits["train"], validation, test, num_classes, count_classes=not request.labels_are_numbers)
 
 
-def as_dataset(where: str, value: object) -> Dataset:
+def as_dataset(where: str, value: object, allowed: str = _ALLOWED) -> Dataset:
     """A split from what a user gives: two arrays, a data set of ours, or anything with a length and items.
 
     Args:
         where: it comes from, for messages.
         value: the split.
+        allowed: the end of the message about anything else.
 
     Raises:
         DataError: naming what was found instead.
@@ -127,7 +128,7 @@ def as_dataset(where: str, value: object) -> Dataset:
         return ArrayDataset(data, as_array(label), default_scales(data), where)
     if isinstance(value, Items) and not isinstance(value, str | Mapping) and not _is_array(value):
         return SequenceDataset(value, source=where)
-    raise DataError(f"{where}: a {_describe(value)}; {_ALLOWED}")
+    raise DataError(f"{where}: found {_describe(value)}; {allowed}")
 
 
 def _arrays(value: object) -> tuple[list[Any], Any] | None:
@@ -146,4 +147,4 @@ def _is_array(value: Any) -> bool:
 
 
 def _describe(value: object) -> str:
-    return f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else type(value).__name__
+    return f"{kind_of(value)} of {len(value)}" if isinstance(value, tuple | list) else kind_of(value)

@@ -17,6 +17,7 @@ from harness.data.arrays import Indices, Scales, Subset, as_array, check_sample,
 from harness.data.generators import Reading, Seeding, kept_generators, states
 from harness.data.leaves import Array, Data, leaves_of, pack
 from harness.errors import DataError, HarnessError
+from harness.named import kind_of
 
 NUM_PROBED = 16
 _PAIR = "an item is a pair (data, label), or with several inputs ((a, b), label) or (a, b, label)"
@@ -153,8 +154,8 @@ class SequenceDataset:
 
     def _parts(self, index: int, item: Any) -> tuple[Data, Array]:
         if not isinstance(item, tuple | list) or len(item) < 2:
-            found = f"{type(item).__name__} of {len(item)}" if isinstance(item, tuple | list) else type(item).__name__
-            raise DataError(f"{self.source}: item {index} is a {found}; {_PAIR}")
+            found = f"{kind_of(item)} of {len(item)}" if isinstance(item, tuple | list) else kind_of(item)
+            raise DataError(f"{self.source}: item {index} is {found}; {_PAIR}")
         *inputs, label = item
         if len(inputs) == 1:
             if not (isinstance(inputs[0], tuple) and any(map(_is_no_number, inputs[0]))):
@@ -167,14 +168,14 @@ class SequenceDataset:
             arrays = [self._array(index, one) for one in value]
             if len({one.shape for one in arrays}) > 1:
                 raise DataError(
-                    f"{self.source}: item {index} has a {type(value).__name__} of arrays of the shapes "
+                    f"{self.source}: item {index} has {kind_of(value)} of arrays of the shapes "
                     f"{', '.join(str(one.shape) for one in arrays[:3])}, which cannot form an array; {_PAIR}"
                 )
             return np.asanyarray(arrays)
         array = as_array(value)
         if array.dtype.kind == "O":
             raise DataError(
-                f"{self.source}: item {index} has a {type(value).__name__}, which is not an array of numbers; {_PAIR}"
+                f"{self.source}: item {index} has {kind_of(value)}, which is not an array of numbers; {_PAIR}"
             )
         return array
 

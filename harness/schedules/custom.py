@@ -42,17 +42,17 @@ def read_argument(value: object, allow_x: bool) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class OwnSchedule(Schedule):
-    """The schedule that a user's function returned: it gives finite numbers of at least 0, or an error with its name.
+    """A user's function as a schedule: it gives finite numbers of at least 0, or an error with its name.
 
     Attributes:
-        name: `module:function`.
-        arguments: what the function was called with.
-        function: what it returned, from the iteration to a number.
+        name: `module:function` of the function that returned it; of one that a program gave itself its own name.
+        arguments: what that function was called with; `None` for one that a program gave, which cannot be built again.
+        function: from the iteration to a number.
         asked: the values that it gave, recorded until `stop_recording`.
     """
 
     name: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] | None
     function: ScheduleLike
     asked: dict[int, float] = field(default_factory=dict, repr=False)
     _spent_s: list[float] = field(default_factory=lambda: [0.0], repr=False)
@@ -110,7 +110,7 @@ class OwnSchedule(Schedule):
         number = _as_number(value)
         if number is None or not math.isfinite(number) or number < 0:
             shown = type(value).__name__ if number is None else repr(number)
-            shown = f"{shown} {brief(value)}" if number is None and value is not None else shown
+            shown = f"{shown} {' '.join(brief(value).split())}" if number is None and value is not None else shown
             raise ConfigError(
                 f"{self.name!r} gave {shown} at its iteration {t}; it must give a finite number of at least 0"
             )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harness.named import brief
+from harness.named import brief, cut
 from harness.schedules.adapters import as_schedule
 from harness.schedules.base import ScheduleLike
+from harness.schedules.custom import OwnSchedule
 from harness.schedules.reading import parse_spec
-from harness.schedules.spec import Frame, ScheduleSpec
+from harness.schedules.spec import Frame, ScheduleSpec, SpecError
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,11 @@ class GivenSchedule:
 
     Attributes:
         schedule: from the iteration to a learning rate.
+        called: its name in messages.
     """
 
     schedule: ScheduleLike
+    called: str
     name: ClassVar[str] = "given"
     uses_x: ClassVar[bool] = False
 
@@ -30,8 +33,11 @@ class GivenSchedule:
         return brief(repr(self.schedule))
 
     def build(self, frame: Frame) -> ScheduleLike:
-        """The schedule as it was given."""
-        return self.schedule
+        """The schedule as it was given; what it answers is checked, unless it is one of ours."""
+        module = type(self.schedule).__module__
+        if module.startswith(f"{__package__}.") and module != as_schedule.__module__:  # there they replay MXNet's
+            return self.schedule
+        return OwnSchedule(self.called, None, self.schedule)
 
 
 def read_schedule(raw: object) -> ScheduleSpec | GivenSchedule:
@@ -43,4 +49,11 @@ def read_schedule(raw: object) -> ScheduleSpec | GivenSchedule:
     Raises:
         SpecError: with all the problems that can be found without sizes.
     """
-    return GivenSchedule(as_schedule(raw)) if callable(raw) and not isinstance(raw, type) else parse_spec(raw)
+    if not callable(raw) or isinstance(raw, type):
+        return parse_spec(raw)
+    called = str(getattr(raw, "__name__", type(raw).__name__))
+    try:
+        return GivenSchedule(as_schedule(raw), called)
+    except (Exception, SystemExit) as error:  # of a scheduler, which is asked for iteration 0
+        reason = f"{type(error).__name__}: {cut(str(error), 200)}"
+        raise SpecError((((), f"{called!r} failed at its iteration 0 ({reason}); fix the scheduler"),)) from error

@@ -50,9 +50,9 @@ def own_schedules(schedule: ScheduleLike | None) -> list[OwnSchedule]:
 def impurity(own: OwnSchedule) -> str | None:
     """The problem with a schedule that gives other values when it is asked again; `None` if there is none.
 
-    The recorded iterations are asked once more, backwards; then in a random order of a newly built schedule,
-    with other seeds of Python's and NumPy's generators, at another time and without the environment's variables. All
-    of those are restored afterwards.
+    The recorded iterations are asked once more, backwards; then in a random order of a newly built schedule (of the
+    same object, where a program gave it), with other seeds of Python's and NumPy's generators, at another time and
+    without the environment's variables. All of those are restored afterwards.
     """
     recorded = sorted(own.asked)
     most = max(_FEWEST, int(_PASS_S / max(own.seconds_an_iteration, 1e-9)))
@@ -65,6 +65,10 @@ def impurity(own: OwnSchedule) -> str | None:
 
 
 def _compare_anew(own: OwnSchedule, iterations: list[int]) -> str | None:
+    if own.arguments is None:  # an object of the program
+        where = "when it is asked with other seeds, at another time, in an empty environment"
+        with _elsewhere(), _later_in(getattr(own.function, "__globals__", {})):
+            return _compare(own, own, iterations, where)
     where = "when it is built again with other seeds, at another time, in an empty environment"
     with _elsewhere(), _later_in(vars(sys.modules[own.name.partition(":")[0]])):
         try:

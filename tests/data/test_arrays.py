@@ -85,7 +85,7 @@ def test_a_sequence_of_floats_is_not_rescaled():
 def test_items_that_cannot_be_used():
     with pytest.raises(DataError, match="no samples"):
         SequenceDataset([])
-    with pytest.raises(DataError, match=r"^here: item 0 is a int; an item is a pair \(data, label\)"):
+    with pytest.raises(DataError, match=r"^here: item 0 is an int; an item is a pair \(data, label\)"):
         SequenceDataset([1, 2], source="here")
     with pytest.raises(DataError, match="a sample is a single number"):
         SequenceDataset([(1.0, 2)])

@@ -94,7 +94,7 @@ def make(): return Gluon(), Gluon()
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("make = 3", "a int in .*custom_data_0.py; name a function"),
+        ("make = 3", "an int in .*custom_data_0.py; name a function"),
         ("other = 3", "no such name in .*custom_data_0.py; name a function"),
         (
             "import not_there_at_all\ndef make(): pass",
@@ -105,15 +105,15 @@ def make(): return Gluon(), Gluon()
         ("def make(size): pass", r"cannot be called with {}: missing a required argument: 'size'; it takes \(size\)"),
         ("def make():\n  return {}['nothing']", r"raised KeyError: 'nothing' \(at .*custom_data_0.py:8\)"),
         ("def make(): raise DataError('mine')", "^mine$"),
-        ("def make(): return None", r"returned a NoneType; return \(train, test\), a mapping"),
-        ("def make(): return x", r"returned a ndarray; return \(train, test\)"),
+        ("def make(): return None", r"returned None; return \(train, test\), a mapping"),
+        ("def make(): return x", r"returned an ndarray; return \(train, test\)"),
         ("def make(): return x, y", r"returned a tuple of 2; return \(train, test\)"),
         ("def make(): return (x, y), (x, y), (x, y)", "returned a tuple of 3"),
         ("def make(): return {'test': (x, y)}", r"returned a mapping with \['test'\]"),
         ("def make(): return {'train': (x, y), 'dev': (x, y)}", r"returned a mapping with \['dev', 'train'\]"),
         ("def make(): return {'train': None}", "returned no training split"),
-        ("def make(): return {'train': x}", ", train: a ndarray; "),
-        ("def make(): return {'train': 'folder'}", ", train: a str; "),
+        ("def make(): return {'train': x}", ", train: found an ndarray; "),
+        ("def make(): return {'train': 'folder'}", ", train: found a str; "),
         ("def make(): return {'train': (x, y), 'num_classes': 2.5}", "num_classes 2.5 is not a number of classes"),
         ("def make(): return {'train': (x, y[:3])}", r", train: data has shape \(6, 2\) and labels \(3,\)"),
         ("def make(): return {'train': (x > 0, y)}", r"train: data is bool; .*: convert them to uint8"),

@@ -32,7 +32,9 @@ def test_what_is_written_stays_what_it_was():
     assert isinstance(read_schedule(POLY), GivenSchedule)
 
 
-@pytest.mark.parametrize(("given", "message"), [(PolySchedule, "must be a mapping"), (lambda t: -1.0, "is -1 at")])
+@pytest.mark.parametrize(
+    ("given", "message"), [(PolySchedule, "must be a mapping"), (lambda t: -1.0, "gave -1.0 at its iteration 1")]
+)
 def test_what_is_no_schedule_is_refused_by_key(given, message):
     with pytest.raises(ConfigError, match=f"lr.*{message}"):
         LRPlan(parse_lr({"schedule": given}), SIZES)
