@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,9 @@ from harness.plan import LRPlan
 from harness.train.resume import changes_of_environment, checkpoints_after, refuse_newer_elsewhere
 from harness.train.saving import plan_to_json, sizes_to_json
 from harness.versions import versions
+
+_UNSET = "not set"
+_OTHER_FOLDER = "give the job another folder (Job(folder=...))"
 
 
 class Resumed(NamedTuple):
@@ -89,7 +92,8 @@ class JobCheckpoints:
 
         Args:
             session: of the job.
-            plan_may_differ: whether to resume though the plan gives other rates than the checkpoint was trained at.
+            plan_may_differ: whether to resume though the plan gives other rates than the checkpoint was trained at, or
+                the optimizer's numbers or the clipping are others.
 
         Raises:
             CheckpointError: on every rank, if it does not fit this job, or there are checkpoints and none is valid.
@@ -117,6 +121,7 @@ class JobCheckpoints:
         return str(written)
 
     def _read(self, session: Session, plan_may_differ: bool) -> Resumed:
+        self._refuse_what_is_no_folder()
         if not list_checkpoints(self._sets):
             return Resumed()
         self._open()
@@ -138,6 +143,17 @@ class JobCheckpoints:
         rejected = [f"rejected: {reason}" for _, reason in found.rejected]
         return resumed._replace(remarks=[*rejected, *resumed.remarks])
 
+    def _refuse_what_is_no_folder(self) -> None:
+        """Say so now of a folder that cannot be one, and not when the first checkpoint is saved."""
+        for path in (self._sets, self._folder.path):
+            if path.is_symlink():
+                raise ConfigError(f"{path} is a symbolic link, which is not followed; {_OTHER_FOLDER}")
+        for path in (self._sets, *self._sets.parents):
+            if path.exists():
+                if path.is_dir():
+                    return
+                raise ConfigError(f"{path} is not a folder, so no checkpoint can be in it; {_OTHER_FOLDER}")
+
     def _open(self) -> None:
         """Make the folder, and keep other processes from it."""
         try:
@@ -145,11 +161,9 @@ class JobCheckpoints:
         except ConfigError as error:  # whose advice is that of a command
             found, _, advice = str(error).partition(";")
             wait = "wait until that has ended, or " if "wait" in advice else ""  # only for another process
-            raise ConfigError(f"{found}; {wait}give the job another folder (Job(folder=...))") from None
+            raise ConfigError(f"{found}; {wait}{_OTHER_FOLDER}") from None
         if (self._folder.path / "config.yaml").exists():
-            raise ConfigError(
-                f"{self._folder.path} holds a run of launch/train.py; give the job another folder (Job(folder=...))"
-            )
+            raise ConfigError(f"{self._folder.path} holds a run of launch/train.py; {_OTHER_FOLDER}")
         try:
             make_folder(self._sets)
             remove_debris(self._sets)
@@ -162,10 +176,11 @@ def _manifest(session: Session, t: int, numbers: Mapping[str, Any]) -> dict[str,
     plan = session.plan
     return {
         "state": {"iteration": t, **numbers},
-        "job": _facts(session),
+        "job": {**_facts(session), **_options(session)},
         **sizes_to_json(session.sizes),
         "plan": {
             **plan_to_json(plan, plan.fingerprint(), t),
+            "momentum": {str(i): plan.momentum(i) for i in (t - 1, t, t + 1) if 1 <= i <= plan.sizes.num_iterations},
             "base": plan.config.base,
             "reference_batch": plan.config.reference_batch,
         },
@@ -189,6 +204,16 @@ def _facts(session: Session) -> dict[str, Any]:
     }
 
 
+def _options(session: Session) -> dict[str, Any]:
+    """What may be changed where that is wanted; checkpoints of earlier versions do not tell it."""
+    settings = session.given.settings
+    return {
+        "clip_norm": settings.clip_norm,
+        "momentum_correction": settings.lr.momentum_correction,
+        "optimizer": dict(session.optimizer),
+    }
+
+
 def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
     """Refuse a checkpoint of another job; what is only unusual is told."""
     try:
@@ -201,12 +226,19 @@ def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
         t, saved, plan = fields.whole("iteration"), fields.inner("job"), fields.inner("plan")
         own, rates = _facts(session), plan.inner("lr")
         then, names = {name: saved.value(name) for name in own}, rates.keys()
+        told, mine = saved.keys(), _options(session)
+        options = {name: saved.value(name) for name in mine if name in told}
+        momenta = plan.inner("momentum") if plan.has("momentum") else Fields({})
+        at = momenta.keys()
+        planned = {int(name): momenta.maybe(momenta.number, name) for name in at}
         trained = {int(name): rates.number(name) for name in names}
         base, batch = plan.maybe(plan.number, "base"), plan.maybe(plan.whole, "reference_batch")
         environment = fields.plain("environment")
     except (RecordError, ValueError) as error:
         raise CheckpointError(f"{path}: manifest.json: {error}; resume from another checkpoint") from None
-    problems = [f"{name} was {then[name]}, now {own[name]}" for name in own if then[name] != own[name]]
+    problems = list(_changes("", then, own))
+    changes = list(_changes("", options, {name: mine[name] for name in options}))
+    problems += [change for change in changes if change.startswith("optimizer.class ")]
     if problems:
         raise CheckpointError(f"{path}: belongs to another job:{listed(problems)}\ngive the job what it had then")
     if t > session.sizes.num_iterations:
@@ -217,7 +249,33 @@ def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
     resumed = Resumed(t, base, batch, changes_of_environment(environment, _environment()))
     if not plan_may_differ:
         _refuse_other_rates(path, trained, resumed.plan_of(session.plan))
+        _refuse_other_options(path, [*changes, *_changes_of_momentum(planned, session.plan)])
     return resumed
+
+
+def _changes(place: str, then: Any, now: Any) -> Iterator[str]:
+    """A sentence for every value that differs, by the names that lead to it."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for name in {**then, **now}:
+            inner = f"{place}.{name}" if place else name
+            yield from _changes(inner, then.get(name, _UNSET), now.get(name, _UNSET))
+    elif then != now or isinstance(then, bool) != isinstance(now, bool):
+        was, is_now = (_UNSET if value is None else value for value in (then, now))
+        yield f"{place} was {was}, now {is_now}"
+
+
+def _changes_of_momentum(then: Mapping[int, float | None], plan: LRPlan) -> Iterator[str]:
+    for t, momentum in then.items():
+        now = plan.momentum(t) if t <= plan.sizes.num_iterations else momentum
+        yield from _changes(f"the planned momentum of iteration {t}", momentum, now)
+
+
+def _refuse_other_options(path: Path, changes: Sequence[str]) -> None:
+    if changes:
+        raise CheckpointError(
+            f"{path}: was trained with other settings:{listed(changes)}\ngive the job what it had then, or continue by "
+            "the new ones: job.resume(plan_may_differ=True)"
+        )
 
 
 def _refuse_other_rates(path: Path, trained: Mapping[int, float], plan: LRPlan) -> None:

@@ -10,7 +10,13 @@ from harness.comm import World
 from harness.data import Dataset, Splits, make_splits
 from harness.data.checks import check_labels
 from harness.data.custom import as_dataset
+from harness.data.leaves import Array, Data
 from harness.errors import DataError
+from harness.gluon import Learner
+from harness.model.build import explained
+from harness.model.given import described
+from harness.model.inputs import check_losses
+from harness.named import kind_of
 from harness.train.samples import RunData, probe_items, seeded_data
 
 _ALLOWED = "give a gluon.data.Dataset, a pair (data, label) of arrays, or a data set of harness.data"
@@ -47,6 +53,32 @@ def probe(world: World, name: str, splits: Splits, seed: int) -> RunData:
     return seeded_data(world, splits, found, seed)
 
 
+def predict_few(
+    world: World, name: str, net: object, learner: Learner, samples: tuple[Data, Array]
+) -> tuple[Array, Array]:
+    """Predictions and losses of a few samples, which may be the first of their shape; a collective.
+
+    Args:
+        world: the ranks.
+        name: of the argument, for messages.
+        net: of the job.
+        learner: of the job.
+        samples: data and labels.
+
+    Raises:
+        ConfigError: on every rank, if the network or the loss does not take them.
+    """
+
+    def predict() -> tuple[Array, Array]:
+        net_and_loss = f"{type(net).__name__} and its loss do not take"
+        with explained(f"{name}: {net_and_loss} {described(*samples)}"):
+            prediction, losses = learner.predict(*samples)
+            check_losses(losses, len(samples[1]))
+        return prediction, losses
+
+    return world.agreed(f"fit.{name}", predict)
+
+
 def refuse_other_classes(name: str, dataset: Dataset, num_classes: int | None) -> None:
     """Refuse integer labels that the network has no output for; MXNet would take another output without a word.
 
@@ -67,7 +99,7 @@ def _splits(name: str, value: object) -> Splits:
     if isinstance(value, Splits):
         return replace(value, validation=None, test=None)
     _refuse_loader(name, value)
-    return make_splits(as_dataset(name, value), count_classes=False)
+    return make_splits(as_dataset(name, value, _ALLOWED), count_classes=False)
 
 
 def _refuse_loader(name: str, value: Any) -> None:
@@ -75,5 +107,4 @@ def _refuse_loader(name: str, value: Any) -> None:
     if hasattr(value, "_batchify_fn") and hasattr(value, "_dataset"):
         raise DataError(f"{name}: found a DataLoader, whose batches are its own; give its data set, and Job(batch=...)")
     if value is None or isinstance(value, str | Mapping):
-        found = "None" if value is None else f"a {type(value).__name__}"
-        raise DataError(f"{name}: found {found}; {_ALLOWED}")
+        raise DataError(f"{name}: found {kind_of(value)}; {_ALLOWED}")

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.data import Dataset
+import numpy as np
+
 from harness.errors import ConfigError
 from harness.gluon import evaluate
-from harness.job.data import probe, read, refuse_other_classes
+from harness.job.data import predict_few, probe, read, refuse_other_classes
 from harness.job.session import Session
 from harness.job.settings import WHERE
 from harness.model import Metric, build_metrics, try_metrics
 from harness.model.given import classes_of, picks_classes
 from harness.model.metrics import Values
-from harness.train.samples import first_samples
+from harness.named import brief
+from harness.train.samples import RunData, first_samples
 
+_KEY = f"{WHERE}: metrics"
 _KEPT = 4  # data that are evaluated again and again: a validation and a test set, perhaps of two kinds
 
 
@@ -25,35 +28,37 @@ class Evaluator:
     def __init__(self, session: Session) -> None:
         """Nothing is read yet."""
         self._session = session
-        self._prepared: list[tuple[object, Dataset]] = []  # the first holds on to its object, so identities stay
+        self._prepared: list[tuple[object, RunData]] = []  # the first holds on to its object, so identities stay
 
     def __call__(self, data: object, metrics: Sequence[str] | Mapping[str, Values] | None) -> dict[str, float]:
         """See `Job.evaluate`."""
         session, given = self._session, self._session.given
-        dataset = next((known for value, known in self._prepared if value is data), None)
-        if dataset is None:
-            dataset = self._prepare(data)
-            self._prepared = [*self._prepared[1 - _KEPT :], (data, dataset)]
-        chosen = session.world.agreed("metrics", lambda: _metrics(metrics, given.loss))
+        prepared = next((known for value, known in self._prepared if value is data), None)
+        if prepared is None:
+            prepared = self._prepare(data)
+            self._prepared = [*self._prepared[1 - _KEPT :], (data, prepared)]
+        world, dataset = session.world, prepared.splits.train
+        chosen = world.agreed("metrics", lambda: _metrics(metrics, given.loss))
+        # The ranks share the batches out and add up one table, so all of them have to look at the same.
+        facts = {"data": prepared.fingerprint, "samples": len(dataset), "metrics": list(chosen)}
+        world.must_be_equal("evaluate", facts, "evaluate the same data with the same metrics on every rank")
         samples = first_samples(dataset, given.augmentation, 2)
-        prediction, _ = session.learner.predict(*samples)
-        session.world.agreed("metrics.fit", lambda: try_metrics(chosen, prediction, samples[1]))
+        prediction, _ = predict_few(world, "evaluate", given.net, session.learner, samples)
+        world.agreed("metrics.fit", lambda: try_metrics(chosen, prediction, samples[1], _KEY))
         found = evaluate(session.learner, dataset, session.sizes.batch_size, given.augmentation, chosen)
         assert found is not None  # only where it is asked to stop
         return found
 
-    def _prepare(self, data: object) -> Dataset:
+    def _prepare(self, data: object) -> RunData:
         session = self._session
         splits = read(session.world, "evaluate", data)
-        dataset = probe(session.world, "evaluate", splits, session.given.settings.seed).splits.train
-
-        def check() -> None:
-            samples = first_samples(dataset, session.given.augmentation, 2)
-            prediction, _ = session.learner.predict(*samples)
-            refuse_other_classes("evaluate", dataset, classes_of(session.given.loss, prediction.shape))
-
-        session.world.agreed("labels", check)
-        return dataset
+        prepared = probe(session.world, "evaluate", splits, session.given.settings.seed)
+        dataset = prepared.splits.train
+        samples = session.world.agreed("samples", lambda: first_samples(dataset, session.given.augmentation, 2))
+        prediction, _ = predict_few(session.world, "evaluate", session.given.net, session.learner, samples)
+        classes = classes_of(session.given.loss, prediction.shape)
+        session.world.agreed("labels", lambda: refuse_other_classes("evaluate", dataset, classes))
+        return prepared
 
 
 def _metrics(metrics: Any, loss: Any) -> dict[str, Metric]:
@@ -65,10 +70,16 @@ def _metrics(metrics: Any, loss: Any) -> dict[str, Metric]:
     if metrics is None:
         return build_metrics(["accuracy"] if picks_classes(loss) else [])
     if isinstance(metrics, Mapping):
-        wrong = [name for name, one in metrics.items() if not callable(one)]
-        if wrong:
-            raise ConfigError(f"{WHERE}: metrics: {wrong[0]!r} is not a function of (predictions, labels)")
-        return {str(name): Metric(one) for name, one in metrics.items()}
-    if isinstance(metrics, str) or not all(isinstance(name, str) for name in metrics):
-        raise ConfigError(f'{WHERE}: metrics: found {metrics!r}; give a list of names (["accuracy"]), or a mapping')
-    return build_metrics(list(metrics))
+        for name, one in metrics.items():
+            if not isinstance(name, str) or not callable(one):
+                wrong = "a function of (predictions, labels)" if isinstance(name, str) else "a name, which is text"
+                raise ConfigError(f"{_KEY}: {brief(name)} is not {wrong}")
+        if "loss" in metrics:
+            raise ConfigError(f"{_KEY}: 'loss' is the name of the mean loss, which is always given; choose another")
+        return {name: Metric(one) for name, one in metrics.items()}
+    names = list(metrics) if isinstance(metrics, list | tuple | np.ndarray) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f'{_KEY}: found {brief(metrics)}; give a list of names (["accuracy"]), or a mapping of names to functions'
+        )
+    return build_metrics([str(name) for name in names], key=_KEY)

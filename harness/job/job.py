@@ -88,14 +88,18 @@ class Job:
         """
         world = of_kind("world", options.pop("world", None), World)
         augmentation = of_kind("augmentation", options.pop("augmentation", None), Augmentation) or Augmentation()
-        settings = read_settings(lr, batch=batch, epochs=epochs, iterations=iterations, shards=shards, **options)
+        place = f"runs/{_program()}" if folder is None else folder
+        settings = read_settings(
+            lr, batch=batch, epochs=epochs, iterations=iterations, shards=shards, folder=place, **options
+        )
         devices, own = devices_of(net), given_optimizer(optimizer, net)
         refuse_idle_momentum(own, settings.lr.momentum_correction, settings.lr.momentum is not None)
         self._given = Given(net, given_loss(loss), own, devices, train, augmentation, settings, world)
-        self.folder = Path("runs") / _program() if folder is None else Path(folder)
+        self.folder = Path(settings.folder)
         self.iteration = 0
         self._session: Session | None = None
         self._was_opened = False
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Join the ranks, read the data, build plan and learner; a collective.
@@ -118,15 +122,22 @@ class Job:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the streams and leave the other ranks, in good order whatever has happened."""
+        """Close the streams and leave the other ranks, in good order whatever has happened; once closed, do nothing.
+
+        Raises:
+            ConfigError: if it was never opened.
+        """
+        if not self._was_opened:
+            raise ConfigError(f"{WHERE}: is not open yet, so it cannot be closed; write `with Job(...) as job:`")
         self._session = None
-        self._stack.__exit__(kind, error, trace)
+        self._stack.pop_all().__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[int]:
         """The iterations that are left, each of which wants `update`."""
         while self.iteration < self._open("iterated over").sizes.num_iterations:
             before = self.iteration
             yield before + 1
+            self._open("iterated over")
             if self.iteration == before:
                 raise ConfigError(f"{WHERE}: the loop did not call job.update({before + 1}); call it for every t")
 
@@ -219,13 +230,15 @@ class Job:
         """Take up the newest valid checkpoint in `folder`, if there is one; a collective.
 
         Args:
-            plan_may_differ: whether to resume though the learning rates are others than they were.
+            plan_may_differ: whether to resume though the learning rates, the optimizer's numbers or `clip_norm` are
+                others than they were.
 
         Returns:
             The iteration after which the loop continues; 0 where nothing was saved.
 
         Raises:
             CheckpointError: on every rank, if it does not fit this job, or there are checkpoints and none is valid.
+            ConfigError: on every rank, if `folder` is not a folder.
         """
         session = self._open("resumed")
         resumed = self._checkpoints.resume(session, plan_may_differ)
@@ -236,8 +249,13 @@ class Job:
         return resumed.iteration
 
     def lr(self, t: int) -> float:
-        """The learning rate of update `t`."""
-        return self.plan.lr(t)
+        """The learning rate of update `t`, from 0 (before the first) to the job's last.
+
+        Raises:
+            ConfigError: for anything else.
+        """
+        plan = self.plan
+        return plan.lr(whole_number("lr(t)", t, most=plan.sizes.num_iterations))
 
     def print(self, *values: object) -> None:
         """Print on rank 0, once for the whole job."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from harness.data import Augmentation, Batch, BatchStream, Order, sweep_order
 from harness.errors import ConfigError
 from harness.gluon import Learner, Placement, UpdateOptions, shards_of_rank
 from harness.guard import ConsistencyCheck
-from harness.job.data import probe, read, refuse_other_classes
+from harness.job.data import predict_few, probe, read, refuse_other_classes
 from harness.job.ranks import Ranks
 from harness.job.settings import WHERE, JobSettings
 from harness.model.given import classes_of, describe_optimizer, settle_shapes
@@ -60,6 +61,7 @@ class Session:
         plan: learning rate and momentum of every iteration.
         stream: this rank's batches, a function of the iteration.
         learner: the network, its optimizer and its state.
+        optimizer: the numbers that the optimizer was given, as `describe_optimizer` tells them.
         check: compares the ranks' states.
         remarks: what the user should know, a sentence each.
     """
@@ -72,6 +74,7 @@ class Session:
     plan: LRPlan
     stream: BatchStream
     learner: Learner
+    optimizer: Mapping[str, Any]
     check: ConsistencyCheck
     remarks: list[str]
 
@@ -118,15 +121,18 @@ def open_session(given: Given, stack: ExitStack) -> Session:
             f"{WHERE}: shards: {sizes.shards} shards are too few for {workers} workers; choose {workers} or more"
         ).on_all_ranks()
     stream = stack.enter_context(world.agreed("stream", open_stream))
-    _compare(given, world, data, plan)
+    optimizer = describe_optimizer(given.optimizer, given.net)
+    _compare(given, world, data, plan, optimizer)
     learner = _build_learner(given, world, data, sizes.shards)
     learner.ensure_shared()
-    prediction, _ = learner.predict(*first_samples(data.splits.train, given.augmentation, 2))
+    prediction, _ = predict_few(
+        world, "train", given.net, learner, first_samples(data.splits.train, given.augmentation, 2)
+    )
     classes = classes_of(given.loss, prediction.shape)
     world.agreed("labels", lambda: refuse_other_classes("train", data.splits.train, classes))
     remarks = [*learner.remarks, *plan.remarks(), *imbalance(sizes.shards, workers)]
     check = ConsistencyCheck(world, learner)
-    return Session(given, ranks, data, sizes, order, plan, stream, learner, check, remarks)
+    return Session(given, ranks, data, sizes, order, plan, stream, learner, optimizer, check, remarks)
 
 
 def _sizes(settings: JobSettings, num_samples: int, shards: int) -> Sizes:
@@ -152,7 +158,7 @@ def _build_learner(given: Given, world: World, data: RunData, shards: int) -> Le
     )
 
 
-def _compare(given: Given, world: World, data: RunData, plan: LRPlan) -> None:
+def _compare(given: Given, world: World, data: RunData, plan: LRPlan, optimizer: Mapping[str, Any]) -> None:
     """Make sure that all ranks were given the same."""
     settings = given.settings
     facts = {
@@ -163,7 +169,7 @@ def _compare(given: Given, world: World, data: RunData, plan: LRPlan) -> None:
         "clip_norm": settings.clip_norm,
         "last_batch": settings.last_batch,
         "augmentation": repr(given.augmentation),
-        "optimizer": describe_optimizer(given.optimizer),
+        "optimizer": optimizer,
         "versions": versions(),
     }
     world.must_be_equal("preflight", facts, _ADVICE)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
-import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from harness.comm import World
 from harness.config import LRConfig, Problem, config_error
 from harness.config.messages import explain
 from harness.config.sections import Section
-from harness.config.values import Count, Positive, RefusedError, Seconds
+from harness.config.values import Count, PathText, Positive, RefusedError, Seconds
 from harness.data import Augmentation
 from harness.errors import ConfigError
+from harness.named import brief, kind_of, with_article
+from harness.parsing import plain_numbers
 
 T = TypeVar("T")
 
@@ -33,8 +36,14 @@ class JobOptions(TypedDict, total=False):
     world: World | None
 
 
+def _read_folder(value: str) -> str:
+    if Path(value).name in ("", ".."):
+        raise ValueError("must be a folder with a name of its own, such as runs/my-job")
+    return value
+
+
 class JobSettings(Section):
-    """How long, how large, how fast, and with which seed."""
+    """How long, how large, how fast, with which seed, and where checkpoints go."""
 
     batch: Count
     """Samples of a shard."""
@@ -54,6 +63,8 @@ class JobSettings(Section):
     """Seed for shuffling, augmentation and dropout."""
     stall_after_s: Seconds = 1800.0
     """Seconds without progress after which ranks that wait for each other end."""
+    folder: Annotated[PathText, AfterValidator(_read_folder)]
+    """The folder of the checkpoints."""
 
     @model_validator(mode="after")
     def _one_length(self) -> JobSettings:
@@ -73,28 +84,32 @@ def read_settings(lr: object, **values: Any) -> JobSettings:
     Raises:
         ConfigError: with every problem, a line each.
     """
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    section = lr if isinstance(lr, Mapping | LRConfig) else {"schedule": lr}
+    plain = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else plain_numbers(value)
+        for name, value in values.items()
+    }
+    section = lr if isinstance(lr, LRConfig) else plain_numbers(lr if isinstance(lr, Mapping) else {"schedule": lr})
     try:
         return JobSettings.model_validate({**plain, "lr": section})
     except ValidationError as error:
         raise config_error(WHERE, explain(error, JobSettings)) from None
 
 
-def whole_number(name: str, value: Any, least: int = 0) -> int:
+def whole_number(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
     """An integer of Python, NumPy's included: JSON and file names take no other.
 
     Raises:
-        ConfigError: for anything else, and for a number below `least`.
+        ConfigError: for anything else, and for a number below `least` or above `most`.
     """
     try:
         number = operator.index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        raise ConfigError(f"{WHERE}: {name}: found {value!r}; must be a whole number")
-    if number < least:
-        raise ConfigError(f"{WHERE}: {name}: found {number}; must be at least {least}")
+        raise ConfigError(f"{WHERE}: {name}: found {brief(value)}; must be a whole number")
+    if number < least or (most is not None and number > most):
+        allowed = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ConfigError(f"{WHERE}: {name}: found {brief(number)}; must be {allowed}")
     return number
 
 
@@ -105,5 +120,6 @@ def of_kind(name: str, value: T | None, kind: type[Any]) -> T | None:
         ConfigError: if it is of another kind.
     """
     if value is not None and not isinstance(value, kind):
-        raise ConfigError(f"{WHERE}: {name}: found a {type(value).__name__}; give a {kind.__name__} of the harness")
+        wanted = with_article(kind.__name__)
+        raise ConfigError(f"{WHERE}: {name}: found {kind_of(value)}; give {wanted} of the harness")
     return value

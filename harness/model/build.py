@@ -11,7 +11,7 @@ import mxnet as mx
 from harness.config import RunConfig
 from harness.data import count_of, leaves_of
 from harness.data.leaves import Array, Data
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
 from harness.model.freezing import freeze
 from harness.model.initialise import initialise, naming_unsuited, seeded
 from harness.model.inputs import check_losses, labels_for, seed_of, settle
@@ -169,7 +169,7 @@ def explained(what: str) -> Iterator[None]:
     """Turn whatever MXNet or a user's code raises into one sentence."""
     try:
         yield
-    except ConfigError:
+    except HarnessError:
         raise
     except (Exception, SystemExit) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

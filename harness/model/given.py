@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
 
 from harness.config.sections import HAVE_MOMENTUM, MOMENTUM_CORRECTED
-from harness.data.leaves import Data
+from harness.data import leaves_of
+from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
 from harness.model.build import describe, explained
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
+from harness.model.optimizer_numbers import refuse_numbers, refuse_what_cannot_update
 from harness.model.optimizers import REFUSED, build_optimizer
 from harness.model.parameters import parameters_of
+from harness.named import kind_of
+from harness.parsing import plain_numbers
+
+# of an optimizer's attributes: what the harness sets, what depends on the environment, and what changes with updates
+_NOT_COMPARED = ("lr", "lr_mult", "wd_mult", "rescale_grad", "num_update", "aggregate_num", "allow_np_array")
 
 
 def devices_of(net: object) -> list[Any]:
@@ -24,7 +32,7 @@ def devices_of(net: object) -> list[Any]:
         ConfigError: if it is not a network, or not initialised, or not all of it on the same devices.
     """
     if not isinstance(net, mx.gluon.Block):
-        raise ConfigError(f"net: found {_kind(net)}; give a gluon.Block, such as nn.HybridSequential()")
+        raise ConfigError(f"net: found {kind_of(net)}; give a gluon.Block, such as nn.HybridSequential()")
     parameters = parameters_of(net)
     if not parameters:
         raise ConfigError(f"net: {type(net).__name__} has no parameters, so there is nothing to train; add layers")
@@ -58,9 +66,17 @@ def settle_shapes(net: Any, loss: Any, devices: Sequence[Any], data: Data) -> No
         ConfigError: if the network does not take such samples.
     """
     refuse_blocks_across_devices(net, loss)
-    with explained(f"net: {type(net).__name__} does not take {describe(data)}"):
+    with explained(f"net: {type(net).__name__} does not take {described(data)}"):
         for ctx in devices:
             settle(net, data, ctx)
+
+
+def described(data: Data, label: Array | None = None) -> str:
+    """Samples, and labels, as messages of a program's data show them: types, shapes, and what to do about integers."""
+    text = describe(data, "data") if label is None else f"{describe(data, 'data')} with {describe(label, 'labels')}"
+    if any(leaf.dtype.kind in "iu" for leaf in leaves_of(data)):
+        text += " (integers are left as they are; data.astype('float32') makes floats of them)"
+    return text
 
 
 def given_loss(loss: object) -> Any:
@@ -70,7 +86,7 @@ def given_loss(loss: object) -> Any:
         ConfigError: if it cannot be called, or is a class.
     """
     if isinstance(loss, type) or not callable(loss):
-        found = f"the class {loss.__name__}" if isinstance(loss, type) else _kind(loss)
+        found = f"the class {loss.__name__}" if isinstance(loss, type) else kind_of(loss)
         raise ConfigError(
             f"loss: found {found}; give an object that maps (prediction, label) to one value a sample, such as "
             "gluon.loss.SoftmaxCrossEntropyLoss()"
@@ -97,8 +113,8 @@ def given_optimizer(optimizer: object, net: Any) -> Any:
             return _built(name, params, net)
     if not isinstance(optimizer, mx.optimizer.Optimizer):
         raise ConfigError(
-            f"optimizer: found {_kind(optimizer)}; give an mx.optimizer.Optimizer (mx.optimizer.SGD(momentum=0.9)), a "
-            'name ("adam"), or a name with its parameters ({"sgd": {"momentum": 0.9}})'
+            f"optimizer: found {kind_of(optimizer)}; give an mx.optimizer.Optimizer (mx.optimizer.SGD(momentum=0.9)), "
+            'a name ("adam"), or a name with its parameters ({"sgd": {"momentum": 0.9}})'
         )
     kind = type(optimizer).__name__
     if kind.lower() in REFUSED:
@@ -118,6 +134,8 @@ def given_optimizer(optimizer: object, net: Any) -> Any:
             "optimizer: LARS as MXNet builds it corrects the momentum of its first parameters alone; give it by name, "
             'and the harness does the rest: optimizer={"lars": {"momentum": 0.9}}'
         )
+    refuse_numbers(optimizer, "optimizer")
+    refuse_what_cannot_update(optimizer, "optimizer")
     return optimizer
 
 
@@ -145,10 +163,33 @@ def refuse_idle_momentum(optimizer: Any, correction: bool | None, has_schedule: 
         )
 
 
-def describe_optimizer(optimizer: Any) -> dict[str, Any]:
-    """What ranks compare of an optimizer: its class, and every number that it was built with."""
-    plain = {key: value for key, value in vars(optimizer).items() if isinstance(value, bool | int | float | str)}
-    return {"class": type(optimizer).__name__, **plain}
+def describe_optimizer(optimizer: Any, net: Any) -> dict[str, Any]:
+    """What ranks compare of an optimizer, and a job with the checkpoint that it resumes from, before its first update.
+
+    Args:
+        optimizer: an `mx.optimizer.Optimizer`.
+        net: whose parameters it steps.
+
+    Returns:
+        Its class; every number, flag or text that it was built with, but for those that the harness sets; and the
+        factors of single parameters that are not 1, all as JSON can hold them.
+    """
+    own = {key: value for key, value in vars(optimizer).items() if key not in _NOT_COMPARED and key[0] != "_"}
+    plain = {key: plain_numbers(value) for key, value in own.items()}
+    numbers = {
+        key: repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in plain.items()
+        if isinstance(value, bool | int | float | str | None)
+    }
+    parameters = parameters_of(net)
+    factors = {
+        kind: {
+            **{str(key): float(factor) for key, factor in getattr(optimizer, kind, {}).items() if factor != 1},
+            **{name: float(getattr(one, kind)) for name, one in parameters.items() if getattr(one, kind) != 1},
+        }
+        for kind in ("lr_mult", "wd_mult")
+    }
+    return {"class": type(optimizer).__name__, **numbers, **factors}
 
 
 def classes_of(loss: Any, prediction: tuple[int, ...]) -> int | None:
@@ -171,12 +212,8 @@ def picks_classes(loss: Any) -> bool:
 
 def _built(name: str, params: Mapping[str, Any], net: Any) -> Any:
     trainable = [name for name, one in parameters_of(net).items() if one.grad_req != "null"]
-    return build_optimizer(name, params, param_names=dict(enumerate(trainable)))
+    return build_optimizer(name, plain_numbers(params), param_names=dict(enumerate(trainable)), key="optimizer")
 
 
 def _names(devices: tuple[Any, ...]) -> str:
     return ", ".join(map(str, devices))
-
-
-def _kind(value: object) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"

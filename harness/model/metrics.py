@@ -92,27 +92,31 @@ def _metrics(axis: int | None) -> dict[str, Metric]:
 METRICS: dict[str, Metric] = _metrics(None)
 
 
-def build_metrics(names: list[str], axis: int | None = None) -> dict[str, Metric]:
+def build_metrics(names: list[str], axis: int | None = None, key: str = "evaluation.metrics") -> dict[str, Metric]:
     """Metrics by name, or the user's own: a `module:function` that maps predictions and labels to one value a sample.
 
     Args:
         names: of metrics.
         axis: of predictions, along which classes lie; by default the shapes tell it.
+        key: of the names, for messages.
 
     Raises:
         ConfigError: for an unknown name.
     """
     known = METRICS if axis is None else _metrics(axis)
-    return {
-        name: Metric(load_function(name, "evaluation.metrics"))
-        if ":" in name
-        else choose(name, known, "evaluation.metrics")
-        for name in names
-    }
+    return {name: Metric(load_function(name, key)) if ":" in name else choose(name, known, key) for name in names}
 
 
-def try_metrics(metrics: Mapping[str, Metric], prediction: Array, label: Array) -> None:
+def try_metrics(
+    metrics: Mapping[str, Metric], prediction: Array, label: Array, key: str = "evaluation.metrics"
+) -> None:
     """Refuse a metric that cannot be computed from such predictions and labels.
+
+    Args:
+        metrics: by name.
+        prediction: of a few samples, `(n, ...)`.
+        label: theirs, `(n, ...)`.
+        key: of the metrics, for messages.
 
     Raises:
         ConfigError: naming the metric and what it did.
@@ -122,11 +126,12 @@ def try_metrics(metrics: Mapping[str, Metric], prediction: Array, label: Array) 
             values = np.asarray(metric.sample_values(prediction, label))
         except Exception as error:  # whatever a user's metric raises
             raise ConfigError(
-                f"evaluation.metrics: {name!r} does not fit predictions {prediction.shape} and labels {label.shape} "
+                f"{key}: {name!r} does not fit predictions {prediction.shape} and labels {label.shape} "
                 f"({type(error).__name__}: {error}); choose another"
             ) from error
         if values.shape != (len(label),):
             raise ConfigError(
-                f"evaluation.metrics: {name!r} gave shape {values.shape} for {len(label)} samples; one value a "
-                "sample is needed"
+                f"{key}: {name!r} gave shape {values.shape} for {len(label)} samples; one value a sample is needed"
             )
+        if values.dtype.kind not in "biuf":
+            raise ConfigError(f"{key}: {name!r} gave values of type {values.dtype}; one number a sample is needed")

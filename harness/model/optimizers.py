@@ -10,6 +10,7 @@ from typing import Any
 import mxnet as mx
 
 from harness.errors import ConfigError
+from harness.model.optimizer_numbers import refuse_numbers, try_updates
 from harness.named import choose, did_you_mean
 
 REFUSED = {
@@ -64,6 +65,7 @@ def build_optimizer(
     *,
     clip_value: float | None = None,
     param_names: Mapping[int, str] | None = None,
+    key: str = "optimizer.params",
 ) -> Any:
     """An `mx.optimizer.Optimizer` without a scheduler of its own.
 
@@ -72,6 +74,7 @@ def build_optimizer(
         params: its keyword arguments.
         clip_value: the largest absolute value of an element of the mean gradient.
         param_names: structural name by index; LARS leaves biases and norms alone by it.
+        key: of the parameters, for messages.
 
     Raises:
         ConfigError: for an unknown or refused optimizer, or a parameter it does not have.
@@ -82,35 +85,27 @@ def build_optimizer(
     cls = choose(name, known_optimizers(), "optimizer.name")
     known = [key for base in (cls, mx.optimizer.Optimizer) for key in inspect.signature(base.__init__).parameters]
     allowed = sorted(set(known) - {"self", "kwargs", "args"} - _HARNESS_SETS)
-    for key in params:
-        if key not in allowed:
+    for parameter in params:
+        if parameter not in allowed:
+            advice = " (--set optimizer.params={} removes all)" if key == "optimizer.params" else ""
             raise ConfigError(
-                f"optimizer.params.{key}: {name!r} has no such parameter; {did_you_mean(key, allowed)}known: "
-                f"{', '.join(allowed)}. Remove it (--set optimizer.params={{}} removes all)"
+                f"{key}.{parameter}: {name!r} has no such parameter; {did_you_mean(str(parameter), allowed)}known: "
+                f"{', '.join(allowed)}. Remove it{advice}"
             )
     extra: dict[str, Any] = {} if clip_value is None else {"clip_gradient": clip_value}
     if name == "lars":
         # its own correction reaches only the first four parameters, and without names it scales biases and norms too
         extra.update(momentum_correction=False, param_idx2name=dict(param_names or {}))
     try:
-        _try_one_update(cls(**params, **extra))
+        refuse_numbers(cls(**params, **extra), key)
+        try_updates(cls(**params, **extra))
         return cls(**params, **extra)
     except (TypeError, ValueError, AssertionError, ArithmeticError, mx.base.MXNetError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ConfigError(
-            f"optimizer.params: {name!r} cannot make an update with {dict(params)} ({type(error).__name__}: {reason}); "
+            f"{key}: {name!r} cannot make an update with {dict(params)} ({type(error).__name__}: {reason}); "
             "choose others"
         ) from error
-
-
-def _try_one_update(optimizer: Any) -> None:
-    """Two updates of a weight of its own: some parameters are looked at by no one before that."""
-    weight = mx.nd.ones((2, 2))
-    state = optimizer.create_state_multi_precision(0, weight)
-    optimizer.lr = 0.001
-    for _ in range(2):
-        optimizer.update_multi_precision(0, weight, mx.nd.ones((2, 2)), state)
-    weight.wait_to_read()
 
 
 def set_multipliers(
