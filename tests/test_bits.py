@@ -98,7 +98,15 @@ def test_the_digest_sees_the_seed_and_the_learning_rate(digest_of):
     assert len(digests) == 4
 
 
-def test_four_horovod_ranks_agree_with_one_process_to_rounding(start):
+def test_ranks_of_horovod_end_with_the_bits_of_one_process(digest_of):
+    short = (*CONVOLUTIONS, "train={iterations: 20}", "batch.shards=8", "comm=horovod")
+    alone = digest_of(*short[:-1])
+    for ranks in (3, 4, 8) if THOROUGH else (3,):
+        assert digest_of(*short, np=ranks) == alone
+    assert digest_of(*short, "sum=engine", np=3)[0] != alone[0]
+
+
+def test_four_ranks_summed_by_the_engine_of_horovod_agree_with_one_process_to_rounding(start):
     """To 1e-6 and not to the bit: above two ranks Horovod adds in the order of a ring, not in the order of our tree.
 
     Each update is started from the same state, because two orders of addition drift apart within a hundred updates:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from harness.comm.launcher import Launch, configure_threads, count_threads, read_launch
 from harness.comm.tree import assign, take_turns
-from harness.comm.world import SingleWorld, World
+from harness.comm.world import SingleWorld, SumBy, World
 from harness.errors import ConfigError
 
 __all__ = [
     "Launch",
     "SingleWorld",
+    "SumBy",
     "World",
     "configure_threads",
     "connect",
@@ -26,7 +27,7 @@ __all__ = [
 KINDS = ("auto", "single", "horovod", "mpi")
 
 
-def connect(kind: str = "auto", launch: Launch | None = None, device: str = "auto") -> World:
+def connect(kind: str = "auto", launch: Launch | None = None, device: str = "auto", sum_by: SumBy = "tree") -> World:
     """Join the job that this process belongs to.
 
     Args:
@@ -34,6 +35,8 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
             CPU and Horovod for arrays on GPUs. `"single"`, `"horovod"` and `"mpi"` force one.
         launch: how the process was started; read from the environment when not given.
         device: `"cpu"`, `"gpu"`, or `"auto"` for GPUs where MXNet sees any.
+        sum_by: what adds up gradients where Horovod carries them: `"tree"` in the one order that gives the same bits on
+            any number of ranks, `"engine"` in Horovod's own. Every other world adds by the tree.
 
     Raises:
         ConfigError: if the launcher started several processes that cannot communicate. Each would train alone, and
@@ -56,7 +59,7 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
         return _connect_mpi(launch, device)
     from harness.comm.horovod import HorovodWorld
 
-    world = HorovodWorld(launch)
+    world = HorovodWorld(launch, sum_by)
     if world.size != launch.size:
         raise ConfigError(
             f"{launch.launcher} started {launch.size} processes, but Horovod sees {world.size}; start the job with "

@@ -7,6 +7,8 @@ before anything is sent; a rank that leaves first takes the others down (horovod
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -15,10 +17,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.comm.bootstrap import Bootstrap
+from harness.comm.collective_fold import CollectiveFold
 from harness.comm.launcher import Launch
 from harness.comm.mpi import MpiWorld
 from harness.comm.tree import Assignment
-from harness.comm.world import Array, Buffer, World
+from harness.comm.world import Array, Buffer, SumBy, World
 from harness.errors import ConfigError, HarnessError, LostRankError
 
 T = TypeVar("T")
@@ -29,11 +32,13 @@ _LOST = ("Horovod has been shut down", "onnection", "gloo/transport")
 class HorovodWorld(World):
     """The ranks that `horovodrun` started, or `mpirun`."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, sum_by: SumBy = "tree") -> None:
         """Join the job.
 
         Args:
             launch: how this process was started.
+            sum_by: `"tree"` adds partial sums in the order of the tree over the shards, `"engine"` leaves the order to
+                Horovod, which changes it with the number of ranks.
 
         Raises:
             ConfigError: if Horovod for MXNet is not installed.
@@ -59,7 +64,10 @@ class HorovodWorld(World):
         if self._bootstrap is not None:
             self._bootstrap.close_rendezvous()
         self.kind = "horovod over " + ("NCCL" if hvd.nccl_built() else "Gloo" if hvd.gloo_enabled() else "MPI")
+        self.sum_by = sum_by
         super().__init__(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
+        self._collectives = _Collectives(mx, hvd)
+        self._fold = CollectiveFold(self.rank, self._collectives)
 
     def allreduce(self, array: Array, name: str) -> Array:
         """See `World`."""
@@ -69,10 +77,13 @@ class HorovodWorld(World):
 
     def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
         """See `World`."""
+        if self.sum_by == "tree":
+            self._named(name, lambda: self._fold.finish(parts, assignment, name))
+            return
         *others, total = [part.array for part in parts]
         for part in others:
             total += part
-        self._named(name, lambda: self._hvd.allreduce_(total, name=name, op=self._hvd.Sum))
+        self._named(name, lambda: self._collectives.allreduce(total, name))
 
     def broadcast(self, array: Array, name: str) -> Array:
         """See `World`."""
@@ -121,6 +132,59 @@ class HorovodWorld(World):
             if lost is None:
                 raise
             raise lost from error
+
+
+class _Collectives:
+    """Horovod's collectives, with memory of the caller's for what they return.
+
+    `hvd.alltoall` and `hvd.allgather` allocate that in every call, and wait for it: for 44 MB that takes as long again.
+    The functions below them, in C, fill the array that they are given if it has the right size. They keep a pointer to
+    it, so its owner must hold on to it until it is filled.
+    """
+
+    def __init__(self, mx: Any, hvd: Any) -> None:
+        self._mx = mx
+        self._hvd = hvd
+        self._library = importlib.import_module("horovod.mxnet.mpi_ops").MPI_MXNET_LIB_CTYPES
+        # By the numbers themselves, and by the collective's name: Horovod reads and writes these as well.
+        self._counts: dict[tuple[int, ...], Any] = {}
+        self._received_counts: dict[str, Any] = {}
+
+    def alltoall(self, sent: Any, counts: Sequence[int], received: Any, name: str) -> None:
+        """See `Collectives`."""
+        key = tuple(counts)
+        if key not in self._counts:
+            self._counts[key] = self._mx.nd.array(counts, dtype=np.int32)
+        if name not in self._received_counts:
+            self._received_counts[name] = self._mx.nd.array(counts, dtype=np.int32)
+        self._mx.base.check_call(
+            self._library.horovod_mxnet_alltoall_async(
+                sent.handle,
+                received.handle,
+                name.encode(),
+                self._counts[key].handle,
+                self._received_counts[name].handle,
+                ctypes.c_int(0),  # priority
+                ctypes.c_int(0),  # process set: all ranks
+            )
+        )
+
+    def allgather(self, sent: Any, received: Any, name: str) -> None:
+        """See `Collectives`."""
+        self._mx.base.check_call(
+            self._library.horovod_mxnet_allgather_async(
+                ctypes.byref(sent.handle),
+                ctypes.byref(received.handle),
+                name.encode(),
+                ctypes.c_int(0),  # priority
+                ctypes.c_int(0),  # process set: all ranks
+                ctypes.c_int(1),  # one array
+            )
+        )
+
+    def allreduce(self, array: Any, name: str) -> None:
+        """See `Collectives`."""
+        self._hvd.allreduce_(array, name=name, op=self._hvd.Sum)
 
 
 def num_gpus() -> int:

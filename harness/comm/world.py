@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from harness.errors import DisagreementError, HarnessError
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
+SumBy = Literal["tree", "engine"]
 
 
 class Buffer(Protocol):
@@ -33,6 +34,9 @@ class Buffer(Protocol):
     array: Any
     host: Array | None
 
+    def like(self, size: int) -> Buffer:
+        """More memory on the same device, for `size` numbers."""
+
 
 class World(ABC):
     """The ranks of a job, seen from one of them.
@@ -44,12 +48,14 @@ class World(ABC):
         local_size: number of processes on its host.
         hostname: the host's name.
         kind: the communication backend, in words.
+        sum_by: who orders the additions of `sum_parts`: the `tree` of the shards, or Horovod's own `engine`.
         last_collective: the name of the one that was started last.
         num_collectives: how many were started; the rank that has started fewest is the one the others wait for.
         fails_when_lost: whether a collective that waits for a lost rank raises, instead of waiting for ever.
     """
 
     kind: str
+    sum_by: SumBy = "tree"
     fails_when_lost = True
 
     def __init__(self, rank: int, size: int, local_rank: int, local_size: int) -> None:
@@ -68,7 +74,7 @@ class World(ABC):
 
     @abstractmethod
     def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
-        """Finish the tree over the ranks' partial sums, in place. May return before that is done.
+        """Add up the ranks' partial sums, in place, as `sum_by` says. May return before that is done.
 
         Args:
             parts: this rank's, in the order of the assignment; the last one gets the sum, the others are overwritten.

@@ -65,7 +65,7 @@ def join(read: Callable[[], Settings], launch: Launch) -> tuple[Settings | Confi
     """
     try:
         found = read()
-        return found, connect(found.config.comm, launch, found.config.device)
+        return found, connect(found.config.comm, launch, found.config.device, found.config.sum)
     except ConfigError as error:
         if launch.size == 1 or error.everywhere:
             raise

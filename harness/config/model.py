@@ -47,6 +47,8 @@ class RunConfig(Section):
     """Seed for initialisation, shuffling, augmentation and dropout."""
     comm: Literal["auto", "single", "horovod", "mpi"] = "auto"
     """Communication backend; auto follows the launcher."""
+    sum: Literal["tree", "engine"] = "tree"
+    """What adds up gradients under Horovod: the tree, for the same bits on any number of ranks, or Horovod's engine."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where each rank computes; auto uses the GPU with its local rank's number, or the CPU if there are no GPUs."""
     devices: Devices | None = None

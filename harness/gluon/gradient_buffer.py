@@ -35,6 +35,10 @@ class Buffer:
         else:
             self.array = mx.nd.zeros((size,), ctx=ctx)
 
+    def like(self, size: int) -> Buffer:
+        """More memory on the same device, for `size` numbers."""
+        return Buffer(size, self.array.context)
+
 
 class GradientBuffer:
     """Memory for the gradients and the running statistics of a network, of which parameters see their parts.
@@ -175,7 +179,7 @@ class Fold:
         """Store the partial sum that the buffer holds, so that the next shard may overwrite it."""
         if self._position:
             array = self._memory.array
-            copy = self._spare.pop() if self._spare else Buffer(array.size, array.context)
+            copy = self._spare.pop() if self._spare else self._memory.like(array.size)
             array.copyto(copy.array)
             self._waiting.append(copy)
 

@@ -12,6 +12,7 @@ import pytest
 
 from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES, RankFold
 from harness.comm.tree import assign
+from tests.comm.trees import adversarial, partial_sums, tree_sum
 
 
 def played(size: int, work: Callable[[int, RankFold], None]) -> None:
@@ -62,25 +63,12 @@ def finished(arrays: list[np.ndarray], ranks: int) -> list[np.ndarray]:
     totals = [np.empty(0)] * ranks
 
     def work(rank: int, fold: RankFold) -> None:
-        parts: list[np.ndarray] = []
-        for shard, merges in zip(assignment.shards[rank], assignment.merges[rank], strict=True):
-            total = arrays[shard].copy()
-            for _ in range(merges):
-                total += parts.pop()
-            parts.append(total)
+        parts = partial_sums(arrays, assignment, rank)
         fold.finish(parts, assignment)
         totals[rank] = parts[-1]
 
     played(ranks, work)
     return totals
-
-
-def tree_sum(values: list[np.ndarray]) -> np.ndarray:
-    """Term i with term i + h, where there is one, for h half of them, rounded up: the definition, written as such."""
-    while len(values) > 1:
-        half = -(-len(values) // 2)
-        values = [values[i] + values[i + half] if i + half < len(values) else values[i] for i in range(half)]
-    return values[0]
 
 
 def bits(array: np.ndarray) -> bytes:
@@ -99,21 +87,6 @@ def test_any_number_of_ranks_gets_the_bits_of_the_tree(size, count):
     values = values_of(size, count)
     for held in fold_of(values, times=2):
         assert bits(held) == bits(tree_sum(values))
-
-
-def adversarial(shards: int, count: int, seed: int) -> list[np.ndarray]:
-    """Values whose sums show another order: of all magnitudes, denormal, zeros of both signs, and their opposites."""
-    random = np.random.default_rng(seed)
-    kinds = [
-        random.normal(size=(shards, count)) * 10.0 ** random.integers(-30, 30, (shards, count)),
-        random.normal(size=(shards, count)) * 1e-41,
-        random.choice([0.0, -0.0], (shards, count)),
-    ]
-    values = np.choose(random.integers(0, len(kinds), (shards, count)), kinds).astype(np.float32)
-    cancelled = random.random(count) < 0.3
-    for one, other in random.permutation(shards)[: shards // 2 * 2].reshape(-1, 2):
-        values[other, cancelled] = -values[one, cancelled]
-    return list(values)
 
 
 DRAWN = [

@@ -13,7 +13,7 @@ from harness.config import load_config
 from harness.train.build import build_learner
 from harness.train.prepare import prepare_run
 
-world = connect()
+world = connect("horovod", sum_by="engine")
 config = load_config(
     "configs/digits.yaml",
     [

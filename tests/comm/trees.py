@@ -1,0 +1,41 @@
+"""What tests of sums share: values that show another order of addition, and the tree written as its definition."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.comm.tree import Assignment
+
+
+def adversarial(shards: int, count: int, seed: int) -> list[np.ndarray]:
+    """Values whose sums show another order: of all magnitudes, denormal, zeros of both signs, and their opposites."""
+    random = np.random.default_rng(seed)
+    kinds = [
+        random.normal(size=(shards, count)) * 10.0 ** random.integers(-30, 30, (shards, count)),
+        random.normal(size=(shards, count)) * 1e-41,
+        random.choice([0.0, -0.0], (shards, count)),
+    ]
+    values = np.choose(random.integers(0, len(kinds), (shards, count)), kinds).astype(np.float32)
+    cancelled = random.random(count) < 0.3
+    for one, other in random.permutation(shards)[: shards // 2 * 2].reshape(-1, 2):
+        values[other, cancelled] = -values[one, cancelled]
+    return list(values)
+
+
+def tree_sum(values: list[np.ndarray]) -> np.ndarray:
+    """Term i with term i + h, where there is one, for h half of them, rounded up: the definition, written as such."""
+    while len(values) > 1:
+        half = -(-len(values) // 2)
+        values = [values[i] + values[i + half] if i + half < len(values) else values[i] for i in range(half)]
+    return values[0]
+
+
+def partial_sums(values: list[np.ndarray], assignment: Assignment, worker: int) -> list[np.ndarray]:
+    """What a worker holds after it has folded its shards."""
+    parts: list[np.ndarray] = []
+    for shard, merges in zip(assignment.shards[worker], assignment.merges[worker], strict=True):
+        total = values[shard].copy()
+        for _ in range(merges):
+            total += parts.pop()
+        parts.append(total)
+    return parts
