@@ -279,24 +279,32 @@ class Learner:
         if not self._is_shared:
             self.broadcast_weights()
 
-    def broadcast_weights(self) -> None:
-        """Give every rank the weights and running statistics of rank 0; the first time, compare the networks before."""
-        self._compare()
+    def broadcast_weights(self, *, compared: bool = False) -> None:
+        """Give every rank the weights and running statistics of rank 0; the first time, compare the networks before.
+
+        Args:
+            compared: whether the caller has compared what `describe_parameters` says on the ranks.
+        """
+        self._compare_once(compared)
         if self.world.size > 1:
             self._keeper.share_parameters(self.world)
 
-    def broadcast_state(self) -> None:
-        """Give every rank the whole state of rank 0; the first time, compare the networks before."""
-        self._compare()
+    def broadcast_state(self, *, compared: bool = False) -> None:
+        """Give every rank the whole state of rank 0; the first time, compare the networks before.
+
+        Args:
+            compared: as for `broadcast_weights`.
+        """
+        self._compare_once(compared)
         if self.world.size > 1:
             self._keeper.share_state(self.world)
 
-    def _compare(self) -> None:
-        """Once, compare what broadcasts rely on: between different shapes a broadcast would hang, or give nonsense."""
-        if not self._is_shared:
+    def _compare_once(self, compared: bool) -> None:
+        """Compare what broadcasts rely on: between different shapes a broadcast would hang, or give nonsense."""
+        if not (self._is_shared or compared):
             facts = {"parameters": self.describe_parameters()}
             self.world.must_be_equal("parameters", facts, "build the same network on every rank")
-            self._is_shared = True
+        self._is_shared = True
 
     def _judge(self, update: PendingUpdate) -> UpdateStats:
         """Decide whether an update may be applied; every rank reads the same numbers and decides alike."""

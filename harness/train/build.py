@@ -36,16 +36,19 @@ def build_learner(run: Run, policy: str | None = None) -> Learner:
     parts = world.agreed("network", lambda: build_model(run.config, world.local_rank, samples, splits.num_classes))
     learner = _learner_of(run, parts, Batch(0, *samples))
     _preflight(run, learner)
-    init = run.config.init
-    if init.from_ is not None and run.resume_point is None:
-        _initialise(run, learner, init.from_, policy or init.match)
-    learner.broadcast_weights()
+
+    # Rank 0 has the state that the run starts from: of a checkpoint, of a file of weights, or the initializer's.
+    init, point = run.config.init, run.resume_point
+    if point is not None:
+        world.on_root("resume", lambda: _restore(run, learner, point))
+        learner.broadcast_state(compared=True)
+    else:
+        if init.from_ is not None:
+            _initialise(run, learner, init.from_, policy or init.match)
+        learner.broadcast_weights(compared=True)
+
     prediction, _ = learner.predict(*samples)
     agreed(world, run.config, "metrics", lambda: try_metrics(run.metrics, prediction, samples[1]))
-    if run.resume_point is not None:
-        point = run.resume_point
-        world.on_root("resume", lambda: _restore(run, learner, point))
-        learner.broadcast_state()
     return learner
 
 

@@ -116,6 +116,16 @@ def test_a_state_is_shared_after_a_comparison_too():
     assert world.shared.count("parameters") == 1
 
 
+@pytest.mark.parametrize("share", [Learner.broadcast_weights, Learner.broadcast_state])
+def test_networks_that_the_caller_has_compared_are_not_compared_again(share):
+    world = Beside()
+    learner = learner_in(world)
+    share(learner, compared=True)
+    learner.update(batch(1), 0.1)
+    assert world.shared[: len(WEIGHTS)] == WEIGHTS
+    assert "parameters" not in world.shared
+
+
 @pytest.mark.parametrize("use", [*USES, "broadcast_state"])
 def test_networks_that_differ_are_named_before_anything_is_sent(use):
     world = Beside("(3, 9)")
