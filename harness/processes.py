@@ -57,6 +57,21 @@ def _stat(pid: int) -> list[str]:
     return []
 
 
+def pid_namespace() -> str:
+    """Identifies the process ids of this host (or container) among those of others that share a folder with it."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot[:8]}.{os.stat('/proc/self/ns/pid').st_ino}"
+    return "host"
+
+
+def memory_id() -> str:
+    """The same for all processes that can share memory with this one by its name, and for no others."""
+    with suppress(OSError):
+        return f"{os.uname().nodename} {pid_namespace()}.{os.stat('/dev/shm').st_dev}"
+    return f"{os.uname().nodename} {pid_namespace()}"
+
+
 def kill(pids: Iterable[int]) -> None:
     """End processes at once, those that are still there."""
     for pid in pids:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Mapping
 
-from harness.comm.addresses import LOOPBACK, is_loopback
+from harness.comm.addresses import LOOPBACK
 from harness.comm.mpi import MpiWorld
-from harness.comm.rendezvous import Rendezvous, listen
+from harness.comm.rendezvous import Rendezvous
+from harness.comm.routes import choose_route, interfaces, listen_at, reachable_addresses, routes_to
 from harness.errors import ConfigError
 
 
@@ -76,7 +75,7 @@ class Bootstrap:
         world = self._world
         listeners: dict[str, socket.socket] = {}
         if world.rank == 0:
-            listeners = _listen_at([LOOPBACK] if is_one_host else _addresses())
+            listeners = listen_at([LOOPBACK] if is_one_host else reachable_addresses())
         ports = {address: listener.getsockname()[1] for address, listener in listeners.items()}
         ports = world.broadcast_object(ports, "rendezvous")
         try:
@@ -91,7 +90,7 @@ class Bootstrap:
             for listener in listeners.values():
                 listener.close()
         address, own = chosen[world.rank]
-        return address, ports[address], dict(_interfaces())[own]
+        return address, ports[address], dict(interfaces())[own]
 
 
 def slots(hosts: list[tuple[str, int]]) -> list[tuple[str, int, int, int, int, int, int]]:
@@ -130,57 +129,8 @@ def _is_one_host(hosts: list[tuple[str, int]]) -> bool:
     return len({host for host, _ in hosts}) == 1
 
 
-def choose_route(addresses: Sequence[str], routes: Sequence[Mapping[str, str]], rank: int) -> tuple[str, str]:
-    """Which of rank 0's addresses a rank uses, and its own address on that route: the first that all can reach.
-
-    Ranks that connect to one address exchange addresses of one network. If no address can be reached by all, each
-    rank uses the first that it can reach.
-
-    Args:
-        addresses: of rank 0, in its order.
-        routes: of each rank, the addresses of rank 0 that it reaches, and its own address on that route.
-        rank: whose route this is.
-
-    >>> choose_route(["172.17.0.1", "10.0.0.1"], [{"172.17.0.1": "172.17.0.1", "10.0.0.1": "10.0.0.1"},
-    ...                                         {"10.0.0.1": "10.0.0.2"}], rank=1)
-    ('10.0.0.1', '10.0.0.2')
-    """
-    common = [address for address in addresses if all(address in route for route in routes)]
-    address = next(iter(common), None) or next(address for address in addresses if address in routes[rank])
-    return address, routes[rank][address]
-
-
-def _listen_at(addresses: Sequence[str]) -> dict[str, socket.socket]:
-    listeners = {}
-    for address in addresses:
-        with suppress(OSError):
-            listeners[address] = listen(address)
-    return listeners
-
-
-def _addresses() -> list[str]:
-    """The addresses of this host's interfaces that others may reach, or of the one that HOROVOD_GLOO_IFACE names."""
-    chosen = os.environ.get("HOROVOD_GLOO_IFACE")
-    return [address for address, name in _interfaces() if (name == chosen if chosen else not is_loopback(address))]
-
-
-def _interfaces() -> list[tuple[str, str]]:
-    import psutil  # one of Horovod's own requirements
-
-    return [
-        (entry.address, name)
-        for name, entries in psutil.net_if_addrs().items()
-        for entry in entries
-        if entry.family == socket.AF_INET
-    ]
-
-
 def _routes_to(ports: Mapping[str, int]) -> dict[str, str]:
-    """The addresses of rank 0 that answer, and this rank's own address on the route to each."""
-    known = dict(_interfaces())
-    with ThreadPoolExecutor(max(1, len(ports))) as threads:
-        own = threads.map(_own_address, ports, ports.values())
-    routes = {address: found for address, found in zip(ports, own, strict=True) if found in known}
+    routes = routes_to(ports)
     if not routes:
         tried = ", ".join(f"{address}:{port}" for address, port in ports.items())
         raise ConfigError(
@@ -188,9 +138,3 @@ def _routes_to(ports: Mapping[str, int]) -> dict[str, str]:
             "HOROVOD_GLOO_IFACE, if it is set, must name the interface that joins them"
         )
     return routes
-
-
-def _own_address(address: str, port: int) -> str | None:
-    with suppress(OSError), socket.create_connection((address, port), timeout=5) as connection:
-        return str(connection.getsockname()[0])
-    return None

@@ -62,15 +62,6 @@ class Rendezvous:
             server.server_close()
 
 
-def listen(address: str) -> socket.socket:
-    """A listener at a free port of one address of this host.
-
-    Raises:
-        OSError: if the address is not this host's.
-    """
-    return socket.create_server((address, 0), backlog=128)
-
-
 class _Store:
     """The values; a name is set once, so that nobody can replace what a rank has stored."""
 

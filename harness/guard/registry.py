@@ -12,11 +12,10 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from harness.causes import CODES, Cause
-from harness.processes import began, state
+from harness.processes import began, pid_namespace, state
 
 MAX_BYTES = 10_000  # of an entry, or of a cause
 
@@ -131,14 +130,6 @@ class NoRegistry:
 def this_host() -> str:
     """This host's name, and what identifies its kernel."""
     return f"{os.uname().nodename} {pid_namespace()}"
-
-
-def pid_namespace() -> str:
-    """Identifies the process ids of this host (or container) among those of others that share a folder with it."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot[:8]}.{os.stat('/proc/self/ns/pid').st_ino}"
-    return "host"
 
 
 def encode_cause(cause: Cause) -> bytes:

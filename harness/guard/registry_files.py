@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.causes import Cause
-from harness.guard.registry import MAX_BYTES, Entry, decode_cause, encode_cause, pid_namespace
+from harness.guard.registry import MAX_BYTES, Entry, decode_cause, encode_cause
 from harness.parsing import whole_number
-from harness.processes import began, parent
+from harness.processes import began, parent, pid_namespace
 
 _LAUNCHERS = frozenset(
     ("hydra_pmi_proxy", "hydra_bstrap_pr", "orted", "prted", "slurmstepd", "mpirun", "mpiexec", "mpiexec.hydra")

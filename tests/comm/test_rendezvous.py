@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from harness.comm.bootstrap import choose_route
-from harness.comm.rendezvous import Rendezvous, listen
+from harness.comm.rendezvous import Rendezvous
+from harness.comm.routes import choose_route, listen
 
 HERE = "127.0.0.1"
 

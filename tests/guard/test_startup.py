@@ -17,6 +17,7 @@ import pytest
 
 from harness.causes import Cause
 from harness.comm import Launch
+from harness.comm.launcher_store import LauncherStore
 from harness.guard.missing import JOINING, current_code, explain_missing
 from harness.guard.registry import Entry, NoRegistry
 from harness.guard.registry_files import FileRegistry
@@ -207,7 +208,7 @@ def test_entries_at_horovodruns_server_are_seen_on_every_host(server):
 
 
 def test_a_server_that_does_not_answer_keeps_nobody():
-    store = ServerRegistry("127.0.0.1", 1, 2)
+    store = ServerRegistry(LauncherStore("127.0.0.1", 1, "harness"), 2)
     store.register(entry(0))
     assert store.entries() is None
     assert store.failure() is None

@@ -1,0 +1,82 @@
+"""horovodrun's key-value server, through which its ranks can tell each other a few things before they are connected.
+
+It is the one by which Horovod's own ranks find each other, and ends with the job. It asks nobody who he is, so what is
+read there has to be checked. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Mapping
+
+from harness.errors import LostRankError
+from harness.parsing import whole_number
+
+_ANSWER_S = 2.0  # in which the server has to answer
+_POLL_S = (0.005, 0.1)  # between questions, the first and the longest
+_SILENT_S = 30.0
+
+
+class LauncherStore:
+    """Values by name, in a scope of their own."""
+
+    def __init__(self, address: str, port: int, scope: str) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            address: of the server.
+            port: of the server.
+            scope: of the names.
+        """
+        self._address, self._port, self._scope = address, port, scope
+
+    def put(self, key: str, value: bytes) -> bool:
+        """Store a value; whether the server has answered."""
+        return self._request("PUT", key, value) is not None
+
+    def get(self, key: str, most: int) -> bytes | None:
+        """At most so many bytes of a value, empty if there is none; `None` if the server does not answer."""
+        return self._request("GET", key, most=most)
+
+    def delete(self, key: str) -> None:
+        """Remove a value."""
+        self._request("DELETE", key)
+
+    def wait(self, key: str, most: int) -> bytes:
+        """At most so many bytes of a value, as soon as another rank has stored it.
+
+        Raises:
+            LostRankError: if the server has not answered for 30 s.
+        """
+        pause_s, longest_s = _POLL_S
+        answered_s = time.monotonic()
+        while True:
+            value = self.get(key, most)
+            if value:
+                return value
+            if value is not None:
+                answered_s = time.monotonic()
+            elif time.monotonic() - answered_s > _SILENT_S:
+                raise LostRankError(f"horovodrun's server at {self._address}:{self._port} does not answer")
+            time.sleep(pause_s)
+            pause_s = min(longest_s, 1.5 * pause_s)
+
+    def _request(self, method: str, key: str, body: bytes | None = None, most: int = 0) -> bytes | None:
+        """The body of the answer, empty if the server has no such key; `None` if it does not answer."""
+        connection = http.client.HTTPConnection(self._address, self._port, timeout=_ANSWER_S)
+        try:
+            connection.request(method, f"/{self._scope}/{key}", body)
+            answer = connection.getresponse()
+            return answer.read(most) if answer.status == 200 else b""
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
+
+
+def open_launcher_store(environ: Mapping[str, str], scope: str) -> LauncherStore | None:
+    """The store of the server that horovodrun names in a rank's environment; `None` if it names none."""
+    address = environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR")
+    port = whole_number(environ.get("HOROVOD_GLOO_RENDEZVOUS_PORT", ""), low=1, high=65535)
+    return LauncherStore(address, port, scope) if address and port is not None else None
