@@ -2,7 +2,7 @@
 
 `launcher.py` says how this process was started, without importing anything slow; `world.py` is what every world can do;
 `mpi.py` and `horovod.py` are the two engines. `fold.py` adds the arrays of ranks in one fixed order. `bootstrap.py` and
-`rendezvous.py` connect Horovod's ranks under mpirun.
+`rendezvous.py` connect Horovod's ranks under mpirun, `horovodrun.py` and `pmi*.py` MPI's ranks under horovodrun.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
     """Join the job that this process belongs to.
 
     Args:
-        kind: `"auto"` follows the launcher: Horovod under horovodrun; under mpirun and srun mpi4py for arrays on the
-            CPU and Horovod for arrays on GPUs. `"single"`, `"horovod"` and `"mpi"` force one.
+        kind: `"auto"` is MPI for arrays on the CPU and Horovod for arrays on GPUs, whatever the launcher. Under
+            horovodrun it is Horovod as well where ranks cannot be connected by MPI (the world remarks why), and for
+            `sum_by="engine"`. `"single"`, `"horovod"` and `"mpi"` force one.
         launch: how the process was started; read from the environment when not given.
         device: `"cpu"`, `"gpu"`, or `"auto"` for GPUs where MXNet sees any.
         sum_by: what adds up gradients where Horovod carries them: `"tree"` in the one order that gives the same bits on
@@ -45,8 +46,8 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
     launch = launch or read_launch()
     if kind not in KINDS:
         raise ConfigError(f"comm: {kind!r} is unknown; allowed: {', '.join(KINDS)}")
-    if kind == "auto":
-        kind = _kind_for(launch, device)
+    if kind == "auto" and launch.size == 1:
+        kind = "horovod" if launch.launcher == "horovodrun" and _on_gpu(device) else "single"
     if kind == "single":
         if launch.size > 1:
             raise ConfigError(
@@ -55,17 +56,22 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
                 "set comm: auto, or start one process with plain python"
             )
         return SingleWorld()
-    if kind == "mpi":
-        return _connect_mpi(launch, device)
-    from harness.comm.horovod import HorovodWorld
-
-    world = HorovodWorld(launch, sum_by)
-    if world.size != launch.size:
+    if kind == "mpi" and _on_gpu(device):
         raise ConfigError(
-            f"{launch.launcher} started {launch.size} processes, but Horovod sees {world.size}; start the job with "
-            "`horovodrun -np N python launch/train.py` or `mpirun -np N python launch/train.py`"
+            f"comm: mpi sums arrays on the CPU, but device: {device} computes on GPUs; set comm: horovod, or "
+            "device: cpu"
         )
-    return world
+    wish = "horovod" if kind == "auto" and _on_gpu(device) else kind
+    if launch.launcher == "horovodrun":
+        from harness.comm.horovodrun import connect_ranks
+
+        wish = "horovod" if kind == "auto" and sum_by == "engine" else wish
+        return connect_ranks(launch, wish, lambda: _connect_horovod(launch, sum_by))
+    if wish == "horovod":
+        return _connect_horovod(launch, sum_by)
+    from harness.comm.mpi import MpiWorld
+
+    return MpiWorld(launch)
 
 
 def shards_of_rank(shards: int, world: World, num_devices: int = 1) -> list[int]:
@@ -85,28 +91,16 @@ def shards_of_rank(shards: int, world: World, num_devices: int = 1) -> list[int]
     return [shard for _, shard in take_turns(own)]
 
 
-def _kind_for(launch: Launch, device: str) -> str:
-    if launch.launcher == "horovodrun":
-        return "horovod"
-    if launch.size == 1:
-        return "single"
-    return "horovod" if _on_gpu(device) else "mpi"
+def _connect_horovod(launch: Launch, sum_by: SumBy) -> World:
+    from harness.comm.horovod import HorovodWorld
 
-
-def _connect_mpi(launch: Launch, device: str) -> World:
-    if launch.launcher == "horovodrun":
+    world = HorovodWorld(launch, sum_by)
+    if world.size != launch.size:
         raise ConfigError(
-            "comm: mpi, but horovodrun started the ranks, and MPI knows nothing of them; start them with `mpirun -np N "
-            "python launch/train.py`, or set comm: auto"
+            f"{launch.launcher} started {launch.size} processes, but Horovod sees {world.size}; start the job with "
+            "`horovodrun -np N python launch/train.py` or `mpirun -np N python launch/train.py`"
         )
-    if _on_gpu(device):
-        raise ConfigError(
-            f"comm: mpi sums arrays on the CPU, but device: {device} computes on GPUs; set comm: horovod, or "
-            "device: cpu"
-        )
-    from harness.comm.mpi import MpiWorld
-
-    return MpiWorld(launch)
+    return world
 
 
 def _on_gpu(device: str) -> bool:

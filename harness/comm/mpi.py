@@ -1,4 +1,6 @@
-"""The world of `mpirun` and `srun`: collectives on host memory through mpi4py, sums by our own fold.
+"""The world of MPI's ranks: collectives on host memory through mpi4py, sums by our own fold.
+
+`mpirun` and `srun` start them; those of `horovodrun` find each other through `horovodrun.py`.
 
 MPI_Allreduce leaves the order of additions to the library, and is two to three times slower than the fold on large
 arrays in shared memory (`benchmarks/fold.py`).
@@ -26,10 +28,15 @@ from harness.errors import ConfigError, HarnessError, LostRankError
 
 T = TypeVar("T")
 _LIBRARIES = {"mpirun (Open MPI)": "libmpi.so.40"}  # mpi4py itself looks for MPICH's first
+_REASONS = {  # why a library sees no other rank
+    "srun": "srun tells it nothing of the others. Use `srun --mpi=pmi2` for MPICH, `srun --mpi=pmix` for Open MPI; "
+    "`srun --mpi=list` says what this Slurm has",
+    "horovodrun": "it was built to find ranks in another way than PMI-1",
+}
 
 
 class MpiWorld(World):
-    """The ranks that `mpirun` or `srun` started."""
+    """The ranks of MPI_COMM_WORLD."""
 
     fails_when_lost = False
 
@@ -117,11 +124,11 @@ class MpiWorld(World):
             raise lost from error
 
 
-def start_mpi(launch: Launch) -> Any:
-    """Import and initialise mpi4py's MPI, with the library that belongs to the launcher.
+def load_mpi(launch: Launch) -> Any:
+    """Import mpi4py's MPI, with the library that belongs to the launcher, and initialise nothing.
 
     Raises:
-        ConfigError: if there is none, or the processes do not find each other through it.
+        ConfigError: if there is none.
     """
     if launch.launcher in _LIBRARIES and not {"MPI4PY_LIBMPI", "MPI4PY_MPIABI"} & os.environ.keys():
         # several libraries may be installed; ranks find each other only through the launcher's
@@ -139,19 +146,29 @@ def start_mpi(launch: Launch) -> Any:
             f"started by {launch.launcher}, but mpi4py finds no MPI library for it ({error}); `make setup` installs "
             "MPICH, or set MPI4PY_LIBMPI to the library of your mpirun"
         ) from error
-    if not MPI.Is_initialized():
-        _initialise(MPI)
-    if MPI.COMM_WORLD.Get_size() != launch.size:
-        found = f"{library_of(MPI)} sees {MPI.COMM_WORLD.Get_size()}"
-        reason = (
-            "srun tells it nothing of the others. Use `srun --mpi=pmi2` for MPICH, `srun --mpi=pmix` for Open MPI; "
-            "`srun --mpi=list` says what this Slurm has"
-            if launch.launcher == "srun"
-            else "it is not the library of this launcher. Use the mpirun that belongs to it, or set MPI4PY_LIBMPI to "
-            "the launcher's library"
-        )
-        raise ConfigError(f"{launch.launcher} started {launch.size} processes, but {found}: {reason}")
     return MPI
+
+
+def start_mpi(launch: Launch) -> Any:
+    """Import and initialise mpi4py's MPI, with the library that belongs to the launcher.
+
+    Raises:
+        ConfigError: if there is none, or the processes do not find each other through it.
+    """
+    mpi = load_mpi(launch)
+    if not mpi.Is_initialized():
+        _initialise(mpi)
+    if mpi.COMM_WORLD.Get_size() != launch.size:
+        found = f"{library_of(mpi)} sees {mpi.COMM_WORLD.Get_size()}"
+        raise ConfigError(
+            f"{launch.launcher} started {launch.size} processes, but {found}: "
+            + _REASONS.get(
+                str(launch.launcher),
+                "it is not the library of this launcher. Use the mpirun that belongs to it, or set MPI4PY_LIBMPI to "
+                "the launcher's library",
+            )
+        )
+    return mpi
 
 
 def _initialise(mpi: Any) -> None:

@@ -51,6 +51,7 @@ class World(ABC):
         sum_by: who orders the additions of `sum_parts`: the `tree` of the shards, or Horovod's own `engine`.
         last_collective: the name of the one that was started last.
         num_collectives: how many were started; the rank that has started fewest is the one the others wait for.
+        remarks: what the user should know of how the ranks are connected, a sentence each.
         fails_when_lost: whether a collective that waits for a lost rank raises, instead of waiting for ever.
     """
 
@@ -67,6 +68,7 @@ class World(ABC):
         self.hostname = socket.gethostname()
         self.last_collective = "start"
         self.num_collectives = 0
+        self.remarks: list[str] = []
 
     @abstractmethod
     def allreduce(self, array: Array, name: str) -> Array:

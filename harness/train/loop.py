@@ -74,7 +74,7 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         saver = stack.enter_context(Saver(run, learner, check, metrics, progress.warn))
         log = TrainingLog(progress, saver.record)
         progress.say(_opening(run))
-        for line in [*run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
+        for line in [*run.world.remarks, *run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
             progress.warn(line)
 
         _iterate(run, learner, stack.enter_context(run.stream()), check, saver, log)
