@@ -14,7 +14,8 @@ import pytest
 from tests.conftest import CLIENT, ROOT
 
 PROGRAM = """
-import os, sys, time
+import atexit, os, sys, time
+atexit.register(print, "ended")
 print(sys.argv, os.getcwd(), os.environ.get("SOME"), "mxnet" in sys.modules, os.getpid(), flush=True)
 print("an error", file=sys.stderr)
 how = sys.argv[1]
@@ -42,6 +43,7 @@ def test_a_job_gets_what_it_is_given_and_ends_as_it_ends(start, program, tmp_pat
     assert ("True" in forked.stdout, "True" in fresh.stdout) == (True, False)
     assert ("RuntimeError: a fault" in forked.stderr) == (how == "raises")
     assert forked.stderr.startswith("an error\n")
+    assert forked.stdout.endswith("\nended\n")
 
 
 def test_what_is_read_when_modules_are_imported_makes_it_an_ordinary_process(start, program):
@@ -89,6 +91,30 @@ def test_code_and_modules_are_run_as_well(start):
     code = "import sys; print(__name__, sys.argv, 'mxnet' in sys.modules); sys.exit(3)"
     assert start("-c", code, "x", exit_code=3).stdout == "__main__ ['-c', 'x'] True\n"
     assert start("-m", "harness.comm.smoke").stdout == start("-m", "harness.comm.smoke", fresh=True).stdout
+
+
+SPAWNS = """
+import multiprocessing, os, sys
+def tell(pipe):
+    pipe.send("mxnet" in sys.modules)
+    os.setsid()
+    sys.exit(5)
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=tell, args=(there,))
+    process.start()
+    print(here.recv())
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+def test_what_a_job_spawns_is_forked_and_may_make_a_session_of_its_own(start, tmp_path):
+    program = tmp_path / "spawns.py"
+    program.write_text(SPAWNS)
+    assert start(program, exit_code=5).stdout == "True\n"
+    assert start(program, exit_code=5, fresh=True).stdout == "False\n"
 
 
 def test_every_job_draws_numbers_of_its_own(start, tmp_path):

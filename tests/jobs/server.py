@@ -1,19 +1,24 @@
 """Imports everything that a job needs, then forks a process for each job that a client asks for: SOCKET.
 
 A forked process is a program like any other: it has its own arguments, environment, folder and files, draws random
-numbers of its own, and ends like any Python. It differs from a fresh one in three points: the modules are imported,
-hashes of strings are those of the server, and its parent in `/proc` is the server. A job whose environment is read
-when modules are imported (the number of threads, for example) is refused, and becomes an ordinary process.
+numbers of its own, and ends like any Python: its threads and exit functions come first, then libraries unload. It
+differs from a fresh one in four points: the modules are imported, hashes of strings are those of the server, its parent
+in `/proc` is the server, and where it ends well or by `sys.exit` its objects are not freed one by one, which would copy
+every page that it shares with the server. What it spawns through `multiprocessing` is forked from the server too:
+horovodrun spawns one process for each rank, which would import Horovod again. A job whose environment is read when
+modules are imported (the number of threads, for example) is refused, and becomes an ordinary process.
 
 Ends when its standard input does.
 """
 
 import array
+import atexit
 import ctypes
 import fcntl
 import gc
 import importlib
 import json
+import multiprocessing.spawn
 import os
 import pkgutil
 import random
@@ -30,6 +35,7 @@ from pathlib import Path
 
 READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MXNET_", "MKL", "DNNL_", "ONEDNN_", "DMLC_", "PYTHON", "LD_", "MALLOC_")
 PDEATHSIG = 1  # of prctl(2)
+SPAWNED = "--multiprocessing-fork"  # in the arguments of what `multiprocessing` spawns
 HIGH = 500  # numbers of files from here on are in nobody's way
 LIBRARIES = ("matplotlib.backends.backend_agg", "horovod.mxnet", "horovod.runner.launch")
 
@@ -162,7 +168,8 @@ class Server:
 def become(job, files):
     """Take over a job's files, environment and folder."""
     ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    os.setsid()
+    if SPAWNED not in job["arguments"]:  # of those, horovodrun's make sessions of their own, which works only once
+        os.setsid()
     moved = [fcntl.fcntl(file, fcntl.F_DUPFD, HIGH) for file in files]
     os.closerange(0, HIGH)
     for source, number in zip(moved, job["files"], strict=True):
@@ -177,6 +184,18 @@ def become(job, files):
 
     random.seed()
     numpy.random.seed()
+
+
+def fork_what_is_spawned():
+    """Let processes that `multiprocessing` spawns be clients of the server, as this one's own client is."""
+    client = [sys.executable, "-I", "-S", str(Path(__file__).resolve().with_name("client.py"))]
+    command_line = multiprocessing.spawn.get_command_line
+
+    def of_client(**handles):
+        words = command_line(**handles)
+        return client + words[words.index("-c") :]
+
+    multiprocessing.spawn.get_command_line = of_client
 
 
 def run(arguments):
@@ -196,9 +215,36 @@ def run(arguments):
         runpy.run_path(arguments[0], run_name="__main__")
 
 
+class End:
+    """Ends a job whose code is known, once all else that is due at an exit has been done."""
+
+    def __init__(self):
+        self.code = None
+        atexit.register(self.leave)  # before any other, to be called last
+
+    def leave(self):
+        if self.code is not None:
+            with suppress(OSError, ValueError):  # a stream that is closed or broken: Python itself says so, and goes on
+                sys.stdout.flush()
+                sys.stderr.flush()
+                ctypes.PyDLL(None).exit(self.code)  # with what C libraries have registered; other threads stay blocked
+
+    def of(self, arguments):
+        """Run the job; an exception is left to Python."""
+        try:
+            run(arguments)
+        except SystemExit as leaving:
+            if leaving.code is None or isinstance(leaving.code, int):
+                self.code = (leaving.code or 0) & 0xFF
+            raise
+        self.code = 0
+
+
 if __name__ == "__main__":
+    end = End()
     import_all()
     draw_once()
     server = Server(sys.argv[1])
+    fork_what_is_spawned()
     gc.freeze()
-    run(server.serve()["arguments"])
+    end.of(server.serve()["arguments"])
