@@ -44,7 +44,7 @@ def load_cifar10(request: DataRequest) -> Splits:
         extract(request.folder / _ARCHIVE, [f"{_FOLDER}/{name}" for name in (*_TRAIN, _TEST)], request.folder)
     found = _find(request.folder)
     if found is None:
-        raise missing_files(request, ["data_batch_1.bin to data_batch_5.bin (at least one)", _TEST])
+        raise missing_files(request, ["data_batch_1.bin to data_batch_5.bin (at least one)", _TEST], REMOTES)
     train, test = found
     return make_splits(_read(train), test=_read([test]), num_classes=10)
 
@@ -60,7 +60,7 @@ def count_cifar10(request: DataRequest) -> Counts:
     if found is None:
         if request.download or not any(path.exists() for path in _candidates(request.folder)):
             return _OFFICIAL
-        raise missing_files(request, ["data_batch_1.bin to data_batch_5.bin (at least one)", _TEST])
+        raise missing_files(request, ["data_batch_1.bin to data_batch_5.bin (at least one)", _TEST], REMOTES)
     train, test = found
     return Counts(sum(_num_records(path) for path in train), 0, _num_records(test))
 

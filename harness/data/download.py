@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 from harness.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
     from pathlib import Path
 
     from harness.data.request import DataRequest
@@ -82,10 +82,16 @@ def extract(archive: Path, members: Sequence[str], folder: Path) -> None:
         raise DataError(f"{archive}: cannot be unpacked ({error}); remove it and start again") from error
 
 
-def missing_files(request: DataRequest, names: Sequence[str]) -> DataError:
-    """The error that says which files are missing, where they were expected, and what to do."""
+def missing_files(request: DataRequest, names: Sequence[str], remotes: Container[str] = ()) -> DataError:
+    """The error that says which files are missing, where they were expected, and what to do.
+
+    Args:
+        request: of the data set.
+        names: of the files.
+        remotes: the data sets that its reader can download.
+    """
     remedy = "set data.root to the folder that contains them"
-    if request.name in ("mnist", "fashion_mnist", "cifar10"):
+    if request.name in remotes:
         remedy += ", or set `data.download: true` to download them"
     return DataError(f"{request.where}: {', '.join(names)} not found in {request.folder}; {remedy}")
 

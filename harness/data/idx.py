@@ -79,7 +79,7 @@ def load_idx(request: DataRequest) -> Splits:
         remote = REMOTES[request.name]
         download(remote.only([f"{name}.gz" for name in _names() if _find(folder, name) is None]), folder)
     if _missing(folder):
-        raise missing_files(request, [f"{name}[.gz]" for name in _missing(folder)])
+        raise missing_files(request, [f"{name}[.gz]" for name in _missing(folder)], REMOTES)
     train, test = (_read_split(folder, split) for split in _SPLITS)
     return make_splits(train, test=test, num_classes=_NUM_CLASSES)
 
@@ -95,7 +95,7 @@ def count_idx(request: DataRequest) -> Counts:
     if missing and (request.download or len(missing) == len(_names())):
         return _OFFICIAL
     if missing:
-        raise missing_files(request, [f"{name}[.gz]" for name in missing])
+        raise missing_files(request, [f"{name}[.gz]" for name in missing], REMOTES)
     train, test = (_read_header(_path(request.folder, f"{split}-images-idx3-ubyte"), 3).shape[0] for split in _SPLITS)
     return Counts(train, 0, test)
 

@@ -175,7 +175,7 @@ class Job:
 
         Args:
             data: as `train`.
-            metrics: names (`accuracy`, `error`, `top_5_accuracy`, `binary_accuracy`, `mae`, `mse`, `rmse`), or
+            metrics: names, such as `["accuracy", "top_5_accuracy"]` (all are in `harness.model.metrics.METRICS`), or
                 functions by name that map predictions and labels to one value a sample. By default the accuracy where
                 the loss picks classes.
 

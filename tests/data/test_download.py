@@ -153,3 +153,10 @@ def test_ranks_may_fetch_at_once(tmp_path, server):
     assert [rank.exitcode for rank in ranks] == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "npy"])
+def test_a_download_is_offered_where_there_is_one(tmp_path, name):
+    with pytest.raises(DataError, match="not found in") as caught:
+        load(name, root=str(tmp_path))
+    assert ("set `data.download: true`" in str(caught.value)) == (name != "npy")
