@@ -106,6 +106,18 @@ def test_ranks_of_horovod_end_with_the_bits_of_one_process(digest_of):
     assert digest_of(*short, "sum=engine", np=3)[0] != alone[0]
 
 
+@pytest.mark.parametrize(
+    ("np_", "comm", "ranks"),
+    [(2, "horovod", "2 ranks (horovod over Gloo, sum: engine)"), (None, "auto", "1 rank (single, sum: tree)")],
+)
+def test_a_run_says_which_sum_is_in_use(start, tmp_path, np_, comm, ranks):
+    settings = ("sum=engine", f"comm={comm}", "train.epochs=1", "lr.schedule=1x", f"output={tmp_path}")
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert ranks in start("launch/train.py", *words, np=np_).stdout
+    (manifest,) = tmp_path.glob("digits/checkpoints/*/manifest.json")
+    assert json.loads(manifest.read_text())["world"]["sum"] == ("tree" if np_ is None else "engine")
+
+
 def test_four_ranks_summed_by_the_engine_of_horovod_agree_with_one_process_to_rounding(start):
     """To 1e-6 and not to the bit: above two ranks Horovod adds in the order of a ring, not in the order of our tree.
 

@@ -1,4 +1,4 @@
-"""What has to hold between the numbers of a manifest: updates and skips, first weights.
+"""What has to hold between the numbers of a manifest: updates and skips, sums, first weights.
 
 It knows neither files nor plans, and requires only what every version of this program has written.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from harness.folder import Fields, RecordError, described
 from harness.folder.reading import whole
 
+SUMS = ("tree", "engine")
 LARGEST_RATE = 3.4028234663852886e38  # of float32
 COUNTS_ALWAYS = frozenset(  # optimizers whose every step is an update of all weights, at a rate of 0 as well
     ("adagrad", "adam", "adamax", "ccsgd", "lamb", "lars", "nadam", "nag", "rmsprop", "sgd", "signum")
@@ -56,6 +57,23 @@ def check_updates(state: Fields, iteration: int, counts: Sequence[Any], optimize
         found = described(state.value("applied_lr"))
         raise RecordError(f"{state.place('applied_lr')} is {found}; allowed: null where num_update is 0")
     return skipped
+
+
+def sum_of(world: Fields) -> str:
+    """What added up the gradients of ranks, by a manifest's section `world`.
+
+    Earlier versions do not tell: above two ranks, for which there is one order only, Horovod added by its engine.
+
+    Raises:
+        RecordError: naming the field that is missing, of another kind or impossible.
+    """
+    kind, size = world.text("kind"), world.whole("size", 1)
+    if not world.has("sum"):
+        return "engine" if kind.startswith("horovod") and size > 2 else "tree"
+    found = world.text("sum")
+    if found not in SUMS:
+        raise RecordError(f"{world.place('sum')} is {described(found)}; allowed: {', '.join(SUMS)}")
+    return found
 
 
 def check_init(init: Fields) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.checkpoint.consistency import LARGEST_RATE, check_init, check_updates
+from harness.checkpoint.consistency import LARGEST_RATE, check_init, check_updates, sum_of
 from harness.checkpoint.places import iteration_of
 from harness.errors import CheckpointError
 from harness.files import must_be_regular
@@ -112,6 +112,7 @@ class Manifest:
         items: digest of a few training items; `None` for arrays, and where an earlier version wrote.
         config: the whole configuration as plain data, which nobody has checked yet.
         environment: versions and threads, by name.
+        sum_by: what added up the ranks' gradients: `tree` or `engine`.
         init: which weights the run began with; `None` for the initializer's.
         content: all of it, as JSON holds it.
     """
@@ -127,6 +128,7 @@ class Manifest:
     items: str | None
     config: dict[str, Any]
     environment: dict[str, str | int]
+    sum_by: str
     init: dict[str, Any] | None
     content: dict[str, Any]
 
@@ -154,10 +156,10 @@ class Manifest:
         num_samples = sizes.whole("num_samples", shards * batch_size)
         full, rest = divmod(num_samples, shards * batch_size)
         rates, environment = plan.inner("lr"), fields.inner("environment")
-        for section, key in ((plan, "described"), (plan, "fingerprint"), (world, "kind")):
-            section.text(key)
-        lr = _each(rates, rates.number)
         world.whole("size", 1, _MOST)
+        for key in ("described", "fingerprint"):
+            plan.text(key)
+        lr = _each(rates, rates.number)
         config = _object(fields, "config")
         optimizer = str(Fields(config, "config").inner("optimizer").text("name")).lower()
         num_iterations = sizes.whole("num_iterations", max(1, iteration))
@@ -180,6 +182,7 @@ class Manifest:
             items=fields.maybe(fields.text, "items"),
             config=config,
             environment=_each(environment, lambda key: _text_or_whole(environment, key)),
+            sum_by=sum_of(world),
             init=_object(fields, "init") if fields.has("init") else None,
             content=content,
         )

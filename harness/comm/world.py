@@ -101,6 +101,10 @@ class World(ABC):
         received: T = self.allgather_object(value if self.rank == 0 else None, name)[0]
         return received
 
+    def to_json(self) -> dict[str, Any]:
+        """As manifests and finder results hold it."""
+        return {"kind": self.kind, "size": self.size, "sum": self.sum_by}
+
     def explain(self, error: Exception) -> HarnessError | None:
         """What an error of MXNet or a collective means for the job; `None` if it came from neither."""
         return None

@@ -204,7 +204,7 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """sha256 of what determines the result; paths, names and logging may differ between hosts and attempts."""
         plain = self.plain()
-        for free in ("name", "output", "checkpoint", "log", "guard", "comm", *_WHERE):
+        for free in ("name", "output", "checkpoint", "log", "guard", "comm", "sum", *_WHERE):
             del plain[free]
         for free in ("root", "download"):
             del plain["data"][free]

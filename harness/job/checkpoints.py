@@ -17,6 +17,7 @@ from harness.checkpoint import (
     set_aside,
     write_checkpoint,
 )
+from harness.checkpoint.consistency import sum_of
 from harness.checkpoint.store import keep_newest
 from harness.errors import CheckpointError, ConfigError, listed
 from harness.files import make_folder
@@ -185,7 +186,7 @@ def _manifest(session: Session, t: int, numbers: Mapping[str, Any]) -> dict[str,
             "reference_batch": plan.config.reference_batch,
         },
         "environment": _environment(),
-        "world": {"kind": session.world.kind, "size": session.world.size},
+        "world": session.world.to_json(),
     }
 
 
@@ -233,7 +234,7 @@ def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
         planned = {int(name): momenta.maybe(momenta.number, name) for name in at}
         trained = {int(name): rates.number(name) for name in names}
         base, batch = plan.maybe(plan.number, "base"), plan.maybe(plan.whole, "reference_batch")
-        environment = fields.plain("environment")
+        environment = {**fields.plain("environment"), "sum": sum_of(fields.inner("world"))}
     except (RecordError, ValueError) as error:
         raise CheckpointError(f"{path}: manifest.json: {error}; resume from another checkpoint") from None
     problems = list(_changes("", then, own))
@@ -246,7 +247,8 @@ def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
             f"{path}: is {t} iterations into its job, which would now end after {session.sizes.num_iterations}; give "
             "more epochs or iterations"
         )
-    resumed = Resumed(t, base, batch, changes_of_environment(environment, _environment()))
+    now = {**_environment(), "sum": session.world.sum_by}
+    resumed = Resumed(t, base, batch, changes_of_environment(environment, now))
     if not plan_may_differ:
         _refuse_other_rates(path, trained, resumed.plan_of(session.plan))
         _refuse_other_options(path, [*changes, *_changes_of_momentum(planned, session.plan)])

@@ -42,7 +42,7 @@ def find_rate(session: Session, settings: FinderSettings | None, trained: int) -
             "network": {"name": type(given.net).__name__, "params": {}},
             "optimizer": {"name": type(given.optimizer).__name__.lower(), "params": {}},
             "data": session.data.splits.train.source,
-            "world": {"kind": session.world.kind, "size": session.world.size},
+            "world": session.world.to_json(),
             "after_iteration": trained,
             "versions": versions(),
         },

@@ -25,6 +25,7 @@ _FREE = (
     "name",
     "output",
     "comm",
+    "sum",
     "device",
     "devices",
     "kvstore",

@@ -32,7 +32,7 @@ def find_base(run: Run, learner: Learner) -> FinderResult:
     except StoppedOnRequestError:  # the finder does not know of signals; the guard knows which rank received one
         raise run.guard.stopped("the learning-rate finder restored the state; start it again") from None
     more = {
-        "world": {"kind": run.world.kind, "size": run.world.size},
+        "world": run.world.to_json(),
         "after_iteration": run.initial_state.iteration,
         "checkpoint": None if run.resume_point is None else run.resume_point.path,
         "versions": versions(),

@@ -205,7 +205,7 @@ def _open_folder(run: Run) -> list[str]:
     notes = open_folder(run.folder, run.start, run.resume_point)
     if run.resume_point is not None:
         notes.insert(0, f"resuming after iteration {run.resume_point.iteration} from {run.resume_point.path}")
-        notes += warnings_for(run.resume_point, environment_of(run))
+        notes += warnings_for(run.resume_point, {**environment_of(run), "sum": run.world.sum_by})
     return notes
 
 
@@ -243,7 +243,9 @@ def _unread(run: Run, metrics: MetricsFile | None) -> list[str]:
 def _opening(run: Run) -> str:
     sizes, world = run.sizes, run.world
     devices = f" on {', '.join(run.config.devices)}" if run.config.devices else ""
-    ranks = f"{_count(world.size, 'rank')} ({world.kind}){devices}"
+    # With one rank there is nothing to add up; who has asked for the engine is told what is in use instead.
+    summed = f", sum: {world.sum_by}" if world.size > 1 or run.config.sum != world.sum_by else ""
+    ranks = f"{_count(world.size, 'rank')} ({world.kind}{summed}){devices}"
     threads = _count(run.config.threads_per_rank, "thread")
     words = [describe_scale(run.data.splits.train)]
     if draws_at_random(run.data.splits.train):

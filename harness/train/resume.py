@@ -210,8 +210,9 @@ def open_folder(folder: RunFolder, start: StartOptions, resume_point: ResumePoin
 
 
 def warnings_for(resume_point: ResumePoint, environment: dict[str, Any]) -> Sequence[str]:
-    """What may change the last bits of a result: other versions, another number of threads."""
-    return changes_of_environment(resume_point.manifest.environment, environment)
+    """What may change the last bits of a result: other versions, another number of threads, another order of sums."""
+    manifest = resume_point.manifest
+    return changes_of_environment({**manifest.environment, "sum": manifest.sum_by}, environment)
 
 
 def changes_of_environment(then: Mapping[str, Any], environment: Mapping[str, Any]) -> list[str]:

@@ -86,7 +86,7 @@ def manifest_of(
         "config": run.config.plain(),
         **({} if init is None else {"init": dict(init)}),
         "environment": environment_of(run),
-        "world": {"kind": run.world.kind, "size": run.world.size},
+        "world": run.world.to_json(),
     }
 
 

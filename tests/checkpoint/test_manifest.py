@@ -145,6 +145,7 @@ WRONG = [
     (["environment"], "x", "environment is the text 'x', not an object"),
     (["environment", "numpy"], [], "environment.numpy is a list, not a whole number"),
     (["world", "size"], 0, "world.size is 0"),
+    (["world", "sum"], "ring", "world.sum is the text 'ring'; allowed: tree, engine"),
     (["config"], [], "config is a list, not an object"),
     (["config", "lr", "base"], "auto", "config.lr.base is auto, but by a run's base it is a number"),
     (["config", "batch", "shards"], 2, "shards is 1, but by config.batch.shards it is 2"),

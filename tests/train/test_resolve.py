@@ -65,7 +65,9 @@ def test_the_same_configuration_just_resumes():
         assert plan.lr(int(t)) == rate
 
 
-@pytest.mark.parametrize("setting", ["log.every=3it", "checkpoint.keep=9", "output=elsewhere", "init.from=gone.params"])
+@pytest.mark.parametrize(
+    "setting", ["log.every=3it", "sum=engine", "checkpoint.keep=9", "output=elsewhere", "init.from=gone.params"]
+)
 def test_what_does_not_touch_the_result_may_change(setting):
     found = resolved(setting)
     assert not found.undecided
@@ -164,6 +166,25 @@ def test_other_versions_are_told():
     assert warnings_for(point(), environment) == []
     (line,) = warnings_for(point(), {**environment, "threads_per_rank": 64})
     assert line.startswith("the last bits may differ from an unbroken run's: threads_per_rank ")
+
+
+@pytest.mark.parametrize(
+    ("world", "then"),
+    [
+        ({"kind": "horovod over Gloo", "size": 4, "sum": "tree"}, "tree"),
+        ({"kind": "horovod over Gloo", "size": 2, "sum": "engine"}, "engine"),
+        ({"kind": "horovod over Gloo", "size": 2}, "tree"),  # of an earlier version; two terms have one order
+        ({"kind": "horovod over NCCL", "size": 3}, "engine"),
+        ({"kind": "mpi, MPICH 4.2.0", "size": 8}, "tree"),
+    ],
+)
+def test_another_order_of_sums_is_told(world, then):
+    content = {**read_manifest(OLD / NAME), "world": world}
+    resume_point = ResumePoint("runs/old", Manifest.of(content, "runs/old"), True, [], [])
+    environment, other = resume_point.manifest.environment, {"tree": "engine", "engine": "tree"}[then]
+    assert warnings_for(resume_point, {**environment, "sum": then}) == []
+    expected = f"the last bits may differ from an unbroken run's: sum {then} -> {other}"
+    assert warnings_for(resume_point, {**environment, "sum": other}) == [expected]
 
 
 @pytest.fixture
