@@ -92,6 +92,17 @@ def test_a_run_that_resumes_on_ever_other_numbers_of_ranks_ends_with_the_bits_of
     assert len(set(ends)) == 1
 
 
+def test_gradients_in_16_bits_on_any_number_of_workers(digest_of):
+    network = "network={name: cnn, params: {channels: [6, 16], hidden: 32, dropout: 0.3, batch_norm: true}}"
+    short = (*CONVOLUTIONS, network, "train={iterations: 20}", "evaluation.every=null", "batch.shards=4")
+    exact = digest_of(*short)
+    four = digest_of(*short, "compression=fp16", options=["--emulate-np", 2])
+    assert four != exact
+    for ranks in (2, 3, 4):
+        assert digest_of(*short, "compression=fp16", np=ranks, launcher="mpirun") == four
+    assert digest_of(*short, "compression=fp16", np=2) == four
+
+
 def test_the_digest_sees_the_seed_and_the_learning_rate(digest_of):
     short = (*CONVOLUTIONS, "train={iterations: 20}", "evaluation.every=null")
     digests = {digest_of(*short, *more)[0] for more in ((), ("seed=1",), ("lr.base=0.051",), ("batch.shards=2",))}

@@ -6,17 +6,21 @@ MPICH, 2005), with the partners that the tree names.
 
 Otherwise each rank owns a slice: it receives that slice of every other rank's partial sums, adds them in the order of
 the tree, and sends the result to all. Where each has one partial sum that is as little to send.
+
+Gradients in 16 bits (`half`) always go the second way. What one shard left and what all left are sent as 16 bits; a
+partial sum over several shards has more bits, and goes as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.comm.half import HalfForm, HalfPrecision
 from harness.comm.tree import Assignment, assign, partners
 
 Array = npt.NDArray[Any]
@@ -25,6 +29,40 @@ Exchange = Callable[[Array, Array, int, int], None]
 
 WHOLE_BYTES = 1 << 14  # up to here sending everything at each step is faster than halving
 BLOCK_BYTES = 1 << 21  # what is folded at a time, so that it is added and sent on while it is in the cache
+
+
+class Form(Protocol):
+    """How numbers travel."""
+
+    def settle(self, values: Array) -> None:
+        """Change numbers in place to what can be packed."""
+
+    def packed(self, values: Array) -> Array:
+        """What is sent, until the next call."""
+
+    def room(self, values: Array) -> Array:
+        """Memory for what is received, until the next call."""
+
+    def unpack(self, received: Array, values: Array) -> None:
+        """Write the numbers that were received."""
+
+
+class AsTheyAre:
+    """Numbers travel as they lie in memory."""
+
+    def settle(self, values: Array) -> None:
+        """See `Form`."""
+
+    def packed(self, values: Array) -> Array:
+        """See `Form`."""
+        return values
+
+    def room(self, values: Array) -> Array:
+        """See `Form`."""
+        return values
+
+    def unpack(self, received: Array, values: Array) -> None:
+        """See `Form`; they are there already."""
 
 
 class RankFold:
@@ -42,18 +80,24 @@ class RankFold:
         self._size = size
         self._exchange = exchange
         self._received = np.empty(0, np.uint8)
+        self._plain = AsTheyAre()
+        self._forms: dict[int, HalfForm] = {}  # by exponent, of which a run has two at most
 
     def fold(self, array: Array) -> None:
         """Replace a contiguous one-dimensional array by its sum over ranks: a tree over as many terms as ranks."""
         self.finish([array], assign(self._size, self._size))
 
-    def finish(self, parts: Sequence[Array], assignment: Assignment) -> None:
+    def finish(self, parts: Sequence[Array], assignment: Assignment, half: HalfPrecision | None = None) -> None:
         """Finish the tree over the partial sums of all ranks; its sum is then in the last one of each rank.
 
         Args:
             parts: this rank's, contiguous and one-dimensional, in the order of the assignment; all are overwritten.
             assignment: whose workers are the ranks.
+            half: which numbers travel in 16 bits: those of one shard are rounded already, their sum is rounded here.
         """
+        if half is not None:
+            self._finish_half([part[: half.count] for part in parts], assignment, half.exponent)
+            parts = [part[half.count :] for part in parts]
         array = parts[-1]
         if self._size == 1 or array.size == 0:
             return
@@ -61,7 +105,7 @@ class RankFold:
         for begin in range(0, array.size, block):
             blocks = [part[begin : begin + block] for part in parts]
             if not assignment.is_row:
-                self._finish_slices(blocks, assignment)
+                self._finish_slices(blocks, assignment, self._plain)
             elif array.nbytes <= WHOLE_BYTES or array.size < self._size:
                 self._fold_whole(blocks[0])
             else:
@@ -89,8 +133,24 @@ class RankFold:
         for own, other, partner in reversed(steps):
             self._exchange(own, other, partner, partner)
 
-    def _finish_slices(self, parts: Sequence[Array], assignment: Assignment) -> None:
+    def _finish_half(self, parts: Sequence[Array], assignment: Assignment, exponent: int) -> None:
+        if exponent not in self._forms:
+            self._forms[exponent] = HalfForm(exponent)
+        form = self._forms[exponent]
+        array, block = parts[-1], BLOCK_BYTES // parts[-1].itemsize
+        if self._size == 1:
+            form.settle(array)
+            return
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # numbers too large for 16 bits; the update's check sees them
+            for begin in range(0, array.size, block):
+                self._finish_slices([part[begin : begin + block] for part in parts], assignment, form)
+
+    def _finish_slices(self, parts: Sequence[Array], assignment: Assignment, form: Form) -> None:
+        """Finish a block; `form` is that of a partial sum over one shard, and that of the result."""
         rank, size, held = self._rank, self._size, assignment.held
+        forms = [[form if shards == 1 else self._plain for shards in own] for own in assignment.terms]
         count = parts[-1].size
         slices = [slice(count * i // size, count * (i + 1) // size) for i in range(size)]
         numbers = [range(end - one, end) for end, one in zip(accumulate(held), held, strict=True)]
@@ -103,14 +163,25 @@ class RankFold:
         nothing = total[:0]
         for to, source in self._others():
             for i in range(max(held)):
-                sent = parts[i][slices[to]] if i < held[rank] else nothing
-                self._exchange(sent, terms[numbers[source][i]] if i < held[source] else nothing, to, source)
+                sent = forms[rank][i].packed(parts[i][slices[to]]) if i < held[rank] else nothing
+                if i < held[source]:
+                    its, term = forms[source][i], terms[numbers[source][i]]
+                    received = its.room(term)
+                    self._exchange(sent, received, to, source)
+                    its.unpack(received, term)
+                else:
+                    self._exchange(sent, nothing, to, source)
         for into, what in assignment.additions[:-1]:
             np.add(terms[into], terms[what], out=terms[into])
         into, what = assignment.additions[-1]
         np.add(terms[into], terms[what], out=total)
+        form.settle(total)
+        packed = form.packed(total)
         for to, source in self._others():
-            self._exchange(total, parts[-1][slices[source]], to, source)
+            other = parts[-1][slices[source]]
+            received = form.room(other)
+            self._exchange(packed, received, to, source)
+            form.unpack(received, other)
 
     def _others(self) -> Iterator[tuple[int, int]]:
         for step in range(1, self._size):

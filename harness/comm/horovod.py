@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.comm.bootstrap import Bootstrap
 from harness.comm.collective_fold import CollectiveFold
+from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.launcher import Launch
 from harness.comm.mpi import MpiWorld
 from harness.comm.tree import Assignment
@@ -56,6 +57,7 @@ class HorovodWorld(World):
                 f"started by {launch.launcher}, but Horovod for MXNet cannot be imported ({error}); run `make setup`"
             ) from error
         self._hvd = hvd
+        self._round = HalfRounder()
         self._mx = mx
         try:
             hvd.init()
@@ -75,15 +77,19 @@ class HorovodWorld(World):
             return array.copy()
         return self._on_array(array, name, lambda sent: self._hvd.allreduce(sent, name=name, op=self._hvd.Sum))
 
-    def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
-        """See `World`."""
+    def sum_parts(
+        self, parts: Sequence[Buffer], assignment: Assignment, name: str, half: HalfPrecision | None = None
+    ) -> None:
+        """See `World`; what is rounded travels as float32."""
+        *others, total = [part.array for part in parts]
         if self.sum_by == "tree":
             self._named(name, lambda: self._fold.finish(parts, assignment, name))
-            return
-        *others, total = [part.array for part in parts]
-        for part in others:
-            total += part
-        self._named(name, lambda: self._collectives.allreduce(total, name))
+        else:
+            for part in others:
+                total += part
+            self._named(name, lambda: self._collectives.allreduce(total, name))
+        if half is not None:
+            self._round(total, half, parts[-1].host)
 
     def broadcast(self, array: Array, name: str) -> Array:
         """See `World`."""

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.comm.fold import RankFold
+from harness.comm.half import HalfPrecision
 from harness.comm.launcher import Launch
 from harness.comm.tree import Assignment
 from harness.comm.world import Array, Buffer, World
@@ -67,14 +68,16 @@ class MpiWorld(World):
         self._named(name, lambda: self._fold.fold(total.reshape(-1)))
         return total
 
-    def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
+    def sum_parts(
+        self, parts: Sequence[Buffer], assignment: Assignment, name: str, half: HalfPrecision | None = None
+    ) -> None:
         """See `World`; returns when it is done."""
         arrays = []
         for part in parts:
             part.array.wait_to_read()
             assert part.host is not None  # connect gives this world to CPU arrays alone
             arrays.append(part.host)
-        self._named(name, lambda: self._fold.finish(arrays, assignment))
+        self._named(name, lambda: self._fold.finish(arrays, assignment, half))
 
     def broadcast(self, array: Array, name: str) -> Array:
         """See `World`."""

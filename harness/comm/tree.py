@@ -55,6 +55,15 @@ class Assignment:
         """With how many partial sums each worker is left."""
         return tuple(len(own) - sum(merges) for own, merges in zip(self.shards, self.merges, strict=True))
 
+    @property
+    def terms(self) -> tuple[tuple[int, ...], ...]:
+        """Over how many shards each partial sum is that a worker is left with.
+
+        >>> assign(8, 3).terms
+        ((2, 1), (1, 2), (2,))
+        """
+        return tuple(_terms(merges) for merges in self.merges)
+
 
 @lru_cache(maxsize=64)
 def assign(shards: int, workers: int) -> Assignment:
@@ -165,6 +174,13 @@ def _shares(order: Sequence[int], workers: int) -> tuple[tuple[int, ...], ...]:
     even, larger = divmod(len(order), workers)
     ends = [even * worker + min(worker, larger) for worker in range(workers + 1)]
     return tuple(sorted((tuple(order[begin:end]) for begin, end in pairwise(ends)), key=min))
+
+
+def _terms(merges: Sequence[int]) -> tuple[int, ...]:
+    waiting: list[int] = []
+    for number in merges:
+        waiting.append(1 + sum(waiting.pop() for _ in range(number)))
+    return tuple(waiting)
 
 
 def _row(size: int) -> tuple[tuple[int, int], ...]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.comm.compare import Facts, differences
+from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.tree import Assignment
 from harness.errors import DisagreementError, HarnessError
 
@@ -75,13 +76,16 @@ class World(ABC):
         """The sum of the ranks' arrays (same shape and dtype everywhere), as a new array."""
 
     @abstractmethod
-    def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
+    def sum_parts(
+        self, parts: Sequence[Buffer], assignment: Assignment, name: str, half: HalfPrecision | None = None
+    ) -> None:
         """Add up the ranks' partial sums, in place, as `sum_by` says. May return before that is done.
 
         Args:
             parts: this rank's, in the order of the assignment; the last one gets the sum, the others are overwritten.
             assignment: who holds which partial sums; its workers are the ranks.
             name: of the collective.
+            half: which numbers may travel in 16 bits: every shard's are rounded to it, and their sum is here.
         """
 
     @abstractmethod
@@ -175,14 +179,18 @@ class SingleWorld(World):
     def __init__(self) -> None:
         """A world of one."""
         super().__init__(rank=0, size=1, local_rank=0, local_size=1)
+        self._round = HalfRounder()
 
     def allreduce(self, array: Array, name: str) -> Array:
         """See `World`."""
         return array.copy()
 
-    def sum_parts(self, parts: Sequence[Buffer], assignment: Assignment, name: str) -> None:
+    def sum_parts(
+        self, parts: Sequence[Buffer], assignment: Assignment, name: str, half: HalfPrecision | None = None
+    ) -> None:
         """See `World`; one rank holds one partial sum, which is the sum."""
-        return
+        if half is not None:
+            self._round(parts[-1].array, half, parts[-1].host)
 
     def broadcast(self, array: Array, name: str) -> Array:
         """See `World`."""

@@ -49,6 +49,8 @@ class RunConfig(Section):
     """Communication backend; auto follows the launcher."""
     sum: Literal["tree", "engine"] = "tree"
     """What adds up gradients under Horovod: the tree, for the same bits on any number of ranks, or Horovod's engine."""
+    compression: Literal["none", "fp16"] = "none"
+    """What ranks send of gradients: float32 (`none`), or 16 bits (`fp16`), for slow networks; it affects the bits."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where each rank computes; auto uses the GPU with its local rank's number, or the CPU if there are no GPUs."""
     devices: Devices | None = None

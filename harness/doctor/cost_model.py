@@ -7,7 +7,8 @@ A reduction of n bytes over p ranks takes
 where `messages`, sent one after another, is 2 log2(p) for every block of the fold in halves (R. Thakur, R.
 Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH, 2005), and 2 (p - 1) for a ring
 (P. Patarasuk, X. Yuan: Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations, 2009), which is Horovod's,
-and for the fold of a number of ranks that is not a power of two. A byte is sent twice and added once.
+and for every block of the fold in slices, where p is not a power of two. A byte is sent twice and added once. With
+`compression: fp16` the fold is always in slices, and sends half of the bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def fold_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
     """The messages that a rank sends one after another in the fold, and the bytes in all of them."""
     doublings = math.log2(ranks)
     if not doublings.is_integer():
-        return ring_cost(ranks, num_bytes)
+        return _slices_cost(ranks, num_bytes)
     if num_bytes <= WHOLE_BYTES:
         return doublings, doublings * num_bytes
     return 2 * doublings * math.ceil(num_bytes / BLOCK_BYTES), 2 * (ranks - 1) / ranks * num_bytes
@@ -36,7 +37,17 @@ def ring_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
     return 2.0 * (ranks - 1), 2 * (ranks - 1) / ranks * num_bytes
 
 
-COSTS = {"fold": fold_cost, "ring": ring_cost}
+def half_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
+    """The same of the fold with `compression: fp16`, one shard a rank: slices of every block, at half of its bytes."""
+    messages, sent = _slices_cost(ranks, num_bytes)
+    return messages, sent / 2
+
+
+def _slices_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
+    return 2.0 * (ranks - 1) * math.ceil(num_bytes / BLOCK_BYTES), 2 * (ranks - 1) / ranks * num_bytes
+
+
+COSTS = {"fold": fold_cost, "ring": ring_cost, "half": half_cost}
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class Reduction:
     """The cost of summing over ranks.
 
     Attributes:
-        algorithm: `fold` or `ring`.
+        algorithm: `fold`, `ring` or `half`.
         latency_s: seconds for even the shortest message.
         seconds_per_byte: for each byte that is sent, including its share of the addition.
         error: median relative error of the model on its measurements.
@@ -69,7 +80,7 @@ def fit(algorithm: str, ranks: int, sizes: Sequence[int], seconds: Sequence[floa
     """The reduction that fits the measurements best, by the sum of squared relative errors.
 
     Args:
-        algorithm: `fold` or `ring`.
+        algorithm: `fold`, `ring` or `half`.
         ranks: number of ranks that measured, at least 2.
         sizes: bytes of each array.
         seconds: measured for each.

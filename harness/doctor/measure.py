@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.comm import World
+from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.tree import assign
 
 if TYPE_CHECKING:
@@ -16,17 +17,25 @@ if TYPE_CHECKING:
 _REPEATS, _WARM_UP, _UPDATES = 15, 5, 30
 
 
-def measure_reductions(world: World, kilobytes: Sequence[int]) -> list[tuple[int, float]]:
-    """Bytes and seconds of a sum over ranks: the median of the slowest rank's times, for arrays of several sizes."""
+def measure_reductions(
+    world: World, kilobytes: Sequence[int], *, is_compressed: bool = False
+) -> list[tuple[int, float]]:
+    """Bytes and seconds of a sum over ranks: the median of the slowest rank's times, for arrays of several sizes.
+
+    With compression the bytes are those of float32, and the times include all roundings.
+    """
     from harness.gluon.gradient_buffer import Buffer
 
     measured, own = [], assign(world.size, world.size)
     for size in kilobytes:
-        buffer, times = Buffer(size * 256), []
+        buffer, times, rounder = Buffer(size * 256), [], HalfRounder()
+        half = HalfPrecision.of(size * 256, num_samples=1) if is_compressed else None
         for number in range(_REPEATS + 2):
             world.barrier("doctor.start")
             began = time.perf_counter()
-            world.sum_parts([buffer], own, "doctor.sum")
+            if half is not None:
+                rounder(buffer.array, half, buffer.host)
+            world.sum_parts([buffer], own, "doctor.sum", half)
             buffer.array.wait_to_read()
             taken = max(world.allgather_object(time.perf_counter() - began, "doctor.time"))
             if number >= 2:  # the first touch memory for the first time

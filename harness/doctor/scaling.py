@@ -28,8 +28,9 @@ def predict(job: JobContext) -> None:
             "--scaling measures communication between ranks; start at least two: mpirun -np 2 python "
             "launch/doctor.py --scaling"
         )
-    measured = measure_reductions(world, _KILOBYTES)
-    algorithm = "fold" if world.kind.startswith("mpi") else "ring"
+    is_compressed = job.config.compression == "fp16"
+    measured = measure_reductions(world, _KILOBYTES, is_compressed=is_compressed)
+    algorithm = ("half" if is_compressed else "fold") if world.kind.startswith("mpi") else "ring"
     reduction = fit(algorithm, world.size, *zip(*measured, strict=True))
     update_s, num_bytes = measure_update(job)
     if world.rank == 0:
@@ -79,5 +80,8 @@ def _formula(algorithm: str, num_bytes: int) -> str:
     """The formula of a sum: the messages that are sent one after another, and the bytes in them."""
     if algorithm == "fold" and num_bytes <= WHOLE_BYTES:
         return "log2(p) (latency + bytes / bandwidth)"
-    messages = "2 (p - 1)" if algorithm == "ring" else f"{2 * math.ceil(num_bytes / BLOCK_BYTES)} log2(p)"
+    twice_blocks = 2 * math.ceil(num_bytes / BLOCK_BYTES)
+    if algorithm == "half":
+        return f"{twice_blocks} (p - 1) latency + (p - 1)/p bytes / bandwidth"
+    messages = "2 (p - 1)" if algorithm == "ring" else f"{twice_blocks} log2(p)"
     return f"{messages} latency + 2 (p - 1)/p bytes / bandwidth"

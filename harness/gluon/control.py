@@ -108,6 +108,7 @@ class UpdateStats(NamedTuple):
         loss: the mean over its global batch.
         gradient_norm: Euclidean norm of the mean gradient.
         statistics_finite: whether all running statistics are finite.
+        is_compressed: whether gradients were rounded to 16 bits, in which large ones become infinite.
     """
 
     t: int
@@ -115,6 +116,7 @@ class UpdateStats(NamedTuple):
     loss: float
     gradient_norm: float
     statistics_finite: bool
+    is_compressed: bool = False
 
     @property
     def is_finite(self) -> bool:
@@ -123,6 +125,12 @@ class UpdateStats(NamedTuple):
 
     def __str__(self) -> str:
         """Why it may not."""
+        if self.is_compressed and np.isfinite(self.loss) and self.statistics_finite:
+            return (
+                f"iteration {self.t}: the loss is {self.loss:g} and the gradient's norm {self.gradient_norm:g}; "
+                "perhaps an element of the mean gradient is beyond 64, which compression: fp16 cannot send. Lower the "
+                "learning rate, warm up longer, scale labels or loss down, or start over with compression: none"
+            )
         statistics = "" if self.statistics_finite else ", and running statistics are not finite or beyond 1e19"
         return (
             f"iteration {self.t}: the loss is {self.loss:g} and the gradient's norm {self.gradient_norm:g}{statistics}"
@@ -139,13 +147,15 @@ class NormCheck:
     the cheapest pass over them: a hundredth of the time of MXNet's own `multi_all_finite`.
     """
 
-    def __init__(self, buffer: GradientBuffer, *, control_is_summed: bool) -> None:
+    def __init__(self, buffer: GradientBuffer, *, control_is_summed: bool, is_compressed: bool = False) -> None:
         """Bind a buffer.
 
         Args:
             buffer: holds the sums.
             control_is_summed: whether ranks add up their control values in it; otherwise it holds the loss alone.
+            is_compressed: whether its gradients are rounded to 16 bits.
         """
+        self._is_compressed = is_compressed
         self._control_is_summed = control_is_summed
         pieces = [buffer.gradients[i : i + _PIECE] for i in range(0, buffer.gradients.size, _PIECE)]
         self._ends = [buffer.control.size, buffer.control.size + len(pieces)]
@@ -171,4 +181,5 @@ class NormCheck:
             everyone.loss_sum / update.num_samples,
             float(np.sqrt(squares.sum())) / update.num_samples,
             bool(np.isfinite(statistics).all()),
+            self._is_compressed,
         )

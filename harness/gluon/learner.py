@@ -9,6 +9,7 @@ import mxnet as mx
 
 from harness.checkpoint.matching import Matched
 from harness.comm import World
+from harness.comm.half import HalfPrecision
 from harness.comm.tree import assign, take_turns
 from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Array, Data
@@ -96,7 +97,9 @@ class Learner:
         synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
         self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, synchronous=synchronous)
         self._synchronous = synchronous or self._optimizer.synchronous
-        self._check = NormCheck(self._buffer, control_is_summed=world.size > 1)
+        self._check = NormCheck(
+            self._buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
+        )
         self._keeper = StateKeeper(network.parameters, network.trainable, self._optimizer, self._contexts)
 
         # What an update leaves behind for the next one, and for the caller.
@@ -136,11 +139,17 @@ class Learner:
 
         # Forward and backward of every shard, folded on every device in the order of `harness.comm.tree`. Then the sum
         # over devices, or over ranks: gradients, running statistics and control values in one message.
-        self._process(batch)
+        half = None
+        if self._options.compression == "fp16":
+            half = HalfPrecision.of(self._buffer.gradients.size, batch.num_samples)
+        self._process(batch, half)
         if self._sum_devices is not None:
             self._sum_devices()
         if self.world.size > 1:
-            self.world.sum_parts(self._replicas[0].parts, self._assignment, "update")
+            self.world.sum_parts(self._replicas[0].parts, self._assignment, "update", half)
+        else:
+            for replica in self._replicas:
+                replica.round_gradients()
 
         # The check is begun now. It is read now if the update is synchronous, and otherwise in the next one, so that
         # Python runs ahead of the device; whatever uses the weights in between calls `check_pending` first.
@@ -165,7 +174,7 @@ class Learner:
         self._optimizer.step(batch.t, lr, momentum, divisor)
         return loss
 
-    def _process(self, batch: GlobalBatch) -> None:
+    def _process(self, batch: GlobalBatch, half: HalfPrecision | None) -> None:
         """Leave every device with the partial sums of its shards."""
         found, own = [shard.shard for shard in batch.batches], [shard for _, shard in self._turns]
         if found != own:
@@ -179,7 +188,7 @@ class Learner:
                 replica.buffer.lay_out_weights()
             self._has_predicted = False
         for replica in self._replicas:
-            replica.begin(has_control=replica.buffer is self._buffer)
+            replica.begin(half, has_control=replica.buffer is self._buffer)
         # Devices take turns: none of these calls waits, so the devices compute at the same time.
         for (device, _), shard in zip(self._turns, batch.batches, strict=True):
             self._replicas[device].process(batch.t, shard)

@@ -34,6 +34,7 @@ class UpdateOptions:
         clip_norm: the largest Euclidean norm of the mean gradient.
         skip_nonfinite: skip an update that is not finite instead of raising.
         frozen: structural names of running statistics that stay as they are.
+        compression: `"fp16"` rounds gradients to 16 bits, in which ranks then send them; `"none"` does not.
     """
 
     seed: int = 0
@@ -42,3 +43,4 @@ class UpdateOptions:
     clip_norm: float | None = None
     skip_nonfinite: bool = False
     frozen: Sequence[str] = ()
+    compression: str = "none"

@@ -7,6 +7,7 @@ from typing import Any
 
 import mxnet as mx
 
+from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.tree import Assignment
 from harness.data import Batch, count_of, leaves_of
 from harness.data.leaves import Array, Data
@@ -57,14 +58,18 @@ class DeviceReplica:
         if self._statistics is not None and keeps_statistics:
             self._before = self._statistics.copy()
         self._is_first = True
+        self._round = HalfRounder()
+        self._half: HalfPrecision | None = None
 
-    def begin(self, *, has_control: bool) -> None:
+    def begin(self, half: HalfPrecision | None, *, has_control: bool) -> None:
         """Begin an update: remember the statistics that it starts from.
 
         Args:
+            half: to what its gradients are rounded, if they are.
             has_control: whether the control values of the rank have been written into this device's buffer; those of
                 its other devices are 0, because all are added up.
         """
+        self._half = half
         if not has_control:
             self.buffer.control[:] = 0
         for statistic, copy in self._frozen:
@@ -87,6 +92,7 @@ class DeviceReplica:
             loss_sum = self._forward_backward(t, shard)
             self.buffer.gather()
             loss_sum.copyto(self.buffer.control[0:1])
+            self.round_gradients()
         else:  # MXNet has no arrays without elements; zeros, which the mean does not count
             self.buffer.clear()
         self._fold.push()
@@ -100,6 +106,12 @@ class DeviceReplica:
     def parts(self) -> list[Buffer]:
         """The partial sums over this device's shards; the last one is the buffer."""
         return self._fold.parts
+
+    def round_gradients(self) -> None:
+        """Round what the buffer holds to 16 bits, where gradients are: every shard's, and the sum over all."""
+        if self._half is not None:
+            memory = self.buffer.memory
+            self._round(memory.array, self._half, memory.host)
 
     def average_statistics(self, num_shards: float) -> None:
         """Turn the sum of the shards' running statistics into their mean."""

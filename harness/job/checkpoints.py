@@ -210,6 +210,7 @@ def _options(session: Session) -> dict[str, Any]:
     settings = session.given.settings
     return {
         "clip_norm": settings.clip_norm,
+        "compression": settings.compression,
         "momentum_correction": settings.lr.momentum_correction,
         "optimizer": dict(session.optimizer),
     }

@@ -79,6 +79,8 @@ class Job:
             last_batch: what becomes of an epoch's remainder: `"drop"` (the default) or `"keep"`.
             augmentation: what is done to pictures.
             clip_norm: the largest Euclidean norm of the mean gradient.
+            compression: what ranks send of gradients: `"none"` (the default) is float32, `"fp16"` is 16 bits, for slow
+                networks.
             seed: for shuffling, augmentation and dropout, by default 0; weights are the program's to seed.
             stall_after_s: seconds without progress after which ranks that wait for each other end; by default 1800.
             world: ranks that are joined already, and stay so afterwards, for programs of several jobs.
@@ -230,8 +232,8 @@ class Job:
         """Take up the newest valid checkpoint in `folder`, if there is one; a collective.
 
         Args:
-            plan_may_differ: whether to resume though the learning rates, the optimizer's numbers or `clip_norm` are
-                others than they were.
+            plan_may_differ: whether to resume though the learning rates, the optimizer's numbers, `clip_norm` or
+                `compression` are others than they were.
 
         Returns:
             The iteration after which the loop continues; 0 where nothing was saved.

@@ -144,7 +144,10 @@ def _build_learner(given: Given, world: World, data: RunData, shards: int) -> Le
     settings = given.settings
     kvstore = "local" if given.devices[0].device_type == "cpu" else "device"
     options = UpdateOptions(
-        seed=settings.seed, momentum_correction=settings.lr.momentum_correction, clip_norm=settings.clip_norm
+        seed=settings.seed,
+        momentum_correction=settings.lr.momentum_correction,
+        clip_norm=settings.clip_norm,
+        compression=settings.compression,
     )
     return Learner(
         given.net,
@@ -167,6 +170,7 @@ def _compare(given: Given, world: World, data: RunData, plan: LRPlan, optimizer:
         "training data": data.fingerprint,
         "seed": settings.seed,
         "clip_norm": settings.clip_norm,
+        "compression": settings.compression,
         "last_batch": settings.last_batch,
         "augmentation": repr(given.augmentation),
         "optimizer": optimizer,

@@ -31,6 +31,7 @@ class JobOptions(TypedDict, total=False):
     last_batch: Literal["drop", "keep"]
     augmentation: Augmentation | None
     clip_norm: float | None
+    compression: Literal["none", "fp16"]
     seed: int
     stall_after_s: float
     world: World | None
@@ -59,6 +60,8 @@ class JobSettings(Section):
     """The learning rate of every iteration."""
     clip_norm: Positive | None = None
     """The largest Euclidean norm of the mean gradient."""
+    compression: Literal["none", "fp16"] = "none"
+    """What ranks send of gradients: float32, or 16 bits."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed for shuffling, augmentation and dropout."""
     stall_after_s: Seconds = 1800.0

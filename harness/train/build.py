@@ -66,6 +66,7 @@ def _learner_of(run: Run, parts: Model, sample: Batch) -> Learner:
         clip_norm=config.optimizer.clip_norm,
         skip_nonfinite=config.guard.divergence.policy == "skip",
         frozen=parts.frozen,
+        compression=config.compression,
     )
     return Learner(
         parts.net,

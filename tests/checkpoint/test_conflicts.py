@@ -22,3 +22,11 @@ def test_a_key_with_dots_goes_back_to_what_was_saved():
         "optimizer.lr_mult.features.*: 0.1 -> 0.5",
     ]
     assert take_saved(conflicts, wanted) == saved
+
+
+def test_other_rounding_of_gradients_is_another_plan():
+    saved = parse_config(RAW)
+    conflicts = compare(saved, saved.changed({"compression": "fp16"}))
+    assert conflicts.changes() == {"compression": ("none", "fp16")}
+    assert not conflicts.fixed
+    assert take_saved(conflicts, saved.changed({"compression": "fp16"})) == saved

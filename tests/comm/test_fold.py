@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES, RankFold
+from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.tree import assign
 from tests.comm.trees import adversarial, partial_sums, tree_sum
 
@@ -57,14 +58,14 @@ def fold_of(arrays: list[np.ndarray], times: int = 1) -> list[np.ndarray]:
     return held
 
 
-def finished(arrays: list[np.ndarray], ranks: int) -> list[np.ndarray]:
+def finished(arrays: list[np.ndarray], ranks: int, half: HalfPrecision | None = None) -> list[np.ndarray]:
     """What every rank holds after it has folded its shards, and all have finished the tree."""
     assignment = assign(len(arrays), ranks)
     totals = [np.empty(0)] * ranks
 
     def work(rank: int, fold: RankFold) -> None:
         parts = partial_sums(arrays, assignment, rank)
-        fold.finish(parts, assignment)
+        fold.finish(parts, assignment, half)
         totals[rank] = parts[-1]
 
     played(ranks, work)
@@ -137,6 +138,64 @@ def test_nothing_is_allocated_after_the_first_update(shards, ranks, monkeypatch)
     parts = [np.zeros(100_000, np.float32) for _ in range(assignment.held[0])]
     fold = RankFold(0, ranks, lambda sent, received, to, source: received.fill(0))
     fold.finish(parts, assignment)
+    half = HalfPrecision(90_000, exponent=2)
+    fold.finish(parts, assignment, half)
     monkeypatch.setattr(np, "empty", None)
     fold.finish(parts, assignment)
     fold.finish([part[:10] for part in parts], assignment)
+    fold.finish(parts, assignment, half)
+
+
+def rounded(array: np.ndarray, half: HalfPrecision) -> np.ndarray:
+    array = array.copy()
+    HalfRounder()(array, half)
+    return array
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 4, 6, 8, 13])
+@pytest.mark.parametrize("count", [1, 7, 5000])
+def test_16_bits_have_the_bits_of_rounded_shards_and_a_rounded_sum_on_any_number_of_ranks(shards, count):
+    half = HalfPrecision(count * 3 // 4, exponent=2)  # the rest is statistics and control values
+    values = [rounded(np.clip(value, -1e3, 1e3), half) for value in adversarial(shards, count, seed=count)]
+    expected = bits(rounded(tree_sum(values), half))
+    for ranks in range(1, shards + 1):
+        assert {bits(total) for total in finished(values, ranks, half)} == {expected}
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_every_rank_sees_the_same_where_16_bits_do_not_suffice(ranks):
+    half = HalfPrecision(100, exponent=2)
+    values = [np.zeros(120, np.float32) for _ in range(4)]
+    for shard, value in enumerate(values):
+        value[:4] = 16000, [np.inf, -np.inf][shard % 2], np.nan, -16000
+    totals = finished(values, ranks, half)
+    assert {bits(total) for total in totals} == {bits(totals[0])}
+    assert not np.isfinite(totals[0][:4]).any()
+    assert not totals[0][4:].any()
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_16_bits_in_blocks(ranks):
+    half = HalfPrecision(BLOCK_BYTES // 4 + 5, exponent=2)
+    values = [rounded(value, half) for value in values_of(4, half.count + 3)]
+    expected = bits(rounded(tree_sum(values), half))
+    assert {bits(total) for total in finished(values, ranks, half)} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("shards", "ranks", "share"), [(2, 2, 0.5), (3, 3, 0.5), (8, 8, 0.5), (4, 2, 0.75), (8, 2, 0.75)]
+)
+def test_16_bits_send_half_where_every_rank_has_one_shard(shards, ranks, share):
+    def sent_with(half):
+        sent: list[int] = []
+
+        def exchange(array, received, to, source):
+            received[:] = 0
+            sent.append(array.nbytes)
+
+        assignment = assign(shards, ranks)
+        parts = [np.zeros(240_000, np.float32) for _ in range(assignment.held[0])]
+        RankFold(0, ranks, exchange).finish(parts, assignment, half)
+        return sum(sent)
+
+    assert sent_with(HalfPrecision(240_000, 2)) == share * sent_with(None)

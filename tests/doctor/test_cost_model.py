@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from harness.comm.fold import RankFold
-from harness.doctor.cost_model import Reduction, fit, fold_cost
+from harness.comm.half import HalfPrecision
+from harness.comm.tree import assign
+from harness.doctor.cost_model import Reduction, fit, fold_cost, half_cost
 
 SIZES = [2**power for power in range(16, 27, 2)]
 
 
-@pytest.mark.parametrize("algorithm", ["fold", "ring"])
+@pytest.mark.parametrize("algorithm", ["fold", "ring", "half"])
 @pytest.mark.parametrize("ranks", [2, 8])
 def test_a_fit_finds_what_made_the_times(algorithm, ranks):
     true = Reduction(algorithm, latency_s=3e-5, seconds_per_byte=2e-10)
@@ -46,6 +48,22 @@ def test_the_model_counts_what_the_fold_sends(ranks, num_bytes):
     messages, total = fold_cost(ranks, num_bytes)
     assert len(sent) == messages
     assert sum(sent) == pytest.approx(total, rel=0.01)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+@pytest.mark.parametrize("num_bytes", [1 << 10, 1 << 18, 5 << 20])
+def test_the_model_counts_what_is_sent_in_16_bits(ranks, num_bytes):
+    sent = []
+
+    def exchange(array, received, to, source):
+        received[:] = 0
+        sent.append(array.nbytes)
+
+    half = HalfPrecision(num_bytes // 4, exponent=0)
+    RankFold(0, ranks, exchange).finish([np.zeros(half.count, np.float32)], assign(ranks, ranks), half)
+    messages, total = half_cost(ranks, num_bytes)
+    assert len(sent) == messages
+    assert sum(sent) == pytest.approx(total, rel=0.02)
 
 
 @pytest.mark.parametrize(("seconds", "zero"), [(lambda size: 1e-3 - 1e-12 * size, "byte"), (lambda size: size**2, "s")])

@@ -39,7 +39,7 @@ class Beside(SingleWorld):
         self.names.append(name)
         return np.full_like(array, 7)
 
-    def sum_parts(self, parts, assignment, name):
+    def sum_parts(self, parts, assignment, name, half=None):
         self.names.append(name)
 
     @property

@@ -160,7 +160,7 @@ def test_the_check_measures_sums():
     sums.gradients[1], sums.gradients[16] = 3, 4
     sums.write_control([0.5, 2, 1, 0, 0, 3])
     everyone = ControlValues(0.5, 2, 1, 0, 0, 3)
-    assert stats_of(sums) == (7, everyone, 0.25, 2.5, True)
+    assert stats_of(sums) == (7, everyone, 0.25, 2.5, True, False)
     assert stats_of(sums).control.requests == (False, False, True)
     own = ControlValues(0, 9, 8, 1, 0, 0)  # in a world of one nobody adds to them, and only the loss is in the buffer
     assert stats_of(sums, control_is_summed=False, own=own).control == (0.5, 9, 8, 1, 0, 0)

@@ -31,6 +31,7 @@ from tests.job.small import DIGITS, LOSS, LR, finished, job_of, small
     [
         (16, {}, UpdateOptions()),
         (128, {"last_batch": "keep", "clip_norm": 0.1, "seed": 3}, UpdateOptions(clip_norm=0.1, seed=3)),
+        (16, {"compression": "fp16"}, UpdateOptions(compression="fp16")),
     ],
 )
 def test_it_has_the_bits_of_its_parts(batch, options, update, tmp_path):

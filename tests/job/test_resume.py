@@ -132,6 +132,7 @@ AGAIN = r"continue by the new ones: job\.resume\(plan_may_differ=True\)"
     [
         ({}, {"clip_norm": 1.0}, f"trained with other settings:\n  clip_norm was not set, now 1.0\n.*{AGAIN}"),
         ({"clip_norm": 1}, {"clip_norm": 0.5}, r"clip_norm was 1\.0, now 0\.5"),
+        ({"compression": "fp16"}, {}, "compression was fp16, now none"),
         ({"optimizer": NAG}, {"optimizer": {"nag": {"momentum": 0.8}}}, r"optimizer\.momentum was 0\.9, now 0\.8"),
         ({"optimizer": {"nag": {"momentum": 0.9, "wd": 0.1}}}, {"optimizer": NAG}, r"optimizer\.wd was 0\.1, now 0\.0"),
         ({"optimizer": "adam"}, {"optimizer": {"adam": {"beta1": 0.5}}}, r"optimizer\.beta1 was 0\.9, now 0\.5"),
@@ -194,7 +195,7 @@ def test_a_checkpoint_that_does_not_tell_its_settings_is_resumed(tmp_path):
         job.update(1)
         manifest = job.save() / "manifest.json"
     plain = json.loads(manifest.read_text())
-    for key in ("clip_norm", "momentum_correction", "optimizer"):
+    for key in ("clip_norm", "compression", "momentum_correction", "optimizer"):
         del plain["job"][key]
     del plain["plan"]["momentum"]
     manifest.write_text(json.dumps(plain))
