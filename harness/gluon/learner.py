@@ -97,7 +97,7 @@ class Learner:
         synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
         self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, synchronous=synchronous)
         self._synchronous = synchronous or self._optimizer.synchronous
-        self._check = NormCheck(
+        self._norm_check = NormCheck(
             self._buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
         )
         self._keeper = StateKeeper(network.parameters, network.trainable, self._optimizer, self._contexts)
@@ -138,7 +138,8 @@ class Learner:
             self._buffer.write_control(own)
 
         # Forward and backward of every shard, folded on every device in the order of `harness.comm.tree`. Then the sum
-        # over devices, or over ranks: gradients, running statistics and control values in one message.
+        # over devices, or over ranks (of several ranks each has one device): gradients, running statistics and control
+        # values in one message.
         half = None
         if self._options.compression == "fp16":
             half = HalfPrecision.of(self._buffer.gradients.size, batch.num_samples)
@@ -153,7 +154,7 @@ class Learner:
 
         # The check is begun now. It is read now if the update is synchronous, and otherwise in the next one, so that
         # Python runs ahead of the device; whatever uses the weights in between calls `check_pending` first.
-        update = PendingUpdate(batch.t, batch.num_samples, own, self._check.measure())
+        update = PendingUpdate(batch.t, batch.num_samples, own, self._norm_check.measure())
         loss, divisor, num_shards = Loss(update.measured, batch.num_samples), float(batch.num_samples), own.num_shards
         if self._synchronous:
             stats = self._judge(update)
@@ -319,7 +320,7 @@ class Learner:
         """Decide whether an update may be applied; every rank reads the same numbers and decides alike."""
         for replica in self._replicas:
             replica.buffer.refuse_rebound_gradients()
-        stats = self._check.read(update)
+        stats = self._norm_check.read(update)
         if stats.control.num_samples != update.num_samples:
             raise DisagreementError(
                 f"iteration {update.t}: the ranks processed {stats.control.num_samples:g} samples, but the global "

@@ -94,15 +94,15 @@ class Monitor:
 
     def _handle_signal(self) -> None:
         """A stop request: at once while there is nothing to lose, else the next update carries it to all ranks."""
-        second_signal = self._signals.read()
+        self._signals.receive()
         if self._signals.received is not None and self._this_rank.stop_at_once_if_allowed():
             self._stop_at_once(self._signals.received)
-        elif second_signal is not None:
-            cause = Cause(f"{second_signal} a second time: stopped at once, nothing was saved")
+        elif self._signals.repeated is not None:
+            cause = Cause(f"{self._signals.repeated} a second time: stopped at once, nothing was saved")
             self._departures.announce(cause)
             print_raw(f"error: rank {self._world.rank}: {cause.text}\n")
             time.sleep(PERIOD_S)
-            os._exit(128 + signal.Signals[second_signal])
+            os._exit(128 + signal.Signals[self._signals.repeated])
 
     def _stop_at_once(self, signal_name: str) -> None:
         """End before the first update: as soon as the others know why (`_check_time`)."""

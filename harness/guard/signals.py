@@ -42,6 +42,7 @@ class StopSignals:
 
     Attributes:
         received: the name of the first signal; `None` before.
+        repeated: the name of one that came more than a second later, and means: stop at once, do not save.
         socket: becomes readable with every signal.
     """
 
@@ -53,6 +54,7 @@ class StopSignals:
         """
         self._numbers = numbers
         self.received: str | None = None
+        self.repeated: str | None = None
         self.socket, self._sender = socket.socketpair()
         self._first_s = 0.0
         self._before: dict[signal.Signals, Any] = {}
@@ -80,12 +82,12 @@ class StopSignals:
         self.socket.close()
         self._sender.close()
 
-    def read(self) -> str | None:
-        """Take the signals that have arrived; the name of one that means: stop at once, do not save."""
+    def receive(self) -> None:
+        """Take the signals that have arrived."""
         try:
             numbers = self.socket.recv(64)
         except OSError:
-            return None
+            return
         for number in numbers:
             if number not in {int(known) for known in SIGNALS}:
                 continue
@@ -93,8 +95,7 @@ class StopSignals:
             if self.received is None:
                 self.received, self._first_s = name, time.monotonic()
             elif time.monotonic() - self._first_s > _SAME_REQUEST_S:
-                return name
-        return None
+                self.repeated = name
 
     def __enter__(self) -> StopSignals:
         """With the handlers installed."""

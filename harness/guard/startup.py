@@ -138,7 +138,7 @@ class Startup:
                 self.end(Cause(self._explain_limit()))
 
     def _handle_signal(self) -> None:
-        self.signals.read()
+        self.signals.receive()
         if self.signals.received is not None:
             rank = self._launch.rank if self._launch.size > 1 else None
             text = stopped_before_start(self.signals.received, rank)
