@@ -2,12 +2,13 @@
 """How fast the harness trains, against the loops that people write: interleaved runs, medians, quartiles, ratios.
 
 Every contender is a job of its own, started by its own launcher, on float32 arrays that lie in memory (`pipeline`: on
-bytes that are shuffled and normalised; `crowd`: more and more ranks on the same cores). In every round each contender
-is started once and stopped (SIGSTOP) as soon as it has warmed up. Then they go on by turns, in another order every
-time, because a shared machine may be a tenth faster or slower a second later. The speed of a run is what it did in all
-of its turns, by the time that they took; a ratio is taken within a round, and what counts is its lower quartile.
+bytes that are shuffled and normalised; `crowd`: more and more ranks on the same cores; `horovod-4`: four of Horovod's
+ranks, whose gradients the tree or the engine adds up). In every round each contender is started once and stopped
+(SIGSTOP) as soon as it has warmed up. Then they go on by turns, in another order every time, because a shared machine
+may be a tenth faster or slower a second later. The speed of a run is what it did in all of its turns, by the time that
+they took; a ratio is taken within a round, and what counts is its lower quartile.
 
-    python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|pipeline|crowd] [--rounds 15]
+    python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|horovod-4|...] [--rounds 15]
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from contenders import SHAPES
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+NP = ("1", "2", "4", "8", "horovod-2", "horovod-4", "horovod-8", "pipeline", "crowd")
 MARKS = {"lenet": 20, "mnist_cnn": 40, "resnet18_v2": 4}  # iterations of all ranks between two marks of a run
 WARM_UP, PATIENCE_S = 4, 300.0  # marks; seconds
 TURNS = {"crowd": (4, 3.0)}  # and their seconds: more ranks than cores take longer to get going again
@@ -93,6 +95,14 @@ def contenders(np: str) -> dict[str, Contender]:
         }
     if np == "1":
         return {"harness": Contender(harness([])), "bare Gluon": Contender(loop("gluon", []))}
+    if np.startswith("horovod-"):
+        ranks = np.removeprefix("horovod-")
+        return {
+            f"harness, sum: {sum_by}": Contender(
+                harness([str(BIN / "horovodrun"), "-np", ranks], "comm=horovod", f"sum={sum_by}"), int(ranks)
+            )
+            for sum_by in ("tree", "engine")
+        }
     mpirun, horovodrun = [[str(BIN / name), "-np", np] for name in ("mpirun", "horovodrun")]
     found = {
         "harness, mpirun": harness(mpirun),
@@ -270,7 +280,7 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=MARKS, default="lenet")
-    parser.add_argument("--np", default="1", choices=["1", "2", "4", "8", "pipeline", "crowd"])
+    parser.add_argument("--np", default="1", choices=NP)
     parser.add_argument("--only", default="", metavar="REGEX", help="only contenders whose name has it")
     parser.add_argument("--cores", type=int, metavar="N", help="let every contender have but N cores")
     parser.add_argument("--rounds", type=int, default=15)
