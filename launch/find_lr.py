@@ -41,7 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the report (default: runs/NAME/finder)")
     options = parser.parse_args(arguments)
-    if options.checkpoint in ("auto", "never"):
+    if options.checkpoint in ("auto", "never", ""):
         parser.error(
             f"--checkpoint: {options.checkpoint!r} is not a path; give a checkpoint, a folder of checkpoints, or a "
             f"run's folder"

@@ -67,7 +67,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
                 parser.error(f"--{name}: {value} is not possible; allowed: 1 or more")
     if len(set(options.np)) < len(options.np):
         parser.error("--np: a number appears twice; give each once")
-    if options.against and len(options.np) > 1:
+    if options.against is not None and len(options.np) > 1:
         parser.error("--against compares two plans for one number of workers; give --np one number")
     return options
 
@@ -224,7 +224,7 @@ def main() -> int:
     folder = Path(options.output)
     try:
         setup = Setup.read(options.config, options.set, options.samples)
-        if options.against:
+        if options.against is not None:
             written = show_against(setup, Setup.read(options.against, [], options.samples), options.np[0], folder)
         elif len(options.np) > 1:
             written = show_world_sizes(setup, options.np, folder)

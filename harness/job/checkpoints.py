@@ -212,7 +212,7 @@ def _options(session: Session) -> dict[str, Any]:
         "clip_norm": settings.clip_norm,
         "compression": settings.compression,
         "momentum_correction": settings.lr.momentum_correction,
-        "optimizer": dict(session.optimizer),
+        **session.described,
     }
 
 

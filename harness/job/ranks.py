@@ -46,6 +46,9 @@ class Ranks:
             stall_after_s=stall_after_s, stall_after_first_s=stall_after_s, stall_after_evaluation_s=stall_after_s
         )
         self._guard: Guard | None = None
+        self._alone = OutcomeFiles(
+            0, secrets.token_hex(8)
+        )  # of the only rank, which has no guard to write how it ended
 
     def __enter__(self) -> Ranks:
         """Join; a collective."""
@@ -60,6 +63,8 @@ class Ranks:
             signals = StopSignals(()) if startup is None else None
             self._guard = Guard(self.world, self._limits, files, startup, signals)
             self._guard.open()
+        else:
+            self._alone.announce()
         return self
 
     def tick(self, activity: str) -> None:
@@ -76,6 +81,9 @@ class Ranks:
             HarnessError: why another rank has left, if that is why this one ends.
         """
         if self._guard is None:
+            code = 0 if error is None else getattr(error, "exit_code", HarnessError.exit_code)
+            kind_of_error = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
+            self._alone.write(code, "done" if error is None else f"{kind_of_error}{error}")
             if self._given is None:
                 self.world.close()
         elif error is None:

@@ -16,7 +16,7 @@ from harness.guard import ConsistencyCheck
 from harness.job.data import predict_few, probe, read, refuse_other_classes
 from harness.job.ranks import Ranks
 from harness.job.settings import WHERE, JobSettings
-from harness.model.given import classes_of, describe_optimizer, settle_shapes
+from harness.model.given import classes_of, describe_loss, describe_optimizer, remarks_on_loss, settle_shapes
 from harness.plan import LRPlan, Sizes, imbalance
 from harness.train.samples import RunData, first_samples
 from harness.versions import versions
@@ -61,7 +61,7 @@ class Session:
         plan: learning rate and momentum of every iteration.
         stream: this rank's batches, a function of the iteration.
         learner: the network, its optimizer and its state.
-        optimizer: the numbers that the optimizer was given, as `describe_optimizer` tells them.
+        described: optimizer and loss, with the numbers that they were given, before the first update.
         check: compares the ranks' states.
         remarks: what the user should know, a sentence each.
     """
@@ -74,7 +74,7 @@ class Session:
     plan: LRPlan
     stream: BatchStream
     learner: Learner
-    optimizer: Mapping[str, Any]
+    described: Mapping[str, Any]
     check: ConsistencyCheck
     remarks: list[str]
 
@@ -121,8 +121,11 @@ def open_session(given: Given, stack: ExitStack) -> Session:
             f"{WHERE}: shards: {sizes.shards} shards are too few for {workers} workers; choose {workers} or more"
         ).on_all_ranks()
     stream = stack.enter_context(world.agreed("stream", open_stream))
-    optimizer = describe_optimizer(given.optimizer, given.net)
-    _compare(given, world, data, plan, optimizer)
+    described = {
+        "optimizer": describe_optimizer(given.optimizer, given.net),
+        "loss": describe_loss(given.loss, given.net),
+    }
+    _compare(given, world, data, plan, described)
     learner = _build_learner(given, world, data, sizes.shards)
     learner.ensure_shared()
     prediction, _ = predict_few(
@@ -131,8 +134,9 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     classes = classes_of(given.loss, prediction.shape)
     world.agreed("labels", lambda: refuse_other_classes("train", data.splits.train, classes))
     remarks = [*learner.remarks, *plan.remarks(), *imbalance(sizes.shards, workers)]
+    remarks += remarks_on_loss(given.loss, given.net)
     check = ConsistencyCheck(world, learner)
-    return Session(given, ranks, data, sizes, order, plan, stream, learner, optimizer, check, remarks)
+    return Session(given, ranks, data, sizes, order, plan, stream, learner, described, check, remarks)
 
 
 def _sizes(settings: JobSettings, num_samples: int, shards: int) -> Sizes:
@@ -161,7 +165,7 @@ def _build_learner(given: Given, world: World, data: RunData, shards: int) -> Le
     )
 
 
-def _compare(given: Given, world: World, data: RunData, plan: LRPlan, optimizer: Mapping[str, Any]) -> None:
+def _compare(given: Given, world: World, data: RunData, plan: LRPlan, described: Mapping[str, Any]) -> None:
     """Make sure that all ranks were given the same."""
     settings = given.settings
     facts = {
@@ -173,7 +177,7 @@ def _compare(given: Given, world: World, data: RunData, plan: LRPlan, optimizer:
         "compression": settings.compression,
         "last_batch": settings.last_batch,
         "augmentation": repr(given.augmentation),
-        "optimizer": optimizer,
+        **described,
         "versions": versions(),
     }
     world.must_be_equal("preflight", facts, _ADVICE)

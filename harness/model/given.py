@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.optimizer_numbers import refuse_numbers, refuse_what_cannot_update
 from harness.model.optimizers import REFUSED, build_optimizer
-from harness.model.parameters import parameters_of
+from harness.model.parameters import held, parameters_of
 from harness.named import kind_of
 from harness.parsing import plain_numbers
 
@@ -190,6 +191,47 @@ def describe_optimizer(optimizer: Any, net: Any) -> dict[str, Any]:
         for kind in ("lr_mult", "wd_mult")
     }
     return {"class": type(optimizer).__name__, **numbers, **factors}
+
+
+def describe_loss(loss: Any, net: Any) -> dict[str, Any]:
+    """What ranks compare of a loss, and a job with the checkpoint that it resumes from.
+
+    Args:
+        loss: of the job.
+        net: of the job, which may hold parameters of the loss.
+
+    Returns:
+        Its class or name, every number and flag that it was given, and a digest of the parameters that it has alone:
+        they are neither trained nor sent to other ranks nor saved.
+    """
+    kind = getattr(loss, "__name__", type(loss).__name__)
+    if not isinstance(loss, mx.gluon.Block):
+        return {"class": kind}
+    own = {key: value for key, value in vars(loss).items() if key not in vars(mx.gluon.HybridBlock())}
+    plain = {key.strip("_"): plain_numbers(value) for key, value in own.items()}
+    numbers = {key: repr(value) for key, value in plain.items() if isinstance(value, bool | int | float)}
+    values = {name: held(one, one.list_ctx()[0]).asnumpy() for name, one in _own_parameters(loss, net).items()}
+    digest = hashlib.sha256(b"".join(name.encode() + value.tobytes() for name, value in values.items()))
+    return {"class": kind, **numbers, **({"parameters": digest.hexdigest()[:16]} if values else {})}
+
+
+def remarks_on_loss(loss: Any, net: Any) -> list[str]:
+    """That parameters of a loss are not trained, where they look as if they were to be."""
+    own = _own_parameters(loss, net) if isinstance(loss, mx.gluon.Block) else {}
+    found = [name for name, one in own.items() if one.grad_req != "null"]
+    if not found:
+        return []
+    return [
+        f"loss: {type(loss).__name__} has parameters of its own ({', '.join(found[:5])}), which stay as they are: the "
+        "optimizer trains those of the network alone. Make them part of the network, or set their grad_req to 'null', "
+        "which says that this is meant"
+    ]
+
+
+def _own_parameters(loss: Any, net: Any) -> dict[str, Any]:
+    """The parameters of a loss that the network does not have, if they hold anything."""
+    shared = {id(one) for one in parameters_of(net).values()}
+    return {name: one for name, one in parameters_of(loss).items() if id(one) not in shared and one._data is not None}
 
 
 def classes_of(loss: Any, prediction: tuple[int, ...]) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from harness.comm import SingleWorld
 from harness.config import TrainConfig, load_config, parse_lr
 from harness.data import Augmentation, BatchStream, Order
 from harness.errors import ConfigError, DivergedError
+from harness.folder.outcome import JOB_FOLDER, read_outcome
 from harness.gluon import Learner, UpdateOptions, evaluate, shards_of_rank
 from harness.model import build_metrics, build_model
 from harness.plan import LRPlan, Sizes
@@ -183,3 +186,19 @@ def test_a_rank_that_fails_ends_the_others_with_its_cause(start, tmp_path):
     assert ended.returncode != 0
     assert re.search(r"error: rank 0, waiting in .*: rank 1 left in .*: ValueError: no room for more", ended.stderr)
     assert "raise ValueError" in ended.stderr  # the traceback of the rank that failed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "cause"),
+    [(None, 0, "done"), (ValueError("no room"), 1, "ValueError: no room"), (ConfigError("no net"), 2, "no net")],
+)
+def test_a_supervisor_hears_how_the_only_rank_ended(error, code, cause, tmp_path, monkeypatch):
+    monkeypatch.setenv(JOB_FOLDER, str(tmp_path))
+    for _ in range(2):  # the second of a program is not taken for the first
+        with contextlib.suppress(ValueError, ConfigError), job_of(tmp_path / "job"):
+            assert (tmp_path / "rank-0.pid").read_text() == f"{os.getpid()}\n"
+            assert read_outcome(tmp_path) is None
+            if error is not None:
+                raise error
+        outcome = read_outcome(tmp_path)
+        assert (outcome.exit_code, outcome.cause) == (code, cause)

@@ -190,12 +190,49 @@ def test_another_optimizer_is_never_taken(tmp_path):
         job.resume(plan_may_differ=True)
 
 
+class Scaled(mx.gluon.loss.SoftmaxCELoss):
+    """A loss with a parameter of its own."""
+
+    def __init__(self, factor, grad_req="write", **options):
+        super().__init__(**options)
+        self.factor = self.params.get("factor", shape=(1,), init=mx.init.Constant(factor), grad_req=grad_req)
+        self.initialize()
+
+    def hybrid_forward(self, F, prediction, label, factor):
+        return super().hybrid_forward(F, F.broadcast_mul(prediction, factor), label)
+
+
+def test_another_loss_is_refused_by_name_unless_it_is_wanted(tmp_path):
+    with job_of(tmp_path, loss=Scaled(1.0, "null")) as job:
+        job.update(1)
+        job.save()
+    for loss, message in (
+        (Scaled(2.0, "null"), r"loss\.parameters was \w{16}, now \w{16}\n"),
+        (Scaled(1.0, "null", weight=2.0), r"loss\.weight was not set, now 2\.0\n"),
+        (mx.gluon.loss.SoftmaxCELoss(), r"loss\.class was Scaled, now SoftmaxCrossEntropyLoss\n"),
+    ):
+        with job_of(tmp_path, loss=loss) as job:
+            with pytest.raises(CheckpointError, match=message):
+                job.resume()
+            assert job.resume(plan_may_differ=True) == 1
+    with job_of(tmp_path, loss=Scaled(1.0, "null")) as job:
+        assert job.resume() == 1
+
+
+def test_a_loss_whose_parameters_nobody_trains_is_told(tmp_path):
+    with (
+        pytest.warns(UserWarning, match=r"loss: Scaled has parameters of its own \(factor\), which stay as they are"),
+        job_of(tmp_path, loss=Scaled(1.0)),
+    ):
+        pass
+
+
 def test_a_checkpoint_that_does_not_tell_its_settings_is_resumed(tmp_path):
     with job_of(tmp_path) as job:
         job.update(1)
         manifest = job.save() / "manifest.json"
     plain = json.loads(manifest.read_text())
-    for key in ("clip_norm", "compression", "momentum_correction", "optimizer"):
+    for key in ("clip_norm", "compression", "momentum_correction", "optimizer", "loss"):
         del plain["job"][key]
     del plain["plan"]["momentum"]
     manifest.write_text(json.dumps(plain))
