@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
+_MOST_DECIMALS = 19  # that MXNet's reader of numbers looks at
+
 # any function of C that does nothing; the engine's threads need not wait for Python to call it
 _NOTHING = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p)
 
@@ -45,11 +47,21 @@ def _numbers_at(address: int, count: int) -> Floats:
 
 @lru_cache(maxsize=1 << 6)
 def as_operators_read(value: float) -> np.float32:
-    """A number as MXNet's operators take it: as text, and below 1e-4 they read every third one unit off.
+    """A number as MXNet's operators read it: from text, and below 1e-4 every third one comes out one unit off.
 
-    1 / samples is so small from 10,000 samples on. Their reader is not to be had from Python, so it is asked through an
-    operator: `0 - value * 1`. Rates and decays go another way, and are rounded rightly.
+    Their reader (`dmlc::stof`) rounds to float32 before it applies the exponent. 1 / samples is so small from 10,000
+    samples on, and so are learning rates. To ask an operator would wake the engine's threads in every update, hence the
+    same arithmetic here. Operators on several weights read their lists of rates and decays otherwise, and rightly.
     """
-    read = mx.nd.zeros((1,))
-    mx.nd.sgd_update(read, mx.nd.ones((1,)), lr=1.0, wd=0.0, rescale_grad=value, out=read)
-    return np.float32(-read.asnumpy()[0])
+    if not np.isfinite(value):
+        return np.float32(value)
+    mantissa, _, exponent = repr(abs(float(value))).partition("e")
+    whole, _, decimals = mantissa.partition(".")
+    decimals = decimals[:_MOST_DECIMALS]
+    number = np.float32(float(whole)) + np.float32(float(decimals or 0) / float(10 ** len(decimals)))
+    power = abs(int(exponent or 0))
+    scale = np.float32(1)
+    for step in [1e8] * (power // 8) + [10.0] * (power % 8):
+        scale *= np.float32(step)
+    number = number / scale if exponent.startswith("-") else number * scale
+    return np.float32(-number if np.signbit(value) else number)

@@ -1,4 +1,4 @@
-"""SGD on the host, by NumPy, in the memory that MXNet's arrays lie in; it has the bits of MXNet's own kernel."""
+"""The optimizer's step on the host, by NumPy, in the memory that MXNet's arrays lie in."""
 
 from __future__ import annotations
 
@@ -10,37 +10,36 @@ import numpy as np
 
 from harness.comm.launcher import Launch, count_threads
 from harness.errors import ConfigError
-from harness.gluon.step.memory import Floats, as_operators_read, memory_of, tell_written
+from harness.gluon.step.memory import memory_of, tell_written
 from harness.gluon.step.per_device import create_state
+from harness.gluon.step.rules import Operands, Room, rule_of
 from harness.model.parameters import held, list_held
-
-_BLOCK = 1 << 15  # numbers that the host steps at a time, so that every pass finds them in the cache
-_MANY = 1 << 21  # weights for which an update is worth waiting for
-_MAX_THREADS = 2  # from three on MXNet's kernel is as fast
 
 
 class NumpyStep:
-    """SGD on the CPU where every update is waited for: by NumPy, in the memory of weights, momenta and gradients.
+    """A step on the CPU where every update is waited for: by NumPy, in the memory of weights, state and gradients.
 
-    MXNet's own kernel is not vectorised, and wakes the engine's threads: a twentieth of an iteration of LeNet, an
-    eighth of one of ResNet-18. The bits are the same. No other thread may run the network meanwhile.
+    Most of MXNet's own kernels are not vectorised, and calling them wakes the engine's threads; `rules.py` says which
+    optimizers are faster without. The bits are the same. No other thread may run the network meanwhile.
 
     Attributes:
-        updaters: one, which holds the momenta.
+        updaters: one, which holds the state.
     """
 
     def __init__(self, optimizer: Any, parameters: Sequence[Any]) -> None:
-        """Create the momenta.
+        """Create the state.
 
         Args:
-            optimizer: an `mx.optimizer.SGD`.
+            optimizer: an `mx.optimizer.Optimizer` that has a rule.
             parameters: with a gradient, in the order of the optimizer's index; float32, on `cpu(0)`.
         """
+        rule = rule_of(optimizer)
+        assert rule is not None, "who calls this has asked `pays`"
         self._parameters = list(parameters)
-        self._optimizer = optimizer
+        self._optimizer, self._step_weight = optimizer, rule.step
         self.updaters = [mx.optimizer.get_updater(optimizer)]
         create_state(self.updaters[0], self._parameters, mx.cpu(), is_settled=True)
-        self._room = np.empty((2, _BLOCK), np.float32)
+        self._room = Room(max((held(parameter).size for parameter in self._parameters), default=0))
 
     @staticmethod
     def pays(optimizer: Any, parameters: Sequence[Any], synchronous: bool) -> bool:
@@ -52,66 +51,57 @@ class NumpyStep:
             synchronous: whether every update is waited for anyway. Elsewhere Python runs ahead of an update, and what
                 that saves must be less than what this does.
         """
-        is_possible = type(optimizer) is mx.optimizer.SGD and all(one.list_ctx() == [mx.cpu()] for one in parameters)
-        many = sum(list_held(parameter)[0].size for parameter in parameters) >= _MANY
-        return is_possible and count_threads("auto", Launch()) <= _MAX_THREADS and (synchronous or many)
+        rule = rule_of(optimizer)
+        if rule is None or any(one.list_ctx() != [mx.cpu()] for one in parameters):
+            return False
+        weights = [list_held(parameter)[0] for parameter in parameters]
+        if any(weight.dtype != np.float32 for weight in weights):
+            return False
+        many = sum(weight.size for weight in weights) >= rule.many
+        return count_threads("auto", Launch()) <= rule.threads and (synchronous or many)
 
     def step(self, noise_seed: int | None, factor: float = 1.0, fixed: Sequence[int] = ()) -> None:
-        """Step, once all pending work is done; SGD has no noise, and a weight whose rate is 0 stays by itself.
+        """Step, once all pending work is done.
+
+        Args:
+            noise_seed: of the noise, which no optimizer with a rule has.
+            factor: by which the state is multiplied before.
+            fixed: weights that have no update, by index.
 
         Raises:
             ConfigError: if a learning rate or a weight decay is not finite in float32.
         """
-        optimizer, indices = self._optimizer, list(range(len(self._parameters)))
-        weights = [held(parameter) for parameter in self._parameters]
-        momenta = [self.updaters[0].states[index] for index in indices]
-        optimizer._update_count(indices)
-        rates = np.array(optimizer._get_lrs(indices), np.float32)
-        decays = np.array(optimizer._get_wds(indices), np.float32)
-        if not (np.isfinite(rates).all() and np.isfinite(decays).all()):
-            raise ConfigError(
-                f"learning rate {optimizer.learning_rate} or wd {optimizer.wd}: must be finite in float32"
-            )
-        mx.nd.waitall()
-        with np.errstate(all="ignore"):  # what is not finite is the learner's to find
-            for index in indices:
-                state = None if momenta[index] is None else memory_of(momenta[index])
-                gradient = memory_of(self._parameters[index].grad())
-                self._step_one(
-                    memory_of(weights[index]), gradient, state, rates[index], decays[index], np.float32(factor)
-                )
-        tell_written([*weights, *(state for state in momenta if state is not None)])
-
-    def _step_one(
-        self,
-        weights: Floats,
-        gradients: Floats,
-        state: Floats | None,
-        lr: np.float32,
-        wd: np.float32,
-        factor: np.float32,
-    ) -> None:
-        """`m = momentum m - lr wd w - lr rescale g; w = w + m`, rounded where MXNet rounds."""
         optimizer = self._optimizer
-        rescale, momentum = as_operators_read(optimizer.rescale_grad), as_operators_read(optimizer.momentum)
-        bound = as_operators_read(optimizer.clip_gradient or -1.0)
-        for begin in range(0, weights.size, _BLOCK):
-            weight, gradient = weights[begin : begin + _BLOCK], gradients[begin : begin + _BLOCK]
-            step, term = self._room[:, : weight.size]
-            if state is not None and factor != 1:
-                state[begin : begin + _BLOCK] *= factor
-            if state is not None and momentum > 0:
-                step = state[begin : begin + _BLOCK]
-                step *= momentum
-            else:  # at a momentum of 0 MXNet leaves its buffer as it is
-                step.fill(0)
-            step -= np.multiply(weight, lr * wd, out=term)
-            if bound < 0:
-                step -= np.multiply(gradient, lr * rescale, out=term)
-            else:
-                np.clip(np.multiply(gradient, rescale, out=term), -bound, bound, out=term)
-                step -= np.multiply(term, lr, out=term)
-            weight += step
+        indices = [index for index in range(len(self._parameters)) if index not in fixed]
+        optimizer._update_count(indices)
+        rates, decays = optimizer._get_lrs(indices), optimizer._get_wds(indices)
+        with np.errstate(all="ignore"):  # what is not finite is the learner's to find
+            if not np.isfinite(np.array([rates, decays], np.float32)).all():
+                raise ConfigError(
+                    f"learning rate {optimizer.learning_rate} or wd {optimizer.wd}: must be finite in float32"
+                )
+            mx.nd.waitall()
+            written = []
+            for index, lr, wd in zip(indices, rates, decays, strict=True):
+                weight, states = held(self._parameters[index]), _arrays(self.updaters[0].states[index])
+                operands = Operands(
+                    weights=memory_of(weight),
+                    gradients=memory_of(self._parameters[index].grad()),
+                    states=[memory_of(state) for state in states],
+                    factor=factor,
+                    lr=lr,
+                    wd=wd,
+                    t=optimizer._index_update_count[index],
+                    room=self._room,
+                )
+                self._step_weight(optimizer, operands)
+                written += [weight, *states]
+        tell_written(written)
 
     def weights_changed(self) -> None:
         """Weights have been written to; nothing here keeps copies of them."""
+
+
+def _arrays(state: Any) -> list[Any]:
+    """The arrays of a weight's state: none, one or several."""
+    return [] if state is None else list(state) if isinstance(state, tuple | list) else [state]
