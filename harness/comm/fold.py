@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from harness.comm.half import HalfForm, HalfPrecision
 from harness.comm.tree import Assignment, assign, partners
@@ -47,22 +48,24 @@ class Form(Protocol):
         """Write the numbers that were received."""
 
 
-class AsTheyAre:
+class AsTheyAre(Form):
     """Numbers travel as they lie in memory."""
 
+    @override
     def settle(self, values: Array) -> None:
-        """See `Form`."""
+        return
 
+    @override
     def packed(self, values: Array) -> Array:
-        """See `Form`."""
         return values
 
+    @override
     def room(self, values: Array) -> Array:
-        """See `Form`."""
         return values
 
+    @override
     def unpack(self, received: Array, values: Array) -> None:
-        """See `Form`; they are there already."""
+        """They are there already."""
 
 
 class RankFold:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from typing_extensions import override
 
 from harness.comm.bootstrap import Bootstrap
-from harness.comm.collective_fold import CollectiveFold
+from harness.comm.collective_fold import CollectiveFold, Collectives
 from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.launcher import Launch
 from harness.comm.mpi import MpiWorld
@@ -71,16 +72,17 @@ class HorovodWorld(World):
         self._collectives = _Collectives(mx, hvd)
         self._fold = CollectiveFold(self.rank, self._collectives)
 
+    @override
     def allreduce(self, array: Array, name: str) -> Array:
-        """See `World`."""
         if array.size == 0:
             return array.copy()
         return self._on_array(array, name, lambda sent: self._hvd.allreduce(sent, name=name, op=self._hvd.Sum))
 
+    @override
     def sum_parts(
         self, parts: Sequence[Buffer], assignment: Assignment, name: str, half: HalfPrecision | None = None
     ) -> None:
-        """See `World`; what is rounded travels as float32."""
+        """What is rounded travels as float32."""
         *others, total = [part.array for part in parts]
         if self.sum_by == "tree":
             self._named(name, lambda: self._fold.finish(parts, assignment, name))
@@ -91,14 +93,15 @@ class HorovodWorld(World):
         if half is not None:
             self._round(total, half, parts[-1].host)
 
+    @override
     def broadcast(self, array: Array, name: str) -> Array:
-        """See `World`."""
         if array.size == 0:
             return array.copy()
         return self._on_array(array, name, lambda sent: self._hvd.broadcast(sent, root_rank=0, name=name))
 
+    @override
     def allgather_object(self, value: object, name: str) -> list[Any]:
-        """See `World`; as JSON, so that no rank ever unpickles what another sent."""
+        """As JSON, so that no rank ever unpickles what another sent."""
         message = np.frombuffer(json.dumps(value).encode(), np.uint8)
         lengths = np.zeros(self.size, np.int64)
         lengths[self.rank] = message.size
@@ -108,8 +111,8 @@ class HorovodWorld(World):
         ends = np.cumsum(lengths)
         return [json.loads(joined[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
 
+    @override
     def close(self) -> None:
-        """See `World`."""
         # one rank's shutdown request ends all ranks, so every rank must have finished everything first
         self._mx.nd.waitall()
         self.barrier("close")
@@ -122,8 +125,9 @@ class HorovodWorld(World):
         received: Array = self._named(name, lambda: collective(sent).asnumpy())
         return received.reshape(array.shape)
 
+    @override
     def explain(self, error: Exception) -> HarnessError | None:
-        """See `World`. Names the last collective; an asynchronous one may fail long after its call."""
+        """Names the last collective; an asynchronous one may fail long after its call."""
         if isinstance(error, self._mx.base.MXNetError) and any(sign in str(error) for sign in _LOST):
             return LostRankError(f"another rank left while this one waited in the collective {self.last_collective!r}")
         return None
@@ -140,7 +144,7 @@ class HorovodWorld(World):
             raise lost from error
 
 
-class _Collectives:
+class _Collectives(Collectives):
     """Horovod's collectives, with memory of the caller's for what they return.
 
     `hvd.alltoall` and `hvd.allgather` allocate that in every call, and wait for it: for 44 MB that takes as long again.
@@ -156,8 +160,8 @@ class _Collectives:
         self._counts: dict[tuple[int, ...], Any] = {}
         self._received_counts: dict[str, Any] = {}
 
+    @override
     def alltoall(self, sent: Any, counts: Sequence[int], received: Any, name: str) -> None:
-        """See `Collectives`."""
         key = tuple(counts)
         if key not in self._counts:
             self._counts[key] = self._mx.nd.array(counts, dtype=np.int32)
@@ -175,8 +179,8 @@ class _Collectives:
             )
         )
 
+    @override
     def allgather(self, sent: Any, received: Any, name: str) -> None:
-        """See `Collectives`."""
         self._mx.base.check_call(
             self._library.horovod_mxnet_allgather_async(
                 ctypes.byref(sent.handle),
@@ -188,8 +192,8 @@ class _Collectives:
             )
         )
 
+    @override
     def allreduce(self, array: Any, name: str) -> None:
-        """See `Collectives`."""
         self._hvd.allreduce_(array, name=name, op=self._hvd.Sum)
 
 

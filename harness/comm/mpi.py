@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from typing_extensions import override
 
 from harness.comm.fold import RankFold
 from harness.comm.half import HalfPrecision
@@ -62,16 +63,17 @@ class MpiWorld(World):
         self.kind = f"mpi, {library_of(mpi)}"
         self._fold = RankFold(self.rank, self.size, self._exchange)
 
+    @override
     def allreduce(self, array: Array, name: str) -> Array:
-        """See `World`."""
         total = array.copy(order="C")
         self._named(name, lambda: self._fold.fold(total.reshape(-1)))
         return total
 
+    @override
     def sum_parts(
         self, parts: Sequence[Buffer], assignment: Assignment, name: str, half: HalfPrecision | None = None
     ) -> None:
-        """See `World`; returns when it is done."""
+        """Returns when it is done."""
         arrays = []
         for part in parts:
             part.array.wait_to_read()
@@ -79,24 +81,25 @@ class MpiWorld(World):
             arrays.append(part.host)
         self._named(name, lambda: self._fold.finish(arrays, assignment, half))
 
+    @override
     def broadcast(self, array: Array, name: str) -> Array:
-        """See `World`."""
         received = array.copy(order="C")
         self._named(name, lambda: self._comm.Bcast(_bytes(received), root=0))
         return received
 
+    @override
     def allgather_object(self, value: object, name: str) -> list[Any]:
-        """See `World`; as JSON, so that no rank ever unpickles what another sent."""
+        """As JSON, so that no rank ever unpickles what another sent."""
         return self._named(name, lambda: self._allgather(json.dumps(value).encode()))
 
+    @override
     def close(self) -> None:
-        """See `World`."""
         self.barrier("close")
         self._comm.Free()
         _finalise(self._mpi)
 
+    @override
     def explain(self, error: Exception) -> HarnessError | None:
-        """See `World`."""
         if isinstance(error, self._mpi.Exception):
             return LostRankError(f"another rank left while this one waited in the collective {self.last_collective!r}")
         return None

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from harness.comm.compare import Facts, differences
 from harness.comm.half import HalfPrecision, HalfRounder
@@ -181,27 +182,28 @@ class SingleWorld(World):
         super().__init__(rank=0, size=1, local_rank=0, local_size=1)
         self._round = HalfRounder()
 
+    @override
     def allreduce(self, array: Array, name: str) -> Array:
-        """See `World`."""
         return array.copy()
 
+    @override
     def sum_parts(
         self, parts: Sequence[Buffer], assignment: Assignment, name: str, half: HalfPrecision | None = None
     ) -> None:
-        """See `World`; one rank holds one partial sum, which is the sum."""
+        """One rank holds one partial sum, which is the sum."""
         if half is not None:
             self._round(parts[-1].array, half, parts[-1].host)
 
+    @override
     def broadcast(self, array: Array, name: str) -> Array:
-        """See `World`."""
         return array.copy()
 
+    @override
     def allgather_object(self, value: object, name: str) -> list[Any]:
-        """See `World`."""
         return [value]
 
+    @override
     def close(self) -> None:
-        """See `World`."""
         return
 
 

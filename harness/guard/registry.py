@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from typing_extensions import override
+
 from harness.causes import CODES, Cause
 from harness.processes import began, pid_namespace, state
 
@@ -99,32 +101,35 @@ class Registry(Protocol):
         """Remove everything of this job."""
 
 
-class NoRegistry:
+class NoRegistry(Registry):
     """For one process alone, and for ranks that have no place in common."""
 
     poll_s = 1.0
     sees_all_hosts = False
 
+    @override
     def register(self, entry: Entry) -> None:
-        """See `Registry`."""
+        return
 
+    @override
     def entries(self) -> dict[int, Entry] | None:
-        """See `Registry`."""
         return None
 
+    @override
     def unregister(self, rank: int) -> None:
-        """See `Registry`."""
+        return
 
+    @override
     def fail(self, cause: Cause) -> bool:
-        """See `Registry`."""
         return True
 
+    @override
     def failure(self) -> Cause | None:
-        """See `Registry`."""
         return None
 
+    @override
     def clear(self) -> None:
-        """See `Registry`."""
+        return
 
 
 def this_host() -> str:

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from typing_extensions import override
+
 from harness.causes import Cause
-from harness.guard.registry import MAX_BYTES, Entry, decode_cause, encode_cause
+from harness.guard.registry import MAX_BYTES, Entry, Registry, decode_cause, encode_cause
 from harness.parsing import whole_number
 from harness.processes import began, parent, pid_namespace
 
@@ -23,7 +25,7 @@ _LAUNCHERS = frozenset(
 )
 
 
-class FileRegistry:
+class FileRegistry(Registry):
     """Entries as files; the folder is removed by the last rank that unregisters."""
 
     poll_s = 0.25
@@ -39,15 +41,15 @@ class FileRegistry:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
 
+    @override
     def register(self, entry: Entry) -> None:
-        """See `Registry`."""
         with suppress(OSError):
             temporary = self._folder / f".rank-{entry.rank}"
             temporary.write_bytes(entry.encode())
             temporary.replace(self._folder / f"rank-{entry.rank}")
 
+    @override
     def entries(self) -> dict[int, Entry] | None:
-        """See `Registry`."""
         try:
             paths = sorted(self._folder.glob("rank-*"))
         except OSError:
@@ -55,14 +57,14 @@ class FileRegistry:
         found = [Entry.decode(_read(path)) for path in paths]
         return {entry.rank: entry for entry in found if entry is not None}
 
+    @override
     def unregister(self, rank: int) -> None:
-        """See `Registry`."""
         with suppress(OSError):
             (self._folder / f"rank-{rank}").unlink(missing_ok=True)
             self._folder.rmdir()  # succeeds for the last one
 
+    @override
     def fail(self, cause: Cause) -> bool:
-        """See `Registry`."""
         own = self._folder / f".failure-{os.getpid()}"
         try:
             own.write_bytes(encode_cause(cause))
@@ -76,12 +78,12 @@ class FileRegistry:
                 own.unlink(missing_ok=True)
         return True
 
+    @override
     def failure(self) -> Cause | None:
-        """See `Registry`."""
         return decode_cause(_read(self._folder / "failure"))
 
+    @override
     def clear(self) -> None:
-        """See `Registry`."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from harness.causes import Cause
 from harness.comm.launcher_store import LauncherStore, open_launcher_store
-from harness.guard.registry import MAX_BYTES, Entry, decode_cause, encode_cause
+from harness.guard.registry import MAX_BYTES, Entry, Registry, decode_cause, encode_cause
 
 _SCOPE = "harness"
 _RANKS_PER_S = 64  # that the one server can serve, each of which reads the entries of all
 
 
-class ServerRegistry:
+class ServerRegistry(Registry):
     """Entries as keys `rank-N`, and the cause of a failed start as `failure`."""
 
     sees_all_hosts = True
@@ -27,12 +29,12 @@ class ServerRegistry:
         self._store, self._size = store, size
         self.poll_s = max(1.0, size / _RANKS_PER_S)
 
+    @override
     def register(self, entry: Entry) -> None:
-        """See `Registry`."""
         self._store.put(f"rank-{entry.rank}", entry.encode())
 
+    @override
     def entries(self) -> dict[int, Entry] | None:
-        """See `Registry`."""
         found = {}
         for rank in range(self._size):
             answer = self._store.get(f"rank-{rank}", MAX_BYTES)
@@ -43,23 +45,25 @@ class ServerRegistry:
                 found[entry.rank] = entry
         return found
 
+    @override
     def unregister(self, rank: int) -> None:
-        """See `Registry`."""
         self._store.delete(f"rank-{rank}")
 
+    @override
     def fail(self, cause: Cause) -> bool:
-        """See `Registry`; two ranks that fail at the same moment may both be told that they were the first."""
+        """Two ranks that fail at the same moment may both be told that they were the first."""
         if self.failure() is not None:
             return False
         self._store.put("failure", encode_cause(cause))
         return True
 
+    @override
     def failure(self) -> Cause | None:
-        """See `Registry`."""
         return decode_cause(self._store.get("failure", MAX_BYTES) or b"")
 
+    @override
     def clear(self) -> None:
-        """See `Registry`; the server is about to end."""
+        """The server is about to end."""
 
 
 def open_server_registry(size: int, environ: Mapping[str, str]) -> ServerRegistry | None:
