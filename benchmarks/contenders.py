@@ -17,7 +17,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-SHAPES = {"lenet": ((1, 28, 28), 64), "mnist_cnn": ((1, 28, 28), 64), "resnet18_v2": ((3, 32, 32), 32)}
+SHAPES = {
+    "lenet": ((1, 28, 28), 64),
+    "mnist_cnn": ((1, 28, 28), 64),
+    "resnet18_v2": ((3, 32, 32), 32),
+    "resnet50_v2": ((3, 32, 32), 32),
+}
 SAMPLES = 4096
 
 
@@ -45,7 +50,8 @@ def batches(network: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield data[begin : begin + size], labels[begin : begin + size]
 
 
-def _gluon(network: str):
+def gluon_network(network: str):
+    """MXNet, a network that is ready to train, and a loss."""
     import mxnet as mx
 
     from harness.model.networks import build_network
@@ -61,7 +67,7 @@ def _gluon(network: str):
 
 def gluon(network: str) -> Callable[[], None]:
     """The bare hybridized loop, which reads its loss in every iteration."""
-    mx, net, loss = _gluon(network)
+    mx, net, loss = gluon_network(network)
     trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01, "momentum": 0.9})
     source, size = batches(network), SHAPES[network][1]
 
@@ -78,7 +84,7 @@ def gluon(network: str) -> Callable[[], None]:
 
 def dataloader(network: str) -> Callable[[], None]:
     """A Gluon DataLoader with ToTensor and Normalize, and a metric that is updated in every iteration."""
-    mx, net, loss = _gluon(network)
+    mx, net, loss = gluon_network(network)
     from mxnet.gluon.data import ArrayDataset, DataLoader
     from mxnet.gluon.data.vision import transforms
 
@@ -109,7 +115,7 @@ def dataloader(network: str) -> Callable[[], None]:
 
 def computing(network: str) -> Callable[[], None]:
     """The arithmetic alone: one batch that lies on the device, over and over, and nothing is read."""
-    mx, net, loss = _gluon(network)
+    mx, net, loss = gluon_network(network)
     trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01, "momentum": 0.9})
     data, label = (mx.nd.array(array) for array in next(batches(network)))
     last = [label]
@@ -138,7 +144,7 @@ def summing(network: str) -> Callable[[], None]:
     from harness.model.parameters import parameters_of
 
     world = connect("mpi")
-    mx, net, loss = _gluon(network)
+    mx, net, loss = gluon_network(network)
     parameters = parameters_of(net)
     sums = GradientBuffer({name: p for name, p in parameters.items() if p.grad_req != "null"}, [], mx.cpu())
     forward = Forward(net, loss, Graph(net, parameters, loss), hybridize=True, is_on_cpu=True)
@@ -159,7 +165,7 @@ def horovod(network: str) -> Callable[[], None]:
     import horovod.mxnet as hvd
 
     hvd.init()
-    mx, net, loss = _gluon(network)
+    mx, net, loss = gluon_network(network)
     params = net.collect_params()
     hvd.broadcast_parameters(params, root_rank=0)
     trainer = hvd.DistributedTrainer(params, mx.optimizer.create("sgd", learning_rate=0.01, momentum=0.9))

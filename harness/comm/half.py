@@ -26,7 +26,10 @@ _ON_HOST, _ON_DEVICE = 1 << 15, 1 << 20  # numbers rounded at a time: as many as
 
 _MAGNITUDE, _SIGN = np.int32(0x7FFFFFFF), np.int32(-(1 << 31))
 _EXPONENT_BIAS = np.int32(112 << 10)  # between float32 and 16 bits, as they are stored in 16 bits
-_INFINITE, _SMALLEST_NORMAL, _HALF = np.int32(0x7C00), np.int32(1 << 10), np.int32(0x3F000000)
+_HALF = np.int32(0x3F000000)  # 0.5
+# NumPy's minimum of an array and a number takes three times as long as that of two arrays.
+_SMALLEST_NORMAL, _INFINITE = (np.full(_ON_HOST, code, np.int32) for code in (1 << 10, 0x7C00))
+_ZEROS = np.zeros(_ON_HOST, np.float32)
 
 
 @dataclass(frozen=True)
@@ -173,12 +176,12 @@ class HalfForm:
         # Below the smallest normal number a code counts multiples of 2^-24, as float32's fraction does from 0.5 on.
         np.add(magnitude, np.float32(0.5), out=small.view(np.float32))
         small -= _HALF
-        np.minimum(small, _SMALLEST_NORMAL, out=small)
+        np.minimum(small, _SMALLEST_NORMAL[: values.size], out=small)
         # From there on it is the beginning of float32's bits with another bias, which is less than `small` before.
         code >>= np.int32(13)
         code -= _EXPONENT_BIAS
         np.maximum(code, small, out=code)
-        np.minimum(code, _INFINITE, out=code)
+        np.minimum(code, _INFINITE[: values.size], out=code)
         code |= sign
         np.copyto(codes, code, casting="unsafe")
 
@@ -191,7 +194,7 @@ class HalfForm:
         bits += _EXPONENT_BIAS << np.int32(13)
         # This takes codes below the smallest normal number for 2^-15 (1 + f), which should be 2^-14 f.
         np.subtract(values, np.float32(2.0**-14), out=below)
-        np.minimum(below, np.float32(0), out=below)
+        np.minimum(below, _ZEROS[: values.size], out=below)
         values += below
         sign &= _SIGN
         bits |= sign
