@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from harness.comm.tree import is_power_of_two
 from harness.folder import Fields, RecordError, described
 from harness.folder.reading import whole
 
@@ -59,17 +60,20 @@ def check_updates(state: Fields, iteration: int, counts: Sequence[Any], optimize
     return skipped
 
 
-def sum_of(world: Fields) -> str:
+def sum_of(world: Fields, shards: int) -> str:
     """What added up the gradients of ranks, by a manifest's section `world`.
 
-    Earlier versions do not tell: above two ranks, for which there is one order only, Horovod added by its engine.
+    Earlier versions do not tell: above two ranks, for which there is one order only, Horovod added by its engine. And
+    they had the tree for powers of two of shards alone, and for others an order that depended on the ranks.
 
     Raises:
         RecordError: naming the field that is missing, of another kind or impossible.
     """
     kind, size = world.text("kind"), world.whole("size", 1)
     if not world.has("sum"):
-        return "engine" if kind.startswith("horovod") and size > 2 else "tree"
+        if kind.startswith("horovod") and size > 2:
+            return "engine"
+        return "tree" if is_power_of_two(shards) else "an earlier version's order"
     found = world.text("sum")
     if found not in SUMS:
         raise RecordError(f"{world.place('sum')} is {described(found)}; allowed: {', '.join(SUMS)}")

@@ -112,7 +112,7 @@ class Manifest:
         items: digest of a few training items; `None` for arrays, and where an earlier version wrote.
         config: the whole configuration as plain data, which nobody has checked yet.
         environment: versions and threads, by name.
-        sum_by: what added up the ranks' gradients: `tree` or `engine`.
+        sum_by: what added up the ranks' gradients: `tree`, `engine`, or an earlier version's order.
         init: which weights the run began with; `None` for the initializer's.
         content: all of it, as JSON holds it.
     """
@@ -182,7 +182,7 @@ class Manifest:
             items=fields.maybe(fields.text, "items"),
             config=config,
             environment=_each(environment, lambda key: _text_or_whole(environment, key)),
-            sum_by=sum_of(world),
+            sum_by=sum_of(world, shards),
             init=_object(fields, "init") if fields.has("init") else None,
             content=content,
         )

@@ -6,9 +6,12 @@ A reduction of n bytes over p ranks takes
 
 where `messages`, sent one after another, is 2 log2(p) for every block of the fold in halves (R. Thakur, R.
 Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH, 2005), and 2 (p - 1) for a ring
-(P. Patarasuk, X. Yuan: Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations, 2009), which is Horovod's,
-and for every block of the fold in slices, where p is not a power of two. A byte is sent twice and added once. With
-`compression: fp16` the fold is always in slices, and sends half of the bytes.
+(P. Patarasuk, X. Yuan: Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations, 2009), which is that of
+Horovod's engine, and for every block of the fold in slices, where p is not a power of two. A byte is sent twice and
+added once. With `compression: fp16` the fold is always in slices, and sends half of the bytes.
+
+The tree over Horovod's ranks sends slices as well, of everything at once. If all partial sums together are small, it
+sends them whole: p - 1 messages of n bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.comm.collective_fold import WHOLE_BYTES as ALL_WHOLE_BYTES
 from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES
 
 
@@ -37,6 +41,13 @@ def ring_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
     return 2.0 * (ranks - 1), 2 * (ranks - 1) / ranks * num_bytes
 
 
+def slices_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
+    """The same of the tree over Horovod's ranks; for two of them it is the engine's."""
+    if ranks > 2 and ranks * num_bytes <= ALL_WHOLE_BYTES:
+        return ranks - 1.0, (ranks - 1) * num_bytes
+    return ring_cost(ranks, num_bytes)
+
+
 def half_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
     """The same of the fold with `compression: fp16`, one shard a rank: slices of every block, at half of its bytes."""
     messages, sent = _slices_cost(ranks, num_bytes)
@@ -47,7 +58,7 @@ def _slices_cost(ranks: int, num_bytes: float) -> tuple[float, float]:
     return 2.0 * (ranks - 1) * math.ceil(num_bytes / BLOCK_BYTES), 2 * (ranks - 1) / ranks * num_bytes
 
 
-COSTS = {"fold": fold_cost, "ring": ring_cost, "half": half_cost}
+COSTS = {"fold": fold_cost, "ring": ring_cost, "slices": slices_cost, "half": half_cost}
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Reduction:
     """The cost of summing over ranks.
 
     Attributes:
-        algorithm: `fold`, `ring` or `half`.
+        algorithm: `fold`, `ring`, `slices` or `half`.
         latency_s: seconds for even the shortest message.
         seconds_per_byte: for each byte that is sent, including its share of the addition.
         error: median relative error of the model on its measurements.
@@ -80,7 +91,7 @@ def fit(algorithm: str, ranks: int, sizes: Sequence[int], seconds: Sequence[floa
     """The reduction that fits the measurements best, by the sum of squared relative errors.
 
     Args:
-        algorithm: `fold`, `ring` or `half`.
+        algorithm: `fold`, `ring`, `slices` or `half`.
         ranks: number of ranks that measured, at least 2.
         sizes: bytes of each array.
         seconds: measured for each.

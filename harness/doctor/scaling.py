@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.comm import World
+from harness.comm.collective_fold import WHOLE_BYTES as ALL_WHOLE_BYTES
 from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES
 from harness.command import JobContext
 from harness.doctor.cost_model import Reduction, fit
@@ -30,7 +31,10 @@ def predict(job: JobContext) -> None:
         )
     is_compressed = job.config.compression == "fp16"
     measured = measure_reductions(world, _KILOBYTES, is_compressed=is_compressed)
-    algorithm = ("half" if is_compressed else "fold") if world.kind.startswith("mpi") else "ring"
+    if world.kind.startswith("mpi"):
+        algorithm = "half" if is_compressed else "fold"
+    else:
+        algorithm = "slices" if world.sum_by == "tree" else "ring"
     reduction = fit(algorithm, world.size, *zip(*measured, strict=True))
     update_s, num_bytes = measure_update(job)
     if world.rank == 0:
@@ -80,8 +84,12 @@ def _formula(algorithm: str, num_bytes: int) -> str:
     """The formula of a sum: the messages that are sent one after another, and the bytes in them."""
     if algorithm == "fold" and num_bytes <= WHOLE_BYTES:
         return "log2(p) (latency + bytes / bandwidth)"
-    twice_blocks = 2 * math.ceil(num_bytes / BLOCK_BYTES)
+    twice_blocks, most = 2 * math.ceil(num_bytes / BLOCK_BYTES), ALL_WHOLE_BYTES // num_bytes
     if algorithm == "half":
         return f"{twice_blocks} (p - 1) latency + (p - 1)/p bytes / bandwidth"
-    messages = "2 (p - 1)" if algorithm == "ring" else f"{twice_blocks} log2(p)"
-    return f"{messages} latency + 2 (p - 1)/p bytes / bandwidth"
+    if algorithm in ("slices", "ring"):
+        whole = (
+            f"; up to {most} ranks (p - 1) (latency + bytes / bandwidth)" if algorithm == "slices" and most > 2 else ""
+        )
+        return f"2 (p - 1) latency + 2 (p - 1)/p bytes / bandwidth{whole}"
+    return f"{twice_blocks} log2(p) latency + 2 (p - 1)/p bytes / bandwidth"

@@ -235,7 +235,7 @@ def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
         planned = {int(name): momenta.maybe(momenta.number, name) for name in at}
         trained = {int(name): rates.number(name) for name in names}
         base, batch = plan.maybe(plan.number, "base"), plan.maybe(plan.whole, "reference_batch")
-        environment = {**fields.plain("environment"), "sum": sum_of(fields.inner("world"))}
+        environment = {**fields.plain("environment"), "sum": sum_of(fields.inner("world"), own["shards"])}
     except (RecordError, ValueError) as error:
         raise CheckpointError(f"{path}: manifest.json: {error}; resume from another checkpoint") from None
     problems = list(_changes("", then, own))

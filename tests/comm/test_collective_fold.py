@@ -11,35 +11,9 @@ import pytest
 
 from harness.comm.collective_fold import BLOCK_BYTES, WHOLE_BYTES, CollectiveFold
 from harness.comm.tree import assign
-from tests.comm.trees import adversarial, partial_sums, tree_sum
+from tests.comm.trees import Memory, adversarial, partial_sums, tree_sum
 
 DRAWN = [(shards, random.Random(shards).randint(1, min(shards, 16))) for shards in range(1, 65)]
-
-
-class Array(np.ndarray):
-    """As much of an `mx.nd.NDArray` as a fold uses; slices are views of the same memory, there as here."""
-
-    context = "a device"
-
-    def wait_to_read(self):
-        pass
-
-    def copyto(self, other):
-        other[:] = self
-
-
-class Memory:
-    """A buffer on the CPU, which NumPy may look into, or on another device."""
-
-    made = 0
-
-    def __init__(self, size, on_cpu):
-        Memory.made += 1
-        memory = np.full(size, np.nan, np.float32)
-        self.array, self.host = memory.view(Array), memory if on_cpu else None
-
-    def like(self, size):
-        return Memory(size, self.host is not None)
 
 
 class Together:

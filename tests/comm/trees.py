@@ -1,4 +1,4 @@
-"""What tests of sums share: values that show another order of addition, and the tree written as its definition."""
+"""What tests of sums share: memory, values that show another order of addition, the tree written as its definition."""
 
 from __future__ import annotations
 
@@ -39,3 +39,29 @@ def partial_sums(values: list[np.ndarray], assignment: Assignment, worker: int) 
             total += parts.pop()
         parts.append(total)
     return parts
+
+
+class Array(np.ndarray):
+    """As much of an `mx.nd.NDArray` as a fold uses; slices are views of the same memory, there as here."""
+
+    context = "a device"
+
+    def wait_to_read(self):
+        pass
+
+    def copyto(self, other):
+        other[:] = self
+
+
+class Memory:
+    """A buffer on the CPU, which NumPy may look into, or on another device."""
+
+    made = 0
+
+    def __init__(self, size, on_cpu):
+        Memory.made += 1
+        memory = np.full(size, np.nan, np.float32)
+        self.array, self.host = memory.view(Array), memory if on_cpu else None
+
+    def like(self, size):
+        return Memory(size, self.host is not None)

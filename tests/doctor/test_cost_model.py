@@ -8,15 +8,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from harness.comm.collective_fold import CollectiveFold
 from harness.comm.fold import RankFold
 from harness.comm.half import HalfPrecision
 from harness.comm.tree import assign
-from harness.doctor.cost_model import Reduction, fit, fold_cost, half_cost
+from harness.doctor.cost_model import Reduction, fit, fold_cost, half_cost, slices_cost
+from tests.comm.trees import Memory
 
 SIZES = [2**power for power in range(16, 27, 2)]
 
 
-@pytest.mark.parametrize("algorithm", ["fold", "ring", "half"])
+@pytest.mark.parametrize("algorithm", ["fold", "ring", "slices", "half"])
 @pytest.mark.parametrize("ranks", [2, 8])
 def test_a_fit_finds_what_made_the_times(algorithm, ranks):
     true = Reduction(algorithm, latency_s=3e-5, seconds_per_byte=2e-10)
@@ -66,6 +68,31 @@ def test_the_model_counts_what_is_sent_in_16_bits(ranks, num_bytes):
     assert sum(sent) == pytest.approx(total, rel=0.02)
 
 
+class Counting:
+    """Collectives of rank 0, which keep what it sends to each of the others, directly or around a ring."""
+
+    def __init__(self):
+        self.sent = []
+
+    def alltoall(self, sent, counts, received, name):
+        received[:] = 0
+        self.sent += [4 * count for count in counts[1:]]
+
+    def allgather(self, sent, received, name):
+        received[:] = 0
+        self.sent += [sent.nbytes] * (round(received.nbytes / sent.nbytes) - 1)
+
+
+@pytest.mark.parametrize("ranks", [3, 4, 8])
+@pytest.mark.parametrize("num_bytes", [1 << 10, 1 << 18, 5 << 20])
+def test_the_model_counts_what_the_tree_sends_over_ranks_of_horovod(ranks, num_bytes):
+    counting = Counting()
+    CollectiveFold(0, counting).finish([Memory(num_bytes // 4, on_cpu=True)], assign(ranks, ranks), "sum")
+    messages, total = slices_cost(ranks, num_bytes)
+    assert len(counting.sent) == messages
+    assert sum(counting.sent) == pytest.approx(total, rel=0.01)
+
+
 @pytest.mark.parametrize(("seconds", "zero"), [(lambda size: 1e-3 - 1e-12 * size, "byte"), (lambda size: size**2, "s")])
 def test_no_cost_is_below_zero(seconds, zero):
     found = fit("fold", 2, SIZES, [seconds(size) for size in SIZES])
@@ -73,15 +100,21 @@ def test_no_cost_is_below_zero(seconds, zero):
     assert (found.seconds_per_byte == 0) == (zero == "byte")
 
 
-@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
-def test_the_doctor_predicts_from_what_it_measures(start, launcher):
-    out = start("launch/doctor.py", "--scaling", np=2, launcher=launcher).stdout
+@pytest.mark.parametrize(
+    ("launcher", "setting", "messages", "end"),
+    [
+        ("mpirun", "comm=auto", "2 log2(p)", ""),
+        ("horovodrun", "comm=horovod", "2 (p - 1)", "; up to [0-9]+ ranks "),
+        ("horovodrun", "sum=engine", "2 (p - 1)", "\n"),
+    ],
+)
+def test_the_doctor_predicts_from_what_it_measures(start, launcher, setting, messages, end):
+    out = start("launch/doctor.py", "--scaling", "--set", setting, np=2, launcher=launcher).stdout
     rows = [[float(cell.rstrip("%")) for cell in line.split()[-4:]] for line in out.splitlines() if line.endswith("%")]
     rows = [row for row in rows if len(row) == 4]
     assert [row[0] for row in rows] == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
     assert all(later[2] >= row[2] for row, later in pairwise(rows))
-    messages = {"mpirun": "2 log2(p)", "horovodrun": "2 (p - 1)"}[launcher]
-    assert re.search(rf"update\(p\) = [0-9.]+ ms \+ {re.escape(messages)} latency", out)
+    assert re.search(rf"update\(p\) = [0-9.]+ ms \+ {re.escape(messages)} latency [^;\n]+{end}", out)
     assert "All ranks were on one host" in out
 
 

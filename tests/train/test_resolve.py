@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness.checkpoint import Manifest, list_checkpoints, read_manifest
+from harness.checkpoint.consistency import sum_of
 from harness.config import load_config
 from harness.errors import CheckpointError, ConfigError
-from harness.folder import RunFolder
+from harness.folder import Fields, RunFolder
 from harness.plan import Extend, Replace, Sizes
 from harness.train.resolve import resolve, resolve_plan
 from harness.train.resume import (
@@ -185,6 +186,20 @@ def test_another_order_of_sums_is_told(world, then):
     assert warnings_for(resume_point, {**environment, "sum": then}) == []
     expected = f"the last bits may differ from an unbroken run's: sum {then} -> {other}"
     assert warnings_for(resume_point, {**environment, "sum": other}) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("world", "shards", "then"),
+    [
+        ({"kind": "single", "size": 1}, 6, "an earlier version's order"),
+        ({"kind": "mpi, MPICH 4.2.0", "size": 3}, 3, "an earlier version's order"),
+        ({"kind": "horovod over Gloo", "size": 3}, 3, "engine"),
+        ({"kind": "mpi, MPICH 4.2.0", "size": 3, "sum": "tree"}, 3, "tree"),
+        ({"kind": "single", "size": 1}, 16, "tree"),
+    ],
+)
+def test_shards_that_an_earlier_version_added_in_another_order_are_told(world, shards, then):
+    assert sum_of(Fields(world), shards) == then
 
 
 @pytest.fixture
