@@ -26,7 +26,7 @@ def find_rate(session: Session, settings: FinderSettings | None, trained: int) -
     """
 
     def ask() -> Requests:
-        session.ranks.tick("the learning-rate finder")
+        session.ranks.enter("the learning-rate finder")
         return Requests()
 
     settings = settings or FinderSettings(probes=_PROBES if trained else 0)

@@ -164,12 +164,12 @@ class Job:
         plan = self.plan
         if plan.in_units_of_base:
             raise ConfigError(f"{WHERE}: lr.base is auto and not found yet; call job.find_lr() before the first update")
-        session.ranks.tick(f"iteration {t}")
+        session.ranks.enter(f"iteration {t}")
         loss = session.learner.update(session.stream(t), plan.lr(t), plan.momentum(t))
         self.iteration = t
         if t % _VERIFY_EVERY == 0 or t == total:
             session.verify(t)
-        session.ranks.tick(f"the program, after iteration {t}")
+        session.ranks.enter(f"the program, after iteration {t}")
         return loss
 
     def evaluate(self, data: object, metrics: Sequence[str] | Mapping[str, Values] | None = None) -> dict[str, float]:
@@ -185,9 +185,9 @@ class Job:
             `loss` and each metric by name, the same on every rank.
         """
         session = self._open("evaluated")
-        session.ranks.tick(f"evaluation after iteration {self.iteration}")
+        session.ranks.enter(f"evaluation after iteration {self.iteration}")
         found = self._evaluator(data, metrics)
-        session.ranks.tick(f"the program, after iteration {self.iteration}")
+        session.ranks.enter(f"the program, after iteration {self.iteration}")
         return found
 
     def find_lr(self, settings: FinderSettings | None = None) -> FinderResult:
@@ -225,7 +225,7 @@ class Job:
         """
         session = self._open("saved")
         path = self._checkpoints.save(session, self.iteration, whole_number("keep", keep, least=1))
-        session.ranks.tick(f"the program, after iteration {self.iteration}")
+        session.ranks.enter(f"the program, after iteration {self.iteration}")
         return path
 
     def resume(self, plan_may_differ: bool = False) -> int:

@@ -67,8 +67,8 @@ class Ranks:
             self._alone.announce()
         return self
 
-    def tick(self, activity: str) -> None:
-        """Report progress: what this rank does next."""
+    def enter(self, activity: str) -> None:
+        """Report progress: what this rank does from now on, until the next call."""
         if self._guard is not None:
             self._guard.enter(activity)
 
