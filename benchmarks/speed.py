@@ -37,7 +37,8 @@ BIN = Path(sys.executable).parent
 NP = ("1", "2", "4", "8", "horovod-2", "horovod-4", "horovod-8", "pipeline", "crowd")
 MARKS = {"lenet": 20, "mnist_cnn": 40, "resnet18_v2": 4}  # iterations of all ranks between two marks of a run
 WARM_UP, PATIENCE_S = 4, 300.0  # marks; seconds
-TURNS = {"crowd": (4, 3.0)}  # and their seconds: more ranks than cores take longer to get going again
+# and their seconds: more ranks than cores take longer to get going again
+TURNS = {"crowd": (4, 3.0), "horovod-4": (8, 2.0), "horovod-8": (4, 3.0)}
 USUAL_TURNS = (20, 0.5)
 FOR_EVER = 1_000_000
 

@@ -1,8 +1,9 @@
 """The ranks that train together, and their collectives. The only folder that imports horovod and mpi4py.
 
 `launcher.py` says how this process was started, without importing anything slow; `world.py` is what every world can do;
-`mpi.py` and `horovod.py` are the two engines. `fold.py` adds the arrays of ranks in one fixed order. `bootstrap.py` and
-`rendezvous.py` connect Horovod's ranks under mpirun, `horovodrun.py` and `pmi*.py` MPI's ranks under horovodrun.
+`mpi.py` and `horovod.py` are the two engines. `fold.py` (by pairs of ranks) and `collective_fold.py` (by collectives of
+all) add the arrays of ranks in the order of `tree.py`. `bootstrap.py` and `rendezvous.py` connect Horovod's ranks under
+mpirun, `horovodrun.py` and `pmi*.py` MPI's ranks under horovodrun.
 """
 
 from __future__ import annotations

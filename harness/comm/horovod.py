@@ -8,7 +8,6 @@ before anything is sent; a rank that leaves first takes the others down (horovod
 from __future__ import annotations
 
 import ctypes
-import importlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -53,6 +52,7 @@ class HorovodWorld(World):
         try:
             import horovod.mxnet as hvd
             import mxnet as mx
+            from horovod.mxnet.mpi_ops import MPI_MXNET_LIB_CTYPES
         except ImportError as error:
             raise ConfigError(
                 f"started by {launch.launcher}, but Horovod for MXNet cannot be imported ({error}); run `make setup`"
@@ -69,7 +69,7 @@ class HorovodWorld(World):
         self.kind = "horovod over " + ("NCCL" if hvd.nccl_built() else "Gloo" if hvd.gloo_enabled() else "MPI")
         self.sum_by = sum_by
         super().__init__(hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
-        self._collectives = _Collectives(mx, hvd)
+        self._collectives = _Collectives(mx, hvd, MPI_MXNET_LIB_CTYPES)
         self._fold = CollectiveFold(self.rank, self._collectives)
 
     @override
@@ -152,10 +152,10 @@ class _Collectives(Collectives):
     it, so its owner must hold on to it until it is filled.
     """
 
-    def __init__(self, mx: Any, hvd: Any) -> None:
+    def __init__(self, mx: Any, hvd: Any, library: Any) -> None:
         self._mx = mx
         self._hvd = hvd
-        self._library = importlib.import_module("horovod.mxnet.mpi_ops").MPI_MXNET_LIB_CTYPES
+        self._library = library
         # By the numbers themselves, and by the collective's name: Horovod reads and writes these as well.
         self._counts: dict[tuple[int, ...], Any] = {}
         self._received_counts: dict[str, Any] = {}
