@@ -11,6 +11,7 @@ import pytest
 from mxnet.gluon import nn
 
 from harness.checkpoint import verify
+from harness.comm import SingleWorld
 from harness.errors import ConfigError, DataError
 from harness.schedules import LinearWarmUp
 from tests.job.small import DIGITS, finished, job_of
@@ -328,3 +329,25 @@ def test_it_is_closed_once_and_only_after_it_was_opened(tmp_path):
     failed.__exit__(None, None, None)
     with pytest.raises(ConfigError, match="Job: is closed, so it cannot be updated"):
         failed.update(1)
+
+
+class Told(SingleWorld):
+    """A rank that remembers what it would compare with others."""
+
+    def __init__(self):
+        super().__init__()
+        self.facts = {}
+
+    def must_be_equal(self, name, facts, what_to_do, own=None):
+        self.facts[name] = dict(facts)
+        return super().must_be_equal(name, facts, what_to_do, own)
+
+
+def test_ranks_compare_what_they_were_given_and_what_they_evaluate(tmp_path):
+    world = Told()
+    with job_of(tmp_path, world=world, clip_norm=2) as job:
+        job.evaluate(DIGITS.test, ["error", "accuracy"])
+    given, evaluated = world.facts["preflight"], world.facts["evaluate"]
+    assert (given["optimizer"]["momentum"], given["loss"]["axis"], given["clip_norm"]) == (0.9, "-1", 2.0)
+    assert (evaluated["samples"], evaluated["metrics"]) == (360, ["error", "accuracy"])
+    assert len(evaluated["data"]) == 64

@@ -255,3 +255,11 @@ def test_an_output_that_cannot_be_written(plan, tmp_path):
         f"error: {tmp_path / 'plans' / 'digits.csv'}: cannot be written (Is a directory); choose another --output\n"
     )
     assert ended.code == 2
+
+
+@pytest.mark.parametrize("command", [("plan.py", "--against"), ("find_lr.py", "--checkpoint")])
+def test_an_empty_path_is_not_taken_for_none(start, command):
+    """As of a variable of the shell that is not set."""
+    program, option = command
+    done = start(f"launch/{program}", option, "", exit_code=2)
+    assert "error: " in done.stderr
