@@ -46,7 +46,7 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed for initialisation, shuffling, augmentation and dropout."""
     comm: Literal["auto", "single", "horovod", "mpi"] = "auto"
-    """Communication backend; auto follows the launcher."""
+    """Communication backend; auto is MPI for ranks on CPUs, and Horovod for ranks on GPUs or without MPICH."""
     sum: Literal["tree", "engine"] = "tree"
     """What adds up gradients under Horovod: the tree, for the same bits on any number of ranks, or Horovod's engine."""
     compression: Literal["none", "fp16"] = "none"
