@@ -70,8 +70,9 @@ def main() -> int:
             # before the sweep, because a training run writes there too; an earlier report is moved aside
             job.world.on_root("folder", lambda: _take(folder, run.folder if options.output is None else None, stack))
             learner = build_learner(run)
-            if job.world.rank == 0 and learner.remarks:
-                print("\n".join(learner.remarks))
+            remarks = [*job.world.remarks, *learner.remarks]
+            if job.world.rank == 0 and remarks:
+                print("\n".join(remarks))
             result = find_base(run, learner)
             job.world.on_root("report", lambda: write_finder_report(result, _free(folder), run.config.run_name))
         if job.world.rank == 0:

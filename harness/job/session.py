@@ -133,7 +133,7 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     )
     classes = classes_of(given.loss, prediction.shape)
     world.agreed("labels", lambda: refuse_other_classes("train", data.splits.train, classes))
-    remarks = [*learner.remarks, *plan.remarks(), *imbalance(sizes.shards, workers)]
+    remarks = [*world.remarks, *learner.remarks, *plan.remarks(), *imbalance(sizes.shards, workers)]
     remarks += remarks_on_loss(given.loss, given.net)
     check = ConsistencyCheck(world, learner)
     return Session(given, ranks, data, sizes, order, plan, stream, learner, described, check, remarks)
