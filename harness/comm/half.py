@@ -85,10 +85,10 @@ class HalfRounder:
             array.wait_to_read()
             array = host
         size = min(_ON_HOST if isinstance(array, np.ndarray) else _ON_DEVICE, half.count)
-        if self._room is None or self._room.size < size:
-            self._room = array[:size].copy()
         if not size:
             return
+        if self._room is None or self._room.size < size:
+            self._room = array[:size].copy()
         scale, up, down = self._scales(half.exponent)
         with np.errstate(over="ignore", invalid="ignore"):
             for begin in range(0, half.count, size):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -44,3 +46,8 @@ class UpdateOptions:
     skip_nonfinite: bool = False
     frozen: Sequence[str] = ()
     compression: str = "none"
+
+    def __post_init__(self) -> None:
+        """Refuse a compression that there is none of; it would be no compression."""
+        if self.compression not in ("none", "fp16"):
+            raise ConfigError(f"compression: {self.compression!r} is unknown; allowed: none, fp16")

@@ -246,6 +246,7 @@ def _opening(run: Run) -> str:
     # With one rank there is nothing to add up; who has asked for the engine is told what is in use instead.
     summed = f", sum: {world.sum_by}" if world.size > 1 or run.config.sum != world.sum_by else ""
     ranks = f"{_count(world.size, 'rank')} ({world.kind}{summed}){devices}"
+    bits = ", gradients in 16 bits" if run.config.compression == "fp16" else ""
     threads = _count(run.config.threads_per_rank, "thread")
     words = [describe_scale(run.data.splits.train)]
     if draws_at_random(run.data.splits.train):
@@ -253,7 +254,7 @@ def _opening(run: Run) -> str:
     done = f" ({', '.join(filter(None, words))})" if any(words) else ""
     return (
         f"{run.config.run_name}: {sizes.num_samples} samples{done}, {_count(sizes.num_iterations, 'iteration')} of "
-        f"{sizes.shards} x {sizes.batch_size}, {ranks}, {threads} a rank; learning rate "
+        f"{sizes.shards} x {sizes.batch_size}, {ranks}, {threads} a rank{bits}; learning rate "
         f"{run.plan.describe()}"
     )
 

@@ -12,7 +12,7 @@ from mxnet.gluon import nn
 from harness.comm import SingleWorld
 from harness.comm.half import HalfPrecision, HalfRounder
 from harness.data import Augmentation, Batch, BatchStream, GlobalBatch, Order, load
-from harness.errors import DivergedError
+from harness.errors import ConfigError, DivergedError
 from harness.gluon import Learner, Placement, UpdateOptions, shards_of_rank
 
 RANDOM = np.random.default_rng(0)
@@ -128,6 +128,11 @@ def test_a_gradient_that_16_bits_cannot_hold_ends_the_run_and_names_the_setting(
     exact = learner_of(2, loss=LARGE, compression="none")
     exact.update(batch_of(1, 4, 4), 0.0)
     exact.finish()
+
+
+def test_another_compression_is_refused():
+    with pytest.raises(ConfigError, match="compression: 'bf16' is unknown; allowed: none, fp16"):
+        UpdateOptions(compression="bf16")
 
 
 def test_it_can_be_skipped():
