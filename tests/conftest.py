@@ -21,6 +21,7 @@ SHARED = Path(os.environ.get("HARNESS_DATA", ROOT.parent / "shared" / "data"))
 
 # settled before MXNet is imported by any test: the number of threads is part of the bits
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred jobs would compile the same modules
 
 
 THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
@@ -31,14 +32,20 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}  # of every j
 def pytest_configure(config):
     config.pluginmanager.register(JobCounter(), "jobs")
     config.addinivalue_line("markers", "thorough: is run by `make thorough` alone (HARNESS_THOROUGH=1)")
+    config.addinivalue_line("markers", "long: is begun first; a test or file of ten seconds or more")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what `make thorough` alone runs."""
+    """Leave out what `make thorough` alone runs, and begin with what takes long.
+
+    One worker of pytest-xdist waits for jobs while the other one runs the many short tests, and then takes over what
+    the first has not begun; a long test at the end would have no other beside it.
+    """
     if not THOROUGH:
         left_out = [item for item in items if item.get_closest_marker("thorough")]
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
         config.hook.pytest_deselected(items=left_out)
+    items.sort(key=lambda item: (item.get_closest_marker("long") is None, "fork_server" not in item.fixturenames))
 
 
 def launched_by(launcher: str, np: int) -> list[str]:

@@ -224,6 +224,7 @@ def commands_to_run(page: str) -> list[tuple[str, str]]:
     return good + [(command, output) for command, output in shown if output.startswith("error:")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_to_run(page)])
 def test_what_commands_print_is_what_is_shown(page, checkout, start):
     recipe = re.search(r"^train: setup\n\t@\$\(RUN\) (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]

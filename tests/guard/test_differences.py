@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 # what is planted on rank 1: what the message has to say
 PREFLIGHT = {
     "seed": "configuration: the ranks do not agree:\n  seed: 0 on {others}; 1 on rank 1",

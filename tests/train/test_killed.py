@@ -139,6 +139,7 @@ def result_of(folder: Path) -> dict:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("optimizer", "np"), CASES)
 def test_killed_at_random_moments(fork_server, tmp_path, optimizer, np):
     job, begun = Job(fork_server, tmp_path / "straight", optimizer, np), time.monotonic()
