@@ -13,7 +13,7 @@ import pytest
 SETTINGS = (
     "network={name: cnn, params: {channels: [8, 16], hidden: 32, dropout: 0.3, batch_norm: true}}",
     "data.augment={pad_crop: 1, flip: true, mean: [0.3], std: [0.4]}",
-    "batch={size: 16, shards: 4}",
+    "batch={size: 16, shards: 2}",
     "train={iterations: 100}",
     "evaluation={every: 30it, metrics: [accuracy]}",
     "checkpoint={every: 20it, keep: 2, best: accuracy}",
@@ -45,7 +45,8 @@ def attempt(start, tmp_path):
     """Start a run with faults, and see how it ends."""
 
     def run(*settings, faults="none@0:-", np=2, options=(), program="launch/train.py", exit_code=None, **more):
-        words = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
+        shards = f"batch.shards={max(2, np or 1)}"
+        words = [word for setting in (*SETTINGS, shards, *settings) for word in ("--set", setting)]
         begun = time.monotonic()
         done = start(
             "tests/programs/faulty_train.py",

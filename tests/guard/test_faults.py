@@ -64,7 +64,10 @@ def test_the_others_end_in_time_and_say_why(attempt, tmp_path, fault, where, np)
     assert re.search(pattern, ended.outcome["cause"])
 
 
-@pytest.mark.parametrize(("fault", "where"), [("raise", "50"), ("exit", "evaluation"), ("sleep", "50")])
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [("raise", "50"), pytest.param("exit", "evaluation", marks=pytest.mark.thorough), ("sleep", "50")],
+)
 def test_the_ranks_of_mpirun_say_why_too(attempt, tmp_path, fault, where):
     # processes of their own: mpirun takes the code of the rank that ends first, which a forked one may tell too late
     ended = attempt(*LIMITS, faults=f"{fault}@{where}:1", launcher="mpirun", fresh=True)

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from harness.checkpoint import list_checkpoints, newest_valid
-from tests.conftest import THOROUGH, launched_by
+from tests.conftest import THOROUGH, job_of
 from tests.guard.conftest import SETTINGS, still_running
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 NUM_KILLS = 20 if THOROUGH else 2
 SIGNALS = [(1, 1), (77, 0), (100, 0), *([(50, 1), (99, 1)] if THOROUGH else [])]  # iteration and rank
@@ -91,10 +92,10 @@ def test_a_long_evaluation_is_left_for_the_run_that_goes_on(attempt):
 
 
 def test_during_the_finder(attempt):
-    ended = attempt("lr.base=auto", faults="term@finder:1")
+    ended = attempt("lr.base=auto", "batch.shards=4", faults="term@finder:1")
     assert ended.outcome["exit_code"] == 75
     assert "stopped on request (SIGTERM to rank 1): the learning-rate finder restored" in ended.outcome["cause"]
-    again = attempt("lr.base=auto", options=("--resume", "auto"), exit_code=0)
+    again = attempt("lr.base=auto", "batch.shards=4", options=("--resume", "auto"), exit_code=0)
     assert again.outcome["exit_code"] == 0
 
 
@@ -109,12 +110,13 @@ def test_during_a_checkpoint_write(attempt):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_every_signal_and_a_second_one(tmp_path, number):
+def test_every_signal_and_a_second_one(fork_server, tmp_path, number):
     """The first is heard of after the update; a second one stops at once, even in the middle of one."""
     words = [word for setting in (*SETTINGS, f"output={tmp_path}") for word in ("--set", setting)]
     job = subprocess.Popen(
-        [sys.executable, "tests/programs/faulty_train.py", "sleep@50:0", *words],
+        job_of(["tests/programs/faulty_train.py", "sleep@50:0", *words], None, fresh=THOROUGH),
         cwd=ROOT,
+        env={**os.environ, **fork_server.environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -123,7 +125,7 @@ def test_every_signal_and_a_second_one(tmp_path, number):
         if "STRIKE" in line:
             break
     job.send_signal(number)
-    time.sleep(1.5)
+    time.sleep(1.5)  # within a second it would be the same request
     assert job.poll() is None
     job.send_signal(number)
     text, _ = job.communicate(timeout=120)
@@ -134,21 +136,21 @@ def test_every_signal_and_a_second_one(tmp_path, number):
 class Supervised:
     """A job under the supervisor."""
 
-    def __init__(self, tmp_path, *settings, faults="slow@1:0,slow@1:1", at_most=60):
+    def __init__(self, server, tmp_path, *settings, faults="slow@1:0,slow@1:1", at_most=60, fresh=THOROUGH):
         self.folder = tmp_path / "digits"
         self.output = tmp_path
         words = [word for s in (*SETTINGS, *settings, f"output={tmp_path}") for word in ("--set", s)]
-        ranks = [*launched_by("horovodrun", 2), sys.executable]
+        words = [faults, *words, "--set", "checkpoint.every=20it"]
         self.log = (tmp_path / "log").open("w+")
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "launch/supervise.py", "--pause", "0", "--at-most", str(at_most), "--"),
-                *(*ranks, "tests/programs/faulty_train.py", faults, *words, "--set", "checkpoint.every=20it"),
+                *job_of(["tests/programs/faulty_train.py", *words], 2, fresh=fresh),
             ],
             cwd=ROOT,
             stdout=self.log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, **server.environ},
         )
 
     def members(self):
@@ -169,9 +171,9 @@ class Supervised:
         return self.process.returncode
 
 
-def test_killed_at_random_under_the_supervisor(tmp_path, straight):
+def test_killed_at_random_under_the_supervisor(fork_server, tmp_path, straight):
     generator = random.Random(5)
-    job = Supervised(tmp_path)
+    job = Supervised(fork_server, tmp_path)
     kills = 0
     while kills < NUM_KILLS and job.process.poll() is None:
         time.sleep(generator.uniform(1.5, 4.5))
@@ -191,8 +193,8 @@ def test_killed_at_random_under_the_supervisor(tmp_path, straight):
     assert not still_running(tmp_path)
 
 
-def test_the_supervisor_passes_on_the_wish_to_stop(tmp_path):
-    job = Supervised(tmp_path)
+def test_the_supervisor_passes_on_the_wish_to_stop(fork_server, tmp_path):
+    job = Supervised(fork_server, tmp_path, fresh=True)  # it finds the ranks among the job's processes
     while not (job.folder / "metrics.jsonl").exists():
         time.sleep(0.1)
     job.process.send_signal(signal.SIGTERM)
@@ -202,8 +204,8 @@ def test_the_supervisor_passes_on_the_wish_to_stop(tmp_path):
     assert not still_running(tmp_path)
 
 
-def test_the_supervisor_reaps_what_was_stopped(tmp_path):
-    job = Supervised(tmp_path, "guard.stall_after_s=5", at_most=0, faults="stop@20:1")
+def test_the_supervisor_reaps_what_was_stopped(fork_server, tmp_path):
+    job = Supervised(fork_server, tmp_path, "guard.stall_after_s=5", at_most=0, faults="stop@20:1", fresh=True)
     assert job.end() == 7
     assert not still_running(tmp_path)
 
@@ -230,7 +232,7 @@ def test_a_launcher_that_outlives_its_job_is_ended(start):
     ],
 )
 def test_the_supervisor_starts_nothing_again_that_cannot_go_well(start, tmp_path, more, code):
-    command = [sys.executable, "launch/train.py", "--set", f"output={tmp_path}", *more]
+    command = job_of(["launch/train.py", "--set", f"output={tmp_path}", *more], None)
     done = start("launch/supervise.py", "--pause", "0", "--", *command, exit_code=code)
     assert done.stderr.count("supervise:") == 1
     assert f"ended: exit code {code}" in done.stderr
