@@ -18,6 +18,7 @@ from typing import Any
 
 import fold
 import memory
+import optimizers
 import rewriting
 import schedules
 import speed
@@ -34,6 +35,8 @@ PARTS: dict[str, tuple[str, list[str], Any]] = {
     "rewriting": ("Rewritten graphs", ["rewriting.py"], rewriting),
     "fold": ("The sum over ranks", ["fold.py"], fold),
     "schedules": ("Learning rates", ["schedules.py"], schedules),
+    "optimizers-resnet18": ("Steps on the host, ResNet-18", ["optimizers.py", "--network", "resnet18_v2"], optimizers),
+    "optimizers-lenet": ("Steps on the host, LeNet", ["optimizers.py", "--network", "lenet"], optimizers),
     "memory": ("Memory", ["memory.py"], memory),
 }
 
