@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from harness.errors import NoUsableLRError
 from harness.finder import FinderResult, FinderSettings, find_lr, result_of
 from harness.gluon import Requests
@@ -23,6 +25,7 @@ def find_rate(session: Session, settings: FinderSettings | None, trained: int) -
 
     Raises:
         NoUsableLRError: on every rank, if the base is wanted and no rate is reliable.
+        DisagreementError: on every rank, if they sweep by other settings.
     """
 
     def ask() -> Requests:
@@ -30,6 +33,9 @@ def find_rate(session: Session, settings: FinderSettings | None, trained: int) -
         return Requests()
 
     settings = settings or FinderSettings(probes=_PROBES if trained else 0)
+    # With other settings a rank would sweep longer than the others, and wait for them.
+    facts = {"settings": asdict(settings), "after iteration": trained}
+    session.world.must_be_equal("finder", facts, "call job.find_lr() with the same settings on every rank")
     finding = find_lr(session.learner, settings, session.finder_stream, ask)
     given, sizes = session.given, session.sizes
     result = result_of(

@@ -13,6 +13,7 @@ from mxnet.gluon import nn
 from harness.checkpoint import verify
 from harness.comm import SingleWorld
 from harness.errors import ConfigError, DataError
+from harness.finder import FinderSettings, Sweep
 from harness.schedules import LinearWarmUp
 from tests.job.small import DIGITS, finished, job_of
 
@@ -347,7 +348,10 @@ def test_ranks_compare_what_they_were_given_and_what_they_evaluate(tmp_path):
     world = Told()
     with job_of(tmp_path, world=world, clip_norm=2) as job:
         job.evaluate(DIGITS.test, ["error", "accuracy"])
+        job.find_lr(FinderSettings(sweep=Sweep(max_iterations=3), probes=2))
     given, evaluated = world.facts["preflight"], world.facts["evaluate"]
     assert (given["optimizer"]["momentum"], given["loss"]["axis"], given["clip_norm"]) == (0.9, "-1", 2.0)
     assert (evaluated["samples"], evaluated["metrics"]) == (360, ["error", "accuracy"])
     assert len(evaluated["data"]) == 64
+    swept = world.facts["finder"]["settings"]
+    assert (swept["probes"], swept["sweep"]["max_iterations"]) == (2, 3)
