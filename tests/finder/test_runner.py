@@ -16,6 +16,7 @@ from harness.errors import DisagreementError
 from harness.finder import FinderSettings, Stop, StopRule, Sweep, find_lr
 from harness.gluon import Learner, UpdateOptions
 from harness.model.optimizers import build_optimizer
+from tests.conftest import THOROUGH
 
 RANDOM = np.random.default_rng(4)
 IMAGES = RANDOM.normal(size=(64, 1, 6, 6)).astype(np.float32)
@@ -111,7 +112,7 @@ def test_on_a_quadratic_the_curve_is_the_closed_form(ratio, between):
 SETTINGS = FinderSettings(Sweep(lr_start=1e-4, lr_end=10, lr_multiplier=1.3), repeats=2)
 
 
-@pytest.mark.parametrize("begin", [0, 137])
+@pytest.mark.parametrize("begin", [0, 137 if THOROUGH else 17])
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_the_state_is_restored(name, begin):
     learner, other = image_learner(name), image_learner(name)

@@ -54,6 +54,7 @@ def plant_package(folder: Path, name: str, version: str) -> None:
     metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
+@pytest.mark.long
 def test_this_machine(start, tmp_path):
     out = start("launch/doctor.py", "--np", "1", "--json", "--set", f"output={tmp_path}")
     found = levels(out.stdout)

@@ -107,6 +107,7 @@ def test_from_a_checkpoint(start, find, tmp_path):
     assert all(path.read_bytes() == content for path, content in before.items() if path.name != ".lock")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("np", [pytest.param(None, marks=pytest.mark.thorough), 2])
 def test_auto_trains_as_the_same_number_by_hand(start, tmp_path, np):
     settings = (*NET, *QUICK, "train={iterations: 60}")
@@ -238,6 +239,7 @@ if THOROUGH:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("config", "name", "np"), CASES)
 def test_no_rank_is_disturbed(start, shared_data, config, name, np):
     """Before training, at iteration 137, and when a sweep raises, with batch norm, dropout and augmentation."""
