@@ -45,16 +45,21 @@ class OfRank:
         assert sum(counts) in (0, sent.size)
         cuts = np.split(np.array(sent)[: sum(counts)], np.cumsum(counts)[:-1])
         self._together.meet(
-            self._rank, name, cuts, lambda found: fill(received, [found[one][self._rank] for one in sorted(found)])
+            self._rank,
+            f"alltoall {name}",
+            cuts,
+            lambda found: fill(received, [found[one][self._rank] for one in sorted(found)]),
         )
 
     def allgather(self, sent, received, name):
         copy = np.array(sent)
-        self._together.meet(self._rank, name, copy, lambda found: fill(received, [found[one] for one in sorted(found)]))
+        self._together.meet(
+            self._rank, f"allgather {name}", copy, lambda found: fill(received, [found[one] for one in sorted(found)])
+        )
 
     def allreduce(self, array, name):
         copy = np.array(array)
-        self._together.meet(self._rank, name, copy, lambda found: fill(array, [found[0] + found[1]]))
+        self._together.meet(self._rank, f"allreduce {name}", copy, lambda found: fill(array, [found[0] + found[1]]))
 
 
 def fill(received, arrays):
@@ -106,19 +111,19 @@ def test_every_size_of_block_gives_the_bits_of_the_tree(more, monkeypatch):
     monkeypatch.setattr("harness.comm.collective_fold.WHOLE_BYTES", 0)
     totals, names = finished(values, 3)
     assert set(totals) == {tree_sum(values).tobytes()}
-    assert names == ["sum.0", "sum.1", "sum"]
+    assert names == ["alltoall sum.0", "alltoall sum.1", "allgather sum"]
 
 
 @pytest.mark.parametrize(
     ("shards", "ranks", "count", "names"),
     [
         (4, 1, 100, []),
-        (2, 2, 100, ["sum"]),  # in one order only: by the library
+        (2, 2, 100, ["allreduce sum"]),  # in one order only: by the library
         (4, 4, 0, []),
-        (4, 4, WHOLE_BYTES // 16, ["sum"]),
-        (4, 4, WHOLE_BYTES // 16 + 1, ["sum.0", "sum"]),
-        (8, 3, WHOLE_BYTES // 20, ["sum"]),
-        (8, 3, WHOLE_BYTES // 20 + 1, ["sum.0", "sum.1", "sum"]),
+        (4, 4, WHOLE_BYTES // 16, ["allgather sum"]),
+        (4, 4, WHOLE_BYTES // 16 + 1, ["alltoall sum.0", "allgather sum"]),
+        (8, 3, WHOLE_BYTES // 20, ["allgather sum"]),
+        (8, 3, WHOLE_BYTES // 20 + 1, ["alltoall sum.0", "alltoall sum.1", "allgather sum"]),
     ],
 )
 def test_a_small_array_takes_one_collective(shards, ranks, count, names):
