@@ -355,6 +355,7 @@ def _everything():
         "output": "off",
         "seed": 7,
         "comm": "single",
+        "compression": "fp16",
         "sum": "engine",
         "device": "auto",
         "devices": ["cpu(0)", "cpu(1)"],
