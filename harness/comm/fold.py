@@ -144,9 +144,8 @@ class RankFold:
         if self._size == 1:
             form.settle(array)
             return
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # numbers too large for 16 bits; the update's check sees them
+        # what is too large for 16 bits becomes infinite, which the update's check sees
+        with np.errstate(over="ignore", invalid="ignore"):
             for begin in range(0, array.size, block):
                 self._finish_slices([part[begin : begin + block] for part in parts], assignment, form)
 
