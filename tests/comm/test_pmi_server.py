@@ -147,13 +147,16 @@ def test_a_second_client_with_the_number_of_a_rank_is_a_stranger(running):
 def test_other_hosts_are_disconnected(running):
     job = running(peers=["10.1.2.3"])
     with job.client() as stranger:
+        stranger.sendall(b"cmd=initack pmiid=41\n")
         assert is_disconnected(stranger)
 
 
-def test_strangers_who_crowd_in_cost_the_ranks_nothing(running):
+def test_strangers_who_crowd_in_cost_the_ranks_nothing(running, monkeypatch):
+    monkeypatch.setattr(pmi_server, "HELLO_S", 1000.0)
     job = running()
     crowd = [job.client() for _ in range(90)]
     try:
+        assert is_disconnected(crowd[0]), "the oldest makes room"
         with job.client(41), job.client(7) as rank:
             assert ask(rank, "cmd=get_appnum") == ["cmd=appnum rc=0 appnum=0"]
     finally:
@@ -176,10 +179,11 @@ def test_it_outlives_rank_0_until_the_others_have_ended(running):
     with job.client(7) as other:
         with job.client(41):
             job.end_rank_0()
+        time.sleep(0.3)
+        assert job.thread.is_alive()
         assert ask(other, "cmd=finalize") == ["cmd=finalize_ack rc=0"]
         with pytest.raises(ConnectionError):
             job.client()
-        assert job.thread.is_alive()
     assert job.has_ended()
 
 
