@@ -127,7 +127,7 @@ def test_one_input_looks_as_it_did():
         ),
         ([(1.0, 2.0, 3)], "a sample is a single number"),
         ([((np.zeros(2), "text"), 0)], "data is <U4; allowed are"),
-        ([((np.zeros(2), None), 0)], "has a NoneType, which is not an array of numbers"),
+        ([((np.zeros(2), None), 0)], "has None, which is not an array of numbers"),
     ],
 )
 def test_items_that_cannot_be_used(found, message):

@@ -60,7 +60,7 @@ CONFIGS = [
     ),
     ({"lr": "{base: 1, schedule: 1x, warmup: {length: 2ep}}"}, "lr.warmup.length", ["longer than the run", "shorten"]),
     ({"lr": "{base: 1, schedule: 1x, warmup: {length: 5}}"}, "lr.warmup.length", ["write '5it' or '5ep'"]),
-    ({"lr": "{schedule: 0.1, momentum: 1.5}"}, "lr.momentum", ["must be at least 0 and below 1"]),
+    ({"lr": "{schedule: 0.1, momentum: 1.5}"}, "lr.momentum", ["must be 0, or at least 1.2e-38 and below 1"]),
     (
         {"optimizer": "{name: adam}", "lr": "{schedule: 0.1, momentum_correction: true}"},
         "lr.momentum_correction",
