@@ -165,11 +165,11 @@ def test_another_array_gets_other_memory():
 
 @pytest.mark.parametrize("np_", [2, 3, *(pytest.param(np_, marks=pytest.mark.thorough) for np_ in (4, 5, 8))])
 def test_horovod_finishes_the_tree(start, np_):
-    found = start("tests/programs/sums.py", np=np_).stdout
+    found = start("tests/programs/sums.py", np=np_, PYTHONPATH=".").stdout
     assert found.count("every sum has the bits of the tree") == np_
 
 
 def test_horovod_sums_by_its_engine_where_that_is_asked_for(start):
     """It adds in an order of its own: if this fails, it has learned ours, and nobody needs the other."""
-    found = start("tests/programs/sums.py", "engine", np=3).stdout
+    found = start("tests/programs/sums.py", "engine", np=3, PYTHONPATH=".").stdout
     assert "other bits than those of the tree, to rounding its sum" in found
