@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ from harness.comm.world import Array, Buffer, World
 from harness.errors import ConfigError, HarnessError, LostRankError
 
 T = TypeVar("T")
+# how a rank waits for the others: first without a pause
+_BUSY_S, _PAUSE_SHARE, _LONGEST_PAUSE_S = 2e-3, 0.03, 2e-3
 _LIBRARIES = {"mpirun (Open MPI)": "libmpi.so.40"}  # mpi4py itself looks for MPICH's first
 _REASONS = {  # why a library sees no other rank
     "srun": "srun tells it nothing of the others. Use `srun --mpi=pmi2` for MPICH, `srun --mpi=pmix` for Open MPI; "
@@ -84,7 +87,7 @@ class MpiWorld(World):
     @override
     def broadcast(self, array: Array, name: str) -> Array:
         received = array.copy(order="C")
-        self._named(name, lambda: self._comm.Bcast(_bytes(received), root=0))
+        self._named(name, lambda: self._wait([self._comm.Ibcast(_bytes(received), root=0)]))
         return received
 
     @override
@@ -105,19 +108,35 @@ class MpiWorld(World):
         return None
 
     def _exchange(self, sent: Array, received: Array, to: int, source: int) -> None:
-        nobody = self._mpi.PROC_NULL
-        self._comm.Sendrecv(
-            _bytes(sent), to if sent.size else nobody, 0, _bytes(received), source if received.size else nobody, 0
-        )
+        requests = []
+        if received.size:
+            requests.append(self._comm.Irecv(_bytes(received), source))
+        if sent.size:
+            requests.append(self._comm.Isend(_bytes(sent), to))
+        self._wait(requests)
 
     def _allgather(self, message: bytes) -> list[Any]:
         lengths = np.zeros(self.size, np.int64)
-        self._comm.Allgather(np.array([len(message)], np.int64), lengths)
+        self._wait([self._comm.Iallgather(np.array([len(message)], np.int64), lengths)])
         joined = np.empty(int(lengths.sum()), np.uint8)
-        self._comm.Allgatherv(np.frombuffer(message, np.uint8), [joined, lengths])
+        self._wait([self._comm.Iallgatherv(np.frombuffer(message, np.uint8), [joined, lengths])])
         ends = np.cumsum(lengths)
         text = joined.tobytes()
         return [json.loads(text[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+
+    def _wait(self, requests: list[Any]) -> None:
+        """Wait for messages; after a while with pauses, because MPI's own calls keep a core busy as long as they wait.
+
+        With more ranks than cores another rank needs that core, as does one that evaluates or saves alone. A pause is
+        a small part of what was waited before, so it hardly makes a rank late.
+        """
+        began = time.perf_counter()
+        while not self._mpi.Request.Testall(requests):
+            waited = time.perf_counter() - began
+            if waited < _BUSY_S:
+                os.sched_yield()
+            else:
+                time.sleep(min(waited * _PAUSE_SHARE, _LONGEST_PAUSE_S))
 
     def _named(self, name: str, call: Callable[[], T]) -> T:
         self.last_collective = name
