@@ -13,6 +13,7 @@ from harness.doctor.gather import (
     count_cores,
     gather_disk,
     gather_gpus,
+    gather_host,
     gather_mpi,
     gather_stack,
     gather_sum,
@@ -22,6 +23,7 @@ from harness.doctor.judge import (
     judge_disk,
     judge_gpus,
     judge_horovod,
+    judge_host,
     judge_mpi,
     judge_mpi4py,
     judge_mxnet,
@@ -43,11 +45,11 @@ def check_up(config: RunConfig, ranks: int | None = None, *, quick: bool = False
         quick: check only what can break during training, and leave cores and disk to the training.
     """
     yield judge_python(platform.python_version())
-    numpy = package_version("numpy")
+    numpy, mxnet, horovod = gather_stack()
     yield judge_numpy(numpy)
-    mxnet, horovod = gather_stack()
     yield judge_mxnet(mxnet, numpy)
     yield judge_horovod(horovod, mxnet)
+    yield judge_host(*gather_host())
     yield judge_mpi4py(package_version("mpi4py"))
     yield judge_mpi(*gather_mpi())
     wanted = "gpu" if any(name.startswith("gpu") for name in config.devices or ()) else config.device

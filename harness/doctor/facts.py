@@ -25,6 +25,21 @@ def has_code(package: str, capability: tuple[int, int]) -> bool:
 
 
 @dataclass(frozen=True)
+class Numpy:
+    """The installed NumPy.
+
+    Attributes:
+        version: `None` if not installed.
+        added: names that `harness_compat` gives it while MXNet is imported; empty also if MXNet cannot be imported.
+        at_start: whether an interpreter here has `harness_compat` from its start, and so before MXNet.
+    """
+
+    version: str | None
+    added: tuple[str, ...] = ()
+    at_start: bool = True
+
+
+@dataclass(frozen=True)
 class Mxnet:
     """The installed MXNet.
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.comm import Launch, count_threads
-from harness.doctor.facts import MXNET_PACKAGES, Disk, Gpu, Gpus, Horovod, Mxnet, Sum, Threads
+from harness.doctor.facts import MXNET_PACKAGES, Disk, Gpu, Gpus, Horovod, Mxnet, Numpy, Sum, Threads
 from harness.parsing import version_numbers
 from harness.processes import descendants, kill
 from harness.versions import package_version
@@ -69,35 +70,50 @@ def run(command: list[str], limit_s: float = _LIMIT_S) -> Ended:
 
 
 class _Answers(NamedTuple):
-    """Results of functions of `comm/horovod.py`, as far as they returned, and the error if one failed."""
+    """Results of functions, as far as they returned, and the error if one failed."""
 
     num_gpus: int | None = None
+    added: Sequence[str] = ()
     built_with: Sequence[str] = ()
     failure: str = ""
 
 
-def gather_stack() -> tuple[Mxnet, Horovod]:
+def gather_stack() -> tuple[Numpy, Mxnet, Horovod]:
     """Import MXNet and then Horovod in a separate process, and query what they were built with."""
+    numpy = Numpy(package_version("numpy"), at_start=_is_compat_there())
     package = next((name for name in MXNET_PACKAGES if package_version(name)), None)
     horovod, spec = package_version("horovod"), find_spec("horovod")
     folders = spec.submodule_search_locations or () if spec else ()
     has_extension = any(list(Path(folder).glob("mxnet/mpi_lib*.so")) for folder in folders)
     if package is None:
-        return Mxnet(None), Horovod(horovod, has_extension)
-    answers = _ask(["num_gpus", "built_with"] if has_extension else ["num_gpus"])
+        return numpy, Mxnet(None), Horovod(horovod, has_extension)
+    answers = _ask(["horovod.num_gpus", "harness_compat.added", *(["horovod.built_with"] if has_extension else [])])
+    numpy = replace(numpy, added=tuple(answers.added))
     mxnet = Mxnet(package, package_version(package) or "", answers.num_gpus or 0)
     if answers.num_gpus is None:
-        return replace(mxnet, failure=answers.failure), Horovod(horovod, has_extension)
-    return mxnet, Horovod(horovod, has_extension, tuple(answers.built_with), answers.failure)
+        return numpy, replace(mxnet, failure=answers.failure), Horovod(horovod, has_extension)
+    return numpy, mxnet, Horovod(horovod, has_extension, tuple(answers.built_with), answers.failure)
+
+
+def _is_compat_there() -> bool:
+    """Whether a program that imports nothing of the harness has `harness_compat` none the less."""
+    return run([sys.executable, "-c", "import sys; print('harness_compat' in sys.modules)"]).out == "True\n"
 
 
 def _ask(functions: list[str]) -> _Answers:
-    """Call functions of `comm/horovod.py` in another process."""
-    lines = ["import json", "from harness.comm import horovod"]
-    lines += [f"print(json.dumps([{name!r}, horovod.{name}()]), flush=True)" for name in functions]
+    """Call functions of `comm/horovod.py` and `harness_compat` in another process."""
+    lines = ["import json, harness_compat", "from harness.comm import horovod"]
+    lines += [f"print(json.dumps([{name.split('.')[1]!r}, {name}()]), flush=True)" for name in functions]
     ended = run([sys.executable, "-c", "\n".join(lines)])
     answers = dict(json.loads(line) for line in ended.out.splitlines() if line.startswith('["'))
     return _Answers(**answers, failure="" if ended.code == 0 else ended.cause)
+
+
+def gather_host() -> tuple[str, str]:
+    """The name of this host, and why it has no address; empty if it has one."""
+    name = socket.gethostname()
+    ended = run([sys.executable, "-c", f"import socket; socket.getaddrinfo({name!r}, None)"], limit_s=10)
+    return name, "" if ended.code == 0 else ended.cause.partition("] ")[2] or ended.cause
 
 
 def gather_mpi() -> tuple[str | None, str]:

@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-from harness.doctor.facts import MACHINE_CODE, Disk, Gpu, Gpus, Horovod, Mxnet, Sum, Threads, has_code
+from harness.doctor.facts import MACHINE_CODE, Disk, Gpu, Gpus, Horovod, Mxnet, Numpy, Sum, Threads, has_code
 from harness.doctor.findings import Finding
 from harness.parsing import version_numbers
 
 _INSTALL_AGAIN = "reinstall: rm -f .venv/installed && make setup"
 _ACTIVATE = "activate the environment (. .venv/bin/activate), or install it"
+PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))  # for which the pinned packages have wheels
+_OLDEST, _NEWEST = ("{}.{}".format(*version) for version in (PYTHONS[0], PYTHONS[-1]))
 _SLOW_SUM_S = 0.010
 _LITTLE_BYTES = 1_000_000_000
 _SLOW_DISK = 10e6  # bytes per second
 
 
 def judge_python(version: str) -> Finding:
-    """Whether it is the version that the packages are tested with."""
-    if version.startswith("3.11."):
+    """Whether it is a version that the packages are tested with."""
+    if version_numbers(version) in PYTHONS:
         return Finding("python", "ok", version)
-    return Finding("python", "fix", f"{version}; the pinned packages need 3.11", "PYTHON=python3.11 make setup")
+    allowed = f"{_OLDEST} to {_NEWEST}"
+    return Finding(
+        "python", "fix", f"{version}; the pinned packages need {allowed}", f"PYTHON=python{_OLDEST} make setup"
+    )
 
 
-def judge_numpy(version: str | None) -> Finding:
-    """Whether it is old enough for MXNet (apache/mxnet#21165)."""
-    if version is None:
+def judge_numpy(numpy: Numpy) -> Finding:
+    """Whether MXNet finds all that it needs in it (apache/mxnet#21165)."""
+    if numpy.version is None:
         return Finding("numpy", "fix", "not installed", _INSTALL_AGAIN)
-    if _is_too_new(version):
-        return Finding(
-            "numpy",
-            "fix",
-            f"{version} is too new: MXNet 1.9.1 uses names that NumPy 1.24 removed",
-            "pip install -c constraints.txt numpy",
-        )
-    return Finding("numpy", "ok", version)
+    if not numpy.added:
+        return Finding("numpy", "ok", numpy.version)
+    found = f"{numpy.version}; harness_compat gives it {_count(len(numpy.added), 'name')} that MXNet needs"
+    if not numpy.at_start:
+        found += ", but only in programs that import harness first: its .pth file is not installed"
+        return Finding("numpy", "warning", found, _INSTALL_AGAIN)
+    return Finding("numpy", "ok", found)
 
 
-def _is_too_new(numpy: str) -> bool:
-    found = version_numbers(numpy)
-    return found is None or found >= (1, 24)
-
-
-def judge_mxnet(mxnet: Mxnet, numpy: str | None) -> Finding:
+def judge_mxnet(mxnet: Mxnet, numpy: Numpy) -> Finding:
     """Whether it can be imported, with the installed version of NumPy."""
     if mxnet.package is None:
         return Finding("mxnet", "fix", "not installed", _INSTALL_AGAIN)
     if not mxnet.failure:
         named = "" if mxnet.package == "mxnet" else f" ({mxnet.package})"
         return Finding("mxnet", "ok", mxnet.version + named)
-    if numpy is None or _is_too_new(numpy):
+    if numpy.version is None:
         to_do = "fix numpy first"
     elif "shared object" in mxnet.failure:
         to_do = "install the library it names, or put its folder on LD_LIBRARY_PATH"
@@ -78,6 +77,14 @@ def judge_horovod(horovod: Horovod, mxnet: Mxnet) -> Finding:
         to_do = f"WITH_CUDA={cuda} make setup; otherwise gradients travel from GPU to GPU through the host"
         return Finding("horovod", "warning", found, to_do)
     return Finding("horovod", "ok", found)
+
+
+def judge_host(name: str, failure: str) -> Finding:
+    """Whether ranks on this host can find each other by its name, as Gloo wants to."""
+    if not failure:
+        return Finding("host", "ok", name)
+    to_do = f"give it an address: echo '127.0.1.1 {name}' | sudo tee -a /etc/hosts"
+    return Finding("host", "fix", f"the host name {name} does not resolve ({failure}), and horovodrun fails", to_do)
 
 
 def judge_mpi4py(version: str | None) -> Finding:

@@ -8,10 +8,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.doctor.facts import Gpu, Gpus
-from harness.doctor.gather import Ended, gather_disk, gather_gpus, gather_threads, package_version, run
+from harness.doctor.gather import (
+    Ended,
+    gather_disk,
+    gather_gpus,
+    gather_host,
+    gather_stack,
+    gather_threads,
+    package_version,
+    run,
+)
+from harness.parsing import version_numbers
+from harness_compat.names import NAMES
 
 
 def is_alive(pid: int) -> bool:
@@ -53,8 +65,25 @@ def test_the_cause_is_what_was_said_last_by_a_rank(ended, cause):
 
 def test_a_process_is_asked():
     assert run([sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"]) == Ended(0, "1\n", "")
-    assert package_version("numpy") == "1.23.5"
+    assert package_version("numpy") == np.__version__
     assert package_version("no-such-package") is None
+
+
+def test_numpy_is_told_with_what_mxnet_finds_in_it():
+    numpy, mxnet, _ = gather_stack()
+    assert (numpy.version, mxnet.failure) == (np.__version__, "")
+    expected = {one.name for one in NAMES if one.gone_since <= version_numbers(np.__version__)}
+    assert set(numpy.added) == expected - ({"bool"} if version_numbers(np.__version__) >= (2, 0) else set())
+
+
+def test_the_name_of_this_host_has_an_address_and_another_has_none(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "localhost")
+    assert gather_host() == ("localhost", "")
+    monkeypatch.setattr("socket.gethostname", lambda: "no-such-host.invalid")
+    name, failure = gather_host()
+    assert name == "no-such-host.invalid"
+    assert failure
+    assert "Traceback" not in failure
 
 
 @pytest.mark.parametrize(

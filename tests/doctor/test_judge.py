@@ -7,11 +7,12 @@ import json
 import pytest
 
 from harness.doctor import Finding, as_json, as_text, exit_code, summary
-from harness.doctor.facts import Disk, Gpu, Gpus, Horovod, Mxnet, Sum, Threads, has_code
+from harness.doctor.facts import Disk, Gpu, Gpus, Horovod, Mxnet, Numpy, Sum, Threads, has_code
 from harness.doctor.judge import (
     judge_disk,
     judge_gpus,
     judge_horovod,
+    judge_host,
     judge_mpi,
     judge_mpi4py,
     judge_mxnet,
@@ -22,6 +23,7 @@ from harness.doctor.judge import (
     judge_untried,
 )
 
+OLD, NEW = Numpy("1.23.5"), Numpy("2.5.5", added=("NaN", "trapz"))
 CPU, CUDA = Mxnet("mxnet", "1.9.1"), Mxnet("mxnet-cu117", "1.9.1", num_gpus=1)
 BROKEN = Mxnet("mxnet", "1.9.1", failure="AttributeError: module 'numpy' has no attribute 'bool'")
 K80, V100, A100, RTX4090, H100 = (
@@ -50,26 +52,32 @@ def test_which_build_runs_where(package, runs):
 @pytest.mark.parametrize(
     ("finding", "level", "found", "to_do"),
     [
-        (judge_python("3.11.9"), "ok", "3.11.9", ""),
-        (judge_python("3.12.1"), "fix", "need 3.11", "PYTHON=python3.11"),
-        (judge_numpy("1.23.5"), "ok", "1.23.5", ""),
-        (judge_numpy("1.24.0"), "fix", "1.24.0 is too new", "pip install -c constraints.txt numpy"),
-        (judge_numpy("2.0.0rc1"), "fix", "too new", "constraints.txt"),
-        (judge_numpy(None), "fix", "not installed", AGAIN),
-        (judge_mxnet(CPU, "1.23.5"), "ok", "1.9.1", ""),
-        (judge_mxnet(CUDA, "1.23.5"), "ok", "1.9.1 (mxnet-cu117)", ""),
-        (judge_mxnet(Mxnet(None), "1.23.5"), "fix", "not installed", AGAIN),
-        (judge_mxnet(BROKEN, "2.1.0"), "fix", "cannot be imported: AttributeError", "fix numpy first"),
+        *((judge_python(f"3.{minor}.9"), "ok", f"3.{minor}.9", "") for minor in (11, 12, 13, 14)),
+        (judge_python("3.10.2"), "fix", "3.10.2; the pinned packages need 3.11 to 3.14", "PYTHON=python3.11 make"),
+        (judge_python("3.15.0a1"), "fix", "need 3.11 to 3.14", "PYTHON=python3.11"),
+        (judge_numpy(OLD), "ok", "1.23.5", ""),
+        (judge_numpy(NEW), "ok", "2.5.5; harness_compat gives it 2 names that MXNet needs", ""),
         (
-            judge_mxnet(
-                Mxnet("mxnet-cu117", "1.9.1", failure="libcudnn.so.8: cannot open shared object file"), "1.23.5"
-            ),
+            judge_numpy(Numpy("1.26.4", ("bool",), at_start=False)),
+            "warning",
+            "1 name that MXNet needs, but only",
+            AGAIN,
+        ),
+        (judge_numpy(Numpy("1.23.5", at_start=False)), "ok", "1.23.5", ""),
+        (judge_numpy(Numpy(None)), "fix", "not installed", AGAIN),
+        (judge_mxnet(CPU, OLD), "ok", "1.9.1", ""),
+        (judge_mxnet(CUDA, NEW), "ok", "1.9.1 (mxnet-cu117)", ""),
+        (judge_mxnet(Mxnet(None), OLD), "fix", "not installed", AGAIN),
+        (judge_mxnet(BROKEN, NEW), "fix", "cannot be imported: AttributeError", AGAIN),
+        (judge_mxnet(BROKEN, Numpy(None)), "fix", "cannot be imported: AttributeError", "fix numpy first"),
+        (
+            judge_mxnet(Mxnet("mxnet-cu117", "1.9.1", failure="libcudnn.so.8: cannot open shared object file"), OLD),
             "fix",
             "libcudnn.so.8",
             "LD_LIBRARY_PATH",
         ),
         (
-            judge_mxnet(Mxnet("mxnet", "1.9.1", failure="Segmentation fault: 11"), "1.23.5"),
+            judge_mxnet(Mxnet("mxnet", "1.9.1", failure="Segmentation fault: 11"), OLD),
             "fix",
             "Segmentation",
             AGAIN,
@@ -82,6 +90,8 @@ def test_which_build_runs_where(package, runs):
         (judge_horovod(Horovod("0.28.1", False), BROKEN), "fix", "without MXNet", "it builds for MXNet"),
         (judge_horovod(Horovod("0.28.1", True), BROKEN), "ok", "once MXNet can be imported", ""),
         (judge_horovod(Horovod("0.28.1", True, failure="undefined symbol"), CPU), "fix", "undefined symbol", AGAIN),
+        (judge_host("vm", ""), "ok", "vm", ""),
+        (judge_host("vm", "Name or service not known"), "fix", "host name vm does not resolve (Name", "127.0.1.1 vm"),
         (judge_mpi4py(None), "fix", "mpirun needs it", AGAIN),
         (judge_mpi4py("4.1.2"), "ok", "4.1.2", ""),
         (judge_mpi(None, ""), "warning", "no mpirun on PATH", ".venv/bin/activate"),
