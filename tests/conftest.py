@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred jobs would compile 
 THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 CLIENT = ROOT / "tests/jobs/client.py"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}  # of every job
+WITHOUT_HOROVOD = "" if find_spec("horovod") else "Horovod is not installed (WITH_HOROVOD=0)"
 
 
 def pytest_configure(config):
     config.pluginmanager.register(JobCounter(), "jobs")
     config.addinivalue_line("markers", "thorough: is run by `make thorough` alone (HARNESS_THOROUGH=1)")
+    config.addinivalue_line("markers", "horovod: needs Horovod without starting horovodrun, which needs no mark")
     config.addinivalue_line("markers", "long: is begun first; a test or file of ten seconds or more")
 
 
@@ -41,6 +44,9 @@ def pytest_collection_modifyitems(config, items):
     One worker of pytest-xdist waits for jobs while the other one runs the many short tests, and then takes over what
     the first has not begun; a long test at the end would have no other beside it.
     """
+    for item in items:
+        if WITHOUT_HOROVOD and item.get_closest_marker("horovod"):
+            item.add_marker(pytest.mark.skip(reason=WITHOUT_HOROVOD))
     if not THOROUGH:
         left_out = [item for item in items if item.get_closest_marker("thorough")]
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
@@ -49,7 +55,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 def launched_by(launcher: str, np: int) -> list[str]:
-    """The words that start `np` ranks; `--gloo` saves horovodrun the second in which it asks what Horovod has."""
+    """The words that start `np` ranks; `--gloo` saves horovodrun the second in which it asks what Horovod has.
+
+    A test that wants to start `horovodrun` where there is no Horovod is skipped here.
+    """
+    if launcher == "horovodrun" and WITHOUT_HOROVOD:
+        pytest.skip(WITHOUT_HOROVOD)
     options = ["--gloo"] if launcher == "horovodrun" else []
     return [str(Path(sys.executable).with_name(launcher)), *options, "-np", str(np)]
 

@@ -16,7 +16,7 @@ import atexit
 import ctypes
 import fcntl
 import gc
-import importlib
+import importlib.util
 import json
 import multiprocessing.spawn
 import os
@@ -37,7 +37,7 @@ READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MXNET_", "MKL", "DNNL_", "ONEDNN_", 
 PDEATHSIG = 1  # of prctl(2)
 SPAWNED = "--multiprocessing-fork"  # in the arguments of what `multiprocessing` spawns
 HIGH = 500  # numbers of files from here on are in nobody's way
-LIBRARIES = ("matplotlib.backends.backend_agg", "horovod.mxnet", "horovod.runner.launch")
+LIBRARIES = ("matplotlib.backends.backend_agg", "mxnet", "horovod.mxnet", "horovod.runner.launch")
 
 
 def import_all():
@@ -45,7 +45,8 @@ def import_all():
     import harness
 
     for name in LIBRARIES:
-        importlib.import_module(name)
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:  # Horovod need not be installed
+            importlib.import_module(name)
     for module in pkgutil.walk_packages(harness.__path__, "harness."):
         if module.name != "harness.comm.smoke":
             importlib.import_module(module.name)
