@@ -22,6 +22,9 @@ One YAML file describes a run, and `--set key.path=value` overrides any part of 
 [README](../README.md) explains how they work together. All mistakes in a file are reported at once, each with its key
 and how to fix it.
 
+`--config` takes a file, or the name of one: `--config digits` is a file `digits` or `digits.yaml` if there is one, else
+`configs/digits.yaml` in the working directory, else the configuration of that name that ships with the harness.
+
 Editors that support JSON Schema complete and check the files as you type: those in `configs/` begin with
 `# yaml-language-server: $schema=schema.json`, and `python launch/train.py --print-schema` prints the schema for files
 elsewhere.

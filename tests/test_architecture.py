@@ -20,6 +20,7 @@ ROOMS = [
     "units",
     "versions",
     "processes",
+    "shipped",
     "schedules",
     "folder",
     "data",
@@ -36,6 +37,7 @@ ROOMS = [
     "train",
     "doctor",
     "job",
+    "cli",
 ]
 MXNET_MAY_BE_IN = ("harness/gluon/", "harness/model/", "harness/comm/horovod.py")
 RANKS_MAY_BE_IN = ("harness/comm/",)

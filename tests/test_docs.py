@@ -9,7 +9,7 @@ same folder, those that are shown to fail, whose message must be the one that is
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import re
 import shlex
 import sys
@@ -21,6 +21,7 @@ from harness.config import load_config, parse_config
 from harness.config.reading import parse_yaml
 from harness.plan import LRPlan, Sizes
 from harness.schedules import parse_spec
+from harness.shipped import shipped_configs
 
 ROOT = Path(__file__).parents[1]
 README = "README.md"
@@ -58,7 +59,8 @@ def shown_commands(page: str) -> list[tuple[str, str]]:
 def mentioned_commands(page: str) -> list[str]:
     """The commands to type and those inside a line, as far as they are written out."""
     typed = [line for block in blocks(page, "sh") for line in block.replace("\\\n", "").splitlines() if line]
-    inline = re.findall(r"(?<!`)`((?:python|horovodrun|mpirun|srun|sbatch|make) [^`]+)`", FENCED.sub("", TEXTS[page]))
+    programs = r"python|horovodrun|mpirun|srun|sbatch|make|harness-[\w-]+"
+    inline = re.findall(rf"(?<!`)`((?:{programs}) [^`]+)`", FENCED.sub("", TEXTS[page]))
     return typed + [re.sub(r"(\\\|\w+)+|(?<!-config)(?<!-set) \.\.\.$", "", command) for command in inline]
 
 
@@ -158,6 +160,10 @@ def check(words: list[str]) -> None:
         assert script.is_file(), f"there is no {script}"
         if script.parent.name == "launch":
             check_arguments(script, arguments[1:])
+    elif program.startswith("harness-"):
+        script = ROOT / "launch" / f"{program.removeprefix('harness-').replace('-', '_')}.py"
+        assert script.is_file(), f"there is no {script}"
+        check_arguments(script, arguments)
 
 
 def check_batch(arguments: list[str]) -> None:
@@ -170,9 +176,7 @@ def check_batch(arguments: list[str]) -> None:
 
 
 def check_arguments(script: Path, arguments: list[str]) -> None:
-    spec = importlib.util.spec_from_file_location(f"launch_{script.stem}", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module(f"harness.cli.{script.stem}")
     if arguments in (["--help"], ["--print-schema"]):
         with pytest.raises(SystemExit, match=r"^0?$"):
             module.parse_arguments(arguments)
@@ -180,8 +184,10 @@ def check_arguments(script: Path, arguments: list[str]) -> None:
     options = vars(module.parse_arguments(arguments))
     if script.stem == "supervise":
         check(options["command"])
-    elif "config" in options and (ROOT / options["config"]).is_file():
-        load_config(ROOT / options["config"], options["set"])
+    elif "config" in options:
+        config = shipped_configs().get(options["config"], ROOT / options["config"])
+        if config.is_file():
+            load_config(config, options["set"])
 
 
 @pytest.mark.parametrize("page", PAGES)

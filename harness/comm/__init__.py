@@ -12,6 +12,7 @@ from harness.comm.launcher import Launch, configure_threads, count_threads, read
 from harness.comm.tree import assign, take_turns
 from harness.comm.world import SingleWorld, SumBy, World
 from harness.errors import ConfigError
+from harness.shipped import name_command
 
 __all__ = [
     "Launch",
@@ -99,7 +100,7 @@ def _connect_horovod(launch: Launch, sum_by: SumBy) -> World:
     if world.size != launch.size:
         raise ConfigError(
             f"{launch.launcher} started {launch.size} processes, but Horovod sees {world.size}; start the job with "
-            "`horovodrun -np N python launch/train.py` or `mpirun -np N python launch/train.py`"
+            f"`horovodrun -np N {name_command('train')}` or `mpirun -np N {name_command('train')}`"
         )
     return world
 

@@ -10,6 +10,7 @@ from harness.comm import read_launch
 from harness.errors import ConfigError
 from harness.folder.outcome import OutcomeFiles
 from harness.parsing import whole_number
+from harness.shipped import DEFAULT_CONFIG
 
 
 class RunParser(argparse.ArgumentParser):
@@ -24,7 +25,7 @@ class RunParser(argparse.ArgumentParser):
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Give a command `--config`, `--set` and `--emulate-np`."""
-    parser.add_argument("--config", default="configs/digits.yaml", metavar="FILE", help="default: %(default)s")
+    add_config_option(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -37,6 +38,16 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         type=_number_of_ranks,
         metavar="N",
         help="run the shards of N ranks in this one process, for debugging",
+    )
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """Give a command `--config`."""
+    parser.add_argument(
+        "--config",
+        default=DEFAULT_CONFIG,
+        metavar="FILE|NAME",
+        help="a file, or the name of one in configs/ or of a shipped one (default: %(default)s)",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from harness.config.finding import find_config
 from harness.config.lr import LRConfig
 from harness.config.messages import config_error, explain, show
 from harness.config.model import RunConfig
@@ -47,11 +48,16 @@ def parse_lr(raw: object, source: str = "config") -> LRConfig:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration file and apply `--set` overrides, each `key.path=value` with the value in YAML.
 
+    Args:
+        path: of the file; or, where no file is called so, the name of one in `configs/` or of a shipped configuration.
+        overrides: from `--set`.
+
     Raises:
         ConfigError: if the file cannot be read, is not valid YAML, holds anything that is not allowed, or gives no
             name and has a file name that is not allowed as one.
     """
-    raw = read_yaml(Path(path))
+    path = find_config(path)
+    raw = read_yaml(path)
     problems: list[Problem] = []
     for override in overrides if isinstance(raw, dict) else ():
         try:

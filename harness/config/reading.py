@@ -6,7 +6,6 @@ keys wins.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from harness.config.finding import advice_for
 from harness.errors import ConfigError
 from harness.named import brief, cut
 
@@ -133,12 +133,11 @@ def read_yaml(path: Path) -> Any:
         text = content[:MOST_BYTES].decode("utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        hint = _neighbour(path) or "give a file such as configs/digits.yaml with --config"
-        raise ConfigError(f"{path}: cannot be read ({reason}); {hint}") from None
+        raise ConfigError(f"{path}: cannot be read ({reason}); {advice_for(path)}") from None
     if len(content) > MOST_BYTES:
         raise ConfigError(
-            f"{path}: is larger than {MOST_BYTES:,} bytes, too large for a configuration; give a file such as "
-            "configs/digits.yaml with --config"
+            f"{path}: is larger than {MOST_BYTES:,} bytes, too large for a configuration; give another file with "
+            "--config"
         )
     return parse_yaml(text.replace("\r\n", "\n"), str(path))
 
@@ -213,16 +212,6 @@ def _in_words(problem: str) -> str:
         if match:
             return cut(match.expand(meaning), 200)
     return f"this is not valid YAML: {cut(problem, 200)}"
-
-
-def _neighbour(path: Path) -> str:
-    """A suggestion of the file that was probably meant."""
-    for folder in (path.parent, Path("configs")):
-        names = {file.stem: file for file in sorted(folder.glob("*.y*ml"))} if folder.is_dir() else {}
-        close = difflib.get_close_matches(path.stem, names, n=1)
-        if close:
-            return f"did you mean '{names[close[0]]}'?"
-    return ""
 
 
 def _contains_itself(value: Any, above: list[int], done: set[int]) -> bool:

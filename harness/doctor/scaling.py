@@ -12,6 +12,7 @@ from harness.doctor.cost_model import Reduction, fit
 from harness.doctor.gather import count_cores
 from harness.doctor.measure import measure_reductions, measure_update
 from harness.errors import ConfigError
+from harness.shipped import name_command
 
 _RANKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _KILOBYTES = (64, 256, 1024, 4096, 16384, 65536)
@@ -26,8 +27,8 @@ def predict(job: JobContext) -> None:
     world = job.world
     if world.size == 1:
         raise ConfigError(
-            "--scaling measures communication between ranks; start at least two: mpirun -np 2 python "
-            "launch/doctor.py --scaling"
+            "--scaling measures communication between ranks; start at least two: mpirun -np 2 "
+            f"{name_command('doctor')} --scaling"
         )
     is_compressed = job.config.compression == "fp16"
     measured = measure_reductions(world, _KILOBYTES, is_compressed=is_compressed)

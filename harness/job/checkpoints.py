@@ -27,6 +27,7 @@ from harness.gluon.state import refuse_not_finite
 from harness.job.finding import plan_by_base
 from harness.job.session import Session
 from harness.plan import LRPlan
+from harness.shipped import name_command
 from harness.train.resume import changes_of_environment, checkpoints_after, refuse_newer_elsewhere
 from harness.train.saving import plan_to_json, sizes_to_json
 from harness.versions import versions
@@ -164,7 +165,7 @@ class JobCheckpoints:
             wait = "wait until that has ended, or " if "wait" in advice else ""  # only for another process
             raise ConfigError(f"{found}; {wait}{_OTHER_FOLDER}") from None
         if (self._folder.path / "config.yaml").exists():
-            raise ConfigError(f"{self._folder.path} holds a run of launch/train.py; {_OTHER_FOLDER}")
+            raise ConfigError(f"{self._folder.path} holds a run of {name_command('train')}; {_OTHER_FOLDER}")
         try:
             make_folder(self._sets)
             remove_debris(self._sets)
@@ -223,7 +224,7 @@ def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
         if not fields.has("job"):
             raise CheckpointError(
                 f"{path}: was not saved by a Job; to begin with its weights: net.load_parameters, after "
-                f"`launch/checkpoint.py export {path} FILE`"
+                f"`{name_command('checkpoint')} export {path} FILE`"
             )
         t, saved, plan = fields.whole("iteration"), fields.inner("job"), fields.inner("plan")
         own, rates = _facts(session), plan.inner("lr")

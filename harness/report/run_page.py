@@ -18,6 +18,7 @@ from harness.report.finder import finder_chart, rule_of
 from harness.report.pages import clock, number, plain, render, write_page
 from harness.report.record import RunRecord, read_record
 from harness.report.words import sentence_of
+from harness.shipped import training_command
 
 _MOST_PHASES = 60  # that are marked, and listed; of more nobody would see any
 _LEAST_WIDTH = 4.0  # percent of the run, for a phase that has its number above it
@@ -165,6 +166,6 @@ def _amended(amendment: AmendmentRecord) -> str:
 
 def _command(record: RunRecord) -> str:
     """The command that repeats the run from its folder."""
-    launcher = record.attempts[-1].start.command.partition("python ")[0] if record.attempts else ""
+    start = training_command(record.attempts[-1].start.command if record.attempts else "")
     config = shlex.quote(str(record.folder / "config.yaml"))
-    return f"{launcher}python launch/train.py --config {config} --set name={shlex.quote(record.name)}-again"
+    return f"{start} --config {config} --set name={shlex.quote(record.name)}-again"

@@ -21,6 +21,7 @@ from harness.folder import AttemptStart, MetricsFile, MetricsLine
 from harness.gluon import Learner, LearnerState, Requests
 from harness.guard import ConsistencyCheck
 from harness.plan import LRPlan, Sizes
+from harness.shipped import typed_words
 from harness.train.resume import ResumePoint
 from harness.train.run import Run
 from harness.train.state import RunState, is_due
@@ -44,7 +45,7 @@ def attempt_start(run: Run) -> AttemptStart:
         ranks=run.world.size,
         comm=run.world.kind,
         host=run.world.hostname,
-        command=f"{launcher}python {shlex.join(sys.argv)}",
+        command=launcher + shlex.join(typed_words(sys.argv)),
         environment=environment_of(run),
     )
 

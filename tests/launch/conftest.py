@@ -1,4 +1,4 @@
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +18,11 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def command(monkeypatch, capfd):
-    """Run the `main` of a script in `launch/` in this process, from the project's folder."""
+    """Run the `main` of a command in this process, from the project's folder."""
 
     def run(script, *arguments, cwd=ROOT):
         monkeypatch.chdir(cwd)
-        spec = importlib.util.spec_from_file_location(f"launch_{script}", ROOT / "launch" / f"{script}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = importlib.import_module(f"harness.cli.{script}")
         monkeypatch.setattr(sys, "argv", [f"launch/{script}.py", *map(str, arguments)])
         monkeypatch.setattr(sys, "path", list(sys.path))
         capfd.readouterr()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 from pathlib import Path
@@ -26,10 +26,8 @@ def parse(words: list[str]):
     """The options of `python launch/NAME.py ...`, by the command's own parser."""
     python, script, *arguments = words
     assert python == "python"
-    spec = importlib.util.spec_from_file_location("command", ROOT / script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.parse_arguments(arguments)
+    assert (ROOT / script).is_file()
+    return importlib.import_module(f"harness.cli.{Path(script).stem}").parse_arguments(arguments)
 
 
 def instructions(dockerfile: str, name: str) -> list[str]:

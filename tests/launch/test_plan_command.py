@@ -188,7 +188,11 @@ def test_the_same_plan_makes_the_same_files(plan, tmp_path):
     ("arguments", "code", "message"),
     [
         (["--set", "trian=1"], 2, "error: configs/digits.yaml: trian: unknown key; did you mean 'train'?"),
-        (["--config", "no.yaml"], 2, "error: no.yaml: cannot be read (No such file or directory); give a file such as"),
+        (
+            ["--config", "no.yaml"],
+            2,
+            "error: no.yaml: cannot be read (No such file or directory); give a file, or a name: cifar10_resnet18",
+        ),
         (
             ["--set", "batch.shards=3", "--np", "4"],
             2,

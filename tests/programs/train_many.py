@@ -5,16 +5,13 @@ A run that takes longer than a minute ends the process; what was not answered th
 
 import contextlib
 import faulthandler
-import importlib.util
 import io
 import json
 import sys
 import traceback
 from pathlib import Path
 
-spec = importlib.util.spec_from_file_location("launch_train", Path(__file__).parents[2] / "launch" / "train.py")
-train = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(train)
+from harness.cli import train
 
 for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines():
     faulthandler.dump_traceback_later(60, exit=True)

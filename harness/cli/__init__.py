@@ -1,0 +1,1 @@
+"""The commands: parse, build, run. `scripts.py` starts them, as `harness-train` and as `python launch/train.py`."""
