@@ -32,7 +32,7 @@ format-check: setup
 	@$(RUN) ruff format --check
 
 benchmarks: setup
-	@$(RUN) pip install --quiet --constraint constraints.txt --editable '.[cpu,benchmarks]' --no-build-isolation
+	@$(RUN) pip install --quiet --constraint constraints.txt --editable '.[benchmarks]' --no-build-isolation
 	@$(RUN) python benchmarks/everything.py
 
 clean:

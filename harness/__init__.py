@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from harness.job import Job as Job
 
 __all__ = ["Job"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
