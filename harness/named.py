@@ -110,6 +110,18 @@ def choose(name: str, known: Mapping[str, T], key: str, error: type[HarnessError
     )
 
 
+def name_and_params(choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A choice by name and its parameters, of which a plain name has none.
+
+    >>> name_and_params("f1"), name_and_params({"top_k": {"k": 3}}), name_and_params({"f1": None})
+    (('f1', {}), ('top_k', {'k': 3}), ('f1', {}))
+    """
+    if isinstance(choice, str):
+        return choice, {}
+    ((name, params),) = choice.items()
+    return name, dict(params or {})
+
+
 def load_function(path: str, key: str, error: type[HarnessError] = ConfigError) -> Callable[..., Any]:
     """The function that `package.module:function` names.
 

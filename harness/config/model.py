@@ -31,6 +31,7 @@ from harness.config.sections import (
     TrainConfig,
 )
 from harness.config.values import Devices, PathText, Problem, RefusedError, Threads
+from harness.named import name_and_params
 
 _RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _WHERE = ("device", "devices", "kvstore", "update_on_kvstore")  # where to compute; the bits do not depend on it
@@ -114,8 +115,9 @@ class RunConfig(Section):
                 message = f"{str(found).lower()} has no effect without several devices; list them in devices"
                 problems.append(Problem((name,), message))
         best, evaluation = self.checkpoint.best, self.evaluation
-        if best is not None and best not in ("loss", *evaluation.metrics):
-            known = ", ".join(("loss", *evaluation.metrics))
+        measured = ["loss", *(params.get("name", name) for name, params in map(name_and_params, evaluation.metrics))]
+        if best is not None and not any(best == name or best.startswith(f"{name}.") for name in measured):
+            known = ", ".join(map(str, measured))
             problems.append(Problem(("checkpoint", "best"), f"{best!r} is not evaluated; choose one of {known}"))
         if best is not None and evaluation.every is None:
             problems.append(

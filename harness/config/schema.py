@@ -51,7 +51,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]
             yield from _rows(section, f"{key}.")
             continue
         default = "required" if field.default is PydanticUndefined else f"`{_shown(field.default)}`"
-        yield key, default, (field.description or "").replace("|", "\\|")
+        yield key, default, " ".join((field.description or "").split()).replace("|", "\\|")
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

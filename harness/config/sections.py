@@ -12,6 +12,7 @@ from harness.config.values import (
     Factor,
     Float32,
     Initializer,
+    MetricChoice,
     Name,
     NotNegative,
     Parameters,
@@ -118,8 +119,10 @@ class EvaluationConfig(Section):
 
     every: Period | None = Duration.parse("1ep")
     """How often to evaluate the first held-out split; null means only at the end."""
-    metrics: list[Name] = ["accuracy"]
-    """`accuracy`, `error`, `top_5_accuracy`, `binary_accuracy`, `mae`, `mse`, `rmse`, or your own `module:function`."""
+    metrics: list[MetricChoice] = ["accuracy"]
+    """Names, or names with parameters (`{top_k: {k: 3}}`): `accuracy`, `error`, `top_k`, `top_5_accuracy`,
+    `binary_accuracy`, `pixel_accuracy`, `miou`, `f1`, `mcc`, `roc_auc`, `cross_entropy`, `perplexity`, `mae`, `mse`,
+    `rmse`, `correlation`; one of MXNet's (`mxnet.metric:NAME`); or your own `module:function`."""
 
 
 class NetworkConfig(Section):

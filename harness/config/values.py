@@ -152,6 +152,16 @@ def _read_initializer(value: object) -> str | dict[str, dict[str, Any]]:
     raise ValueError("must be a name (xavier), or one name with its parameters ({xavier: {magnitude: 2}})")
 
 
+def _read_metric(value: object) -> str | dict[str, dict[str, Any]]:
+    if isinstance(value, str):
+        return _read_name(value)
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, params),) = value.items()
+        if isinstance(name, str) and isinstance(params, dict | None):
+            return {_read_name(name): _read_parameters(params or {}, (name,))}
+    raise ValueError("must be a name (accuracy), or one name with its parameters ({top_k: {k: 3}})")
+
+
 def _read_period(value: object) -> Duration:
     period = Duration.parse(value)
     if period.value == 0:
@@ -273,5 +283,10 @@ Validation = Annotated[int | float, PlainValidator(_read_validation), WithJsonSc
 Initializer = Annotated[
     str | dict[str, dict[str, Any]],
     PlainValidator(_read_initializer),
+    _any({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
+]
+MetricChoice = Annotated[
+    str | dict[str, dict[str, Any]],
+    PlainValidator(_read_metric),
     _any({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
 ]

@@ -24,8 +24,10 @@ _KNOWN = {  # bounds of what the harness itself measures; a diverging run measur
     "count": (0, LARGEST),
     "diverged_at": (1, LARGEST),
     "lr_factor": (0, _LARGEST_LR),
-    **dict.fromkeys(("accuracy", "error", "top_5_accuracy", "binary_accuracy"), (0, 1)),
-    **dict.fromkeys(("mae", "mse", "rmse"), (0, math.inf)),
+    **dict.fromkeys(("accuracy", "error", "top_k", "top_5_accuracy", "binary_accuracy", "pixel_accuracy"), (0, 1)),
+    **dict.fromkeys(("miou", "f1", "roc_auc"), (0, 1)),
+    **dict.fromkeys(("mcc", "correlation"), (-1, 1)),
+    **dict.fromkeys(("mae", "mse", "rmse", "perplexity"), (0, math.inf)),
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.data import Augmentation, evaluation_batches
 from harness.gluon.learner import Learner
+from harness.gluon.totals import Seen, Totals
 from harness.model.metrics import Metric
 
 _ASK_EVERY = 32  # batches of each rank
@@ -23,11 +24,7 @@ def evaluate(
     metrics: Mapping[str, Metric],
     stop: Callable[[], bool] | None = None,
 ) -> dict[str, float] | None:
-    """The mean loss and metrics over a data set.
-
-    Rank r looks at the batches r, r + np, ...; each batch's sums have a place of their own in the table that is
-    reduced, and the table is added up in the order of the batches, so the result does not depend on the number of
-    ranks.
+    """The mean loss and metrics over a data set, the same on any number of ranks (`harness.gluon.totals`).
 
     Args:
         learner: the network, its loss and the ranks.
@@ -38,12 +35,17 @@ def evaluate(
         stop: is called with every batch; ranks ask each other now and then whether any was told to stop.
 
     Returns:
-        `loss` and each metric by name; `None` on every rank if any was told to stop.
+        `loss` and each metric by its name, or by its name, a dot and a key where it reports several numbers; `None` on
+        every rank if any was told to stop.
+
+    Raises:
+        ConfigError: naming a metric that gives something else than before, or that reports no number.
+        DataError: naming a metric for which predictions or labels do not do.
     """
     world = learner.world
     learner.ensure_shared()  # here and not in `predict`: the last batches are not every rank's
     num_batches = -(-len(dataset) // batch_size)
-    table = np.zeros((num_batches, 1 + len(metrics)))
+    totals = Totals(world, metrics, num_batches)
     mx.nd.waitall()  # running statistics may still be on their way
     batches = iter(evaluation_batches(dataset, batch_size, augmentation, first=world.rank, step=world.size))
     for number in range(-(-num_batches // world.size)):
@@ -56,17 +58,12 @@ def evaluate(
             return None
         batch = next(batches, None)
         if batch is None:  # the last round is not everybody's
+            totals.add(None)
             continue
         index, data, label = batch
         prediction, losses = learner.predict(data, label)
-        table[index, 0] = losses.astype(np.float64).sum()
-        for column, metric in enumerate(metrics.values(), start=1):
-            values = np.asarray(metric.sample_values(prediction, label))
-            table[index, column] = values.astype(np.float64).sum()
-    table = world.allreduce(table, "evaluation")
-    means = [sum(column.tolist()) / len(dataset) for column in table.T]
-    found = {name: metric.from_mean(mean) for (name, metric), mean in zip(metrics.items(), means[1:], strict=True)}
-    return {"loss": means[0], **found}
+        totals.add(Seen(index, prediction, label, (losses.astype(np.float64).sum(), len(losses))))
+    return totals.results(len(dataset))
 
 
 def _close(batches: Iterator[Any]) -> None:

@@ -14,10 +14,11 @@ from harness.job.session import Session
 from harness.job.settings import WHERE
 from harness.model import Metric, build_metrics, try_metrics
 from harness.model.given import classes_of, picks_classes
-from harness.model.metrics import Values
+from harness.model.metrics import as_metric
 from harness.named import brief
 from harness.train.samples import RunData, first_samples
 
+MetricsGiven = Sequence[str | Mapping[str, Any]] | Mapping[str, Any]
 _KEY = f"{WHERE}: metrics"
 _KEPT = 4  # data that are evaluated again and again: a validation and a test set, perhaps of two kinds
 
@@ -30,7 +31,7 @@ class Evaluator:
         self._session = session
         self._prepared: list[tuple[object, RunData]] = []  # the first holds on to its object, so identities stay
 
-    def __call__(self, data: object, metrics: Sequence[str] | Mapping[str, Values] | None) -> dict[str, float]:
+    def __call__(self, data: object, metrics: MetricsGiven | None) -> dict[str, float]:
         """See `Job.evaluate`."""
         session, given = self._session, self._session.given
         prepared = next((known for value, known in self._prepared if value is data), None)
@@ -70,16 +71,23 @@ def _metrics(metrics: Any, loss: Any) -> dict[str, Metric]:
     if metrics is None:
         return build_metrics(["accuracy"] if picks_classes(loss) else [])
     if isinstance(metrics, Mapping):
-        for name, one in metrics.items():
-            if not isinstance(name, str) or not callable(one):
-                wrong = "a function of (predictions, labels)" if isinstance(name, str) else "a name, which is text"
-                raise ConfigError(f"{_KEY}: {brief(name)} is not {wrong}")
+        for name in metrics:
+            if not isinstance(name, str):
+                raise ConfigError(f"{_KEY}: {brief(name)} is not a name, which is text")
         if "loss" in metrics:
             raise ConfigError(f"{_KEY}: 'loss' is the name of the mean loss, which is always given; choose another")
-        return {name: Metric(one) for name, one in metrics.items()}
-    names = list(metrics) if isinstance(metrics, list | tuple | np.ndarray) else None
-    if names is None or not all(isinstance(name, str) for name in names):
+        return {name: as_metric(one, name, _KEY) for name, one in metrics.items()}
+    choices = list(metrics) if isinstance(metrics, list | tuple | np.ndarray) else None
+    if choices is None or not all(isinstance(one, str) or _has_parameters(one) for one in choices):
         raise ConfigError(
             f'{_KEY}: found {brief(metrics)}; give a list of names (["accuracy"]), or a mapping of names to functions'
         )
-    return build_metrics([str(name) for name in names], key=_KEY)
+    return build_metrics([str(one) if isinstance(one, str) else one for one in choices], key=_KEY)
+
+
+def _has_parameters(choice: object) -> bool:
+    """Whether it is one name with its parameters."""
+    if not isinstance(choice, Mapping) or len(choice) != 1:
+        return False
+    ((name, params),) = choice.items()
+    return isinstance(name, str) and isinstance(params, Mapping | None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,11 @@ from harness.errors import ConfigError
 from harness.finder import FinderResult, FinderSettings
 from harness.gluon import Learner
 from harness.job.checkpoints import JobCheckpoints
-from harness.job.evaluation import Evaluator
+from harness.job.evaluation import Evaluator, MetricsGiven
 from harness.job.finding import find_rate
 from harness.job.session import Given, Session, open_session
 from harness.job.settings import WHERE, JobOptions, of_kind, read_settings, whole_number
 from harness.model.given import devices_of, given_loss, given_optimizer, refuse_idle_momentum
-from harness.model.metrics import Values
 from harness.plan import LRPlan, Sizes
 
 _VERIFY_EVERY = 500  # updates
@@ -172,17 +171,18 @@ class Job:
         session.ranks.enter(f"the program, after iteration {t}")
         return loss
 
-    def evaluate(self, data: object, metrics: Sequence[str] | Mapping[str, Values] | None = None) -> dict[str, float]:
+    def evaluate(self, data: object, metrics: MetricsGiven | None = None) -> dict[str, float]:
         """The mean loss and metrics over data, every sample once; a collective.
 
         Args:
             data: as `train`.
-            metrics: names, such as `["accuracy", "top_5_accuracy"]` (all are in `harness.model.metrics.METRICS`), or
-                functions by name that map predictions and labels to one value a sample. By default the accuracy where
-                the loss picks classes.
+            metrics: names, such as `["accuracy", {"top_k": {"k": 3}}]` (all are in `harness.model.metrics.METRICS`), or
+                by name functions that map predictions and labels to one value a sample, or objects with `sums` or
+                `rows` and `finish` (`harness.model.Sums`, `harness.model.Rows`). By default the accuracy where the loss
+                picks classes.
 
         Returns:
-            `loss` and each metric by name, the same on every rank.
+            `loss` and each metric by name, the same on every rank; `name.key` where one reports several numbers.
         """
         session = self._open("evaluated")
         session.ranks.enter(f"evaluation after iteration {self.iteration}")

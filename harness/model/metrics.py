@@ -1,137 +1,146 @@
-"""Metrics as sums over samples, so that batches and ranks add up to the exact mean."""
+"""Metrics by name, of the user's own, and of MXNet."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from harness.errors import ConfigError, DataError
+from harness.model.mean_metrics import named_means
+from harness.model.metric_kinds import Mean, Metric, Reported, Rows, Sums, Values, class_axis
+from harness.model.metric_values import try_metrics
+from harness.model.mxnet_metrics import EvalMetric, adapted
+from harness.model.sum_metrics import named_sums
+from harness.named import brief, call, choose, kind_of, load_function, name_and_params
 
-from harness.errors import ConfigError
-from harness.named import choose, load_function
+__all__ = ["METRICS", "Mean", "Metric", "Rows", "Sums", "Values", "build_metrics", "class_axis", "try_metrics"]
 
-Array = npt.NDArray[Any]
-Values = Callable[[Array, Array], Array]
-
-
-class Metric(NamedTuple):
-    """A mean over samples.
-
-    Attributes:
-        sample_values: maps predictions `(n, ...)` and labels `(n, ...)` to one value a sample, `(n,)`.
-        from_mean: maps the mean to what is reported.
-        best: which value is the best one; `None` where only the user knows.
-    """
-
-    sample_values: Values
-    from_mean: Callable[[float], float] = float
-    best: str | None = None
+_TAKEN = ("loss", "split", "iteration", "epoch", "lr", "momentum", "time")  # in lines of `metrics.jsonl`
+_LONGEST = 100  # characters of a name
 
 
-def class_axis(prediction: Sequence[int], label: Sequence[int]) -> int:
-    """The axis of predictions along which classes lie, by the shapes: the last one, or 1 as in pictures.
-
-    >>> class_axis((32, 10), (32,)), class_axis((32, 10, 8, 8), (32, 8, 8)), class_axis((32, 50, 10), (32, 50))
-    (-1, 1, -1)
-    """
-    is_last = tuple(label) == tuple(prediction[:-1])
-    is_second = tuple(label) == (*prediction[:1], *prediction[2:])
-    return 1 if is_second and not is_last else -1
+def _builders(axis: int | None, from_logits: bool) -> dict[str, Callable[..., Metric]]:
+    return {**named_means(axis), **named_sums(axis, from_logits)}
 
 
-def _in_top(k: int, axis: int | None) -> Values:
-    def values(prediction: Array, label: Array) -> Array:
-        along = class_axis(prediction.shape, label.shape) if axis is None else axis
-        own = np.take_along_axis(prediction, np.expand_dims(label.astype(np.int64), along), axis=along)
-        return _over_positions(np.asarray((prediction > own).sum(axis=along) < k))
-
-    return values
+METRICS = _builders(None, False)
+"""What builds each metric, by name."""
 
 
-def _is_right(axis: int | None) -> Values:
-    def values(prediction: Array, label: Array) -> Array:
-        along = class_axis(prediction.shape, label.shape) if axis is None else axis
-        return np.asarray(prediction.argmax(axis=along) == label)
-
-    return values
-
-
-def _over_positions(right: Array) -> Array:
-    """One value a sample: the mean where every position of a sample has a label."""
-    return right if right.ndim == 1 else _per_sample(right)
-
-
-def _per_sample(values: Array) -> Array:
-    means: Array = values.reshape(len(values), -1).mean(axis=1)
-    return means
-
-
-def _like(prediction: Array, label: Array) -> Array:
-    return prediction.reshape(label.shape)
-
-
-def _metrics(axis: int | None) -> dict[str, Metric]:
-    is_right = _is_right(axis)
-    return {
-        "accuracy": Metric(lambda prediction, label: _over_positions(is_right(prediction, label)), best="highest"),
-        "error": Metric(lambda prediction, label: _over_positions(~is_right(prediction, label)), best="lowest"),
-        "top_5_accuracy": Metric(_in_top(5, axis), best="highest"),
-        "binary_accuracy": Metric(
-            lambda prediction, label: (prediction.reshape(len(label)) > 0) == (label > 0), best="highest"
-        ),
-        "mae": Metric(lambda prediction, label: _per_sample(np.abs(_like(prediction, label) - label)), best="lowest"),
-        "mse": Metric(lambda prediction, label: _per_sample((_like(prediction, label) - label) ** 2), best="lowest"),
-        "rmse": Metric(
-            lambda prediction, label: _per_sample((_like(prediction, label) - label) ** 2), math.sqrt, best="lowest"
-        ),
-    }
-
-
-METRICS: dict[str, Metric] = _metrics(None)
-
-
-def build_metrics(names: list[str], axis: int | None = None, key: str = "evaluation.metrics") -> dict[str, Metric]:
-    """Metrics by name, or the user's own: a `module:function` that maps predictions and labels to one value a sample.
+def build_metrics(
+    choices: Sequence[str | Mapping[str, Any]],
+    axis: int | None = None,
+    key: str = "evaluation.metrics",
+    *,
+    from_logits: bool = False,
+) -> dict[str, Metric]:
+    """Metrics by name, MXNet's (`mxnet.metric:F1`), or the user's own (`module:function`, `module:Class`).
 
     Args:
-        names: of metrics.
+        choices: a name, or one name with its parameters: `{"top_k": {"k": 3}}`. The parameter `name` is what the
+            metric is called from then on. A name in the user's own code is called if it has parameters or is a class.
         axis: of predictions, along which classes lie; by default the shapes tell it.
-        key: of the names, for messages.
+        key: of the choices, for messages.
+        from_logits: whether predictions of classes are the logarithms of probabilities already.
 
     Raises:
-        ConfigError: for an unknown name.
+        ConfigError: for an unknown name or parameter, a metric that does not add up, or two of one name.
     """
-    known = METRICS if axis is None else _metrics(axis)
-    return {name: Metric(load_function(name, key)) if ":" in name else choose(name, known, key) for name in names}
+    known = _builders(axis, from_logits)
+    built: dict[str, Metric] = {}
+    seen: dict[str, object] = {}
+    for choice in choices:
+        path, params = name_and_params(choice)
+        own_name = params.pop("name", None)
+        name = path if own_name is None else _own_name(own_name, path, f"{key}.{path}.name")
+        if name in built and seen[name] != choice:
+            raise ConfigError(
+                f"{key}: two metrics are called {name!r}; give one of them a name: {{{path}: {{name: ...}}}}"
+            )
+        seen[name] = choice
+        if ":" in path:
+            found = load_function(path, key)
+            is_built = isinstance(choice, str) and not isinstance(found, type)
+            built[name] = as_metric(found if is_built else call(found, params, f"{key}.{path}"), name, key)
+        else:
+            built[name] = _explained(call(choose(path, known, key), params, f"{key}.{path}"), name)
+    return built
 
 
-def try_metrics(
-    metrics: Mapping[str, Metric], prediction: Array, label: Array, key: str = "evaluation.metrics"
-) -> None:
-    """Refuse a metric that cannot be computed from such predictions and labels.
+def as_metric(value: object, name: str, key: str) -> Metric:
+    """A metric from what a user gives: an object with `sums` or `rows` and `finish`, MXNet's, or a function.
 
     Args:
-        metrics: by name.
-        prediction: of a few samples, `(n, ...)`.
-        label: theirs, `(n, ...)`.
+        value: the object; a function maps predictions and labels to one value a sample, of which the mean is reported.
+        name: of the metric.
         key: of the metrics, for messages.
 
     Raises:
-        ConfigError: naming the metric and what it did.
+        ConfigError: for anything else, and for a metric of MXNet's that does not add up.
     """
-    for name, metric in metrics.items():
-        try:
-            values = np.asarray(metric.sample_values(prediction, label))
-        except Exception as error:  # whatever a user's metric raises
-            raise ConfigError(
-                f"{key}: {name!r} does not fit predictions {prediction.shape} and labels {label.shape} "
-                f"({type(error).__name__}: {error}); choose another"
-            ) from error
-        if values.shape != (len(label),):
-            raise ConfigError(
-                f"{key}: {name!r} gave shape {values.shape} for {len(label)} samples; one value a sample is needed"
-            )
-        if values.dtype.kind not in "biuf":
-            raise ConfigError(f"{key}: {name!r} gave values of type {values.dtype}; one number a sample is needed")
+    if isinstance(value, Mean | Sums | Rows):
+        return value
+    if isinstance(value, EvalMetric):
+        return adapted(value, f"{key}: {name!r}")
+    gives = [one for one in ("sums", "rows") if callable(getattr(value, one, None))]
+    if gives and not isinstance(value, type):
+        if len(gives) == 2 or not callable(getattr(value, "finish", None)):
+            wrong = "both sums and rows" if len(gives) == 2 else f"{gives[0]}, but no finish"
+            raise ConfigError(f"{key}: {name!r} has {wrong}; give it finish, and one of sums and rows")
+        thing: Any = value
+        best = getattr(value, "best", None)
+        if best not in (None, "highest", "lowest"):
+            raise ConfigError(f"{key}: {name!r}: best is {brief(best)}; allowed: highest, lowest, or none")
+        if gives == ["rows"]:
+            return Rows(thing.rows, _SameKeys(thing.finish), best)
+        return Sums(thing.sums, _SameKeys(thing.finish), best, bool(getattr(value, "are_counts", False)))
+    if not callable(value) or isinstance(value, type):
+        raise ConfigError(
+            f"{key}: {name!r} is not a function of (predictions, labels), nor an object with finish and one of sums "
+            f"and rows; found {kind_of(value)}"
+        )
+    return Mean(value)
+
+
+class _SameKeys:
+    """A user's `finish`, which has to report the same names at every evaluation."""
+
+    def __init__(self, finish: Callable[[Any], Reported]) -> None:
+        self._finish = finish
+        self._keys: list[str] | None = None
+
+    def __call__(self, found: Any) -> Reported:
+        reported = self._finish(found)
+        if isinstance(reported, Mapping):
+            keys = list(reported)
+            if self._keys is not None and keys != self._keys:
+                raise ConfigError(f"reports {keys}, and reported {self._keys} before; report the same names every time")
+            self._keys = keys
+        return reported
+
+
+def _own_name(name: object, path: str, key: str) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST or not name.isprintable():
+        raise ConfigError(f"{key}: found {brief(name)}; must be printable text of at most {_LONGEST} characters")
+    if name in _TAKEN or (name in METRICS and name != path):
+        raise ConfigError(f"{key}: {name!r} is the name of something else; choose another")
+    return name
+
+
+def _explained(metric: Metric, name: str) -> Metric:
+    """The same metric of ours, whose complaints about predictions and labels name it."""
+    if isinstance(metric, Mean):
+        return metric
+
+    def explained(function: Callable[..., Any]) -> Callable[..., Any]:
+        def explaining(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except ValueError as error:
+                raise DataError(f"metric {name!r}: {error}") from error
+
+        return explaining
+
+    if isinstance(metric, Sums):
+        return metric._replace(sums=explained(metric.sums), finish=explained(metric.finish))
+    return metric._replace(rows=explained(metric.rows), finish=explained(metric.finish))

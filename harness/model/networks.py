@@ -11,7 +11,7 @@ from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
 
 from harness.errors import ConfigError
-from harness.model.metrics import class_axis
+from harness.model.metric_kinds import class_axis
 from harness.named import call, choose, load_function
 
 Parameters = Mapping[str, Any]

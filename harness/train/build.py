@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import Batch
-from harness.errors import CheckpointError, listed
+from harness.errors import CheckpointError, ConfigError, listed
 from harness.gluon import Learner, LearnerState, Placement, UpdateOptions
 from harness.gluon.state import refuse_not_finite
 from harness.guard import compare_ranks
 from harness.model import Model, build_model, try_metrics
-from harness.train.prepare import agreed
+from harness.train.prepare import agreed, metric_of
 from harness.train.resume import ResumePoint
 from harness.train.run import Run
 from harness.train.samples import first_samples
@@ -48,8 +48,19 @@ def build_learner(run: Run, policy: str | None = None) -> Learner:
         learner.broadcast_weights(compared=True)
 
     prediction, _ = learner.predict(*samples)
-    agreed(world, run.config, "metrics", lambda: try_metrics(run.metrics, prediction, samples[1]))
+    agreed(world, run.config, "metrics", lambda: _try_metrics(run, prediction, samples[1]))
     return learner
+
+
+def _try_metrics(run: Run, prediction: Any, label: Any) -> None:
+    """Refuse metrics that do not fit, and a `checkpoint.best` that none of them reports."""
+    reported = try_metrics(run.metrics, prediction, label)
+    best = run.config.checkpoint.best
+    if best is None or best == "loss":
+        return
+    names = reported[metric_of(best, run.metrics)]
+    if names and best not in names:
+        raise ConfigError(f"checkpoint.best: {best!r} is not reported; choose one of {', '.join(names)}")
 
 
 def _learner_of(run: Run, parts: Model, sample: Batch) -> Learner:

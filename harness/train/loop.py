@@ -169,7 +169,12 @@ def _evaluate(run: Run, learner: Learner, state: RunState, log: TrainingLog) -> 
     state = replace(state, evaluation_due=False)
     if best is None:
         return state
-    return state.judged(f"{held_out[0]}.{best}", found[held_out[0]][best], run.best_is)
+    values = found[held_out[0]]
+    if best not in values:
+        raise ConfigError(
+            f"checkpoint.best: {best!r} is not reported; choose one of {', '.join(values)}"
+        ).on_all_ranks()
+    return state.judged(f"{held_out[0]}.{best}", values[best], run.best_is)
 
 
 def evaluate_only(run: Run) -> dict[str, float]:

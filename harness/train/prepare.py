@@ -205,7 +205,17 @@ def _build_plan(
 def _build_metrics(config: RunConfig) -> dict[str, Metric]:
     network = config.network
     axis = network.loss_params.get("axis") if network.loss == "softmax_cross_entropy" else None
-    return build_metrics(config.evaluation.metrics, axis if isinstance(axis, int) else None)
+    from_logits = network.loss == "softmax_cross_entropy" and network.loss_params.get("from_logits") is True
+    return build_metrics(config.evaluation.metrics, axis if isinstance(axis, int) else None, from_logits=from_logits)
+
+
+def metric_of(best: str, metrics: Mapping[str, Metric]) -> str:
+    """The metric that reports a value: of its name, or of its name, a dot and a key.
+
+    >>> metric_of("own:boxes.mAP", {"own:boxes": None, "f1": None})
+    'own:boxes'
+    """
+    return max((name for name in metrics if best == name or best.startswith(f"{name}.")), key=len)
 
 
 def _direction_of_best(config: RunConfig, metrics: Mapping[str, Metric], data: RunData) -> str | None:
@@ -213,7 +223,10 @@ def _direction_of_best(config: RunConfig, metrics: Mapping[str, Metric], data: R
     best, told = config.checkpoint.best, config.checkpoint.best_is
     if best is None:
         return None
-    known = "lowest" if best == "loss" else metrics[best].best
+    metric = "loss" if best == "loss" else metric_of(best, metrics)
+    known = "lowest" if best == "loss" else metrics[metric].best
+    if best != metric and told is not None:  # a number of several, each of which may be best in another direction
+        known = told
     if known is None and told is None:
         raise ConfigError(f"checkpoint.best: {best!r} is your own; say with best_is whether highest or lowest is best")
     if None not in (known, told) and known != told:
