@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import cast
 
 import numpy as np
 from typing_extensions import override
@@ -272,7 +271,8 @@ class InverseSqrtSchedule(Schedule):
     def values(self, t: Iterations) -> Rates:
 
         def decay(t: Iterations) -> Rates:
-            return cast(Rates, self.base_lr * np.sqrt(self.timescale / t))
+            rates: Rates = self.base_lr * np.sqrt(self.timescale / t)
+            return rates
 
         return piecewise(t, [self.timescale + 1], [constant(self.base_lr), decay])
 
