@@ -160,6 +160,7 @@ PROGRAM = """if True:
 """
 
 
+@pytest.mark.horovod
 def test_nothing_listens_once_horovod_has_found_its_ranks(start):
     done = start("-c", PROGRAM, np=2, launcher="mpirun", timeout_s=60)
     assert done.stdout.count("closed at 127.0.0.1 for [0, 1]") == 2, done.stdout

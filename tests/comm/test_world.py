@@ -32,7 +32,7 @@ KINDS = {
         *[(np_, "horovodrun", "auto") for np_ in (2, 3)],
         *[(np_, "horovodrun", "horovod") for np_ in (1, 2)],
         *[(np_, "mpirun", "mpi") for np_ in (1, 2, 3, 4)],
-        *[(np_, "mpirun", "horovod") for np_ in (1, 3)],
+        *[pytest.param(np_, "mpirun", "horovod", marks=pytest.mark.horovod) for np_ in (1, 3)],
     ],
 )
 def test_every_collective_on_real_ranks(start, tmp_path, np_, launcher, comm):

@@ -274,6 +274,7 @@ def test_the_supervisor_does_not_end_a_job_whose_rank_has_come(start):
         assert "--start" in start("launch/supervise.py", "--start", wrong, "--", "true", exit_code=2).stderr
 
 
+@pytest.mark.horovod
 def test_a_configuration_that_one_rank_cannot_read_is_2_whatever_world_the_others_join(start, tmp_path):
     (tmp_path / "bad.yaml").write_text("nonsense: 3\n")
     options = ("--set", "comm=horovod", "--set", "guard.stall_after_start_s=30", "--set", f"output={tmp_path}")

@@ -102,6 +102,7 @@ def test_a_library_missing_a_gpu_without_code_too_many_threads_and_a_read_only_f
     assert lines[-1] == "4 to fix, 2 warnings"
 
 
+@pytest.mark.horovod
 def test_horovod_without_mxnet_and_no_space(start_on_tmpfs, tmp_path_factory):
     planted = tmp_path_factory.mktemp("planted")
     # a build without MXNet has everything but the extension
