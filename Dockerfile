@@ -1,23 +1,23 @@
 # CPU image: docker build -t mxnet-horovod-harness . && docker run --rm mxnet-horovod-harness
-FROM debian:bookworm-slim AS build
+FROM debian:trixie-slim AS build
 
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3-dev python3-venv g++ make
+    && apt-get install -y --no-install-recommends python3-venv g++ make
 
 # copy only what the set-up reads, so that changes to other code reinstall nothing
 WORKDIR /opt/harness
 COPY install.sh constraints.txt setup.py pyproject.toml ./
-COPY harness/__init__.py harness/errors.py harness/
+COPY harness/__init__.py harness/errors.py harness/build_horovod.py harness/
 COPY harness/comm harness/comm
 RUN touch README.md \
     && WITH_DEV=0 ./install.sh \
-    && .venv/bin/pip uninstall --quiet --yes cmake wheel \
-    && strip --strip-unneeded .venv/lib/python3.11/site-packages/horovod/mxnet/*.so \
-    && rm -rf .venv/include .venv/share .venv/lib/python3.11/site-packages/mxnet/include \
-    && find .venv -depth -type d -name tests -exec rm -r {} +
+    && .venv/bin/pip uninstall --quiet --yes cmake \
+    && rm -rf .venv/include .venv/share .venv/lib/python3*/site-packages/mxnet/include \
+    && find .venv -depth -type d -name tests -exec rm -r {} + \
+    && { .venv/bin/python -m compileall -qq .venv/lib || true; }
 
 
-FROM debian:bookworm-slim
+FROM debian:trixie-slim
 
 # the MPI Operator's workers need sshd and procps; host keys belong to the job, never to the image
 RUN apt-get update \

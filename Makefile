@@ -12,7 +12,7 @@ setup:
 	@./install.sh
 
 train: setup
-	@$(RUN) horovodrun -np 2 python launch/train.py --overwrite
+	@$(RUN) $$(test -x .venv/bin/horovodrun && echo horovodrun || echo mpirun) -np 2 python launch/train.py --overwrite
 
 test: setup
 	@$(RUN) python -m pytest $(TWO_AT_A_TIME)

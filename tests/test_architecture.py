@@ -21,6 +21,7 @@ ROOMS = [
     "versions",
     "processes",
     "shipped",
+    "build_horovod",
     "schedules",
     "folder",
     "data",

@@ -112,13 +112,19 @@ def slots(hosts: list[tuple[str, int]]) -> list[tuple[str, int, int, int, int, i
     return found
 
 
+def not_installed(error: ImportError) -> ConfigError:
+    """The error of a job that needs Horovod where it cannot be imported."""
+    return ConfigError(
+        f"Horovod for MXNet cannot be imported ({error}), and `comm: horovod`, `sum: engine` and GPUs under a launcher "
+        "need it: build it with `WITH_HOROVOD=1 make setup`, or leave `comm: auto` and start ranks on CPUs with mpirun"
+    )
+
+
 def _check_installed() -> None:
     try:
         importlib.import_module("horovod.mxnet")
     except ImportError as error:
-        raise ConfigError(
-            f"comm: horovod, but Horovod for MXNet cannot be imported ({error}); run `make setup`, or set comm: mpi"
-        ) from error
+        raise not_installed(error) from error
 
 
 def _host_of(world: MpiWorld) -> tuple[str, int]:

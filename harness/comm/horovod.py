@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 from typing_extensions import override
 
-from harness.comm.bootstrap import Bootstrap
+from harness.comm.bootstrap import Bootstrap, not_installed
 from harness.comm.collective_fold import CollectiveFold, Collectives
 from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.launcher import Launch
 from harness.comm.mpi import MpiWorld
 from harness.comm.tree import Assignment
 from harness.comm.world import Array, Buffer, SumBy, World
-from harness.errors import ConfigError, HarnessError, LostRankError
+from harness.errors import HarnessError, LostRankError
 
 T = TypeVar("T")
 # in MXNet's error when another rank, or the network, is gone
@@ -54,9 +54,7 @@ class HorovodWorld(World):
             import mxnet as mx
             from horovod.mxnet.mpi_ops import MPI_MXNET_LIB_CTYPES
         except ImportError as error:
-            raise ConfigError(
-                f"started by {launch.launcher}, but Horovod for MXNet cannot be imported ({error}); run `make setup`"
-            ) from error
+            raise not_installed(error) from error
         self._hvd = hvd
         self._round = HalfRounder()
         self._mx = mx

@@ -7,6 +7,7 @@ from harness.doctor.findings import Finding
 from harness.parsing import version_numbers
 
 _INSTALL_AGAIN = "reinstall: rm -f .venv/installed && make setup"
+_ADD_HOROVOD = "WITH_HOROVOD=1 make setup"
 _ACTIVATE = "activate the environment (. .venv/bin/activate), or install it"
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))  # for which the pinned packages have wheels
 _OLDEST, _NEWEST = ("{}.{}".format(*version) for version in (PYTHONS[0], PYTHONS[-1]))
@@ -55,9 +56,11 @@ def judge_mxnet(mxnet: Mxnet, numpy: Numpy) -> Finding:
 
 
 def judge_horovod(horovod: Horovod, mxnet: Mxnet) -> Finding:
-    """Whether it was built for MXNet, and with what."""
+    """Whether it was built for MXNet, and with what. On CPUs nothing but horovodrun needs it."""
     if horovod.version is None:
-        return Finding("horovod", "fix", "not installed", _INSTALL_AGAIN)
+        if mxnet.package in MACHINE_CODE:
+            return Finding("horovod", "fix", "not installed, but ranks on GPUs need it", _ADD_HOROVOD)
+        return Finding("horovod", "warning", "not installed; mpirun alone can start ranks, on CPUs", _ADD_HOROVOD)
     if not horovod.has_extension:
         return Finding(
             "horovod", "fix", f"{horovod.version} was built without MXNet", f"{_INSTALL_AGAIN} (it builds for MXNet)"

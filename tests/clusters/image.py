@@ -1,6 +1,6 @@
 """The CPU image, built and used: `python tests/clusters/image.py [OPTIONS of buildah bud]`.
 
-The base is Debian 12 by debootstrap, tagged as the image that the Dockerfile names. The image is checked up, trained
+The base is Debian 13 by debootstrap, tagged as the image that the Dockerfile names. The image is checked up, trained
 in, and played through as the pods of the MPIJob manifest: stopped twice, started again, ended with the same bits.
 Where packages come through a mirror, options such as `--volume /etc/pip.conf:/etc/pip.conf:ro` say so.
 """
@@ -118,7 +118,8 @@ def debian_like(root: Path, suite: str, *mirror: str) -> Path:
 
 def pinned() -> set[str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return {line.lower().replace("_", "-") for line in lines if "==" in line}
+    pins = [line.partition(";")[0] for line in lines if "==" in line]  # of any Python
+    return {pin.lower().replace("_", "-") for pin in pins}
 
 
 def look_inside(builder: Builder, container: str) -> None:
@@ -176,7 +177,7 @@ def main() -> None:
     with workplace() as (builder, folder):
         command = "launch/train.py --emulate-np 2 --set threads_per_rank=1"
         expected = digest(run([sys.executable, *shlex.split(command), "--set", f"output={folder}/here"]))
-        builder.base("docker.io/library/debian:bookworm-slim", debian_like(folder / "debian", "bookworm"))
+        builder.base("docker.io/library/debian:trixie-slim", debian_like(folder / "debian", "trixie"))
         builder.build("--layers", "--tag", IMAGE)
         config = builder.describe()
         container = builder.container(IMAGE)
