@@ -52,7 +52,10 @@ setup(
     package_data={"harness.data": ["files/*"], "harness.report": ["templates/*"], "harness": ["py.typed"]},
     cmdclass={"build_py": BuildEverything},
     entry_points={
-        "console_scripts": [f"harness-{name.replace('_', '-')} = harness.cli.scripts:{name}" for name in COMMANDS]
+        "console_scripts": [
+            *(f"harness-{name.replace('_', '-')} = harness.cli.scripts:{name}" for name in COMMANDS),
+            "harness-build-horovod = harness.build_horovod:main",
+        ]
     },
     install_requires=[
         "numpy",

@@ -77,7 +77,9 @@ def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
     wanted |= {"HOROVOD_WITHOUT_TENSORFLOW": "1", "HOROVOD_WITHOUT_PYTORCH": "1"}
     if environ.get("HOROVOD_WITH_MPI") != "1":
         wanted["HOROVOD_WITHOUT_MPI"] = "1"
-    wanted["MAKEFLAGS"] = f"-j{len(os.sched_getaffinity(0))}"  # Horovod's own choice is 8 compilers at a time
+    flags = environ.get("MAKEFLAGS", "")
+    if "-j" not in flags or "jobserver" in flags:  # Horovod's own choice is 8 compilers at a time
+        environ = {**environ, "MAKEFLAGS": f"-j{len(os.sched_getaffinity(0))}"}
     wanted["CMAKE_POLICY_VERSION_MINIMUM"] = "3.5"  # for Gloo, with CMake 4
     included = " ".join(f"-include {header}" for header in _HEADERS)
     return {
@@ -127,7 +129,7 @@ def _check(environ: Mapping[str, str]) -> None:
         raise SystemExit("Horovod is built for an MXNet that is installed, and there is none: pip install mxnet first")
     compilers = [environ["CXX"]] if environ.get("CXX") else _COMPILERS
     missing = [] if any(shutil.which(name.split()[0]) for name in compilers) else ["a C++ compiler (g++)"]
-    missing += [] if shutil.which("make") else ["make"]
+    missing += [name for name in ("make", "cmake") if shutil.which(name, path=environ["PATH"]) is None]
     missing += [module for module in ("setuptools", "packaging") if find_spec(module) is None]
     if missing:
         raise SystemExit(f"Horovod is built from source, which needs {', '.join(missing)}: install that first")
