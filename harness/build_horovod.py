@@ -26,7 +26,7 @@ from typing import IO, NamedTuple
 _HEADERS = ("cstdint", "string", "stdexcept")
 _COMPILERS = ("g++", "c++", "clang++")
 _ERROR = re.compile(r"CMake Error|[^a-z]error:|No space left")
-_PIP = (sys.executable, "-m", "pip")
+PIP = (sys.executable, "-m", "pip")
 
 
 class Change(NamedTuple):
@@ -103,7 +103,7 @@ def build(folder: Path) -> Path:
         SystemExit: with the first errors and the end of the log, if the build fails; or with what is missing.
     """
     environ = build_environment(os.environ)
-    _check(environ)
+    require_tools(environ)
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="building.", dir=folder)))
         log = stack.enter_context(open(folder / "build.log", "w+b"))
@@ -123,8 +123,12 @@ def build(folder: Path) -> Path:
     return built
 
 
-def _check(environ: Mapping[str, str]) -> None:
-    """Say what the build needs and this machine does not have."""
+def require_tools(environ: Mapping[str, str]) -> None:
+    """Check that the build finds what it needs.
+
+    Raises:
+        SystemExit: with all that is missing.
+    """
     if find_spec("mxnet") is None:
         raise SystemExit("Horovod is built for an MXNet that is installed, and there is none: pip install mxnet first")
     compilers = [environ["CXX"]] if environ.get("CXX") else _COMPILERS
@@ -137,7 +141,7 @@ def _check(environ: Mapping[str, str]) -> None:
 
 def _run(words: Sequence[str], environ: Mapping[str, str], log: IO[bytes]) -> None:
     """Run pip with its output in the log."""
-    if subprocess.run([*_PIP, *words], env=environ, stdout=log, stderr=subprocess.STDOUT, check=False).returncode:
+    if subprocess.run([*PIP, *words], env=environ, stdout=log, stderr=subprocess.STDOUT, check=False).returncode:
         log.seek(0)
         shown = excerpt(log.read().decode(errors="replace"))
         raise SystemExit(f"{shown}\nbuilding Horovod failed: above are the first errors and the end of {log.name}")
@@ -180,10 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="harness-horovod-") as name:
         wheel = build(Path(name))
         if subprocess.run(
-            [*_PIP, "install", "--quiet", "--force-reinstall", "--no-deps", str(wheel)], check=False
+            [*PIP, "install", "--quiet", "--force-reinstall", "--no-deps", str(wheel)], check=False
         ).returncode:
             raise SystemExit("installing Horovod's wheel failed: pip's message is above")
-    if subprocess.run([*_PIP, "install", "--quiet", "horovod"], check=False).returncode:  # what it needs
+    if subprocess.run([*PIP, "install", "--quiet", "horovod"], check=False).returncode:  # what it needs
         raise SystemExit("installing what Horovod needs failed: pip's message is above")
 
 

@@ -38,8 +38,8 @@ def sdist(tmp_path, monkeypatch):
     planted = tmp_path / "planted"
     planted.mkdir()
     (planted / "pip.py").write_text(PIP)
-    monkeypatch.setattr(build_horovod, "_PIP", (sys.executable, str(planted / "pip.py")))
-    monkeypatch.setattr(build_horovod, "_check", lambda environ: None)
+    monkeypatch.setattr(build_horovod, "PIP", (sys.executable, str(planted / "pip.py")))
+    monkeypatch.setattr(build_horovod, "require_tools", lambda environ: None)
 
     def plant(cmake: str = CMAKE, span: str = SPAN) -> None:
         with tarfile.open(planted / "horovod-0.28.1.tar.gz", "w:gz") as archive:
