@@ -83,11 +83,12 @@ def judge_horovod(horovod: Horovod, mxnet: Mxnet) -> Finding:
 
 
 def judge_host(name: str, failure: str) -> Finding:
-    """Whether ranks on this host can find each other by its name, as Gloo wants to."""
+    """Whether the name of this host has an address, which Horovod's Gloo wants; MPI does without."""
     if not failure:
         return Finding("host", "ok", name)
     to_do = f"give it an address: echo '127.0.1.1 {name}' | sudo tee -a /etc/hosts"
-    return Finding("host", "fix", f"the host name {name} does not resolve ({failure}), and horovodrun fails", to_do)
+    found = f"the name {name} does not resolve ({failure}); ranks that Horovod connects (comm: horovod) need it"
+    return Finding("host", "warning", found, to_do)
 
 
 def judge_mpi4py(version: str | None) -> Finding:
