@@ -15,6 +15,7 @@ from harness.config.values import (
     MetricChoice,
     Name,
     NotNegative,
+    Own,
     Parameters,
     PathText,
     Period,
@@ -135,9 +136,11 @@ class NetworkConfig(Section):
     initializer: Initializer = "xavier"
     """A name of `mx.init` other than load, mixed and fusedrnn, or one name with its parameters."""
     loss: Name = "softmax_cross_entropy"
-    """A Gluon loss by its name in snake case, or your own `module:function`; one value per sample."""
+    """A Gluon loss by name, or your own `module:function`: one value per sample, or (numerators, weights)."""
     loss_params: Parameters = {}
     """Arguments of the loss."""
+    forward: Own | None = None
+    """Your `module:function`, called with (net, loss, data, label), that returns (prediction, losses)."""
     hybridize: bool = True
     """Compile the network, to train from an optimised graph (performance.md)."""
 

@@ -89,6 +89,12 @@ def _read_name(value: str) -> str:
     return value
 
 
+def _read_own(value: str) -> str:
+    if not all(part.strip() for part in value.partition(":")):
+        raise ValueError("must be package.module:function")
+    return value
+
+
 def _read_path(value: str) -> str:
     if not value.strip():
         raise ValueError("must be a path, not empty text")
@@ -248,6 +254,7 @@ NotNegative = Annotated[int, Field(ge=0, le=MOST)]
 Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
 Name = Annotated[str, AfterValidator(_read_name)]
+Own = Annotated[str, AfterValidator(_read_own)]
 PathText = Annotated[str, AfterValidator(_read_path)]
 Threads = Annotated[
     int | str,

@@ -8,7 +8,7 @@ from harness.data.augment import Augmentation
 from harness.data.batches import Batch, BatchStream, EvaluationBatch, GlobalBatch, evaluation_batches
 from harness.data.batching import Batching
 from harness.data.datasets import DATASETS, count_samples, load
-from harness.data.leaves import count_of, each_leaf, leaves_of, rows_of
+from harness.data.leaves import count_of, described_shapes, each_leaf, leaves_of, names_of, pack, rows_of
 from harness.data.order import Order, permutation, sweep_order
 from harness.data.purity import draws_at_random, probe_splits, seeded_splits
 from harness.data.request import Counts
@@ -34,12 +34,15 @@ __all__ = [
     "count_of",
     "count_samples",
     "describe_scale",
+    "described_shapes",
     "draws_at_random",
     "each_leaf",
     "evaluation_batches",
     "leaves_of",
     "load",
     "make_splits",
+    "names_of",
+    "pack",
     "permutation",
     "probe_splits",
     "rows_of",

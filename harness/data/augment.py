@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data.dtypes import as_float32, as_they_are, divided, refuse_lossy
-from harness.data.leaves import Array, each_leaf
+from harness.data.leaves import Array, each_leaf, leaves_of, names_of, pack
 from harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -159,16 +159,16 @@ class Augmentation:
         """Whether samples are changed at all."""
         return bool(self.pad_crop or self.flip or self.mean is not None or self.std is not None)
 
-    def check(self, sample_shape: Shape | tuple[Shape, ...]) -> None:
+    def check(self, sample_shape: Shape | tuple[Shape, ...] | dict[str, Shape]) -> None:
         """Raise a `DataError` unless samples of this shape (without the batch) suit the augmentation."""
-        shapes = [shape for shape in sample_shape if isinstance(shape, tuple)]
+        shapes = [shape for shape in leaves_of(sample_shape) if isinstance(shape, tuple)]
         if shapes and self.changes:
             raise DataError(
                 f"augmentation: pad_crop, flip, mean and std apply to one input, but samples have {len(shapes)}, of "
                 f"the shapes {', '.join(map(str, shapes))}; remove them, and augment where the items are created"
             )
         if not shapes:
-            self._check(tuple(size for size in sample_shape if isinstance(size, int)))
+            self._check(tuple(size for size in leaves_of(sample_shape) if isinstance(size, int)))
 
     def _check(self, sample_shape: Shape) -> None:
         if (self.pad_crop or self.flip) and len(sample_shape) != 3:
@@ -202,7 +202,7 @@ class Augmentation:
 
         Args:
             data: `(batch, channels, height, width)`; without crop and flip also `(batch, ...)`, and without any
-                augmentation a tuple of these.
+                augmentation a tuple or dict of these.
             epoch: the epoch, from 1.
             indices: the sample of the data set in each row.
             seed: the run's seed.
@@ -223,11 +223,34 @@ class Augmentation:
 
     def evaluate(self, data: Data, full_scale: Scales, name: Name = "sample {}".format) -> Data:
         """The batch for evaluation: only normalised."""
-        if isinstance(data, tuple):
-            scales = full_scale if isinstance(full_scale, tuple) else (full_scale,) * len(data)
-            return tuple(normalize(leaf, scale, None, None, name) for leaf, scale in zip(data, scales, strict=True))
+        if isinstance(data, tuple | dict):
+            leaves, names = leaves_of(data), names_of(data, "data")
+            scales = full_scale if isinstance(full_scale, tuple) else (full_scale,) * len(leaves)
+            normal = [
+                normalize(leaf, scale, None, None, named_leaf(name, what))
+                for leaf, scale, what in zip(leaves, scales, names, strict=True)
+            ]
+            return pack(normal, data)
         scale = full_scale[0] if isinstance(full_scale, tuple) else full_scale
         return normalize(data, scale, self.mean, self.std, name)
+
+
+def labels_as_they_are(label: Data, name: Name) -> Data:
+    """Labels in MXNet's types; see `as_they_are`.
+
+    Args:
+        label: `(n, ...)`, or a tuple or dict of such arrays.
+        name: what messages call a row.
+    """
+    if isinstance(label, np.ndarray):
+        return as_they_are(label, name)
+    named = zip(leaves_of(label), names_of(label, "label"), strict=True)
+    return pack([as_they_are(leaf, named_leaf(name, what)) for leaf, what in named], label)
+
+
+def named_leaf(name: Name, what: str) -> Name:
+    """What messages call a row of a leaf."""
+    return lambda row: f"{name(row)} ({what})"
 
 
 def _by_channel(values: tuple[float, ...], ndim: int) -> npt.NDArray[np.float64]:

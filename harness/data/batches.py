@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-from harness.data.dtypes import as_they_are
-from harness.data.leaves import Array, count_of, rows_of, sample_shape_of
+from harness.data.augment import labels_as_they_are
+from harness.data.leaves import count_of, rows_of, sample_shape_of
 from harness.data.purity import draws_at_random
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ class Batch:
 
     Attributes:
         shard: its number, from 0.
-        data: `(n, ...)`, float32 or integers (int8, uint8, int32, int64), or a tuple of such arrays, one for each input
-            of the network; `n` is the batch size, or less, even 0, at the end of an epoch that keeps its remainder.
-        label: `(n, ...)`, float32 or integers.
+        data: `(n, ...)`, float32 or integers (int8, uint8, int32, int64), or a tuple or dict of such arrays; `n` is the
+            batch size, or less, even 0, at the end of an epoch that keeps its remainder.
+        label: `(n, ...)`, float32 or integers, or a tuple or dict of such arrays.
     """
 
     shard: int
     data: Data
-    label: Array
+    label: Data
 
     @property
     def count(self) -> int:
@@ -67,7 +67,7 @@ class EvaluationBatch(NamedTuple):
 
     number: int
     data: Data
-    label: Array
+    label: Data
 
 
 class BatchStream:
@@ -146,11 +146,12 @@ class BatchStream:
         images = self._augmentation.train(
             data, order.epoch(t), indices, self._seed, self._dataset.full_scale, name("sample")
         )
-        labels = as_they_are(label, name("label"))
+        labels = labels_as_they_are(label, name("label"))
         ends = np.cumsum([len(part) for part in parts]).tolist()
         batches = [
-            Batch(shard, rows_of(images, slice(end - len(part), end)), labels[end - len(part) : end])
+            Batch(shard, rows_of(images, rows), rows_of(labels, rows))
             for shard, part, end in zip(self._shards, parts, ends, strict=True)
+            for rows in [slice(end - len(part), end)]
         ]
         return GlobalBatch(t, tuple(batches), order.global_count(t))
 
@@ -188,7 +189,7 @@ def _read_ahead(
         data, label = dataset.take(indices)
         name = _name_of(dataset, indices)
         images = augmentation.evaluate(data, dataset.full_scale, name("sample"))
-        return EvaluationBatch(number, images, as_they_are(label, name("label")))
+        return EvaluationBatch(number, images, labels_as_they_are(label, name("label")))
 
     if draws_at_random(dataset):
         yield from map(assemble, numbers)
@@ -202,7 +203,7 @@ def _read_ahead(
             yield batch
 
 
-def _take(dataset: Dataset, indices: Indices, epoch: int, seed: int) -> tuple[Data, Array]:
+def _take(dataset: Dataset, indices: Indices, epoch: int, seed: int) -> tuple[Data, Data]:
     """Samples of a training set; random ones are drawn for this epoch."""
     if draws_at_random(dataset):
         return dataset.take(indices, epoch, seed)

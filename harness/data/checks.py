@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.arrays import ArrayDataset, Dataset, Subset, scales_of
+from harness.data.arrays import ArrayDataset, Dataset, Subset, scales_for
 from harness.data.dtypes import as_they_are, counted, refuse_lossy, refuse_non_finite
-from harness.data.leaves import Array, Data, leaves_of
+from harness.data.leaves import Array, Data, leaves_of, names_of, rows_of
 from harness.data.sequences import SequenceDataset
 from harness.errors import DataError
 
@@ -40,15 +40,23 @@ def check_labels(where: str, split: Dataset, num_classes: int | None) -> None:
         inner = split.dataset if isinstance(split, Subset) else split
         if isinstance(inner, SequenceDataset):
             inner.num_classes = num_classes
+    if not isinstance(labels, np.ndarray):  # which of them are classes, only the loss knows
+        for name, leaf in zip(names_of(labels, "label"), leaves_of(labels), strict=True):
+            _check_labels(where, name, leaf, None)
+        return
     if labels.dtype.kind == "f" and num_classes is not None and complete:  # Gluon's record files have float classes
         raise DataError(
             f"{where}: labels are {labels.dtype}, but there are {num_classes} classes; give classes as integers, or "
             "for regression give float labels in every split and no num_classes"
         )
+    _check_labels(where, "label", labels, num_classes)
+
+
+def _check_labels(where: str, what: str, labels: Array, num_classes: int | None) -> None:
     num_bad, first = 0, ""
     for start in range(0, len(labels), _BLOCK):  # in blocks, because the comparisons need memory too
         block = labels[start : start + _BLOCK]
-        name = counted(f"{where}: label", start)
+        name = counted(f"{where}: {what}" if what == "label" else f"{where}: {what} of sample", start)
         refuse_non_finite(block, name)
         as_they_are(block, name)
         if num_classes is not None:
@@ -75,11 +83,12 @@ def check_values(where: str, split: Dataset) -> None:
 
 def _check_block(where: str, split: Dataset, indices: npt.NDArray[np.int64]) -> None:
     if isinstance(split, ArrayDataset):
-        leaves = tuple(leaf[indices[0] : indices[-1] + 1] for leaf in leaves_of(split.data))  # without a copy
+        data = rows_of(split.data, slice(indices[0], indices[-1] + 1))  # without a copy
     else:
-        leaves = leaves_of(split.take(indices)[0])
-    name = counted(f"{where}: sample", int(indices[0]))
-    for leaf, scale in zip(leaves, scales_of(split.full_scale, len(leaves)), strict=True):
+        data = split.take(indices)[0]
+    names = names_of(data, "data")
+    for what, leaf, scale in zip(names, leaves_of(data), scales_for(split.full_scale, data), strict=True):
+        name = counted(f"{where}: sample" if len(names) == 1 else f"{where}: {what} of sample", int(indices[0]))
         refuse_non_finite(leaf, name)
         if leaf.dtype.kind == "f" or scale == 1:
             refuse_lossy(leaf, name)
@@ -89,9 +98,8 @@ def _check_block(where: str, split: Dataset, indices: npt.NDArray[np.int64]) -> 
 
 def become_floats(split: Dataset, sample: Data) -> list[bool]:
     """Whether the network gets floats, for each input; integers otherwise."""
-    leaves = leaves_of(sample)
-    scales = scales_of(split.full_scale, len(leaves))
-    return [leaf.dtype.kind == "f" or scale is not None for leaf, scale in zip(leaves, scales, strict=True)]
+    scales = scales_for(split.full_scale, sample)
+    return [leaf.dtype.kind == "f" or scale is not None for leaf, scale in zip(leaves_of(sample), scales, strict=True)]
 
 
 def _is_in_memory(split: Dataset) -> bool:

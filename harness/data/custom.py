@@ -7,9 +7,8 @@ The function is called with `data.params`, and with `root` if it has an argument
 - a `Splits`,
 
 where a split is a pair `(data, label)` of arrays, one of the harness's data sets, or anything with a length and items
-`(data, label)`, such as a `gluon.data.Dataset`. For a network with several inputs a split is `((a, b), label)` or
-`(a, b, label)`, and items are alike. `harness.named` says where the module
-is looked for.
+`(data, label)`, such as a `gluon.data.Dataset`. Data and labels may each be a tuple or a dict of arrays, in a split as
+in an item; `(a, b, label)` is `((a, b), label)`. `harness.named` says where the module is looked for.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.data.arrays import ArrayDataset, Dataset, Subset, as_array, default_scales
-from harness.data.leaves import pack
+from harness.data.leaves import Data, each_leaf, leaves_of
 from harness.data.request import Counts, DataRequest
 from harness.data.sequences import Items, SequenceDataset
 from harness.data.splits import Splits, as_num_classes, make_splits
@@ -123,23 +122,32 @@ def as_dataset(where: str, value: object, allowed: str = _ALLOWED) -> Dataset:
         return value
     arrays = _arrays(value)
     if arrays is not None:
-        inputs, label = arrays
-        data = pack([as_array(one) for one in inputs], is_several=len(inputs) > 1)
-        return ArrayDataset(data, as_array(label), default_scales(data), where)
+        data, label = arrays
+        return ArrayDataset(data, label, default_scales(data), where)
     if isinstance(value, Items) and not isinstance(value, str | Mapping) and not _is_array(value):
         return SequenceDataset(value, source=where)
     raise DataError(f"{where}: found {_describe(value)}; {allowed}")
 
 
-def _arrays(value: object) -> tuple[list[Any], Any] | None:
-    """The arrays of inputs and labels, if a split is a pair of arrays, `((a, b), label)` or `(a, b, label)`."""
-    if not isinstance(value, tuple | list) or len(value) < 2 or not _is_array(value[-1]):
+def _arrays(value: object) -> tuple[Data, Data] | None:
+    """Data and labels, if a split is a pair of arrays, or of tuples or dicts of them, or `(a, b, label)`.
+
+    A list is one of items, unless it holds data and labels as two arrays, or data as several and labels as one.
+    """
+    if not isinstance(value, tuple | list) or len(value) < 2 or (isinstance(value, list) and not _is_array(value[-1])):
         return None
     *inputs, label = value
-    if len(inputs) == 1 and isinstance(inputs[0], tuple):
-        inputs = list(inputs[0])
-    is_split = bool(inputs) and all(map(_is_array, inputs)) and (len(value) == 2 or isinstance(value, tuple))
-    return (inputs, label) if is_split else None
+    data = inputs[0] if len(inputs) == 1 else tuple(inputs)
+    if not (_is_nested(data) and _is_nested(label)) or (len(inputs) > 1 and not isinstance(value, tuple)):
+        return None
+    return each_leaf(as_array, data), each_leaf(as_array, label)
+
+
+def _is_nested(value: object) -> bool:
+    """Whether it is an array, or a tuple or dict of arrays."""
+    if not isinstance(value, tuple | dict):
+        return _is_array(value)
+    return len(value) > 0 and all(map(_is_array, leaves_of(value)))
 
 
 def _is_array(value: Any) -> bool:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.data.arrays import ArrayDataset, Dataset, Subset, scales_of
+from harness.data.arrays import ArrayDataset, Dataset, Subset, scales_for
 from harness.data.checks import check_values, named_split
 from harness.data.dtypes import Scale
-from harness.data.leaves import Array, leaves_of
+from harness.data.leaves import Array, leaves_of, names_of
 from harness.data.sequences import SequenceDataset
 from harness.data.splits import Splits
 from harness.errors import DataError
@@ -60,13 +60,12 @@ def describe_scale(dataset: Dataset) -> str:
     >>> describe_scale(ArrayDataset(np.zeros((2, 3, 8, 8), np.uint8), np.zeros(2), 255.0))
     'bytes / 255'
     """
-    leaves = leaves_of(dataset.take(np.arange(1))[0])
-    words = [
-        _words(leaf, scale) for leaf, scale in zip(leaves, scales_of(dataset.full_scale, len(leaves)), strict=True)
-    ]
-    if len(leaves) == 1:
+    data = dataset.take(np.arange(1))[0]
+    scales = scales_for(dataset.full_scale, data)
+    words = [_words(leaf, scale) for leaf, scale in zip(leaves_of(data), scales, strict=True)]
+    if len(words) == 1:
         return words[0]
-    return ", ".join(f"input {number} {word}" for number, word in enumerate(words, start=1) if word)
+    return ", ".join(f"{name} {word}" for name, word in zip(names_of(data, "data"), words, strict=True) if word)
 
 
 def _words(leaf: Array, scale: Scale) -> str:

@@ -9,18 +9,22 @@ import copy
 import hashlib
 import threading
 import traceback
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from harness.data.arrays import Indices, Scales, Subset, as_array, check_sample, default_scales, scales_of
+from harness.data.arrays import Indices, Scales, Subset, as_array, check_sample, default_scales
 from harness.data.generators import Reading, Seeding, kept_generators, states
-from harness.data.leaves import Array, Data, leaves_of, pack
+from harness.data.leaves import Array, Data, each_leaf, leaves_of, names_of
 from harness.errors import DataError, HarnessError
 from harness.named import kind_of
 
 NUM_PROBED = 16
-_PAIR = "an item is a pair (data, label), or with several inputs ((a, b), label) or (a, b, label)"
+_PAIR = (
+    "an item is a pair (data, label), or with several inputs ((a, b), label), (a, b, label) or "
+    "({'a': a, 'b': b}, label)"
+)
 
 
 @runtime_checkable
@@ -37,9 +41,9 @@ class Items(Protocol):
 class SequenceDataset:
     """A split over items, read one by one in one thread; an `ArrayDataset` is many times faster.
 
-    An item is a pair `(data, label)` of NumPy arrays, numbers, or MXNet arrays. For a network with several inputs it is
-    `((a, b), label)` or `(a, b, label)`: a tuple of arrays is one array per input, a list of numbers is one array.
-    All items must have the types and shapes of the first.
+    An item is a pair `(data, label)` of NumPy arrays, numbers, or MXNet arrays. Each may be a tuple or a dict of those:
+    `((a, b), label)`, `(a, {"boxes": b, "classes": c})`; `(a, b, label)` is `((a, b), label)`. A tuple of numbers and
+    a list are one array. All items must have the structure, types and shapes of the first.
 
     Attributes:
         num_classes: if set, classes are checked when they are read.
@@ -70,20 +74,17 @@ class SequenceDataset:
             raise DataError(f"{source}: no samples; a split needs at least one, so omit an empty split")
         self.first_readings: dict[int, Reading] = {}
         self._probed = frozenset(probed_indices(len(items)).tolist())
-        data, label = self.read(0)
-        self._is_several = isinstance(data, tuple)
-        self._first = [*leaves_of(data), label]
+        self._first = self.read(0)
         if isinstance(full_scale, str):
-            full_scale = default_scales(tuple(leaf[None] for leaf in data) if isinstance(data, tuple) else data[None])
+            full_scale = default_scales(each_leaf(lambda leaf: leaf[None], self._first[0]))
         self.full_scale: Scales = full_scale
-        inputs = [(leaf.dtype, leaf.shape) for leaf in self._first[:-1]]
-        check_sample(source, inputs, label.dtype, scales_of(full_scale, len(inputs)))
+        self._check_first()
 
     def __len__(self) -> int:
         """The number of samples."""
         return len(self.items)
 
-    def take(self, indices: Indices, *draws: int) -> tuple[Data, Array]:
+    def take(self, indices: Indices, *draws: int) -> tuple[Data, Data]:
         """New arrays with the data and the labels of these items, in this order.
 
         Args:
@@ -91,16 +92,19 @@ class SequenceDataset:
             draws: epoch and seed, which together with the item's index determine random numbers; by default epoch 0, as
                 in evaluation, and the seed of `seeding`.
         """
-        parts = [np.empty((len(indices), *one.shape), one.dtype) for one in self._first]
+        data, label = (
+            each_leaf(lambda one: np.empty((len(indices), *one.shape), one.dtype), first) for first in self._first
+        )
+        parts = (*leaves_of(data), *leaves_of(label))
         with kept_generators(self.seeding):
             for row, index in enumerate(indices.tolist()):
                 if self.seeding is not None:
                     self.seeding.begin(index, *draws)
-                data, label = self.read(index)
-                for part, one in zip(parts, self._checked(index, [*leaves_of(data), label]), strict=True):
+                for part, one in zip(parts, self._checked(index, self.read(index)), strict=True):
                     part[row] = one
-        self._refuse_classes(indices, parts[-1])
-        return pack(parts[:-1], self._is_several), parts[-1]
+        if self.num_classes is not None and isinstance(label, np.ndarray):
+            self._refuse_classes(indices, label, self.num_classes)
+        return data, label
 
     def subset(self, indices: Indices) -> Subset:
         """A data set of these items, without copying them."""
@@ -114,12 +118,7 @@ class SequenceDataset:
         """The same items with another divisor."""
         other = copy.copy(self)
         other.full_scale = full_scale
-        check_sample(
-            self.source,
-            [(leaf.dtype, leaf.shape) for leaf in self._first[:-1]],
-            self._first[-1].dtype,
-            scales_of(full_scale, len(self._first) - 1),
-        )
+        other._check_first()
         return other
 
     def seeded(self, seeding: Seeding) -> SequenceDataset:
@@ -128,7 +127,11 @@ class SequenceDataset:
         other.seeding = seeding
         return other
 
-    def read(self, index: int) -> tuple[Data, Array]:
+    def _check_first(self) -> None:
+        data, label = (each_leaf(lambda leaf: leaf[None], first) for first in self._first)
+        check_sample(self.source, data, label, self.full_scale)
+
+    def read(self, index: int) -> tuple[Data, Data]:
         """Data and label of one item, unchanged.
 
         Raises:
@@ -152,16 +155,21 @@ class SequenceDataset:
                 f"(at {last.filename}:{last.lineno}); fix it, or leave the item out"
             ) from error
 
-    def _parts(self, index: int, item: Any) -> tuple[Data, Array]:
+    def _parts(self, index: int, item: Any) -> tuple[Data, Data]:
         if not isinstance(item, tuple | list) or len(item) < 2:
             found = f"{kind_of(item)} of {len(item)}" if isinstance(item, tuple | list) else kind_of(item)
             raise DataError(f"{self.source}: item {index} is {found}; {_PAIR}")
         *inputs, label = item
-        if len(inputs) == 1:
-            if not (isinstance(inputs[0], tuple) and any(map(_is_no_number, inputs[0]))):
-                return self._array(index, inputs[0]), self._array(index, label)
-            inputs = list(inputs[0])
-        return tuple(self._array(index, one) for one in inputs), self._array(index, label)
+        if len(inputs) > 1:
+            return tuple(self._array(index, one) for one in inputs), self._nested(index, label)
+        return self._nested(index, inputs[0]), self._nested(index, label)
+
+    def _nested(self, index: int, value: Any) -> Data:
+        if isinstance(value, Mapping) and value:
+            return {str(key): self._array(index, one) for key, one in value.items()}
+        if isinstance(value, tuple) and any(map(_is_no_number, value)):
+            return tuple(self._array(index, one) for one in value)
+        return self._array(index, value)
 
     def _array(self, index: int, value: Any) -> Array:
         if isinstance(value, list | tuple) and any(map(_is_no_number, value)):
@@ -179,31 +187,34 @@ class SequenceDataset:
             )
         return array
 
-    def _checked(self, index: int, parts: list[Array]) -> list[Array]:
-        if len(parts) != len(self._first):
-            raise DataError(
-                f"{self.source}: item {index} has {len(parts) - 1} inputs, but item 0 has {len(self._first) - 1}; give "
-                f"all items the same number"
-            )
-        for number, (got, wanted) in enumerate(zip(parts, self._first, strict=True)):
-            if got.shape != wanted.shape or got.dtype != wanted.dtype:
-                is_label = number == len(parts) - 1
-                name = "label" if is_label else f"input {number + 1}" if self._is_several else "data"
+    def _checked(self, index: int, item: tuple[Data, Data]) -> list[Array]:
+        """The leaves of an item, data before labels, each like that of item 0."""
+        parts = []
+        for what, part, first in zip(("data", "label"), item, self._first, strict=True):
+            names = names_of(first, what)
+            found = dict(zip(names_of(part, what), leaves_of(part), strict=True))
+            if found.keys() != set(names):
                 raise DataError(
-                    f"{self.source}: the {name} of item {index} is {got.dtype} {got.shape}, but that of item 0 is "
-                    f"{wanted.dtype} {wanted.shape}; give all items the same type and shape"
+                    f"{self.source}: item {index} has {', '.join(found)}, but item 0 has {', '.join(names)}; give all "
+                    "items the same structure"
                 )
+            for name, wanted in zip(names, leaves_of(first), strict=True):
+                got = found[name]
+                if got.shape != wanted.shape or got.dtype != wanted.dtype:
+                    raise DataError(
+                        f"{self.source}: the {name} of item {index} is {got.dtype} {got.shape}, but that of item 0 is "
+                        f"{wanted.dtype} {wanted.shape}; give all items the same type and shape"
+                    )
+                parts.append(got)
         return parts
 
-    def _refuse_classes(self, indices: Indices, label: Array) -> None:
-        if self.num_classes is None:
-            return
-        bad = np.argwhere((label < 0) | (label >= self.num_classes))
+    def _refuse_classes(self, indices: Indices, label: Array, num_classes: int) -> None:
+        bad = np.argwhere((label < 0) | (label >= num_classes))
         if len(bad):
             place = tuple(bad[0].tolist())
             raise DataError(
                 f"{self.source}: the label of item {indices[place[0]]} is {label[place]}, which is not in "
-                f"0..{self.num_classes - 1}; fix it, or set num_classes"
+                f"0..{num_classes - 1}; fix it, or set num_classes"
             )
 
 
@@ -212,10 +223,10 @@ def probed_indices(count: int) -> Indices:
     return np.unique(np.linspace(0, count - 1, NUM_PROBED).astype(np.int64))
 
 
-def digest_of(data: Data, label: Array) -> bytes:
+def digest_of(data: Data, label: Data) -> bytes:
     """16 bytes that depend on types, shapes and values of one item."""
     digest = hashlib.blake2b(digest_size=16)
-    for array in (*leaves_of(data), label):
+    for array in (*leaves_of(data), *leaves_of(label)):
         digest.update(f"{array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.digest()

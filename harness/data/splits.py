@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.data.arrays import ArrayDataset, Dataset
 from harness.data.checks import become_floats, check_labels, check_values, is_mapped, named_split
-from harness.data.leaves import Array, Shape, leaves_of, sample_shape_of
+from harness.data.leaves import Data, Shape, described_types, leaves_of, sample_shape_of
 from harness.data.order import permutation
 from harness.errors import DataError
 
@@ -28,15 +28,15 @@ class Splits:
         validation: samples for model selection, or None.
         test: samples to report on, or None.
         num_classes: the number of classes, or None for regression.
-        sample_shape: the shape of one sample, `(channels, height, width)` for images; for several inputs a tuple with
-            the shape of each.
+        sample_shape: the shape of one sample, `(channels, height, width)` for images; for several inputs a tuple or
+            dict with the shape of each.
     """
 
     train: Dataset
     validation: Dataset | None
     test: Dataset | None
     num_classes: int | None
-    sample_shape: Shape | tuple[Shape, ...]
+    sample_shape: Shape | tuple[Shape, ...] | dict[str, Shape]
 
     def fingerprint(self) -> str:
         """sha256 of the training set: all of arrays in memory; of files and large arrays all labels and a few samples.
@@ -54,7 +54,9 @@ class Splits:
             whole, few = leaves_of(train.data), leaves_of(data)
             is_small = not any(map(is_mapped, whole)) and sum(leaf.nbytes for leaf in whole) <= _LARGEST_BYTES
             data = whole if is_small else few
-        for array in [tasted] if labels is None else [labels, *leaves_of(data)]:
+        if not isinstance(tasted, np.ndarray):
+            total.update(f"{sample_shape_of(tasted)}".encode())
+        for array in leaves_of(tasted) if labels is None else (*leaves_of(labels), *leaves_of(data)):
             total.update(f"{array.dtype.str} {array.shape}".encode())
             total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
@@ -85,7 +87,7 @@ def make_splits(
     sample, label = train.take(np.arange(1))
     if num_classes is None and count_classes:
         num_classes = _count_classes(train, label)
-    shapes = sample_shape_of(sample), label.shape[1:]
+    shapes = sample_shape_of(sample), sample_shape_of(label)
     for name, split in (("train", train), ("validation", validation), ("test", test)):
         if split is None:
             continue
@@ -93,7 +95,7 @@ def make_splits(
         check_labels(where, split, num_classes)
         check_values(where, split)
         got_sample, got_label = split.take(np.arange(1))
-        got = sample_shape_of(got_sample), got_label.shape[1:]
+        got = sample_shape_of(got_sample), sample_shape_of(got_label)
         if got != shapes:
             raise DataError(
                 f"{where}: sample and label have the shapes {got[0]} and {got[1]}, but in the training split "
@@ -101,8 +103,8 @@ def make_splits(
             )
         if become_floats(split, got_sample) != become_floats(train, sample):
             raise DataError(
-                f"{where}: data is {leaves_of(got_sample)[0].dtype}, but in the training split "
-                f"{leaves_of(sample)[0].dtype}; give all splits the same type, because integers stay integers "
+                f"{where}: data is {described_types(got_sample)}, but in the training split "
+                f"{described_types(sample)}; give all splits the same type, because integers stay integers "
                 f"(data.scale)"
             )
     return Splits(train, validation, test, num_classes, shapes[0])
@@ -160,11 +162,11 @@ def as_num_classes(where: str, value: object) -> int | None:
     return int(value)
 
 
-def _count_classes(train: Dataset, label: Array) -> int | None:
-    if label.dtype.kind == "f":
+def _count_classes(train: Dataset, label: Data) -> int | None:
+    if not isinstance(label, np.ndarray) or label.dtype.kind == "f":
         return None
     labels = train.labels()
-    if labels is None:
+    if not isinstance(labels, np.ndarray):
         raise DataError(
             f"{train.source}: the labels are integers, and counting their classes would read every sample; give the "
             "number of classes (`num_classes`)"

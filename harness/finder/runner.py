@@ -144,10 +144,12 @@ def _sweep(learner: Learner, stream: Stream, settings: FinderSettings, ask: Ask)
         loss = _loss_of(learner, stream(t), lr, ask())
         if loss is None:
             return SweepResult([*points, Point(lr, math.nan)], Stop.NOT_FINITE, limit, probes)
+        if math.isnan(loss):  # of a batch without weight, which has changed nothing
+            continue
         if k < 0:
             probes.append(loss)
             continue
-        if k == 0:
+        if not points:
             limit = rule.limit(loss, probes)
         points.append(Point(lr, loss))
         mean = rule.mean(mean, loss)
@@ -157,8 +159,8 @@ def _sweep(learner: Learner, stream: Stream, settings: FinderSettings, ask: Ask)
 
 
 def _loss_of(learner: Learner, batch: GlobalBatch, lr: float, ask: Requests | None) -> float | None:
-    """The loss of an update, or `None` if anything in it was not finite; the same on every rank."""
-    skipped = learner.skipped
+    """The loss of an update; NaN without weight, `None` if anything in it was not finite; the same on every rank."""
+    skipped, weightless = learner.skipped, learner.weightless
     try:
         learner.update(batch, lr, None, ask)
         learner.check_pending()
@@ -169,6 +171,8 @@ def _loss_of(learner: Learner, batch: GlobalBatch, lr: float, ask: Requests | No
             f"stopped on request after {batch.t} iterations of the learning-rate finder; the state is restored, "
             "start it again"
         ).on_all_ranks()
+    if learner.weightless > weightless:
+        return math.nan
     return learner.loss if learner.skipped == skipped else None
 
 

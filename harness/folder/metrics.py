@@ -12,7 +12,7 @@ from harness.folder.reading import LARGEST, LATEST_S, parse_json
 from harness.folder.unread import RecordError, Unread, described, seen
 
 METRICS = "metrics.jsonl"
-EVENTS = ("skipped", "rewind")
+EVENTS = ("skipped", "weightless", "rewind")
 _NAME = 200
 _MOST_SPLITS = 20
 _LARGEST_LR = 3.5e38  # a float32
@@ -35,7 +35,8 @@ class MetricsLine(NamedTuple):
     """One line.
 
     Attributes:
-        split: `train`; an evaluated split; `skipped` for a skipped update; `rewind`.
+        split: `train`; an evaluated split; `skipped` for a skipped update; `weightless` for one that changed nothing,
+            because every weight was 0; `rewind`.
         iteration: after which it was written.
         epoch: of that iteration; `None` if the line does not say.
         lr: the learning rate that its update applied.

@@ -6,13 +6,16 @@ whether all of it is finite.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import mxnet as mx
 import numpy as np
 
 from harness.data import GlobalBatch
+from harness.errors import ConfigError, DisagreementError
 from harness.gluon.gradient_buffer import GradientBuffer
+from harness.gluon.weighing import NUM_VALUES, weight_of
 
 _PIECE = 1 << 20  # numbers that one dot product adds up in float32 before float64 takes over
 
@@ -73,14 +76,14 @@ class ControlValues(NamedTuple):
 class Loss:
     """The mean loss of a global batch, perhaps not computed yet: `float()` of it waits."""
 
-    def __init__(self, measured: Any, num_samples: int) -> None:
-        """Bind what `NormCheck.measure` returned, whose first number is the sum over the batch's samples."""
+    def __init__(self, measured: Any, weight: float) -> None:
+        """Bind what `NormCheck.measure` returned, whose first number is the sum over the batch, and its weight."""
         self._measured = measured
-        self._num_samples = num_samples
+        self._weight = weight
 
     def __float__(self) -> float:
-        """The mean."""
-        return float(self._measured.asnumpy()[0]) / self._num_samples
+        """The mean; NaN where nothing has a weight."""
+        return float(self._measured.asnumpy()[0]) / self._weight if self._weight else math.nan
 
 
 class PendingUpdate(NamedTuple):
@@ -105,7 +108,8 @@ class UpdateStats(NamedTuple):
     Attributes:
         t: its iteration.
         control: the control values of all ranks.
-        loss: the mean over its global batch.
+        weight: of its global batch: the number of samples, or the sum of weights.
+        loss: the mean over its global batch; 0 where nothing has a weight.
         gradient_norm: Euclidean norm of the mean gradient.
         statistics_finite: whether all running statistics are finite.
         is_compressed: whether gradients were rounded to 16 bits, in which large ones become infinite.
@@ -113,6 +117,7 @@ class UpdateStats(NamedTuple):
 
     t: int
     control: ControlValues
+    weight: float
     loss: float
     gradient_norm: float
     statistics_finite: bool
@@ -147,15 +152,19 @@ class NormCheck:
     the cheapest pass over them: a hundredth of the time of MXNet's own `multi_all_finite`.
     """
 
-    def __init__(self, buffer: GradientBuffer, *, control_is_summed: bool, is_compressed: bool = False) -> None:
+    def __init__(
+        self, buffer: GradientBuffer, *, control_is_summed: bool, is_compressed: bool = False, is_weighted: bool = False
+    ) -> None:
         """Bind a buffer.
 
         Args:
             buffer: holds the sums.
             control_is_summed: whether ranks add up their control values in it; otherwise it holds the loss alone.
             is_compressed: whether its gradients are rounded to 16 bits.
+            is_weighted: whether the sum of weights stands behind the control values.
         """
         self._is_compressed = is_compressed
+        self._is_weighted = is_weighted
         self._control_is_summed = control_is_summed
         pieces = [buffer.gradients[i : i + _PIECE] for i in range(0, buffer.gradients.size, _PIECE)]
         self._ends = [buffer.control.size, buffer.control.size + len(pieces)]
@@ -171,15 +180,44 @@ class NormCheck:
         return self._measure(*self._memory)
 
     def read(self, update: PendingUpdate) -> UpdateStats:
-        """What was measured; waits until it is there."""
+        """What was measured; waits until it is there.
+
+        Raises:
+            DisagreementError: on every rank, if the samples do not add up to the global batch.
+            ConfigError: on every rank, if a weight is below 0, or not finite though the losses are.
+        """
         numbers = update.measured.asnumpy().astype(np.float64)
         control, squares, statistics = np.split(numbers, self._ends)
-        everyone = ControlValues(*control.tolist())
+        values, weight = control.tolist(), float(update.num_samples)
+        if self._is_weighted:
+            weight = _checked_weight(update.t, values[-NUM_VALUES:], values[0])
+            values = values[:-NUM_VALUES]
+        everyone = ControlValues(*values)
+        if not self._control_is_summed:
+            everyone = update.own._replace(loss_sum=everyone.loss_sum)
+        if everyone.num_samples != update.num_samples:
+            raise DisagreementError(
+                f"iteration {update.t}: the ranks processed {everyone.num_samples:g} samples, but the global "
+                f"batch has {update.num_samples}; some rank processes other shards than the order says"
+            ).on_all_ranks()
         return UpdateStats(
             update.t,
-            everyone if self._control_is_summed else update.own._replace(loss_sum=everyone.loss_sum),
-            everyone.loss_sum / update.num_samples,
-            float(np.sqrt(squares.sum())) / update.num_samples,
+            everyone,
+            weight,
+            everyone.loss_sum / (weight or 1.0),
+            float(np.sqrt(squares.sum())) / (weight or 1.0),
             bool(np.isfinite(statistics).all()),
             self._is_compressed,
         )
+
+
+def _checked_weight(t: int, values: list[float], loss_sum: float) -> float:
+    *digits, num_below = values
+    weight = weight_of(digits)
+    wrong = "below 0" if num_below else "not finite"
+    if num_below or (math.isfinite(loss_sum) and not math.isfinite(weight)):
+        raise ConfigError(
+            f"iteration {t}: network.loss: a weight is {wrong}; weights are finite and at least 0, 0 for what does not "
+            "count"
+        ).on_all_ranks()
+    return weight

@@ -26,6 +26,8 @@ def evaluate(
 ) -> dict[str, float] | None:
     """The mean loss and metrics over a data set, the same on any number of ranks (`harness.gluon.totals`).
 
+    The mean of a weighted loss is the sum of numerators over that of weights; NaN if every weight is 0.
+
     Args:
         learner: the network, its loss and the ranks.
         dataset: samples and labels; nothing is dropped, the last batch may be smaller.
@@ -62,8 +64,18 @@ def evaluate(
             continue
         index, data, label = batch
         prediction, losses = learner.predict(data, label)
-        totals.add(Seen(index, prediction, label, (losses.astype(np.float64).sum(), len(losses))))
+        totals.add(Seen(index, prediction, label, sums_of_losses(losses)))
     return totals.results(len(dataset))
+
+
+def sums_of_losses(losses: Any) -> tuple[float, float]:
+    """The sum of a batch's losses and what it is to be divided by, of which every batch's are added up.
+
+    Args:
+        losses: one value a sample, or numerators and weights.
+    """
+    numerators, weights = losses if isinstance(losses, tuple) else (losses, np.ones(len(losses)))
+    return float(numerators.astype(np.float64).sum()), float(weights.astype(np.float64).sum())
 
 
 def _close(batches: Iterator[Any]) -> None:

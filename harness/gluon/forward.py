@@ -7,10 +7,12 @@ from typing import Any
 
 import mxnet as mx
 
-from harness.data.leaves import Array
+from harness.data.leaves import Data
+from harness.errors import ConfigError
 from harness.gluon.graph import Graph, runs_python
 from harness.gluon.rewriting import channel_block, rewrite
-from harness.model.inputs import labels_for
+from harness.gluon.weighing import check_weighted
+from harness.model.calls import Calls
 from harness.model.parameters import list_held
 
 
@@ -21,18 +23,20 @@ class Forward:
         remark: what the user should know if it was to be compiled and cannot be.
     """
 
-    def __init__(self, net: Any, loss: Any, graph: Graph, hybridize: bool, is_on_cpu: bool) -> None:
+    def __init__(self, calls: Calls, graph: Graph, hybridize: bool, is_on_cpu: bool, is_weighted: bool = False) -> None:
         """Compile.
 
         Args:
-            net: an initialised `gluon.Block`.
-            loss: maps (prediction, label) to one value a sample.
+            calls: an initialised network and its loss.
             graph: of both.
             hybridize: whether to compile at all.
             is_on_cpu: whether it will run there.
+            is_weighted: whether the loss gives numerators and weights, instead of one value a sample.
         """
+        net = calls.net
+        self._calls = calls
+        self._is_weighted = is_weighted
         self._net = net
-        self._loss = loss
         self._whole: Any = None
         self.remark: str | None = None
         if not hybridize or not isinstance(net, mx.gluon.HybridBlock):
@@ -42,7 +46,7 @@ class Forward:
             return
         net.hybridize(static_alloc=True)
         # a user's loss, or `forward` in place of `hybrid_forward`, is Python that may do another thing at each call
-        if not runs_python(net, loss) and not graph.opaque:  # one call saves Python a fiftieth of an iteration of LeNet
+        if not runs_python(calls) and not graph.opaque:  # one call saves Python a fiftieth of an iteration of LeNet
             block = channel_block() if is_on_cpu else 1
             self._whole = mx.gluon.nn.HybridLambda(lambda _, *arrays: self._rewritten(arrays[:-1], arrays[-1], block))
             self._whole.register_child(net)
@@ -50,46 +54,50 @@ class Forward:
             # gradient, and running statistics are written without the engine's knowledge, so that reads do not wait
             self._whole.hybridize(static_alloc=True, static_shape=not (graph.nested or graph.statistics))
 
-    def labels(self, label: Array, begin: str) -> Array:
-        """Labels as the loss takes them: Gluon's losses that compute with integers want them as float32.
-
-        Args:
-            label: `(n, ...)`.
-            begin: what messages say before the number of a row.
-
-        Raises:
-            DataError: if float32 cannot hold one.
-        """
-        return labels_for(self._loss, label, begin)
+    def labels(self, label: Data, begin: str) -> Data:
+        """Labels as the loss takes them."""
+        return self._calls.labels(label, begin)
 
     @property
     def is_compiled(self) -> bool:
         """Whether network and loss are one graph, and no code of a user's runs."""
         return self._whole is not None
 
-    def losses(self, inputs: Any, labels: Any) -> tuple[Any, Any]:
-        """The samples' losses and their sum `(1,)`, from one array or a sequence of them."""
-        inputs = inputs if isinstance(inputs, list | tuple) else [inputs]
+    def losses(self, data: Any, labels: Any) -> tuple[Any, Any]:
+        """The samples' losses and their sum `(1,)`; of a weighted loss the numerators and the weights.
+
+        Args:
+            data: an array on a device, or nested as in a batch.
+            labels: likewise.
+        """
         net = self._net
         if self._whole is None or net._forward_hooks or net._forward_pre_hooks or not net._active:
-            return self._separately(inputs, labels)
+            return self._separately(data, labels)
+        inputs = data if isinstance(data, tuple) else (data,)
         losses, loss_sum = self._whole(*inputs, labels)
         return losses, loss_sum
 
     def _rewritten(self, inputs: Sequence[Any], labels: Any, block: int) -> tuple[Any, Any]:
         """The graph of both, from symbols."""
         shapes = {name: list_held(one)[0].shape for name, one in self._net.collect_params().items()}
-        losses = self._loss(rewrite(self._net(*inputs), shapes, block), labels)
+        losses = self._calls.loss(rewrite(self._net(*inputs), shapes, block), labels)
         return losses, losses.sum()
 
-    def _separately(self, inputs: Sequence[Any], labels: Any) -> tuple[Any, Any]:
-        losses = self.prediction(inputs, labels)[1]
+    def _separately(self, data: Any, labels: Any) -> tuple[Any, Any]:
+        losses = self._calls(data, labels)[1]
+        if self._is_weighted or not isinstance(losses, mx.nd.NDArray):
+            numerators, weights = check_weighted(losses)
+            if not self._is_weighted:
+                raise ConfigError(
+                    "network.loss: gave numerators and weights, which nobody expected: it gave one value a sample for "
+                    "the first samples, or the learner's sample has no labels; give it a batch: sample=stream(1)"
+                )
+            return numerators, weights
         return losses, losses.sum()
 
-    def prediction(self, inputs: Sequence[Any], labels: Any) -> tuple[Any, Any]:
+    def prediction(self, data: Any, labels: Any) -> tuple[Any, Any]:
         """The prediction and the samples' losses."""
-        prediction = self._net(*inputs)
-        return prediction, self._loss(prediction, labels)
+        return self._calls(data, labels)
 
 
 def _not_compiled(net: Any, why: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import mxnet as mx
 
+from harness.data import names_of, pack
+from harness.model.calls import Calls, flat
 from harness.model.parameters import blocks_of, is_computed
 
 Node = Mapping[str, Any]
@@ -36,25 +38,33 @@ class Graph:
         has_code: whether anything but MXNet's own stateless layers is called, be it while tracing.
     """
 
-    def __init__(self, net: Any, parameters: Mapping[str, Any], loss: Any = None, num_inputs: int = 1) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        parameters: Mapping[str, Any],
+        arguments: tuple[Any, ...] | None = (None,),
+        label: object = None,
+    ) -> None:
         """Trace the network and its loss; one that cannot be traced is taken to be random.
 
         Args:
-            net: an initialised `gluon.Block`.
-            loss: of it; its random operations count as well.
+            calls: an initialised network and its loss, whose random operations count as well.
             parameters: its parameters by structural name.
-            num_inputs: how many arrays the network takes.
+            arguments: what the network is called with, of which the structure counts; `None` if nobody can tell.
+            label: what the loss is called with, likewise.
         """
+        net, loss = calls.net, calls.loss
         self.nested = False
         self.refusal: str | None = None
         self.symbol: Any = None
-        self.has_code = _has_code(net, loss) or any(map(is_computed, parameters.values()))
-        outputs = self._trace(net, num_inputs)
+        is_own = calls.forward is not None or any(map(is_computed, parameters.values()))
+        self.has_code = _has_code(net, loss) or is_own
+        outputs = self._trace(net, arguments)
         if outputs is None:
             self._take_for_code(net, parameters)
             return
         prediction = mx.sym.Group(list(flat(outputs)))
-        traced = _trace_loss(loss, outputs, prediction)
+        traced = _trace_loss(calls, outputs, prediction, label)
         self.symbol = prediction if traced is None else traced
         self.nodes = nodes_of(self.symbol)
         self.has_custom = any("custom" in node["op"].lower() for node in self.nodes)
@@ -81,13 +91,16 @@ class Graph:
         self.nodes = [node for symbol in graphs_inside(net) for node in nodes_of(symbol)]
         self.statistics = _likely_statistics(net, parameters)
 
-    def _trace(self, net: Any, num_inputs: int) -> Any:
+    def _trace(self, net: Any, arguments: tuple[Any, ...] | None) -> Any:
         """The network's outputs as symbols, in training; `None` and a reason where it is no graph."""
         if not isinstance(net, mx.gluon.HybridBlock):
             self.refusal = f"{type(net).__name__} is a Block, and only a HybridBlock is compiled"
             return None
+        if arguments is None:
+            self.refusal = "network.forward calls parts of it, or calls it in several ways"
+            return None
         try:
-            outputs = trace(net, num_inputs)
+            outputs = trace(net, arguments)
         except Exception as error:  # a user's hybrid_forward may use what only arrays have; this only asks
             self.refusal = f"{type(error).__name__}: {reason_of(error)}{place_of(error)}"
             return None
@@ -97,11 +110,29 @@ class Graph:
         return outputs
 
 
-def trace(net: Any, num_inputs: int = 1, training: bool = True) -> Any:
-    """What a `HybridBlock` returns for symbols, as in training or not; raises whatever its code raises."""
-    names = ["data"] if num_inputs == 1 else [f"data{number}" for number in range(num_inputs)]
+def trace(net: Any, arguments: tuple[Any, ...] = (None,), training: bool = True) -> Any:
+    """What a `HybridBlock` returns for symbols, as in training or not; raises whatever its code raises.
+
+    Args:
+        net: the network.
+        arguments: it is called with, arrays or nested lists of them, of which only the structure counts.
+        training: whether it trains.
+    """
+    names = iter(names_of_inputs(arguments))
     with mx.autograd.train_mode() if training else mx.autograd.predict_mode():
-        return net(*map(mx.sym.var, names))
+        return net(*_variables(arguments, names))
+
+
+def names_of_inputs(arguments: tuple[Any, ...]) -> list[str]:
+    """What a graph calls the arrays that a network is called with, in their order."""
+    count = sum(1 for _ in flat(arguments))
+    return ["data"] if count == 1 else [f"data{number}" for number in range(count)]
+
+
+def _variables(arguments: Any, names: Iterator[str]) -> Any:
+    if isinstance(arguments, list | tuple):
+        return [_variables(one, names) for one in arguments]
+    return mx.sym.var(next(names))
 
 
 def _has_code(net: Any, loss: Any) -> bool:
@@ -114,17 +145,18 @@ def _has_code(net: Any, loss: Any) -> bool:
     )
 
 
-def trace_again(net: Any, loss: Any, num_inputs: int) -> Any:
+def trace_again(calls: Calls, arguments: tuple[Any, ...], label: object) -> Any:
     """The graph of losses once more, or of predictions where the loss is no graph."""
-    outputs = trace(net, num_inputs)
+    outputs = trace(calls.net, arguments)
     prediction = mx.sym.Group(list(flat(outputs)))
-    traced = _trace_loss(loss, outputs, prediction)
+    traced = _trace_loss(calls, outputs, prediction, label)
     return prediction if traced is None else traced
 
 
-def runs_python(net: Any, loss: Any) -> bool:
+def runs_python(calls: Calls) -> bool:
     """Whether code of a user's own runs in every call, even of a network that is compiled."""
-    return type(net).forward not in _OF_MXNET or type(loss).__module__ != mx.gluon.loss.__name__
+    is_own = type(calls.net).forward not in _OF_MXNET or type(calls.loss).__module__ != mx.gluon.loss.__name__
+    return is_own or calls.forward is not None
 
 
 def nodes_of(symbol: Any) -> list[Node]:
@@ -155,23 +187,20 @@ def _likely_statistics(net: Any, parameters: Mapping[str, Any]) -> set[str]:
     return {parameter.name for parameter in parameters.values() if parameter.grad_req == "null"} & found
 
 
-def _trace_loss(loss: Any, outputs: Any, prediction: Any) -> Any:
-    if loss is None:
+def _trace_loss(calls: Calls, outputs: Any, prediction: Any, label: object) -> Any:
+    if calls.loss is None:
         return prediction
+    if calls.forward is not None:
+        return None
     try:
-        losses = loss(outputs, mx.sym.var("label"))
+        labels = [mx.sym.var(name.replace("'", "")) for name in names_of(label, "label")]
+        losses = calls.loss(outputs, pack(labels, label))
     except Exception:  # as above
         return None
-    return losses if isinstance(losses, mx.sym.Symbol) else None
-
-
-def flat(outputs: Any) -> Iterator[Any]:
-    """The arrays or symbols of a nested list."""
-    if isinstance(outputs, list | tuple):
-        for output in outputs:
-            yield from flat(output)
-    else:
-        yield outputs
+    symbols = list(flat(losses))  # of a weighted loss numerators and weights
+    if not all(isinstance(one, mx.sym.Symbol) for one in symbols):
+        return None
+    return symbols[0] if len(symbols) == 1 else mx.sym.Group(symbols)
 
 
 def reason_of(error: BaseException) -> str:

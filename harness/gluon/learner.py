@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ from harness.comm import World
 from harness.comm.half import HalfPrecision
 from harness.comm.tree import assign, take_turns
 from harness.data import Batch, GlobalBatch
-from harness.data.leaves import Array, Data
-from harness.errors import ConfigError, DisagreementError, DivergedError
+from harness.data.leaves import Data
+from harness.errors import DivergedError
 from harness.gluon.control import ControlValues, Loss, NormCheck, PendingUpdate, Requests, UpdateStats
-from harness.gluon.network import prepare_network, workers_that_share
+from harness.gluon.network import prepare_network, refuse_other_shards, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.replica import DeviceAllreduce, DeviceReplica
 from harness.gluon.state import LearnerState
 from harness.gluon.state_keeper import StateKeeper
 from harness.gluon.step import OptimizerStep
+from harness.gluon.weighing import NOTHING
 from harness.gluon.weights import choose_weights, write_params
+from harness.model.calls import Calls, ForwardFunction, on_host
 from harness.model.optimizers import refuse_optimizer
 from harness.model.parameters import form_of, held
 
@@ -36,6 +39,7 @@ class Learner:
         gradient_norm: Euclidean norm of the mean gradient, before clipping, of the last update that was checked.
         loss: the mean loss of that update's global batch, in float64.
         skipped: how many updates were left out because they were not finite.
+        weightless: how many had no effect because the loss gave no weight but 0.
         remarks: what the user should know of how the network is run.
         began_with: which weights it began with, as manifests tell it; `None` for the initializer's.
     """
@@ -51,12 +55,13 @@ class Learner:
         sample: GlobalBatch | Batch | Data,
         placement: Placement = _ON_CPU,
         options: UpdateOptions = _DEFAULTS,
+        forward: ForwardFunction | None = None,
     ) -> None:
         """Settle the network's shapes and try it; the first update compares ranks and broadcasts rank 0's weights.
 
         Args:
             net: a `gluon.Block` whose parameters have been initialised (shapes may be deferred).
-            loss: maps (prediction, label) to one value a sample.
+            loss: maps (prediction, label) to one value a sample, or to numerators and weights of any shape.
             optimizer: an `mx.optimizer.Optimizer` without a scheduler.
             world: the ranks.
             shards: S, at least the number of ranks times devices.
@@ -64,6 +69,7 @@ class Learner:
                 a tuple of such arrays; without labels the loss is not tried before the first update.
             placement: the devices; by default the CPU.
             options: what an update does besides the step.
+            forward: calls network and loss, `forward(net, loss, data, label) -> (prediction, losses)`; see `Calls`.
 
         Raises:
             ConfigError: for parameters that cannot be reduced, or fewer shards than workers.
@@ -72,7 +78,7 @@ class Learner:
         self.world = world
         self._contexts = list(placement.contexts) or [mx.cpu()]
         workers = workers_that_share(world, len(self._contexts), shards)
-        network = prepare_network(net, loss, world, self._contexts, sample, options)
+        network = prepare_network(Calls(net, loss, forward), world, self._contexts, sample, options)
         self.parameters = network.parameters
         self.remarks = [network.forward.remark] if network.forward.remark else []
         self.began_with: dict[str, Any] | None = None
@@ -82,7 +88,9 @@ class Learner:
         self._assignment = assign(shards, workers)
         own = slice(world.rank * len(self._contexts), (world.rank + 1) * len(self._contexts))
         self._turns = take_turns(self._assignment.shards[own])
-        keeps = shards > workers or options.skip_nonfinite
+        network.refuse_many(shards)
+        self._is_weighted, self._terms_per_sample = network.is_weighted, network.terms_per_sample or 1.0
+        keeps = shards > workers or options.skip_nonfinite or self._is_weighted
         self._replicas = [
             DeviceReplica(network, ctx, options, merges, keeps_statistics=keeps)
             for ctx, merges in zip(self._contexts, self._assignment.merges[own], strict=True)
@@ -94,22 +102,24 @@ class Learner:
 
         # An update is synchronous, that is, checked before its step, where ranks wait for each other anyway, where the
         # check decides what is applied, or where the step itself cannot be left to the device.
-        synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
+        synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None or self._is_weighted
         self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, synchronous=synchronous)
         self._synchronous = synchronous or self._optimizer.synchronous
         self._norm_check = NormCheck(
-            self._buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
+            self._buffer,
+            control_is_summed=world.size > 1,
+            is_compressed=options.compression == "fp16",
+            is_weighted=self._is_weighted,
         )
         self._keeper = StateKeeper(network.parameters, network.trainable, self._optimizer, self._contexts)
 
-        # What an update leaves behind for the next one, and for the caller.
         self._pending: PendingUpdate | None = None
         self._requests = Requests()
         self._has_predicted = True  # to settle its shapes
         self._is_shared = world.size == 1
         self.gradient_norm: float | None = None
         self.loss: float | None = None
-        self.skipped = 0
+        self.skipped = self.weightless = 0
 
     def update(self, batch: GlobalBatch, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Loss:
         """Do the update of iteration `batch.t`, over the samples of all ranks.
@@ -122,7 +132,7 @@ class Learner:
             ask: what this rank asks of all ranks; `pop_requests` then tells it on each of them, after the same update.
 
         Returns:
-            The mean loss of the global batch before the update; `float()` of it waits for it.
+            The mean loss of the global batch before the update, for which `float()` waits; NaN if every weight is 0.
 
         Raises:
             DivergedError: if loss, gradient or running statistics are not finite, in this update or the one before.
@@ -135,14 +145,14 @@ class Learner:
         # of one there is nobody to tell.
         own = ControlValues.of(batch, ask or Requests())
         if self.world.size > 1:
-            self._buffer.write_control(own)
+            self._buffer.write_control((*own, *NOTHING) if self._is_weighted else own)
 
         # Forward and backward of every shard, folded on every device in the order of `harness.comm.tree`. Then the sum
         # over devices, or over ranks (of several ranks each has one device): gradients, running statistics and control
         # values in one message.
         half = None
         if self._options.compression == "fp16":
-            half = HalfPrecision.of(self._buffer.gradients.size, batch.num_samples)
+            half = HalfPrecision.of(self._buffer.gradients.size, math.ceil(batch.num_samples * self._terms_per_sample))
         self._process(batch, half)
         if self._sum_devices is not None:
             self._sum_devices()
@@ -158,7 +168,9 @@ class Learner:
         loss, divisor, num_shards = Loss(update.measured, batch.num_samples), float(batch.num_samples), own.num_shards
         if self._synchronous:
             stats = self._judge(update)
-            if not stats.is_finite:
+            if self._is_weighted:
+                loss, divisor = Loss(update.measured, stats.weight), stats.weight
+            if not (stats.is_finite and stats.weight):
                 for replica in self._replicas:
                     replica.restore_statistics()
                 return loss
@@ -177,12 +189,7 @@ class Learner:
 
     def _process(self, batch: GlobalBatch, half: HalfPrecision | None) -> None:
         """Leave every device with the partial sums of its shards."""
-        found, own = [shard.shard for shard in batch.batches], [shard for _, shard in self._turns]
-        if found != own:
-            raise ConfigError(
-                f"iteration {batch.t}: the batch has the shards {found}, but this rank processes {own}, in this order; "
-                "read the shards that `shards_of_rank` gives"
-            )
+        refuse_other_shards(batch, [shard for _, shard in self._turns])
         # After a prediction oneDNN has laid weights out for itself; training would turn them round in every update.
         if self._has_predicted:
             for replica in self._replicas:
@@ -213,13 +220,13 @@ class Learner:
         self.check_pending()
         self._keeper.refuse_not_finite(t)
 
-    def predict(self, data: Data, label: Array) -> tuple[Array, Array]:
-        """Predictions `(n, ...)` and losses `(n,)` of samples (one array or a tuple of them), in predict mode."""
+    def predict(self, data: Data, label: Data) -> tuple[Any, Any]:
+        """What the network returns, `(n, ...)` or tuples and dicts of that, and losses `(n,)`, in predict mode."""
         self.ensure_shared()
         self.check_pending()
         self._has_predicted = True
         prediction, losses = self._replicas[0].predict(data, label)
-        return prediction.asnumpy(), losses.asnumpy()
+        return on_host(prediction), on_host(losses)
 
     @property
     def reduced_bytes(self) -> int:
@@ -276,7 +283,8 @@ class Learner:
 
     def describe_parameters(self) -> list[str]:
         """A sentence for each parameter, with name, shape and dtype: what must be the same on every rank."""
-        return [f"{name} {form_of(parameter)}" for name, parameter in self.parameters.items()]
+        weighted = ["the loss gives numerators and weights"] if self._is_weighted else []
+        return [*(f"{name} {form_of(parameter)}" for name, parameter in self.parameters.items()), *weighted]
 
     def ensure_shared(self) -> None:
         """Compare the ranks' networks and give them rank 0's weights, unless that was done; called by every rank.
@@ -321,15 +329,12 @@ class Learner:
         for replica in self._replicas:
             replica.buffer.refuse_rebound_gradients()
         stats = self._norm_check.read(update)
-        if stats.control.num_samples != update.num_samples:
-            raise DisagreementError(
-                f"iteration {update.t}: the ranks processed {stats.control.num_samples:g} samples, but the global "
-                f"batch has {update.num_samples}; some rank processes other shards than the order says"
-            ).on_all_ranks()
         self.loss, self.gradient_norm = stats.loss, stats.gradient_norm
         self._requests |= stats.control.requests
         if not stats.is_finite:
             if not self._options.skip_nonfinite:
                 raise DivergedError(str(stats)).at(update.t)
             self.skipped += 1
+        elif not stats.weight:
+            self.weightless += 1
         return stats

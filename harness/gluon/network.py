@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.comm import World
-from harness.data import Batch, GlobalBatch, leaves_of
+from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Data
 from harness.errors import ConfigError
 from harness.gluon.forward import Forward
@@ -15,6 +15,8 @@ from harness.gluon.graph import Graph
 from harness.gluon.options import UpdateOptions
 from harness.gluon.probe import probe
 from harness.gluon.trial import Trial, data_and_label
+from harness.gluon.weighing import MOST_SHARDS
+from harness.model.calls import Calls
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.parameters import parameters_of, refuse_unreducible, refuse_untrained_loss
@@ -30,6 +32,7 @@ class Network:
         statistics: those that a training forward changes.
         graph: what is known of both before they train.
         forward: runs both.
+        terms_per_sample: how many numerators a weighted loss gives for a sample; `None` for one value a sample.
     """
 
     parameters: dict[str, Any]
@@ -37,11 +40,28 @@ class Network:
     statistics: dict[str, Any]
     graph: Graph
     forward: Forward
+    terms_per_sample: float | None
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the loss gives numerators and weights."""
+        return self.terms_per_sample is not None
+
+    def refuse_many(self, shards: int) -> None:
+        """Refuse more shards than a weighted loss may have.
+
+        Raises:
+            ConfigError: with the limit.
+        """
+        if self.is_weighted and shards > MOST_SHARDS:
+            raise ConfigError(
+                f"batch.shards: {shards} are too many for a loss that gives weights, whose sum is exact up to "
+                f"{MOST_SHARDS}; choose fewer, larger shards (batch.size)"
+            )
 
 
 def prepare_network(
-    net: Any,
-    loss: Any,
+    calls: Calls,
     world: World,
     contexts: Sequence[Any],
     sample: GlobalBatch | Batch | Data,
@@ -50,8 +70,7 @@ def prepare_network(
     """Settle shapes, refuse what cannot be trained alike on every rank, and compile; `world.agreed` is the collective.
 
     Args:
-        net: a `gluon.Block` whose parameters have been initialised (shapes may be deferred).
-        loss: maps (prediction, label) to one value a sample.
+        calls: a `gluon.Block` whose parameters have been initialised (shapes may be deferred), and its loss.
         world: the ranks.
         contexts: the devices of this rank.
         sample: a few samples, perhaps with labels.
@@ -62,26 +81,29 @@ def prepare_network(
             every rank.
     """
     data, label = data_and_label(sample)
+    net, loss = calls.net, calls.loss
     refuse_blocks_across_devices(net, loss)
     refuse_untrained_loss(loss)
     # Shapes first: whatever comes next looks at arrays.
     for ctx in contexts:
-        settle(net, data, ctx)
+        settle(calls, data, label, ctx)
     parameters = parameters_of(net)
     refuse_unreducible(parameters, len(contexts))
     # Then the graph as MXNet sees it, and a trial of what no graph shows, which fails on every rank if it does on one.
-    graph = Graph(net, parameters, loss, len(leaves_of(data)))
-    trial = Trial.of(net, loss, parameters, graph, contexts[0], data, label, options.seed)
-    graph.statistics |= world.agreed("probe", lambda: probe(trial, options.hybridize))
+    trial = Trial.of(calls, parameters, contexts[0], data, label, options.seed)
+    graph = trial.graph
+    moved, terms = world.agreed("probe", lambda: (probe(trial, options.hybridize), trial.terms_per_sample()))
+    graph.statistics |= moved
     # Compiled last: a compiled network would keep what the trial drew.
     is_on_cpu = all(ctx.device_type == "cpu" for ctx in contexts)
-    forward = Forward(net, loss, graph, options.hybridize, is_on_cpu)
+    forward = Forward(calls, graph, options.hybridize, is_on_cpu, is_weighted=terms is not None)
     return Network(
         parameters,
         {name: parameter for name, parameter in parameters.items() if parameter.grad_req != "null"},
         {name: parameter for name, parameter in parameters.items() if parameter.name in graph.statistics},
         graph,
         forward,
+        terms,
     )
 
 
@@ -99,3 +121,17 @@ def workers_that_share(world: World, num_devices: int, shards: int) -> int:
             f"batch.shards: {shards} shards are fewer than the {workers} workers, each of which needs one"
         )
     return workers
+
+
+def refuse_other_shards(batch: GlobalBatch, own: Sequence[int]) -> None:
+    """Refuse a batch of other shards than a rank processes, or in another order.
+
+    Raises:
+        ConfigError: with both.
+    """
+    found = [shard.shard for shard in batch.batches]
+    if found != own:
+        raise ConfigError(
+            f"iteration {batch.t}: the batch has the shards {found}, but this rank processes {own}, in this order; "
+            "read the shards that `shards_of_rank` gives"
+        )

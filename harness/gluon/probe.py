@@ -17,8 +17,9 @@ import numpy as np
 
 from harness.data.leaves import Array
 from harness.errors import ConfigError
-from harness.gluon.graph import Node, flat, nodes_of, place_of, reason_of, runs_python, trace, trace_again
+from harness.gluon.graph import Node, nodes_of, place_of, reason_of, runs_python, trace, trace_again
 from harness.gluon.trial import Trial
+from harness.model.calls import flat
 from harness.model.operators import (
     IGNORE_HEAD,
     calls_across_devices_refused,
@@ -80,7 +81,7 @@ def probe(tried: Trial, hybridize: bool) -> set[str]:
 def _is_compiled(tried: Trial, hybridize: bool) -> bool:
     """Whether an update calls the graph alone, and none of the user's code."""
     graph = tried.graph
-    return hybridize and graph.refusal is None and not graph.opaque and not runs_python(tried.net, tried.loss)
+    return hybridize and graph.refusal is None and not graph.opaque and not runs_python(tried.calls)
 
 
 @contextmanager
@@ -232,26 +233,26 @@ def _culprit(tried: Trial) -> tuple[str, Any]:
 
 
 def _blocks_of_loss(tried: Trial) -> list[tuple[str, Any]]:
-    is_tried = tried.labels is not None and isinstance(tried.loss, mx.gluon.Block)
-    return list(blocks_of(tried.loss).items()) if is_tried else []
+    loss = tried.calls.loss
+    return list(blocks_of(loss).items()) if tried.labels is not None and isinstance(loss, mx.gluon.Block) else []
 
 
 def _why_untrue(tried: Trial, is_compiled: bool) -> str | None:
     """Why a network's graph is not what its code does, if it is not; a graph has no sizes, and takes one way alone."""
-    net, num_inputs = tried.net, len(tried.inputs)
+    net, arguments = tried.net, tried.arguments or ()
     try:
-        once, again = (_without_names(trace_again(net, tried.loss, num_inputs)) for _ in range(2))
+        once, again = (_without_names(trace_again(tried.calls, arguments, tried.labels)) for _ in range(2))
         if once != again and is_compiled:
             raise ConfigError(_CHANGES.format(kind=type(net).__name__))
         if once != again:
             return "its code builds a different graph at every call"
-        prediction = mx.sym.Group(list(flat(trace(net, num_inputs, training=False))))
-        trained = mx.sym.Group(list(flat(trace(net, num_inputs))))
-        if runs_python(net, tried.loss) and _without_names(prediction) != _without_names(trained):
+        prediction = mx.sym.Group(list(flat(trace(net, arguments, training=False))))
+        trained = mx.sym.Group(list(flat(trace(net, arguments))))
+        if runs_python(tried.calls) and _without_names(prediction) != _without_names(trained):
             return "it asks whether it trains, and one graph would serve both"
         with tried.put_back(), mx.autograd.predict_mode():
             mx.random.seed(tried.seed, ctx=tried.ctx)
-            expected = [one.asnumpy() for one in flat(net(*tried.inputs))]
+            expected = [one.asnumpy() for one in flat(net(*arguments))]
             mx.random.seed(tried.seed, ctx=tried.ctx)
             found = [one.asnumpy() for one in flat(tried.run_graph(prediction))]
     except ConfigError:

@@ -9,14 +9,15 @@ import mxnet as mx
 
 from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.tree import Assignment
-from harness.data import Batch, count_of, leaves_of
-from harness.data.leaves import Array, Data
+from harness.data import Batch, count_of
+from harness.data.leaves import Data
 from harness.errors import ConfigError
 from harness.gluon.control import ControlValues
 from harness.gluon.gradient_buffer import Buffer, Fold, GradientBuffer
 from harness.gluon.network import Network
 from harness.gluon.options import UpdateOptions
-from harness.model.inputs import check_losses, on_device, seed_of
+from harness.gluon.weighing import NUM_VALUES, Weighing
+from harness.model.inputs import check_losses, copies_on_device, nested_on_device, seed_of
 from harness.model.parameters import held, seed_python
 
 
@@ -45,11 +46,12 @@ class DeviceReplica:
         moving = [one for name, one in network.statistics.items() if name not in options.frozen]
         frozen = [held(one, ctx) for name, one in network.statistics.items() if name in options.frozen]
         self._frozen = [(statistic, statistic.copy()) for statistic in frozen]
+        self._weigh = None if network.terms_per_sample is None else Weighing(ctx)
         self.buffer = GradientBuffer(
             network.trainable,
             moving,
             ctx,
-            num_control=len(ControlValues._fields),
+            num_control=len(ControlValues._fields) + (0 if self._weigh is None else NUM_VALUES),
             has_own_arrays=ctx.device_type == "cpu" and network.graph.may_deconvolve,
         )
         self._fold = Fold(self.buffer.memory, merges)
@@ -89,12 +91,18 @@ class DeviceReplica:
             self.buffer.control[:] = 0
         self._is_first = False
         if shard.count:
-            loss_sum = self._forward_backward(t, shard)
+            losses, other = self._forward_backward(t, shard)
             self.buffer.gather()
-            loss_sum.copyto(self.buffer.control[0:1])
+            if self._weigh is None:
+                other.copyto(self.buffer.control[0:1])
+            else:
+                losses.sum().copyto(self.buffer.control[0:1])
+                self._weigh(other).copyto(self.buffer.control[-NUM_VALUES:])
             self.round_gradients()
         else:  # MXNet has no arrays without elements; zeros, which the mean does not count
             self.buffer.clear()
+            if self._weigh is not None:
+                self.buffer.control[-NUM_VALUES:] = 0
         self._fold.push()
 
     def restore_frozen(self) -> None:
@@ -123,20 +131,20 @@ class DeviceReplica:
         if self._before is not None:
             self._before.copyto(self._statistics)
 
-    def predict(self, data: Data, label: Array) -> tuple[Any, Any]:
+    def predict(self, data: Data, label: Data) -> tuple[Any, Any]:
         """Prediction and losses of samples without training: `(n, ...)` and `(n,)`; wait for both."""
         forward = self._network.forward
-        inputs = [on_device(leaf[:], self._ctx) for leaf in leaves_of(data)]
-        return forward.prediction(inputs, on_device(forward.labels(label[:], "label"), self._ctx))
+        labels = copies_on_device(forward.labels(label, "label"), self._ctx)
+        return forward.prediction(copies_on_device(data, self._ctx), labels)
 
-    def _forward_backward(self, t: int, shard: Batch) -> Any:
+    def _forward_backward(self, t: int, shard: Batch) -> tuple[Any, Any]:
         """Leave the sum over the shard's samples in each parameter's gradient.
 
         Returns:
-            The sum of the samples' losses, `(1,)`, on the device.
+            What `Forward.losses` does.
 
         Raises:
-            ConfigError: if the loss is not one value a sample, or a parameter took no part in it.
+            ConfigError: if the loss has another form than it should, or a parameter took no part in it.
         """
         graph, forward = self._network.graph, self._network.forward
         # Seeded by iteration and shard, random operations draw the same wherever the shard is processed.
@@ -144,15 +152,16 @@ class DeviceReplica:
             mx.random.seed(seed_of(self._seed, t, shard.shard), ctx=self._ctx)
         if graph.opaque or (graph.has_code and not forward.is_compiled):
             seed_python(seed_of(self._seed, t, shard.shard))
-        inputs = [on_device(leaf, self._ctx) for leaf in leaves_of(shard.data)]
+        data = nested_on_device(shard.data, self._ctx)
         labels = forward.labels(shard.label, f"iteration {t}, shard {shard.shard}: label")
-        labels = on_device(labels, self._ctx)
+        labels = nested_on_device(labels, self._ctx)
         with mx.autograd.record():
-            losses, loss_sum = forward.losses(inputs, labels)
-        check_losses(losses, count_of(shard.data))
+            losses, other = forward.losses(data, labels)
+        if self._weigh is None:
+            check_losses(losses, count_of(shard.data))
         losses.backward()
         self._check_all_took_part(shard.shard)
-        return loss_sum
+        return losses, other
 
     def _check_all_took_part(self, shard: int) -> None:
         """Refuse a parameter whose gradient is still that of the shard before."""

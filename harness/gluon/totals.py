@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,7 +24,8 @@ class Seen(NamedTuple):
         number: of the batch, among those of all ranks.
         prediction: as the network returns it.
         label: as the data have it.
-        loss: the sum of its losses, and what the sum over all batches is divided by for a mean: the number of samples.
+        loss: the sum of its losses, and what the sum over all batches is divided by for a mean: the number of
+            samples, or the sum of weights.
     """
 
     number: int
@@ -162,7 +164,7 @@ class Totals:
         if found:  # once, so that a user's code cannot decide otherwise on another rank
             reported |= self._world.on_root("evaluation.finish", lambda: self._finished(found))
         return {
-            "loss": loss / weight,
+            "loss": loss / weight if weight else math.nan,
             **{key: value for name in self._metrics for key, value in reported[name].items()},
         }
 

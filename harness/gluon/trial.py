@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import mxnet as mx
 import numpy as np
 
-from harness.data import Batch, GlobalBatch, leaves_of, rows_of
+from harness.data import Batch, GlobalBatch, each_leaf, leaves_of, rows_of
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
-from harness.gluon.graph import Graph, flat
-from harness.model.inputs import check_losses, labels_for, on_device, seed_of
+from harness.gluon.graph import Graph, names_of_inputs
+from harness.gluon.weighing import check_weighted
+from harness.model.calls import Calls, flat
+from harness.model.inputs import arguments_of, check_losses, copies_on_device, seed_of
 from harness.model.parameters import held, seed_python
 
 
@@ -25,63 +27,96 @@ class Trial(NamedTuple):
     """What is tried.
 
     Attributes:
-        net: an initialised network, not compiled yet.
-        loss: of it; `None` where no labels are at hand, and then predictions are looked at.
+        calls: an initialised network, not compiled yet, and its loss.
         parameters: its parameters by structural name.
         graph: of both.
         ctx: the device.
-        inputs: a few samples, on the device.
-        labels: theirs.
+        data: a few samples, on the device.
+        labels: theirs; `None` where there are none at hand, and then predictions are looked at.
+        arguments: what the network is called with for them; `None` if nobody can tell.
         seed: of what is drawn.
     """
 
-    net: Any
-    loss: Any
+    calls: Calls
     parameters: Mapping[str, Any]
     graph: Graph
     ctx: Any
-    inputs: tuple[Any, ...]
+    data: Any
     labels: Any
+    arguments: tuple[Any, ...] | None
     seed: int
 
     @classmethod
     def of(
-        cls,
-        net: Any,
-        loss: Any,
-        parameters: Mapping[str, Any],
-        graph: Graph,
-        ctx: Any,
-        sample: Data,
-        label: Array | None,
-        seed: int,
+        cls, calls: Calls, parameters: Mapping[str, Any], ctx: Any, sample: Data, label: Data | None, seed: int
     ) -> Trial:
-        """Put a few samples of the host on a device; the rest is taken as it is, and `seed` is the run's."""
-        labels = None if label is None else on_device(labels_for(loss, label[:], "label"), ctx)
-        inputs = tuple(on_device(leaf[:], ctx) for leaf in leaves_of(sample))
-        return cls(net, loss, parameters, graph, ctx, inputs, labels, seed_of(seed, 0, 0))
+        """Put a few samples of the host on a device, and look at the graph; `seed` is the run's."""
+        labels = None if label is None else copies_on_device(calls.labels(label, "label"), ctx)
+        data = copies_on_device(sample, ctx)
+        arguments = arguments_of(calls, data, labels)
+        graph = Graph(calls, parameters, arguments, labels)
+        return cls(calls, parameters, graph, ctx, data, labels, arguments, seed_of(seed, 0, 0))
+
+    @property
+    def net(self) -> Any:
+        """The network."""
+        return self.calls.net
 
     def forward(self) -> Any:
         """Losses in training, or predictions without labels; nothing is waited for."""
         mx.random.seed(self.seed, ctx=self.ctx)
         seed_python(self.seed)
         with mx.autograd.record():
-            outputs = self.net(*self.inputs)
-            losses = next(flat(outputs if self.labels is None else self.loss(outputs, self.labels)))
-        if self.labels is not None:
-            check_losses(losses, len(self.labels))
+            if self.labels is None:
+                return next(flat(self.calls.predict(self.data)))
+            losses = self.calls(self.data, self.labels)[1]
+        if isinstance(losses, tuple | list):
+            return check_weighted(losses)[0]
+        check_losses(losses, len(leaves_of(self.data)[0]))
         return losses
+
+    def terms_per_sample(self) -> float | None:
+        """How many numerators a weighted loss gives for a sample; `None` for a loss of one value a sample.
+
+        Raises:
+            ConfigError: if its weights do not fit, are below 0 or not finite.
+        """
+        if self.labels is None or (
+            type(self.calls.loss).__module__ == mx.gluon.loss.__name__ and not self.calls.forward
+        ):
+            return None
+        with self.put_back(), mx.autograd.predict_mode():
+            mx.random.seed(self.seed, ctx=self.ctx)
+            seed_python(self.seed)
+            losses = self.calls(self.data, self.labels)[1]
+            if not isinstance(losses, tuple | list):
+                return None
+            numerators, weights = check_weighted(losses)
+            found = weights.asnumpy()
+        if not np.isfinite(found).all() or (found < 0).any():
+            raise ConfigError(
+                f"network.loss: gave the weight {found[~(np.isfinite(found) & (found >= 0))][0]:g}; weights are finite "
+                "and at least 0, 0 for what does not count"
+            )
+        return float(numerators.size) / len(leaves_of(self.data)[0])
 
     def predict_others(self) -> None:
         """A forward in predict mode of other samples: the first one, over and over."""
+        data, labels = (
+            None if part is None else each_leaf(lambda leaf: mx.nd.concat(*[leaf[:1]] * len(leaf), dim=0), part)
+            for part in (self.data, self.labels)
+        )
         with mx.autograd.predict_mode():
-            self.net(*[mx.nd.concat(*[leaf[:1]] * len(leaf), dim=0) for leaf in self.inputs])
+            if self.calls.forward is None:
+                self.calls.predict(data)
+            else:
+                self.calls(data, labels)
 
     def run_graph(self, symbol: Any) -> Any:
         """What a graph of the network gives for the samples."""
         values = {parameter.name: parameter.data(self.ctx) for parameter in self.parameters.values()}
-        names = ["data"] if len(self.inputs) == 1 else [f"data{number}" for number in range(len(self.inputs))]
-        values.update(zip(names, self.inputs, strict=True))
+        arguments = self.arguments or ()
+        values.update(zip(names_of_inputs(arguments), flat(arguments), strict=True))
         return mx.nd.CachedOp(symbol)(*[values[name] for name in symbol.list_inputs()])
 
     def backward(self, losses: Any, head: Array) -> dict[str, Array]:
@@ -129,11 +164,11 @@ class Trial(NamedTuple):
             mx.random.seed(self.seed, ctx=self.ctx)
 
 
-def data_and_label(sample: GlobalBatch | Batch | Data) -> tuple[Data, Array | None]:
+def data_and_label(sample: GlobalBatch | Batch | Data) -> tuple[Data, Data | None]:
     """Samples to settle shapes with: two of a batch, or what was given."""
     if callable(sample):
         raise ConfigError("sample: a function was given; give samples, such as the first batch: sample=stream(1)")
     if isinstance(sample, GlobalBatch):
         sample = next((batch for batch in sample.batches if batch.count), sample.batches[0])
-        sample = Batch(sample.shard, rows_of(sample.data, slice(2)), sample.label[:2])
+        sample = Batch(sample.shard, rows_of(sample.data, slice(2)), rows_of(sample.label, slice(2)))
     return (sample.data, sample.label) if isinstance(sample, Batch) else (sample, None)

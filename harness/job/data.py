@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from harness.comm import World
-from harness.data import Dataset, Splits, make_splits
+from harness.data import Dataset, Splits, count_of, make_splits
 from harness.data.checks import check_labels
 from harness.data.custom import as_dataset
-from harness.data.leaves import Array, Data
+from harness.data.leaves import Data
 from harness.errors import DataError
 from harness.gluon import Learner
 from harness.model.build import explained
@@ -53,9 +55,7 @@ def probe(world: World, name: str, splits: Splits, seed: int) -> RunData:
     return seeded_data(world, splits, found, seed)
 
 
-def predict_few(
-    world: World, name: str, net: object, learner: Learner, samples: tuple[Data, Array]
-) -> tuple[Array, Array]:
+def predict_few(world: World, name: str, net: object, learner: Learner, samples: tuple[Data, Data]) -> tuple[Any, Any]:
     """Predictions and losses of a few samples, which may be the first of their shape; a collective.
 
     Args:
@@ -69,11 +69,12 @@ def predict_few(
         ConfigError: on every rank, if the network or the loss does not take them.
     """
 
-    def predict() -> tuple[Array, Array]:
+    def predict() -> tuple[Any, Any]:
         net_and_loss = f"{type(net).__name__} and its loss do not take"
         with explained(f"{name}: {net_and_loss} {described(*samples)}"):
             prediction, losses = learner.predict(*samples)
-            check_losses(losses, len(samples[1]))
+            if not isinstance(losses, tuple):
+                check_losses(losses, count_of(samples[0]))
         return prediction, losses
 
     return world.agreed(f"fit.{name}", predict)
@@ -91,7 +92,8 @@ def refuse_other_classes(name: str, dataset: Dataset, num_classes: int | None) -
         DataError: naming the first such label.
     """
     labels = dataset.labels()
-    if num_classes is not None and (labels is None or labels.dtype.kind in "iu"):
+    is_whole = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"
+    if num_classes is not None and (labels is None or is_whole):
         check_labels(name if dataset.source == "data" else dataset.source, dataset, num_classes)
 
 

@@ -13,6 +13,7 @@ from harness.job.data import predict_few, probe, read, refuse_other_classes
 from harness.job.session import Session
 from harness.job.settings import WHERE
 from harness.model import Metric, build_metrics, try_metrics
+from harness.model.calls import Calls
 from harness.model.given import classes_of, picks_classes
 from harness.model.metrics import as_metric
 from harness.named import brief
@@ -39,12 +40,12 @@ class Evaluator:
             prepared = self._prepare(data)
             self._prepared = [*self._prepared[1 - _KEPT :], (data, prepared)]
         world, dataset = session.world, prepared.splits.train
-        chosen = world.agreed("metrics", lambda: _metrics(metrics, given.loss))
+        chosen = world.agreed("metrics", lambda: _metrics(metrics, given.calls))
         # The ranks share the batches out and add up one table, so all of them have to look at the same.
         facts = {"data": prepared.fingerprint, "samples": len(dataset), "metrics": list(chosen)}
         world.must_be_equal("evaluate", facts, "evaluate the same data with the same metrics on every rank")
         samples = first_samples(dataset, given.augmentation, 2)
-        prediction, _ = predict_few(world, "evaluate", given.net, session.learner, samples)
+        prediction, _ = predict_few(world, "evaluate", given.calls.net, session.learner, samples)
         world.agreed("metrics.fit", lambda: try_metrics(chosen, prediction, samples[1], _KEY))
         found = evaluate(session.learner, dataset, session.sizes.batch_size, given.augmentation, chosen)
         assert found is not None  # only where it is asked to stop
@@ -56,20 +57,21 @@ class Evaluator:
         prepared = probe(session.world, "evaluate", splits, session.given.settings.seed)
         dataset = prepared.splits.train
         samples = session.world.agreed("samples", lambda: first_samples(dataset, session.given.augmentation, 2))
-        prediction, _ = predict_few(session.world, "evaluate", session.given.net, session.learner, samples)
-        classes = classes_of(session.given.loss, prediction.shape)
+        calls = session.given.calls
+        prediction, _ = predict_few(session.world, "evaluate", calls.net, session.learner, samples)
+        classes = classes_of(calls, prediction)
         session.world.agreed("labels", lambda: refuse_other_classes("evaluate", dataset, classes))
         return prepared
 
 
-def _metrics(metrics: Any, loss: Any) -> dict[str, Metric]:
+def _metrics(metrics: Any, calls: Calls) -> dict[str, Metric]:
     """The metrics by name.
 
     Raises:
         ConfigError: for an unknown name, or what is no metric.
     """
     if metrics is None:
-        return build_metrics(["accuracy"] if picks_classes(loss) else [])
+        return build_metrics(["accuracy"] if picks_classes(calls.loss) and calls.forward is None else [])
     if isinstance(metrics, Mapping):
         for name in metrics:
             if not isinstance(name, str):

@@ -45,7 +45,7 @@ def find_rate(session: Session, settings: FinderSettings | None, trained: int) -
             "global_batch": sizes.global_batch,
             "shards": sizes.shards,
             "batch_size": sizes.batch_size,
-            "network": {"name": type(given.net).__name__, "params": {}},
+            "network": {"name": type(given.calls.net).__name__, "params": {}},
             "optimizer": {"name": type(given.optimizer).__name__.lower(), "params": {}},
             "data": session.data.splits.train.source,
             "world": session.world.to_json(),

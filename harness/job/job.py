@@ -24,7 +24,8 @@ from harness.job.evaluation import Evaluator, MetricsGiven
 from harness.job.finding import find_rate
 from harness.job.session import Given, Session, open_session
 from harness.job.settings import WHERE, JobOptions, of_kind, read_settings, whole_number
-from harness.model.given import devices_of, given_loss, given_optimizer, refuse_idle_momentum
+from harness.model.calls import Calls
+from harness.model.given import devices_of, given_forward, given_loss, given_optimizer, refuse_idle_momentum
 from harness.plan import LRPlan, Sizes
 
 _VERIFY_EVERY = 500  # updates
@@ -62,7 +63,7 @@ class Job:
 
         Args:
             net: a `gluon.Block` that was initialised, on the devices on which it is to be trained.
-            loss: maps (prediction, label) to one value a sample.
+            loss: maps (prediction, label) to one value a sample, or to numerators and weights of any shape.
             optimizer: an `mx.optimizer.Optimizer`, a name, or a name with its parameters
                 (`{"sgd": {"momentum": 0.9}}`). Its own learning rate does not count.
             train: a `gluon.data.Dataset`, a pair `(data, label)` of arrays, or a data set of `harness.data`.
@@ -75,6 +76,8 @@ class Job:
                 depend on it, and not on the number of workers.
             folder: of the checkpoints; by default `runs/` and the name of the program.
             **options: those that follow.
+            forward: calls network and loss, `forward(net, loss, data, label) -> (prediction, losses)`, where
+                `loss(net(*data), label)` does not.
             last_batch: what becomes of an epoch's remainder: `"drop"` (the default) or `"keep"`.
             augmentation: what is done to pictures.
             clip_norm: the largest Euclidean norm of the mean gradient.
@@ -89,13 +92,15 @@ class Job:
         """
         world = of_kind("world", options.pop("world", None), World)
         augmentation = of_kind("augmentation", options.pop("augmentation", None), Augmentation) or Augmentation()
+        forward = options.pop("forward", None)
         place = f"runs/{_program()}" if folder is None else folder
         settings = read_settings(
             lr, batch=batch, epochs=epochs, iterations=iterations, shards=shards, folder=place, **options
         )
+        calls = Calls(net, given_loss(loss), given_forward(forward))
         devices, own = devices_of(net), given_optimizer(optimizer, net)
         refuse_idle_momentum(own, settings.lr.momentum_correction, settings.lr.momentum is not None)
-        self._given = Given(net, given_loss(loss), own, devices, train, augmentation, settings, world)
+        self._given = Given(calls, own, devices, train, augmentation, settings, world)
         self.folder = Path(settings.folder)
         self.iteration = 0
         self._session: Session | None = None

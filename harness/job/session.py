@@ -16,6 +16,7 @@ from harness.guard import ConsistencyCheck
 from harness.job.data import predict_few, probe, read, refuse_other_classes
 from harness.job.ranks import Ranks
 from harness.job.settings import WHERE, JobSettings
+from harness.model.calls import Calls
 from harness.model.given import classes_of, describe_loss, describe_optimizer, remarks_on_loss, settle_shapes
 from harness.plan import LRPlan, Sizes, imbalance
 from harness.train.samples import RunData, first_samples
@@ -28,8 +29,7 @@ class Given(NamedTuple):
     """What a program gave, checked as far as one process can.
 
     Attributes:
-        net: the network, initialised.
-        loss: maps (prediction, label) to one value a sample.
+        calls: the network, initialised, and its loss.
         optimizer: an `mx.optimizer.Optimizer`.
         devices: of the network.
         train: the training data, as they were given.
@@ -38,8 +38,7 @@ class Given(NamedTuple):
         world: the ranks, if they are joined already.
     """
 
-    net: Any
-    loss: Any
+    calls: Calls
     optimizer: Any
     devices: list[Any]
     train: object
@@ -104,8 +103,8 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     ranks = stack.enter_context(Ranks(given.world, given.devices[0].device_type, settings.stall_after_s))
     world = ranks.world
     splits = read(world, "train", given.train)
-    samples, _ = world.agreed("samples", lambda: first_samples(splits.train, given.augmentation, 2))
-    world.agreed("shapes", lambda: settle_shapes(given.net, given.loss, given.devices, samples))
+    samples = world.agreed("samples", lambda: first_samples(splits.train, given.augmentation, 2))
+    world.agreed("shapes", lambda: settle_shapes(given.calls, given.devices, *samples))
     data = probe(world, "train", splits, settings.seed)  # which seeds generators that initialisers draw from
     workers = world.size * len(given.devices)
     sizes = world.agreed("sizes", lambda: _sizes(settings, len(data.splits.train), settings.shards or workers))
@@ -121,20 +120,19 @@ def open_session(given: Given, stack: ExitStack) -> Session:
             f"{WHERE}: shards: {sizes.shards} shards are too few for {workers} workers; choose {workers} or more"
         ).on_all_ranks()
     stream = stack.enter_context(world.agreed("stream", open_stream))
+    net = given.calls.net
     described = {
-        "optimizer": describe_optimizer(given.optimizer, given.net),
-        "loss": describe_loss(given.loss, given.net),
+        "optimizer": describe_optimizer(given.optimizer, net),
+        "loss": describe_loss(given.calls),
     }
     _compare(given, world, data, plan, described)
     learner = _build_learner(given, world, data, sizes.shards)
     learner.ensure_shared()
-    prediction, _ = predict_few(
-        world, "train", given.net, learner, first_samples(data.splits.train, given.augmentation, 2)
-    )
-    classes = classes_of(given.loss, prediction.shape)
+    prediction, _ = predict_few(world, "train", net, learner, first_samples(data.splits.train, given.augmentation, 2))
+    classes = classes_of(given.calls, prediction)
     world.agreed("labels", lambda: refuse_other_classes("train", data.splits.train, classes))
     remarks = [*world.remarks, *learner.remarks, *plan.remarks(), *imbalance(sizes.shards, workers)]
-    remarks += remarks_on_loss(given.loss, given.net)
+    remarks += remarks_on_loss(given.calls.loss, net)
     check = ConsistencyCheck(world, learner)
     return Session(given, ranks, data, sizes, order, plan, stream, learner, described, check, remarks)
 
@@ -154,14 +152,15 @@ def _build_learner(given: Given, world: World, data: RunData, shards: int) -> Le
         compression=settings.compression,
     )
     return Learner(
-        given.net,
-        given.loss,
+        given.calls.net,
+        given.calls.loss,
         given.optimizer,
         world,
         shards=shards,
         sample=Batch(0, *first_samples(data.splits.train, given.augmentation, 2)),
         placement=Placement(tuple(given.devices), kvstore),
         options=options,
+        forward=given.calls.forward,
     )
 
 

@@ -17,6 +17,7 @@ from harness.config.sections import Section
 from harness.config.values import Count, PathText, Positive, RefusedError, Seconds
 from harness.data import Augmentation
 from harness.errors import ConfigError
+from harness.model.calls import ForwardFunction
 from harness.named import brief, kind_of, with_article
 from harness.parsing import plain_numbers
 
@@ -28,6 +29,7 @@ WHERE = "Job"  # how messages begin
 class JobOptions(TypedDict, total=False):
     """The options of a `Job`, which explains them."""
 
+    forward: ForwardFunction | None
     last_batch: Literal["drop", "keep"]
     augmentation: Augmentation | None
     clip_norm: float | None

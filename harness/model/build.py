@@ -7,18 +7,21 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import mxnet as mx
+import numpy as np
 
 from harness.config import RunConfig
-from harness.data import count_of, leaves_of
-from harness.data.leaves import Array, Data
+from harness.data import count_of, described_shapes, each_leaf, leaves_of
+from harness.data.leaves import Data
 from harness.errors import ConfigError, HarnessError
+from harness.model.calls import Calls, ForwardFunction, refuse_prediction
 from harness.model.freezing import freeze
 from harness.model.initialise import initialise, naming_unsuited, seeded
-from harness.model.inputs import check_losses, labels_for, seed_of, settle
+from harness.model.inputs import check_losses, copies_on_device, seed_of, settle
 from harness.model.networks import build_initializer, build_loss, build_network
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.optimizers import build_optimizer, set_multipliers
 from harness.model.parameters import parameters_of, refuse_unreducible, refuse_untrained_loss
+from harness.named import load_function
 
 
 class Model(NamedTuple):
@@ -27,6 +30,7 @@ class Model(NamedTuple):
     Attributes:
         net: initialised, its shapes settled.
         loss: maps (prediction, label) to one value a sample.
+        forward: calls both, where the configuration names a function for that.
         optimizer: with the multipliers of its parameters.
         contexts: the devices.
         frozen: parameters whose running statistics stay as they are, by structural name.
@@ -34,6 +38,7 @@ class Model(NamedTuple):
 
     net: Any
     loss: Any
+    forward: ForwardFunction | None
     optimizer: Any
     contexts: list[Any]
     frozen: list[str]
@@ -65,7 +70,7 @@ def devices_of_rank(config: RunConfig, local_rank: int) -> list[Any]:
     return contexts
 
 
-def build_model(config: RunConfig, local_rank: int, samples: tuple[Data, Array], classes: int | None) -> Model:
+def build_model(config: RunConfig, local_rank: int, samples: tuple[Data, Data], classes: int | None) -> Model:
     """Build what a configuration describes, and try it on a few samples.
 
     Args:
@@ -79,7 +84,8 @@ def build_model(config: RunConfig, local_rank: int, samples: tuple[Data, Array],
     """
     try:
         contexts = devices_of_rank(config, local_rank)
-        net, loss = _build_network(config, samples, classes, contexts)
+        calls = _build_network(config, samples, classes, contexts)
+        net = calls.net
         parameters = parameters_of(net)
         refuse_unreducible(parameters, len(contexts))
         frozen = freeze(net, parameters, config.init.freeze)
@@ -98,34 +104,52 @@ def build_model(config: RunConfig, local_rank: int, samples: tuple[Data, Array],
     except ConfigError as error:
         error.found_in(config.source)
         raise
-    return Model(net, loss, optimizer, contexts, frozen)
+    return Model(net, calls.loss, calls.forward, optimizer, contexts, frozen)
 
 
-def _build_network(
-    config: RunConfig, samples: tuple[Data, Array], classes: int | None, contexts: list[Any]
-) -> tuple[Any, Any]:
-    section = config.network
+def _build_network(config: RunConfig, samples: tuple[Data, Data], classes: int | None, contexts: list[Any]) -> Calls:
+    section, (data, label) = config.network, samples
     # another seed than below: what a network draws for itself must not come again in its other parameters
     net = seeded(seed_of(config.seed, 0, -1), lambda: build_network(section.name, section.params, classes))
     initializer = build_initializer(section.initializer)
     refuse_blocks_across_devices(net)
-    with explained(
-        f"network: {section.name!r} with initializer {section.initializer!r} does not take {describe(samples[0])}"
-    ):
+    # What a function calls both with is its own affair, so the loss is there before the first forward; otherwise the
+    # prediction's shape tells where classes lie.
+    calls = Calls(net)
+    if section.forward is not None:
+        loss = build_loss(section.loss, section.loss_params)
+        calls = Calls(net, loss, load_function(section.forward, "network.forward"))
+    calls.refuse_data(data, label)
+    with explained(f"{_who(config)} with initializer {section.initializer!r} does not take {describe(data)}"):
         initialise(net, initializer, contexts, seed_of(config.seed, 0, 0))
         with naming_unsuited(net, initializer):
-            prediction = settle(net, samples[0], contexts[0])
-    if not isinstance(prediction, mx.nd.NDArray):
-        found = (
-            f"{type(prediction).__name__} of {len(prediction)}" if isinstance(prediction, list | tuple) else prediction
-        )
+            prediction = settle(calls, data, label, contexts[0])
+    refuse_prediction(prediction, _who(config))
+    if calls.forward is None:
+        calls = Calls(net, _build_loss(config, prediction, label, classes))
+    refuse_untrained_loss(calls.loss)
+    _try_loss(config, calls, prediction, samples, contexts[0])
+    return calls
+
+
+def _who(config: RunConfig) -> str:
+    section = config.network
+    return f"network: {section.name!r}" + ("" if section.forward is None else f" by {section.forward!r}")
+
+
+def _build_loss(config: RunConfig, prediction: Any, label: Data, classes: int | None) -> Any:
+    """The loss; one by name compares one array with one array of labels."""
+    section = config.network
+    if ":" in section.loss:
+        return build_loss(section.loss, section.loss_params)
+    if not isinstance(prediction, mx.nd.NDArray) or not isinstance(label, np.ndarray):
         raise ConfigError(
-            f"network: {section.name!r} must give one array, (samples, ...), which loss and metrics look at; found "
-            f"{found}; join its outputs (F.concat) and take them apart in a loss of your own (network.loss: "
-            "module:function)"
+            f"network.loss: {section.loss!r} compares one array of predictions with one of labels; {section.name!r} "
+            f"gives {described_shapes(prediction)} for labels {described_shapes(label)}; use a loss of your own "
+            "(network.loss: module:function), or a function that calls both (network.forward), or join outputs "
+            "(F.concat)"
         )
-    loss = build_loss(section.loss, section.loss_params, prediction.shape, samples[1].shape)
-    refuse_untrained_loss(loss)
+    loss = build_loss(section.loss, section.loss_params, prediction.shape, label.shape)
     axis = getattr(loss, "_axis", -1)
     if (
         section.loss == "softmax_cross_entropy"
@@ -138,26 +162,36 @@ def _build_network(
             "classes; "
             f"set network.params.classes: {classes}, or leave it out"
         )
-    label = labels_for(loss, samples[1], "label")
+    return loss
+
+
+def _try_loss(config: RunConfig, calls: Calls, prediction: Any, samples: tuple[Data, Data], ctx: Any) -> None:
+    """Refuse a loss that does not fit."""
+    section, (data, label) = config.network, samples
+    labels = calls.labels(label, "label")
     advice = ""
-    if label.dtype.kind in "iu" and ":" in section.loss:
+    if any(leaf.dtype.kind in "iu" for leaf in leaves_of(labels)) and ":" in section.loss:
         advice = "; a loss of your own gets integers as they are, F.cast(label, 'float32') there makes floats of them"
+    shapes = prediction.shape if isinstance(prediction, mx.nd.NDArray) else described_shapes(prediction)
     with explained(
-        f"network.loss: {section.loss!r} does not fit predictions {prediction.shape} and {describe(label, 'labels')}"
-        f"{advice}"
+        f"network.loss: {section.loss!r} does not fit predictions {shapes} and {describe(labels, 'labels')}{advice}"
     ):
-        losses = loss(prediction, mx.nd.array(label, ctx=contexts[0], dtype=label.dtype))
-        check_losses(losses, count_of(samples[0]))
-        losses.wait_to_read()
-    return net, loss
+        on_device = copies_on_device(labels, ctx)
+        if calls.forward is None:
+            losses = calls.loss(prediction, on_device)
+        else:
+            losses = calls(copies_on_device(data, ctx), on_device)[1]
+        if isinstance(losses, mx.nd.NDArray):  # and not numerators and weights, which the learner looks at
+            check_losses(losses, count_of(data))
+        mx.nd.waitall()
 
 
 def describe(arrays: Data, what: str = "samples") -> str:
     """Types and shapes of samples, with what to do about integers."""
-    leaves = leaves_of(arrays)
-    shapes = ", ".join(f"{leaf.dtype} {leaf.shape[1:]}" for leaf in leaves)
-    text = f"{what} of shape {leaves[0].shape[1:]}, {leaves[0].dtype}" if len(leaves) == 1 else f"{what} of {shapes}"
-    if what == "samples" and len(leaves) == 1 and leaves[0].dtype.kind in "iu":
+    if not isinstance(arrays, np.ndarray):
+        return f"{what} of {described_shapes(each_leaf(lambda leaf: leaf[0], arrays))}"
+    text = f"{what} of shape {arrays.shape[1:]}, {arrays.dtype}"
+    if what == "samples" and arrays.dtype.kind in "iu":
         text += (
             " (integers are left as they are; data.scale: 1, or what they are to be divided by, makes floats of them)"
         )

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 
 from harness.config.sections import HAVE_MOMENTUM, MOMENTUM_CORRECTED
 from harness.data import leaves_of
-from harness.data.leaves import Array, Data
+from harness.data.leaves import Data
 from harness.errors import ConfigError
 from harness.model.build import describe, explained
+from harness.model.calls import Calls, refuse_prediction
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.optimizer_numbers import refuse_numbers, refuse_what_cannot_update
@@ -54,25 +56,26 @@ def devices_of(net: object) -> list[Any]:
     return list(devices)
 
 
-def settle_shapes(net: Any, loss: Any, devices: Sequence[Any], data: Data) -> None:
+def settle_shapes(calls: Calls, devices: Sequence[Any], data: Data, label: Data) -> None:
     """End deferred initialisation now, so that what draws random numbers later cannot change the first weights.
 
     Args:
-        net: of the job.
-        loss: of the job.
+        calls: network and loss of the job.
         devices: of the network.
         data: a few samples.
+        label: theirs.
 
     Raises:
         ConfigError: if the network does not take such samples.
     """
-    refuse_blocks_across_devices(net, loss)
-    with explained(f"net: {type(net).__name__} does not take {described(data)}"):
+    refuse_blocks_across_devices(calls.net, calls.loss)
+    name = type(calls.net).__name__
+    with explained(f"net: {name} does not take {described(data)}"):
         for ctx in devices:
-            settle(net, data, ctx)
+            refuse_prediction(settle(calls, data, label, ctx), f"net: {name}")
 
 
-def described(data: Data, label: Array | None = None) -> str:
+def described(data: Data, label: Data | None = None) -> str:
     """Samples, and labels, as messages of a program's data show them: types, shapes, and what to do about integers."""
     text = describe(data, "data") if label is None else f"{describe(data, 'data')} with {describe(label, 'labels')}"
     if any(leaf.dtype.kind in "iu" for leaf in leaves_of(data)):
@@ -93,6 +96,20 @@ def given_loss(loss: object) -> Any:
             "gluon.loss.SoftmaxCrossEntropyLoss()"
         )
     return loss
+
+
+def given_forward(forward: object) -> Any:
+    """A function that calls network and loss, as it was given; `None` for none.
+
+    Raises:
+        ConfigError: if it cannot be called.
+    """
+    if forward is not None and not callable(forward):
+        raise ConfigError(
+            f"forward: found {kind_of(forward)}; give a function(net, loss, data, label) that returns (prediction, "
+            "losses)"
+        )
+    return forward
 
 
 def given_optimizer(optimizer: object, net: Any) -> Any:
@@ -193,26 +210,29 @@ def describe_optimizer(optimizer: Any, net: Any) -> dict[str, Any]:
     return {"class": type(optimizer).__name__, **numbers, **factors}
 
 
-def describe_loss(loss: Any, net: Any) -> dict[str, Any]:
+def describe_loss(calls: Calls) -> dict[str, Any]:
     """What ranks compare of a loss, and a job with the checkpoint that it resumes from.
 
     Args:
-        loss: of the job.
-        net: of the job, which may hold parameters of the loss.
+        calls: network and loss of the job; the network may hold parameters of the loss.
 
     Returns:
         Its class or name, every number and flag that it was given, and a digest of the parameters that it has alone:
-        they are neither trained nor sent to other ranks nor saved.
+        they are neither trained nor sent to other ranks nor saved. And the function that calls it, where there is one.
     """
+    net, loss = calls.net, calls.loss
+    named = (
+        {} if calls.forward is None else {"forward": getattr(calls.forward, "__name__", type(calls.forward).__name__)}
+    )
     kind = getattr(loss, "__name__", type(loss).__name__)
     if not isinstance(loss, mx.gluon.Block):
-        return {"class": kind}
+        return {"class": kind, **named}
     own = {key: value for key, value in vars(loss).items() if key not in vars(mx.gluon.HybridBlock())}
     plain = {key.strip("_"): plain_numbers(value) for key, value in own.items()}
     numbers = {key: repr(value) for key, value in plain.items() if isinstance(value, bool | int | float)}
     values = {name: held(one, one.list_ctx()[0]).asnumpy() for name, one in _own_parameters(loss, net).items()}
     digest = hashlib.sha256(b"".join(name.encode() + value.tobytes() for name, value in values.items()))
-    return {"class": kind, **numbers, **({"parameters": digest.hexdigest()[:16]} if values else {})}
+    return {"class": kind, **named, **numbers, **({"parameters": digest.hexdigest()[:16]} if values else {})}
 
 
 def remarks_on_loss(loss: Any, net: Any) -> list[str]:
@@ -234,17 +254,17 @@ def _own_parameters(loss: Any, net: Any) -> dict[str, Any]:
     return {name: one for name, one in parameters_of(loss).items() if id(one) not in shared and one._data is not None}
 
 
-def classes_of(loss: Any, prediction: tuple[int, ...]) -> int | None:
-    """How many classes integer labels may name; `None` where a loss does not pick by them.
+def classes_of(calls: Calls, prediction: Any) -> int | None:
+    """How many classes integer labels may name; `None` where a loss does not pick by them, or nobody can tell.
 
     Args:
-        loss: of the job.
-        prediction: the shape of a prediction, `(n, ...)`.
+        calls: network and loss of the job.
+        prediction: of a few samples, `(n, ...)`.
     """
-    if not picks_classes(loss):
+    if not picks_classes(calls.loss) or calls.forward is not None or not isinstance(prediction, np.ndarray):
         return None
-    axis = loss._axis
-    return prediction[axis] if -len(prediction) <= axis < len(prediction) else None
+    axis = calls.loss._axis
+    return prediction.shape[axis] if -prediction.ndim <= axis < prediction.ndim else None
 
 
 def picks_classes(loss: Any) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from harness.data import leaves_of
-from harness.data.dtypes import as_float32, counted
+from harness.data import each_leaf, leaves_of
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
+from harness.model.calls import Calls, structure_of
 from harness.model.operators import calls_across_devices_refused
 
 
@@ -38,21 +38,56 @@ def on_device(array: Array, ctx: Any) -> Any:
     return mx.nd.from_numpy(array).as_in_context(ctx)
 
 
-def labels_for(loss: Any, label: Array, begin: str) -> Array:
-    """Labels as a loss takes them; see `Forward.labels`. A loss of the user's own takes integers as they are."""
-    is_of_gluon = type(loss).__module__ == mx.gluon.loss.__name__
-    picks = isinstance(loss, mx.gluon.loss.SoftmaxCrossEntropyLoss) and loss._sparse_label
-    if label.dtype.kind not in "iu" or not is_of_gluon or picks:
-        return label
-    return as_float32(label, counted(begin))
+def nested_on_device(data: Data, ctx: Any) -> Any:
+    """An array, or a tuple or dict of arrays, on a device; see `on_device`."""
+    if isinstance(data, np.ndarray):
+        return on_device(data, ctx)
+    return each_leaf(lambda leaf: on_device(leaf, ctx), data)
 
 
-def settle(net: Any, samples: Data, ctx: Any) -> Any:
-    """End deferred initialisation by a forward in predict mode, which changes nothing else; returns its prediction."""
-    with mx.autograd.pause(train_mode=False), calls_across_devices_refused(net):
-        prediction = net(*[on_device(leaf[:], ctx) for leaf in leaves_of(samples)])
+def copies_on_device(data: Data, ctx: Any) -> Any:
+    """The same for arrays that stay the caller's to write to; wait for what is computed of them."""
+    return each_leaf(lambda leaf: on_device(leaf[:], ctx), data)
+
+
+def settle(calls: Calls, data: Data, label: Data | None, ctx: Any) -> Any:
+    """End deferred initialisation by a forward in predict mode, which changes nothing else; returns its prediction.
+
+    Args:
+        calls: a network, and its loss where a function of the user's own calls both.
+        data: a few samples.
+        label: theirs, which only such a function needs.
+        ctx: the device.
+    """
+    calls.refuse_data(data, label)
+    inputs = copies_on_device(data, ctx)
+    with mx.autograd.pause(train_mode=False), calls_across_devices_refused(calls.net):
+        if calls.forward is None:
+            prediction = calls.predict(inputs)
+        else:
+            prediction = calls(inputs, None if label is None else copies_on_device(label, ctx))[0]
     mx.nd.waitall()
     return prediction
+
+
+def arguments_of(calls: Calls, data: Any, label: Any) -> tuple[Any, ...] | None:
+    """What the network is called with, for samples on a device whose shapes are settled.
+
+    Returns:
+        Its arguments, arrays or nested lists of them; `None` if a function of the user's own does not call the network
+        itself, or not always alike.
+    """
+    if calls.forward is None:
+        return leaves_of(data)
+    seen: list[tuple[Any, ...]] = []
+    handle = calls.net.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
+    try:
+        with mx.autograd.pause(train_mode=False), calls_across_devices_refused(calls.net):
+            calls(data, label)
+    finally:
+        handle.detach()
+    mx.nd.waitall()
+    return seen[0] if len({structure_of(one) for one in seen}) == 1 else None
 
 
 def check_losses(losses: Any, num_samples: int) -> None:

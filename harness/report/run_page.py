@@ -24,6 +24,10 @@ _MOST_PHASES = 60  # that are marked, and listed; of more nobody would see any
 _LEAST_WIDTH = 4.0  # percent of the run, for a phase that has its number above it
 _MOST_EVENTS = 200
 _MOST_SETS = 200
+_IDLE = {
+    "skipped": "update skipped: loss or gradient not finite",
+    "weightless": "nothing updated: every weight of the loss is 0",
+}
 _SAID = 2000  # characters of one line of what happened
 
 
@@ -145,11 +149,7 @@ def _happened(record: RunRecord) -> list[tuple[int, str]]:
     begun = [attempt.start.after for attempt in record.attempts[1:]]
     found = [(t, "resumed" if t else "started over") for t in begun]
     found += [(one.iteration, _amended(one)) for one in (record.plan.amendments if record.plan is not None else [])]
-    found += [
-        (line.iteration, "update skipped: loss or gradient not finite")
-        for line in record.metrics.events
-        if line.split == "skipped"
-    ]
+    found += [(line.iteration, _IDLE[line.split]) for line in record.metrics.events if line.split in _IDLE]
     return sorted(found)
 
 

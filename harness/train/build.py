@@ -88,6 +88,7 @@ def _learner_of(run: Run, parts: Model, sample: Batch) -> Learner:
         sample=sample,
         placement=placement,
         options=options,
+        forward=parts.forward,
     )
 
 

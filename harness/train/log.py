@@ -53,6 +53,11 @@ class TrainingLog:
         self._record(_line(run, t, "train", values))
         self._progress.update(t, run.sizes.epoch(t), run.plan.lr(t), mean_loss, rate)
 
+    def weightless(self, run: Run, t: int) -> None:
+        """Show and record that update `t` changed nothing, because nothing in its batch has a weight."""
+        self._progress.warn(f"iteration {t}: every weight of the loss is 0; nothing was updated")
+        self._record(_line(run, t, "weightless", {}))
+
     def evaluated(self, run: Run, t: int, found: Mapping[str, Mapping[str, float]]) -> None:
         """Show and record the evaluation after update `t`, by split; its time does not count for the speed."""
         for split, values in found.items():

@@ -96,7 +96,7 @@ def _iterate(
         state = _evaluate_what_was_left(run, learner, state, saver, log)
 
     while state.iteration < total:
-        t, num_skipped = state.iteration + 1, learner.skipped
+        t, num_skipped, num_weightless = state.iteration + 1, learner.skipped, learner.weightless
         try:
             # Ask. A signal reaches one rank, and only rank 0 has a clock and a disk: what a rank wants travels with
             # its gradients, and all ranks act on it after this same update.
@@ -113,6 +113,8 @@ def _iterate(
             # Log the first, the last and every so many; this is where rank 0 waits for the device.
             if learner.skipped > num_skipped:
                 state = divergence.skipped(run, state)
+            elif learner.weightless > num_weightless:
+                log.weightless(run, t)
             elif is_due(t, log_every, total) or t == 1:
                 log.updated(run, learner, t, loss)
 

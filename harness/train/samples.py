@@ -10,8 +10,9 @@ import numpy as np
 from harness.comm import World
 from harness.config import RunConfig
 from harness.data import Augmentation, Dataset, Splits, load, probe_splits, seeded_splits
-from harness.data.dtypes import as_they_are, counted
-from harness.data.leaves import Array, Data
+from harness.data.augment import labels_as_they_are
+from harness.data.dtypes import counted
+from harness.data.leaves import Data
 from harness.data.purity import Found
 from harness.errors import DataError
 from harness.model.inputs import seed_generator
@@ -58,7 +59,7 @@ def load_splits(config: RunConfig) -> Splits:
         labels_are_numbers=":" not in loss and not picks,
     )
     labels = splits.train.labels()
-    if splits.num_classes is None and picks and labels is not None and labels.dtype.kind in "iu":
+    if splits.num_classes is None and picks and isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
         raise DataError(
             f"{splits.train.source}: labels go up to {labels.max()}, but there are only {labels.size}, so they can "
             f"hardly be classes, which {_PICKS} needs; fix them, or give the number of classes (num_classes)"
@@ -109,8 +110,8 @@ def build_augmentation(config: RunConfig, splits: Splits) -> Augmentation:
     return augmentation
 
 
-def first_samples(dataset: Dataset, augmentation: Augmentation, count: int) -> tuple[Data, Array]:
+def first_samples(dataset: Dataset, augmentation: Augmentation, count: int) -> tuple[Data, Data]:
     """A few samples and their labels, as the network and the loss are given them."""
     data, label = dataset.take(np.arange(min(count, len(dataset))))
     images = augmentation.evaluate(data, dataset.full_scale, counted(f"{dataset.source}: sample"))
-    return images, as_they_are(label, counted(f"{dataset.source}: label"))
+    return images, labels_as_they_are(label, counted(f"{dataset.source}: label"))

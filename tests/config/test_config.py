@@ -44,6 +44,8 @@ _PLAIN = "has no effect, because plain learning rates are final and never scaled
         ("train=5", "train: found 5; must be a mapping with the keys epochs, iterations, last_batch"),
         ("train.last_batch=pad", "train.last_batch: found 'pad'; must be drop or keep"),
         ("network.name=null", "network.name: found nothing (null); must be text"),
+        ("network.forward=mine", "network.forward: found 'mine'; must be package.module:function"),
+        ("network.forward=':f'", "network.forward: found ':f'; must be package.module:function"),
         ("network.hybridize=1", "network.hybridize: found 1; must be true or false"),
         ("network.hybridize=off", "network.hybridize: found 'off'; must be true or false; write false"),
         (
@@ -373,7 +375,12 @@ def _everything():
         "batch": {"size": 8, "shards": 4},
         "train": {"iterations": 50, "last_batch": "keep"},
         "evaluation": {"every": "0.00001ep", "metrics": ["accuracy", "mse"]},
-        "network": {"name": "cnn", "initializer": {"xavier": {"magnitude": 2}}, "loss_params": {"weight": 2.0}},
+        "network": {
+            "name": "cnn",
+            "initializer": {"xavier": {"magnitude": 2}},
+            "loss_params": {"weight": 2.0},
+            "forward": "mine:forward",
+        },
         "optimizer": {
             "name": "nag",
             "params": {"momentum": 0.9},

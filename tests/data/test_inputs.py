@@ -41,7 +41,7 @@ def items(form):
 @pytest.mark.parametrize("make", [arrays, *(lambda form=form: items(form) for form in ("nested", "flat", "list"))])
 def test_a_batch_is_a_tuple_of_leaves_each_of_its_own_type(make):
     dataset = make()
-    assert describe_scale(dataset) == "input 1 bytes / 255, input 2 int64 unchanged"
+    assert describe_scale(dataset) == "data[0] bytes / 255, data[1] int64 unchanged"
     assert dataset.full_scale == (255.0, None)
     order = Order(10, 2, 3, 0, "keep")
     with BatchStream(dataset, order, [0, 1], Augmentation(), 0) as batches:
@@ -98,7 +98,7 @@ def test_what_functions_may_return(tmp_path, monkeypatch):
         splits = load(f"several_inputs:{name}")
         assert isinstance(splits.train, ArrayDataset)
         assert (len(splits.train.data), len(splits.sample_shape), splits.num_classes) == (inputs, inputs, 3)
-    with pytest.raises(DataError, match=r"train: data has shape \(3,\) and labels \(6,\)"):
+    with pytest.raises(DataError, match=r"train: data\[1\] has shape \(3,\) and labels \(6,\)"):
         load("several_inputs:uneven")
 
 
@@ -114,19 +114,34 @@ def test_one_input_looks_as_it_did():
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ([({"a": 1}, 0)], r"item 0 has a dict, which is not an array of numbers; an item is a pair"),
+        ([({"a": {"b": 1}}, 0)], r"item 0 has a dict, which is not an array of numbers; an item is a pair"),
+        ([({}, 0)], r"item 0 has a dict, which is not an array of numbers; an item is a pair"),
         (
             [([np.zeros(2), np.zeros(3)], 0)],
             r"a list of arrays of the shapes \(2,\), \(3,\), which cannot form an array",
         ),
         ([(np.zeros(2),)], "item 0 is a tuple of 1; an item is a pair"),
-        ([((np.zeros(2), np.zeros(3)), 0), ((np.zeros(2),), 0)], "item 1 has 1 inputs, but item 0 has 2"),
+        (
+            [((np.zeros(2), np.zeros(3)), 0), ((np.zeros(2),), 0)],
+            r"item 1 has data\[0\], but item 0 has data\[0\], data",
+        ),
+        (
+            [({"a": 1, "b": 2}, 0), ({"a": 1, "c": 2}, 0)],
+            r"item 1 has data\['a'\], data\['c'\], but item 0 has data\['a'\], data\['b'\]; give all items the same",
+        ),
+        (
+            [([1.0], {"mask": np.zeros(2)}), ([1.0], {"mask": np.zeros(3)})],
+            r"the label\['mask'\] of item 1 is float64 \(3,\), but that of item 0 is float64 \(2,\)",
+        ),
+        ([([1.0], (np.zeros(2), 1)), ([1.0], np.zeros(2))], r"item 1 has label, but item 0 has label\[0\], label\[1\]"),
         (
             [((np.zeros(2), np.zeros(3)), 0), ((np.zeros(2), np.zeros(4)), 0)],
-            r"the input 2 of item 1 is float64 \(4,\), but that of item 0 is float64 \(3,\)",
+            r"the data\[1\] of item 1 is float64 \(4,\), but that of item 0 is float64 \(3,\)",
         ),
-        ([(1.0, 2.0, 3)], "a sample is a single number"),
-        ([((np.zeros(2), "text"), 0)], "data is <U4; allowed are"),
+        ([(1.0, 3)], "a sample is a single number"),
+        ([([1.0], {"boxes": np.zeros((0, 4)), "n": 0})], r"label\['boxes'\] has the shape \(0, 4\), which is empty"),
+        ([((np.zeros(2), "text"), 0)], r"data\[1\] is <U4; allowed are"),
+        ([([1.0], {"ok": 1, "text": "a"})], r"label\['text'\] is <U1; give integer classes"),
         ([((np.zeros(2), None), 0)], "has None, which is not an array of numbers"),
     ],
 )

@@ -15,6 +15,7 @@ from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
 from harness.gluon import Learner, UpdateOptions
 from harness.gluon.graph import Graph
+from harness.model.calls import Calls
 from harness.model.parameters import parameters_of
 from harness.train.build import build_learner
 from harness.train.loop import train
@@ -91,7 +92,7 @@ def test_an_imported_graph_trains_and_its_statistics_are_averaged(trained, expor
     parameters = parameters_of(net)
     statistics = {p.name for p in parameters.values() if p.grad_req == "null"}
     assert len(statistics) == 2
-    assert Graph(net, parameters).statistics == statistics
+    assert Graph(Calls(net), parameters).statistics == statistics
 
 
 @OF_IMPORTS
@@ -211,7 +212,7 @@ def test_several_outputs_are_one_graph():
     net = Two()
     net.initialize()
     net(mx.nd.ones((2, 3)))
-    graph = Graph(net, parameters_of(net))
+    graph = Graph(Calls(net), parameters_of(net))
     assert graph.refusal is None
     assert graph.random
     assert not graph.opaque

@@ -13,6 +13,7 @@ from harness.gluon import rewriting
 from harness.gluon.forward import Forward
 from harness.gluon.graph import Graph
 from harness.gluon.rewriting import channel_block, rewrite
+from harness.model.calls import Calls
 from harness.model.networks import build_network
 from harness.model.parameters import parameters_of
 
@@ -264,7 +265,8 @@ def test_a_forward_trains_the_rewritten_graph(is_on_cpu, expected, monkeypatch):
     monkeypatch.setattr("harness.gluon.forward.rewrite", lambda *args: seen.append(rewrite(*args)) or seen[-1])
     net, symbol, _ = made("lenet")
     loss, data = mx.gluon.loss.SoftmaxCELoss(), mx.nd.random.normal(shape=(6, 3, 28, 28))
-    forward = Forward(net, loss, Graph(net, parameters_of(net), loss), hybridize=True, is_on_cpu=is_on_cpu)
+    calls = Calls(net, loss)
+    forward = Forward(calls, Graph(calls, parameters_of(net)), hybridize=True, is_on_cpu=is_on_cpu)
     with mx.autograd.record():
         losses, total = forward.losses(data, mx.nd.arange(6))
     assert [widths(one) for one in seen] == [expected]

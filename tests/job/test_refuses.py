@@ -124,7 +124,7 @@ def test_what_cannot_be_evaluated_is_refused_by_its_name(tmp_path):
             (FLOATS.astype(int), CLASSES),
             r"integers are left as they are; data\.astype\('float32'\) makes floats of them",
         ),
-        ((FLOATS, FLOATS, CLASSES), r"do not take data of float32 \(64,\), float32 \(64,\)"),
+        ((FLOATS, FLOATS, CLASSES), r"do not take data of \(float32 \(64,\), float32 \(64,\)\)"),
         (5, r"evaluate: found an int; give a gluon\.data\.Dataset, a pair \(data, label\) of arrays"),
     ],
 )

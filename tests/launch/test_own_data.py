@@ -82,7 +82,7 @@ def test_ids_beyond_float32_reach_the_network(trained):
         (
             "looked_up",
             ["network={name: 'tests.programs.own_data:looks_up'}"],
-            "256 samples (input 2 int64 unchanged), ",
+            "256 samples (data[1] int64 unchanged), ",
         ),
     ],
 )

@@ -1,0 +1,153 @@
+"""How a network and its loss are called: on one array, on several, or by a function of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+
+from harness.data import described_shapes, leaves_of
+from harness.data.dtypes import as_float32, counted
+from harness.data.leaves import Data
+from harness.errors import ConfigError
+
+# forward(net, loss, data, label) -> (prediction, losses)
+ForwardFunction = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A network, its loss, and how they are called.
+
+    Attributes:
+        net: a `gluon.Block`.
+        loss: maps (prediction, label) to the samples' losses.
+        forward: a function of the user's own that calls both, as `network.forward` names it; by default the network
+            gets the data, several arrays as so many arguments, and the loss gets what it returns, and the labels.
+    """
+
+    net: Any
+    loss: Any = None
+    forward: ForwardFunction | None = None
+
+    def predict(self, data: Any) -> Any:
+        """The prediction, where the network is called by itself.
+
+        Args:
+            data: an array of MXNet, or a tuple of them.
+        """
+        return self.net(*leaves_of(data))
+
+    def __call__(self, data: Any, label: Any) -> tuple[Any, Any]:
+        """The prediction and the losses.
+
+        Args:
+            data: an array of MXNet `(n, ...)`, or a tuple or dict of them.
+            label: likewise.
+
+        Raises:
+            ConfigError: if the user's function returns something else.
+        """
+        if self.forward is None:
+            prediction = self.net(*leaves_of(data))
+            return prediction, self.loss(prediction, label)
+        returned = self.forward(self.net, self.loss, data, label)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise ConfigError(
+                f"network.forward: returned {described_shapes(returned)}; return (prediction, losses): what metrics "
+                "look at, and what the loss gives"
+            )
+        return returned
+
+    def labels(self, label: Data, begin: str) -> Data:
+        """Labels as the loss takes them; see `labels_for`. A function of the user's own gets them as they are."""
+        return labels_for(None if self.forward is not None else self.loss, label, begin)
+
+    def refuse_data(self, data: Any, label: Any) -> None:
+        """Refuse data that nothing says how to call the network on.
+
+        Raises:
+            ConfigError: for a dict without `forward`, and for samples without labels with it.
+        """
+        if self.forward is None and isinstance(data, dict):
+            raise ConfigError(
+                f"network.forward: data is a dict ({', '.join(map(repr, data))}), which a network cannot be called "
+                "with; name a function(net, loss, data, label) that returns (prediction, losses), or give a tuple"
+            )
+        if self.forward is not None and label is None:
+            raise ConfigError(
+                "sample: network.forward takes labels as well; give a batch with labels, such as sample=stream(1)"
+            )
+
+
+def labels_for(loss: Any, label: Data, begin: str) -> Data:
+    """Labels as a loss takes them: Gluon's losses that compute with integers want them as float32.
+
+    Nested labels are a user's own loss's, which takes integers as they are.
+
+    Args:
+        loss: of the network; `None` where a function of the user's own calls it.
+        label: `(n, ...)`.
+        begin: what messages say before the number of a row.
+
+    Raises:
+        DataError: if float32 cannot hold one.
+    """
+    if not isinstance(label, np.ndarray):
+        return label
+    is_of_gluon = type(loss).__module__ == mx.gluon.loss.__name__
+    picks = isinstance(loss, mx.gluon.loss.SoftmaxCrossEntropyLoss) and loss._sparse_label
+    if label.dtype.kind not in "iu" or not is_of_gluon or picks:
+        return label
+    return as_float32(label, counted(begin))
+
+
+def flat(outputs: Any) -> Iterator[Any]:
+    """The arrays or symbols of what a network returns, in their order."""
+    if isinstance(outputs, list | tuple):
+        for output in outputs:
+            yield from flat(output)
+    elif isinstance(outputs, Mapping):
+        yield from flat(list(outputs.values()))
+    else:
+        yield outputs
+
+
+def structure_of(outputs: Any) -> str:
+    """How lists are nested in what a network is called with or returns, in a form to compare."""
+    if isinstance(outputs, list | tuple):
+        return f"({','.join(map(structure_of, outputs))})"
+    return "None" if outputs is None else "."
+
+
+def on_host(outputs: Any) -> Any:
+    """What a network returns, as arrays of NumPy: an array, or tuples and dicts of them; a list becomes a tuple."""
+    if isinstance(outputs, mx.nd.NDArray):
+        return outputs.asnumpy()
+    if isinstance(outputs, list | tuple):
+        return tuple(map(on_host, outputs))
+    if isinstance(outputs, Mapping):
+        return {key: on_host(output) for key, output in outputs.items()}
+    return outputs
+
+
+def refuse_prediction(prediction: Any, network: str) -> None:
+    """Refuse what is no prediction.
+
+    Args:
+        prediction: what a network returned.
+        network: what messages call it.
+
+    Raises:
+        ConfigError: unless it is an array, or a tuple, list or dict of arrays.
+    """
+    arrays = list(flat(prediction))
+    wrong = next((one for one in arrays if not isinstance(one, mx.nd.NDArray)), None)
+    if wrong is not None or not arrays:
+        found = described_shapes(prediction) if wrong is None else type(wrong).__name__
+        raise ConfigError(
+            f"{network} must return an array, or a tuple, list or dict of arrays; found {found} among what it returns"
+        )
