@@ -52,12 +52,19 @@ def training_command(command: str) -> str:
     return f"{launcher}{installed or 'python launch/train.py'}"
 
 
-def mxnet_advice() -> str:
-    """How to install MXNet, which no index can bring along where its metadata forbids the NumPy that Python needs."""
+def install_command(package: str) -> str:
+    """The command that installs a part of the stack here.
+
+    Args:
+        package: such as `mxnet`, `horovod` or `mpich`.
+    """
     if is_checkout():
-        return "run make setup"
-    without = "--no-deps " if sys.version_info >= (3, 13) else ""
-    return f"pip install {without}mxnet==1.9.1"
+        return "WITH_HOROVOD=1 make setup" if package == "horovod" else "make setup"
+    if package == "horovod":  # pip builds one without MXNet, and does not say so
+        return f"{_PREFIX}build-horovod"
+    if package == "mxnet":  # from Python 3.13 on, its metadata forbids every NumPy that there is
+        return f"pip install {'--no-deps ' if sys.version_info >= (3, 13) else ''}mxnet==1.9.1"
+    return f"pip install {package}"
 
 
 def shipped_configs() -> dict[str, Path]:

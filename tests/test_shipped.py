@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from harness.shipped import name_command, training_command, typed_words
+from harness.shipped import install_command, name_command, training_command, typed_words
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,19 @@ def test_words_that_start_a_program_again():
 )
 def test_the_start_of_a_command_that_trains_again(command, start):
     assert training_command(command) == start
+
+
+@pytest.mark.parametrize(
+    ("python", "package", "command"),
+    [
+        ((3, 12), "mxnet", "pip install mxnet==1.9.1"),
+        ((3, 13), "mxnet", "pip install --no-deps mxnet==1.9.1"),
+        ((3, 12), "horovod", "harness-build-horovod"),
+        ((3, 12), "mpich", "pip install mpich"),
+    ],
+)
+def test_what_installs_a_part_of_the_stack(monkeypatch, python, package, command):
+    assert install_command(package) == ("WITH_HOROVOD=1 make setup" if package == "horovod" else "make setup")
+    monkeypatch.setattr("harness.shipped.is_checkout", lambda: False)
+    monkeypatch.setattr(sys, "version_info", python)
+    assert install_command(package) == command

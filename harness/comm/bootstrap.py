@@ -17,6 +17,7 @@ from harness.comm.mpi import MpiWorld
 from harness.comm.rendezvous import Rendezvous
 from harness.comm.routes import choose_route, interfaces, listen_at, reachable_addresses, routes_to
 from harness.errors import ConfigError
+from harness.shipped import install_command
 
 
 class Bootstrap:
@@ -116,7 +117,8 @@ def not_installed(error: ImportError) -> ConfigError:
     """The error of a job that needs Horovod where it cannot be imported."""
     return ConfigError(
         f"Horovod for MXNet cannot be imported ({error}), and `comm: horovod`, `sum: engine` and GPUs under a launcher "
-        "need it: build it with `WITH_HOROVOD=1 make setup`, or leave `comm: auto` and start ranks on CPUs with mpirun"
+        f"need it: build it with `{install_command('horovod')}`, or leave `comm: auto` and start ranks on CPUs with "
+        "mpirun"
     )
 
 

@@ -28,6 +28,7 @@ from harness.comm.launcher import Launch
 from harness.comm.tree import Assignment
 from harness.comm.world import Array, Buffer, World
 from harness.errors import ConfigError, HarnessError, LostRankError
+from harness.shipped import install_command
 
 T = TypeVar("T")
 # how a rank waits for the others: first without a pause
@@ -168,8 +169,8 @@ def load_mpi(launch: Launch) -> Any:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise ConfigError(
-            f"started by {launch.launcher}, but mpi4py finds no MPI library for it ({error}); `make setup` installs "
-            "MPICH, or set MPI4PY_LIBMPI to the library of your mpirun"
+            f"started by {launch.launcher}, but mpi4py finds no MPI library for it ({error}); "
+            f"`{install_command('mpich')}` installs MPICH, or set MPI4PY_LIBMPI to the library of your mpirun"
         ) from error
     return MPI
 

@@ -23,7 +23,7 @@ from harness.folder.outcome import OutcomeFiles
 from harness.guard.startup import Startup
 from harness.guard.watch import Guard
 from harness.interrupts import leave_job
-from harness.shipped import mxnet_advice
+from harness.shipped import install_command
 
 _CLOSE_S = 10.0
 
@@ -71,7 +71,7 @@ def end_with_error(error: BaseException, world: World, guard: Guard, source: str
         The exit code; `None` if the error is a bug in a job of one process, whose traceback Python should show.
     """
     if isinstance(error, ModuleNotFoundError) and error.name == "mxnet":
-        error = ConfigError(f"{sys.executable} has no mxnet; {mxnet_advice()}")
+        error = ConfigError(f"{sys.executable} has no mxnet; run `{install_command('mxnet')}`")
     if isinstance(error, HarnessError):
         return end_together(error, world, guard) if error.everywhere or world.size == 1 else leave(error, world, guard)
     if isinstance(error, SystemExit):

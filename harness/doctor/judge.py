@@ -5,9 +5,8 @@ from __future__ import annotations
 from harness.doctor.facts import MACHINE_CODE, Disk, Gpu, Gpus, Horovod, Mxnet, Numpy, Sum, Threads, has_code
 from harness.doctor.findings import Finding
 from harness.parsing import version_numbers
+from harness.shipped import install_command, is_checkout
 
-_INSTALL_AGAIN = "reinstall: rm -f .venv/installed && make setup"
-_ADD_HOROVOD = "WITH_HOROVOD=1 make setup"
 _ACTIVATE = "activate the environment (. .venv/bin/activate), or install it"
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))  # for which the pinned packages have wheels
 _OLDEST, _NEWEST = ("{}.{}".format(*version) for version in (PYTHONS[0], PYTHONS[-1]))
@@ -29,20 +28,20 @@ def judge_python(version: str) -> Finding:
 def judge_numpy(numpy: Numpy) -> Finding:
     """Whether MXNet finds all that it needs in it (apache/mxnet#21165)."""
     if numpy.version is None:
-        return Finding("numpy", "fix", "not installed", _INSTALL_AGAIN)
+        return Finding("numpy", "fix", "not installed", _reinstall("numpy"))
     if not numpy.added:
         return Finding("numpy", "ok", numpy.version)
     found = f"{numpy.version}; harness_compat gives it {_count(len(numpy.added), 'name')} that MXNet needs"
     if not numpy.at_start:
         found += ", but only in programs that import harness first: its .pth file is not installed"
-        return Finding("numpy", "warning", found, _INSTALL_AGAIN)
+        return Finding("numpy", "warning", found, _reinstall("mxnet-horovod-harness"))
     return Finding("numpy", "ok", found)
 
 
 def judge_mxnet(mxnet: Mxnet, numpy: Numpy) -> Finding:
     """Whether it can be imported, with the installed version of NumPy."""
     if mxnet.package is None:
-        return Finding("mxnet", "fix", "not installed", _INSTALL_AGAIN)
+        return Finding("mxnet", "fix", "not installed", _reinstall("mxnet"))
     if not mxnet.failure:
         named = "" if mxnet.package == "mxnet" else f" ({mxnet.package})"
         return Finding("mxnet", "ok", mxnet.version + named)
@@ -51,7 +50,7 @@ def judge_mxnet(mxnet: Mxnet, numpy: Numpy) -> Finding:
     elif "shared object" in mxnet.failure:
         to_do = "install the library it names, or put its folder on LD_LIBRARY_PATH"
     else:
-        to_do = _INSTALL_AGAIN
+        to_do = _reinstall("mxnet")
     return Finding("mxnet", "fix", f"{mxnet.version} cannot be imported: {mxnet.failure}", to_do)
 
 
@@ -59,14 +58,19 @@ def judge_horovod(horovod: Horovod, mxnet: Mxnet) -> Finding:
     """Whether it was built for MXNet, and with what. On CPUs nothing but horovodrun needs it."""
     if horovod.version is None:
         if mxnet.package in MACHINE_CODE:
-            return Finding("horovod", "fix", "not installed, but ranks on GPUs need it", _ADD_HOROVOD)
-        return Finding("horovod", "warning", "not installed; mpirun alone can start ranks, on CPUs", _ADD_HOROVOD)
+            return Finding("horovod", "fix", "not installed, but ranks on GPUs need it", install_command("horovod"))
+        found = "not installed; mpirun alone can start ranks, on CPUs"
+        return Finding("horovod", "warning", found, install_command("horovod"))
     if not horovod.has_extension:
         return Finding(
-            "horovod", "fix", f"{horovod.version} was built without MXNet", f"{_INSTALL_AGAIN} (it builds for MXNet)"
+            "horovod",
+            "fix",
+            f"{horovod.version} was built without MXNet",
+            f"{_reinstall('horovod')} (it builds for MXNet)",
         )
     if horovod.failure:
-        return Finding("horovod", "fix", f"{horovod.version} cannot be imported: {horovod.failure}", _INSTALL_AGAIN)
+        found = f"{horovod.version} cannot be imported: {horovod.failure}"
+        return Finding("horovod", "fix", found, _reinstall("horovod"))
     if not mxnet.works:
         return Finding(
             "horovod", "ok", f"{horovod.version} for MXNet; can be checked further once MXNet can be imported"
@@ -94,7 +98,7 @@ def judge_host(name: str, failure: str) -> Finding:
 def judge_mpi4py(version: str | None) -> Finding:
     """Whether it is installed."""
     if version is None:
-        return Finding("mpi4py", "fix", "not installed, but mpirun needs it", _INSTALL_AGAIN)
+        return Finding("mpi4py", "fix", "not installed, but mpirun needs it", _reinstall("mpi4py"))
     return Finding("mpi4py", "ok", version)
 
 
@@ -213,3 +217,7 @@ def judge_disk(disk: Disk) -> Finding:
     if disk.bytes_per_s < _SLOW_DISK:
         return Finding("disk", "warning", found, "save less often (checkpoint.every), or set output to a faster disk")
     return Finding("disk", "ok", found)
+
+
+def _reinstall(package: str) -> str:
+    return "reinstall: " + ("rm -f .venv/installed && make setup" if is_checkout() else install_command(package))

@@ -165,7 +165,7 @@ class JobCheckpoints:
             wait = "wait until that has ended, or " if "wait" in advice else ""  # only for another process
             raise ConfigError(f"{found}; {wait}{_OTHER_FOLDER}") from None
         if (self._folder.path / "config.yaml").exists():
-            raise ConfigError(f"{self._folder.path} holds a run of {name_command('train')}; {_OTHER_FOLDER}")
+            raise ConfigError(f"{self._folder.path} holds a run of `{name_command('train')}`; {_OTHER_FOLDER}")
         try:
             make_folder(self._sets)
             remove_debris(self._sets)

@@ -111,7 +111,7 @@ def test_a_folder_has_one_job_at_a_time(tmp_path):
 
 def test_a_run_of_the_command_is_not_written_into(tmp_path):
     (tmp_path / "config.yaml").touch()
-    with job_of(tmp_path) as job, pytest.raises(ConfigError, match=r"holds a run of launch/train\.py"):
+    with job_of(tmp_path) as job, pytest.raises(ConfigError, match=r"holds a run of `python launch/train\.py`"):
         job.save()
 
 

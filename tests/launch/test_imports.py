@@ -65,7 +65,7 @@ def test_reports_without_mxnet(tmp_path):
 def test_the_block_is_real():
     ended = python(_RUN, "launch/train.py", "--set", "output=/nonexistent/nowhere")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"error: {sys.executable} has no mxnet; run make setup\n"
+    assert ended.stderr == f"error: {sys.executable} has no mxnet; run `make setup`\n"
 
 
 @pytest.mark.parametrize(
