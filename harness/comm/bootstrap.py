@@ -27,10 +27,11 @@ class Bootstrap:
         """Set the environment in which `hvd.init()` finds the ranks of `world`; a collective.
 
         Raises:
-            ConfigError: on every rank, if Horovod is missing on any, or rank 0 cannot be reached from one.
+            ConfigError: on every rank, if Horovod or the address of its host is missing on any, or rank 0 cannot be
+                reached from one.
         """
         try:
-            world.agreed("horovod", _check_installed)
+            world.agreed("horovod", _check_can_start)
         except ConfigError:
             world.close()
             raise
@@ -122,11 +123,28 @@ def not_installed(error: ImportError) -> ConfigError:
     )
 
 
-def _check_installed() -> None:
+def check_host_name() -> None:
+    """Gloo looks up the name of this host, and aborts with a segmentation fault if it has no address.
+
+    Raises:
+        ConfigError: if it has none.
+    """
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError as error:
+        raise ConfigError(
+            f"the host name {name} does not resolve ({error.strerror}), and Horovod's collectives need it: add "
+            f"'127.0.1.1 {name}' to /etc/hosts, or leave `comm: auto`, by which MPI sums on CPUs"
+        ) from error
+
+
+def _check_can_start() -> None:
     try:
         importlib.import_module("horovod.mxnet")
     except ImportError as error:
         raise not_installed(error) from error
+    check_host_name()
 
 
 def _host_of(world: MpiWorld) -> tuple[str, int]:

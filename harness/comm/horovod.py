@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from typing_extensions import override
 
-from harness.comm.bootstrap import Bootstrap, not_installed
+from harness.comm.bootstrap import Bootstrap, check_host_name, not_installed
 from harness.comm.collective_fold import CollectiveFold, Collectives
 from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.launcher import Launch
@@ -42,7 +42,7 @@ class HorovodWorld(World):
                 Horovod, which changes it with the number of ranks.
 
         Raises:
-            ConfigError: if Horovod for MXNet is not installed.
+            ConfigError: if Horovod for MXNet is not installed, or the host's name has no address.
             LostRankError: if the ranks cannot be connected.
         """
         self._bootstrap = Bootstrap(MpiWorld(launch)) if launch.is_mpi else None
@@ -58,6 +58,8 @@ class HorovodWorld(World):
         self._hvd = hvd
         self._round = HalfRounder()
         self._mx = mx
+        if os.environ.get("HOROVOD_CONTROLLER") == "gloo":
+            check_host_name()
         try:
             hvd.init()
         except ValueError as error:

@@ -73,6 +73,14 @@ def test_processes_that_would_each_train_alone_are_refused():
         connect("single", launch)
 
 
+@pytest.mark.horovod
+def test_a_host_name_without_an_address_is_told_before_gloo_aborts(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "nowhere.invalid")
+    monkeypatch.setenv("HOROVOD_CONTROLLER", "gloo")  # as horovodrun does
+    with pytest.raises(ConfigError, match=r"the host name nowhere.invalid does not resolve .*: add '127.0.1.1 nowhere"):
+        HorovodWorld(read_launch({"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"}))
+
+
 def test_an_unknown_world_lists_the_known_ones():
     with pytest.raises(ConfigError, match="comm: 'nccl' is unknown; allowed: auto, single, horovod, mpi"):
         connect("nccl", read_launch({}))
