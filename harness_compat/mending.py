@@ -74,6 +74,16 @@ def _use_tobytes(module: ModuleType) -> None:
         function.__code__ = function.__code__.replace(co_names=tuple(names))
 
 
+def _accept_named_tuples(module: ModuleType) -> None:
+    """Have NumPy's results converted that are named tuples since NumPy 1.25, such as that of `linalg.qr`."""
+    convert = module._as_mx_np_array
+
+    def as_mx_np_array(found: object, ctx: object = None) -> object:
+        return convert(tuple(found) if isinstance(found, tuple) else found, ctx)
+
+    vars(module)["_as_mx_np_array"] = as_mx_np_array
+
+
 _Mend = Callable[[ModuleType], None]
 _BEFORE: dict[str, _Mend] = {
     "mxnet": _add_names,
@@ -82,4 +92,4 @@ _BEFORE: dict[str, _Mend] = {
     "mxnet.io.io": _write_plain_text,
     "mxnet.symbol.symbol": _write_plain_text,
 }
-_AFTER: dict[str, _Mend] = {"mxnet.recordio": _use_tobytes}
+_AFTER: dict[str, _Mend] = {"mxnet.numpy.multiarray": _accept_named_tuples, "mxnet.recordio": _use_tobytes}

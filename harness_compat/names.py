@@ -36,7 +36,7 @@ def _financial(name: str) -> Callable[[ModuleType], object]:
 def _in1d(numpy: ModuleType) -> Callable[..., object]:
     def in1d(ar1: object, ar2: object, *arguments: object, **options: object) -> object:
         """Whether each element of the first array, flattened, is in the second."""
-        return numpy.isin(numpy.asarray(ar1).ravel(), ar2, *arguments, **options)
+        return numpy.isin(numpy.ravel(ar1), ar2, *arguments, **options)
 
     return in1d
 

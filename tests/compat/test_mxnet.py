@@ -207,3 +207,14 @@ def test_numpys_functions_reach_mxnets():
     assert isinstance(np.mean(array), mx.np.ndarray)
     assert isinstance(np.concatenate([array, array]), mx.np.ndarray)
     assert isinstance(np.add(array, array), mx.np.ndarray)
+    found = mx.np.in1d(array, mx.np.array([2.0, 3.0]))  # one of those that are NumPy's own, put to work on MXNet's
+    assert isinstance(found, mx.np.ndarray)
+    assert found.asnumpy().tolist() == [False, True, True, False]
+
+
+@mx.util.use_np
+def test_results_of_numpy_that_have_names():
+    array = mx.np.array([[1.0, 2.0], [3.0, 4.0]])
+    q, r = mx.np.linalg.qr(array)
+    assert isinstance(q, mx.np.ndarray)
+    np.testing.assert_allclose(mx.np.dot(q, r).asnumpy(), array.asnumpy(), rtol=1e-6)
