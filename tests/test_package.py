@@ -18,6 +18,8 @@ from shutil import copytree, ignore_patterns
 from typing import NamedTuple
 
 import pytest
+from packaging.metadata import Metadata
+from packaging.requirements import Requirement
 
 import harness
 
@@ -112,13 +114,15 @@ def test_the_sdist_builds_the_same_wheel_and_holds_no_tests(built, tmp_path):
     with tarfile.open(built.sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     [project] = tmp_path.iterdir()
-    assert {"LICENSE", "README.md", "constraints.txt", "configs", "docs", "launch"} <= set(os.listdir(project))
+    needed = {"LICENSE", "Makefile", "README.md", "configs", "constraints.txt", "docs", "install.sh", "launch"}
+    assert needed <= set(os.listdir(project))
     assert not {"tests", "benchmarks", ".ci"} & set(os.listdir(project))
     assert contents(build(project, tmp_path).wheel) == contents(built.wheel)
 
 
 def test_the_metadata(built):
     files = {name.partition(".dist-info/")[2]: content for name, content in contents(built.wheel).items()}
+    Metadata.from_email(files["METADATA"], validate=True)
     metadata = email.message_from_bytes(files["METADATA"])
     assert metadata["Version"] == harness.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
@@ -127,6 +131,16 @@ def test_the_metadata(built):
     assert metadata.get_payload().startswith("# ")
     pythons = re.findall(r"Python :: (3\.\d+)$", "\n".join(metadata.get_all("Classifier")), re.MULTILINE)
     assert pythons == ["3.11", "3.12", "3.13", "3.14"]
+
+
+@pytest.mark.parametrize(("python", "brought"), [("3.12", {"mxnet"}), ("3.13", set())])
+def test_the_extra_for_cpus_brings_mxnet_where_its_metadata_allows_the_numpy(built, python, brought):
+    metadata = next(content for name, content in contents(built.wheel).items() if name.endswith("/METADATA"))
+    requirements = [Requirement(line) for line in email.message_from_bytes(metadata).get_all("Requires-Dist")]
+    of_cpu = {"python_version": python, "extra": "cpu"}
+    extra = {one.name for one in requirements if one.marker is not None and one.marker.evaluate(of_cpu)}
+    assert extra == brought | {"graphviz", "requests", "mpich"}
+    assert "horovod" not in {one.name for one in requirements}, "an index's is built without MXNet"
 
 
 def test_every_program_has_a_command(built):
