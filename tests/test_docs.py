@@ -234,6 +234,7 @@ def commands_to_run(page: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_to_run(page)])
 def test_what_commands_print_is_what_is_shown(page, checkout, start):
     recipe = re.search(r"^train: setup\n\t@\$\(RUN\) (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    recipe = re.sub(r"\$\$\(.*echo (\w+) \|\| echo mpirun\)", r"\1", recipe)  # what is shown is Horovod's launcher
     same_hash: dict[str, str] = {}  # the real digest that each one on the page stands for: equal there, equal here
     for command, shown in commands_to_run(page):
         words, launched = shlex.split(recipe if command == "make train" else command), {}
