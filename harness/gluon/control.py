@@ -94,12 +94,14 @@ class PendingUpdate(NamedTuple):
         num_samples: samples in its global batch, by the order of the data.
         own: this rank's control values; the loss is not among them yet.
         measured: what `NormCheck.measure` returned.
+        weight: by what its sums are divided; `None` if that is among what was measured.
     """
 
     t: int
     num_samples: int
     own: ControlValues
     measured: Any
+    weight: float | None
 
 
 class UpdateStats(NamedTuple):
@@ -152,19 +154,15 @@ class NormCheck:
     the cheapest pass over them: a hundredth of the time of MXNet's own `multi_all_finite`.
     """
 
-    def __init__(
-        self, buffer: GradientBuffer, *, control_is_summed: bool, is_compressed: bool = False, is_weighted: bool = False
-    ) -> None:
+    def __init__(self, buffer: GradientBuffer, *, control_is_summed: bool, is_compressed: bool = False) -> None:
         """Bind a buffer.
 
         Args:
             buffer: holds the sums.
             control_is_summed: whether ranks add up their control values in it; otherwise it holds the loss alone.
             is_compressed: whether its gradients are rounded to 16 bits.
-            is_weighted: whether the sum of weights stands behind the control values.
         """
         self._is_compressed = is_compressed
-        self._is_weighted = is_weighted
         self._control_is_summed = control_is_summed
         pieces = [buffer.gradients[i : i + _PIECE] for i in range(0, buffer.gradients.size, _PIECE)]
         self._ends = [buffer.control.size, buffer.control.size + len(pieces)]
@@ -188,8 +186,8 @@ class NormCheck:
         """
         numbers = update.measured.asnumpy().astype(np.float64)
         control, squares, statistics = np.split(numbers, self._ends)
-        values, weight = control.tolist(), float(update.num_samples)
-        if self._is_weighted:
+        values, weight = control.tolist(), update.weight
+        if weight is None:
             weight = _checked_weight(update.t, values[-NUM_VALUES:], values[0])
             values = values[:-NUM_VALUES]
         everyone = ControlValues(*values)

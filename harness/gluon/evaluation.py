@@ -47,6 +47,10 @@ def evaluate(
     world = learner.world
     learner.ensure_shared()  # here and not in `predict`: the last batches are not every rank's
     num_batches = -(-len(dataset) // batch_size)
+    told = None
+    if learner.totals is not None:  # of the whole data set, before its losses
+        own = evaluation_batches(dataset, batch_size, augmentation, first=world.rank, step=world.size)
+        told = learner.totals({batch.number: batch.label for batch in own}, num_batches, lambda one: f"batch {one}")
     totals = Totals(world, metrics, num_batches)
     mx.nd.waitall()  # running statistics may still be on their way
     batches = iter(evaluation_batches(dataset, batch_size, augmentation, first=world.rank, step=world.size))
@@ -63,8 +67,11 @@ def evaluate(
             totals.add(None)
             continue
         index, data, label = batch
-        prediction, losses = learner.predict(data, label)
-        totals.add(Seen(index, prediction, label, sums_of_losses(losses)))
+        prediction, losses = learner.predict(data, label, told)
+        sums = sums_of_losses(losses)
+        if told is not None:  # by which they are divided already; where all are 0, there is nothing to divide
+            sums = sums[0], float(index == 0 and any(told.values()))
+        totals.add(Seen(index, prediction, label, sums))
     return totals.results(len(dataset))
 
 

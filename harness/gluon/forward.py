@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -11,7 +11,7 @@ from harness.data.leaves import Data
 from harness.errors import ConfigError
 from harness.gluon.graph import Graph, runs_python
 from harness.gluon.rewriting import channel_block, rewrite
-from harness.gluon.weighing import check_weighted
+from harness.gluon.weighing import check_told, check_weighted
 from harness.model.calls import Calls
 from harness.model.parameters import list_held
 
@@ -63,16 +63,17 @@ class Forward:
         """Whether network and loss are one graph, and no code of a user's runs."""
         return self._whole is not None
 
-    def losses(self, data: Any, labels: Any) -> tuple[Any, Any]:
+    def losses(self, data: Any, labels: Any, totals: Mapping[str, float] | None = None) -> tuple[Any, Any]:
         """The samples' losses and their sum `(1,)`; of a weighted loss the numerators and the weights.
 
         Args:
             data: an array on a device, or nested as in a batch.
             labels: likewise.
+            totals: of the global batch, for a loss that is told them.
         """
         net = self._net
         if self._whole is None or net._forward_hooks or net._forward_pre_hooks or not net._active:
-            return self._separately(data, labels)
+            return self._separately(data, labels, totals)
         inputs = data if isinstance(data, tuple) else (data,)
         losses, loss_sum = self._whole(*inputs, labels)
         return losses, loss_sum
@@ -83,8 +84,10 @@ class Forward:
         losses = self._calls.loss(rewrite(self._net(*inputs), shapes, block), labels)
         return losses, losses.sum()
 
-    def _separately(self, data: Any, labels: Any) -> tuple[Any, Any]:
-        losses = self._calls(data, labels)[1]
+    def _separately(self, data: Any, labels: Any, totals: Mapping[str, float] | None) -> tuple[Any, Any]:
+        losses = self._calls(data, labels, totals)[1]
+        if totals is not None:
+            return check_told(losses), losses.sum()
         if self._is_weighted or not isinstance(losses, mx.nd.NDArray):
             numerators, weights = check_weighted(losses)
             if not self._is_weighted:
@@ -95,9 +98,9 @@ class Forward:
             return numerators, weights
         return losses, losses.sum()
 
-    def prediction(self, data: Any, labels: Any) -> tuple[Any, Any]:
+    def prediction(self, data: Any, labels: Any, totals: Mapping[str, float] | None = None) -> tuple[Any, Any]:
         """The prediction and the samples' losses."""
-        return self._calls(data, labels)
+        return self._calls(data, labels, totals)
 
 
 def _not_compiled(net: Any, why: str) -> str:

@@ -194,7 +194,8 @@ def _trace_loss(calls: Calls, outputs: Any, prediction: Any, label: object) -> A
         return None
     try:
         labels = [mx.sym.var(name.replace("'", "")) for name in names_of(label, "label")]
-        losses = calls.loss(outputs, pack(labels, label))
+        told = [dict.fromkeys(calls.weights_of(label), 1.0)] if calls.is_told_totals else []
+        losses = calls.loss(outputs, pack(labels, label), *told)
     except Exception:  # as above
         return None
     symbols = list(flat(losses))  # of a weighted loss numerators and weights

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 
 from harness.checkpoint.matching import Matched
 from harness.comm import World
 from harness.comm.half import HalfPrecision
-from harness.comm.tree import assign, take_turns
 from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Data
 from harness.errors import DivergedError
 from harness.gluon.control import ControlValues, Loss, NormCheck, PendingUpdate, Requests, UpdateStats
-from harness.gluon.network import prepare_network, refuse_other_shards, workers_that_share
+from harness.gluon.network import prepare_network, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
-from harness.gluon.replica import DeviceAllreduce, DeviceReplica
+from harness.gluon.shard_sums import ShardSums
 from harness.gluon.state import LearnerState
 from harness.gluon.state_keeper import StateKeeper
 from harness.gluon.step import OptimizerStep
 from harness.gluon.weighing import NOTHING
+from harness.gluon.weight_totals import WeightTotals
 from harness.gluon.weights import choose_weights, write_params
 from harness.model.calls import Calls, ForwardFunction, on_host
 from harness.model.optimizers import refuse_optimizer
@@ -77,45 +78,32 @@ class Learner:
         refuse_optimizer(optimizer)
         self.world = world
         self._contexts = list(placement.contexts) or [mx.cpu()]
-        workers = workers_that_share(world, len(self._contexts), shards)
-        network = prepare_network(Calls(net, loss, forward), world, self._contexts, sample, options)
+        workers_that_share(world, len(self._contexts), shards)
+        calls = Calls(net, loss, forward)
+        network = prepare_network(calls, world, self._contexts, sample, options)
         self.parameters = network.parameters
         self.remarks = [network.forward.remark] if network.forward.remark else []
         self.began_with: dict[str, Any] | None = None
         self._options = options
 
-        # One replica for each device, which folds its shards, and what finishes the sum over devices.
-        self._assignment = assign(shards, workers)
-        own = slice(world.rank * len(self._contexts), (world.rank + 1) * len(self._contexts))
-        self._turns = take_turns(self._assignment.shards[own])
-        network.refuse_many(shards)
-        self._is_weighted, self._terms_per_sample = network.is_weighted, network.terms_per_sample or 1.0
-        keeps = shards > workers or options.skip_nonfinite or self._is_weighted
-        self._replicas = [
-            DeviceReplica(network, ctx, options, merges, keeps_statistics=keeps)
-            for ctx, merges in zip(self._contexts, self._assignment.merges[own], strict=True)
-        ]
-        self._buffer = self._replicas[0].buffer
-        self._sum_devices: DeviceAllreduce | None = None
-        if len(self._replicas) > 1:
-            self._sum_devices = DeviceAllreduce(placement.kvstore, self._replicas, self._assignment)
+        # What processes the shards, a replica on each device.
+        self._network = network
+        self._sums = ShardSums(network, world, self._contexts, shards, placement, options)
+        self._totals = WeightTotals(calls, world, self._contexts[0], network.totals) if network.totals else None
+        self._num_shards = shards
 
         # An update is synchronous, that is, checked before its step, where ranks wait for each other anyway, where the
         # check decides what is applied, or where the step itself cannot be left to the device.
-        synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None or self._is_weighted
+        synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None or network.is_weighted
         self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, synchronous=synchronous)
         self._synchronous = synchronous or self._optimizer.synchronous
         self._norm_check = NormCheck(
-            self._buffer,
-            control_is_summed=world.size > 1,
-            is_compressed=options.compression == "fp16",
-            is_weighted=self._is_weighted,
+            self._sums.buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
         )
         self._keeper = StateKeeper(network.parameters, network.trainable, self._optimizer, self._contexts)
 
         self._pending: PendingUpdate | None = None
         self._requests = Requests()
-        self._has_predicted = True  # to settle its shapes
         self._is_shared = world.size == 1
         self.gradient_norm: float | None = None
         self.loss: float | None = None
@@ -141,67 +129,44 @@ class Learner:
         # Before the first update ranks compare their networks, and take rank 0's weights.
         self.ensure_shared()
 
-        # Control values are written before the shards are processed, while nothing pending uses the buffer. In a world
-        # of one there is nobody to tell.
-        own = ControlValues.of(batch, ask or Requests())
-        if self.world.size > 1:
-            self._buffer.write_control((*own, *NOTHING) if self._is_weighted else own)
-
-        # Forward and backward of every shard, folded on every device in the order of `harness.comm.tree`. Then the sum
-        # over devices, or over ranks (of several ranks each has one device): gradients, running statistics and control
-        # values in one message.
-        half = None
+        # The sums over all shards of all ranks: gradients, running statistics, control values. A loss with weights is
+        # divided by a sum of them, which is among the control values, or which the loss is told before.
+        own, network = ControlValues.of(batch, ask or Requests()), self._network
+        half, totals, weight = None, None, float(batch.num_samples)
         if self._options.compression == "fp16":
-            half = HalfPrecision.of(self._buffer.gradients.size, math.ceil(batch.num_samples * self._terms_per_sample))
-        self._process(batch, half)
-        if self._sum_devices is not None:
-            self._sum_devices()
-        if self.world.size > 1:
-            self.world.sum_parts(self._replicas[0].parts, self._assignment, "update", half)
-        else:
-            for replica in self._replicas:
-                replica.round_gradients()
+            half = HalfPrecision.of(self._sums.buffer.gradients.size, network.samples_of(batch.num_samples))
+        if self._totals is not None:
+            labels = {shard.shard: shard.label for shard in batch.batches if shard.count}
+            totals = self._totals(labels, self._num_shards, lambda shard: f"iteration {batch.t}, shard {shard}")
+            weight = float(any(totals.values()))
+        has_digits = network.terms_per_sample is not None
+        self._sums(batch, (*own, *NOTHING) if has_digits else own, half, totals)
 
         # The check is begun now. It is read now if the update is synchronous, and otherwise in the next one, so that
         # Python runs ahead of the device; whatever uses the weights in between calls `check_pending` first.
-        update = PendingUpdate(batch.t, batch.num_samples, own, self._norm_check.measure())
-        loss, divisor, num_shards = Loss(update.measured, batch.num_samples), float(batch.num_samples), own.num_shards
+        update = PendingUpdate(
+            batch.t, batch.num_samples, own, self._norm_check.measure(), None if has_digits else weight
+        )
+        loss, num_shards = Loss(update.measured, weight), own.num_shards
         if self._synchronous:
             stats = self._judge(update)
-            if self._is_weighted:
-                loss, divisor = Loss(update.measured, stats.weight), stats.weight
-            if not (stats.is_finite and stats.weight):
-                for replica in self._replicas:
-                    replica.restore_statistics()
+            weight = stats.weight
+            if has_digits:
+                loss = Loss(update.measured, weight)
+            if not (stats.is_finite and weight):
+                self._sums.restore_statistics()
                 return loss
             num_shards = stats.control.num_shards
             if self._options.clip_norm is not None:
-                divisor *= max(1.0, stats.gradient_norm / self._options.clip_norm)
+                weight *= max(1.0, stats.gradient_norm / self._options.clip_norm)
         else:
             self.check_pending()
             self._pending = update
 
         # The step, with the mean over all samples; running statistics become the mean over the shards that have any.
-        for replica in self._replicas:
-            replica.average_statistics(num_shards)
-        self._optimizer.step(batch.t, lr, momentum, divisor)
+        self._sums.average_statistics(num_shards)
+        self._optimizer.step(batch.t, lr, momentum, weight)
         return loss
-
-    def _process(self, batch: GlobalBatch, half: HalfPrecision | None) -> None:
-        """Leave every device with the partial sums of its shards."""
-        refuse_other_shards(batch, [shard for _, shard in self._turns])
-        # After a prediction oneDNN has laid weights out for itself; training would turn them round in every update.
-        if self._has_predicted:
-            for replica in self._replicas:
-                replica.buffer.lay_out_weights()
-            self._has_predicted = False
-        for replica in self._replicas:
-            replica.begin(half, has_control=replica.buffer is self._buffer)
-        # Devices take turns: none of these calls waits, so the devices compute at the same time.
-        for (device, _), shard in zip(self._turns, batch.batches, strict=True):
-            self._replicas[device].process(batch.t, shard)
-        for replica in self._replicas:
-            replica.restore_frozen()
 
     def check_pending(self) -> None:
         """Check the last update where its check was put off; call it before the weights are used for anything.
@@ -220,18 +185,38 @@ class Learner:
         self.check_pending()
         self._keeper.refuse_not_finite(t)
 
-    def predict(self, data: Data, label: Data) -> tuple[Any, Any]:
-        """What the network returns, `(n, ...)` or tuples and dicts of that, and losses `(n,)`, in predict mode."""
+    def predict(self, data: Data, label: Data, totals: Mapping[str, float] | None = None) -> tuple[Any, Any]:
+        """What the network returns and the loss gives, in predict mode.
+
+        Args:
+            data: `(n, ...)`, or a tuple or dict of such arrays.
+            label: likewise.
+            totals: for a loss that is told them; by default of these samples alone.
+
+        Returns:
+            Predictions `(n, ...)`, or tuples and dicts of such arrays; losses `(n,)`, or numerators and weights.
+        """
         self.ensure_shared()
         self.check_pending()
-        self._has_predicted = True
-        prediction, losses = self._replicas[0].predict(data, label)
+        if self._totals is not None and totals is None:
+            totals = self._totals.add_up(np.array([self._totals.row(label)]), lambda _: "samples")
+        prediction, losses = self._sums.predict(data, label, totals)
         return on_host(prediction), on_host(losses)
+
+    @property
+    def totals(self) -> WeightTotals | None:
+        """What sums the weights that the loss is told; `None` for other losses."""
+        return self._totals
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the loss is something else than one value a sample."""
+        return self._network.is_weighted
 
     @property
     def reduced_bytes(self) -> int:
         """What ranks sum in an update: gradients, running statistics and control values."""
-        return int(self._buffer.memory.array.size) * 4
+        return int(self._sums.buffer.memory.array.size) * 4
 
     def pop_requests(self) -> Requests:
         """What any rank has asked since the last call: the same on every rank, one update late if not synchronous."""
@@ -283,8 +268,8 @@ class Learner:
 
     def describe_parameters(self) -> list[str]:
         """A sentence for each parameter, with name, shape and dtype: what must be the same on every rank."""
-        weighted = ["the loss gives numerators and weights"] if self._is_weighted else []
-        return [*(f"{name} {form_of(parameter)}" for name, parameter in self.parameters.items()), *weighted]
+        described = [f"{name} {form_of(parameter)}" for name, parameter in self.parameters.items()]
+        return [*described, *self._network.form_of_loss]
 
     def ensure_shared(self) -> None:
         """Compare the ranks' networks and give them rank 0's weights, unless that was done; called by every rank.
@@ -326,8 +311,7 @@ class Learner:
 
     def _judge(self, update: PendingUpdate) -> UpdateStats:
         """Decide whether an update may be applied; every rank reads the same numbers and decides alike."""
-        for replica in self._replicas:
-            replica.buffer.refuse_rebound_gradients()
+        self._sums.refuse_rebound_gradients()
         stats = self._norm_check.read(update)
         self.loss, self.gradient_norm = stats.loss, stats.gradient_norm
         self._requests |= stats.control.requests

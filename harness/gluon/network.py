@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,8 @@ class Network:
         statistics: those that a training forward changes.
         graph: what is known of both before they train.
         forward: runs both.
-        terms_per_sample: how many numerators a weighted loss gives for a sample; `None` for one value a sample.
+        terms_per_sample: how many numerators a loss gives for a sample with its weights; `None` for other losses.
+        totals: names of the sums that a loss is told, of weights that it gives before the forward pass.
     """
 
     parameters: dict[str, Any]
@@ -41,11 +43,22 @@ class Network:
     graph: Graph
     forward: Forward
     terms_per_sample: float | None
+    totals: tuple[str, ...]
 
     @property
     def is_weighted(self) -> bool:
-        """Whether the loss gives numerators and weights."""
-        return self.terms_per_sample is not None
+        """Whether the loss has weights of either kind, so that the number of samples is not what is divided by."""
+        return self.terms_per_sample is not None or bool(self.totals)
+
+    @property
+    def form_of_loss(self) -> list[str]:
+        """What ranks compare of the loss's form: nothing where it is one value a sample."""
+        told = [f"the loss is told totals of {', '.join(self.totals)}"] if self.totals else []
+        return ["the loss gives numerators and weights", *told] if self.terms_per_sample is not None else told
+
+    def samples_of(self, num_samples: int) -> int:
+        """As how many samples' losses a sum of gradients is scaled, where it travels in 16 bits."""
+        return 1 if self.totals else math.ceil(num_samples * (self.terms_per_sample or 1))
 
     def refuse_many(self, shards: int) -> None:
         """Refuse more shards than a weighted loss may have.
@@ -53,7 +66,7 @@ class Network:
         Raises:
             ConfigError: with the limit.
         """
-        if self.is_weighted and shards > MOST_SHARDS:
+        if self.terms_per_sample is not None and shards > MOST_SHARDS:
             raise ConfigError(
                 f"batch.shards: {shards} are too many for a loss that gives weights, whose sum is exact up to "
                 f"{MOST_SHARDS}; choose fewer, larger shards (batch.size)"
@@ -104,6 +117,7 @@ def prepare_network(
         graph,
         forward,
         terms,
+        tuple(trial.totals or ()),
     )
 
 
@@ -121,17 +135,3 @@ def workers_that_share(world: World, num_devices: int, shards: int) -> int:
             f"batch.shards: {shards} shards are fewer than the {workers} workers, each of which needs one"
         )
     return workers
-
-
-def refuse_other_shards(batch: GlobalBatch, own: Sequence[int]) -> None:
-    """Refuse a batch of other shards than a rank processes, or in another order.
-
-    Raises:
-        ConfigError: with both.
-    """
-    found = [shard.shard for shard in batch.batches]
-    if found != own:
-        raise ConfigError(
-            f"iteration {batch.t}: the batch has the shards {found}, but this rank processes {own}, in this order; "
-            "read the shards that `shards_of_rank` gives"
-        )

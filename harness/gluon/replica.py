@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -81,8 +81,8 @@ class DeviceReplica:
         self._fold.begin()
         self._is_first = True
 
-    def process(self, t: int, shard: Batch) -> None:
-        """Add a shard's gradients, running statistics and loss to the sums."""
+    def process(self, t: int, shard: Batch, totals: Mapping[str, float] | None) -> None:
+        """Add a shard's gradients, running statistics and loss to the sums; a loss may be told totals."""
         # Every shard starts from the statistics before the update. The control values were written for all shards
         # of the rank together, beside those of the first.
         if not self._is_first:
@@ -91,7 +91,7 @@ class DeviceReplica:
             self.buffer.control[:] = 0
         self._is_first = False
         if shard.count:
-            losses, other = self._forward_backward(t, shard)
+            losses, other = self._forward_backward(t, shard, totals)
             self.buffer.gather()
             if self._weigh is None:
                 other.copyto(self.buffer.control[0:1])
@@ -131,13 +131,13 @@ class DeviceReplica:
         if self._before is not None:
             self._before.copyto(self._statistics)
 
-    def predict(self, data: Data, label: Data) -> tuple[Any, Any]:
+    def predict(self, data: Data, label: Data, totals: Mapping[str, float] | None) -> tuple[Any, Any]:
         """Prediction and losses of samples without training: `(n, ...)` and `(n,)`; wait for both."""
         forward = self._network.forward
         labels = copies_on_device(forward.labels(label, "label"), self._ctx)
-        return forward.prediction(copies_on_device(data, self._ctx), labels)
+        return forward.prediction(copies_on_device(data, self._ctx), labels, totals)
 
-    def _forward_backward(self, t: int, shard: Batch) -> tuple[Any, Any]:
+    def _forward_backward(self, t: int, shard: Batch, totals: Mapping[str, float] | None) -> tuple[Any, Any]:
         """Leave the sum over the shard's samples in each parameter's gradient.
 
         Returns:
@@ -156,8 +156,8 @@ class DeviceReplica:
         labels = forward.labels(shard.label, f"iteration {t}, shard {shard.shard}: label")
         labels = nested_on_device(labels, self._ctx)
         with mx.autograd.record():
-            losses, other = forward.losses(data, labels)
-        if self._weigh is None:
+            losses, other = forward.losses(data, labels, totals)
+        if self._weigh is None and totals is None:
             check_losses(losses, count_of(shard.data))
         losses.backward()
         self._check_all_took_part(shard.shard)

@@ -17,7 +17,8 @@ from harness.data import Batch, GlobalBatch, each_leaf, leaves_of, rows_of
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
 from harness.gluon.graph import Graph, names_of_inputs
-from harness.gluon.weighing import check_weighted
+from harness.gluon.weighing import check_told, check_weighted
+from harness.gluon.weight_totals import sum_of_weights
 from harness.model.calls import Calls, flat
 from harness.model.inputs import arguments_of, check_losses, copies_on_device, seed_of
 from harness.model.parameters import held, seed_python
@@ -34,6 +35,7 @@ class Trial(NamedTuple):
         data: a few samples, on the device.
         labels: theirs; `None` where there are none at hand, and then predictions are looked at.
         arguments: what the network is called with for them; `None` if nobody can tell.
+        totals: of their weights, where the loss is told them.
         seed: of what is drawn.
     """
 
@@ -44,6 +46,7 @@ class Trial(NamedTuple):
     data: Any
     labels: Any
     arguments: tuple[Any, ...] | None
+    totals: dict[str, float] | None
     seed: int
 
     @classmethod
@@ -53,9 +56,12 @@ class Trial(NamedTuple):
         """Put a few samples of the host on a device, and look at the graph; `seed` is the run's."""
         labels = None if label is None else copies_on_device(calls.labels(label, "label"), ctx)
         data = copies_on_device(sample, ctx)
-        arguments = arguments_of(calls, data, labels)
+        totals = None
+        if calls.is_told_totals and labels is not None:
+            totals = {name: sum_of_weights(one) for name, one in calls.weights_of(labels).items()}
+        arguments = arguments_of(calls, data, labels, totals)
         graph = Graph(calls, parameters, arguments, labels)
-        return cls(calls, parameters, graph, ctx, data, labels, arguments, seed_of(seed, 0, 0))
+        return cls(calls, parameters, graph, ctx, data, labels, arguments, totals, seed_of(seed, 0, 0))
 
     @property
     def net(self) -> Any:
@@ -69,7 +75,9 @@ class Trial(NamedTuple):
         with mx.autograd.record():
             if self.labels is None:
                 return next(flat(self.calls.predict(self.data)))
-            losses = self.calls(self.data, self.labels)[1]
+            losses = self.calls(self.data, self.labels, self.totals)[1]
+        if self.totals is not None:
+            return check_told(losses)
         if isinstance(losses, tuple | list):
             return check_weighted(losses)[0]
         check_losses(losses, len(leaves_of(self.data)[0]))
@@ -81,8 +89,10 @@ class Trial(NamedTuple):
         Raises:
             ConfigError: if its weights do not fit, are below 0 or not finite.
         """
-        if self.labels is None or (
-            type(self.calls.loss).__module__ == mx.gluon.loss.__name__ and not self.calls.forward
+        if (
+            self.labels is None
+            or self.totals is not None
+            or (type(self.calls.loss).__module__ == mx.gluon.loss.__name__ and not self.calls.forward)
         ):
             return None
         with self.put_back(), mx.autograd.predict_mode():
@@ -110,7 +120,7 @@ class Trial(NamedTuple):
             if self.calls.forward is None:
                 self.calls.predict(data)
             else:
-                self.calls(data, labels)
+                self.calls(data, labels, self.totals)
 
     def run_graph(self, symbol: Any) -> Any:
         """What a graph of the network gives for the samples."""

@@ -58,6 +58,20 @@ def weight_of(values: Sequence[float]) -> float:
     return total * 2.0**_LOWEST if abs(total) < 1 << 1000 else math.inf
 
 
+def check_told(losses: Any) -> Any:
+    """What a loss gives that is told totals.
+
+    Raises:
+        ConfigError: unless it is an array.
+    """
+    if not isinstance(losses, mx.nd.NDArray):
+        raise ConfigError(
+            f"network.loss: gave {described_shapes(losses)}; a loss that has weights(label) divides by the totals "
+            "itself, and gives one array of any shape, whose sum over all shards is the loss"
+        )
+    return losses
+
+
 def check_weighted(losses: Any) -> tuple[Any, Any]:
     """Numerators and weights of a loss.
 

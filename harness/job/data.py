@@ -73,7 +73,7 @@ def predict_few(world: World, name: str, net: object, learner: Learner, samples:
         net_and_loss = f"{type(net).__name__} and its loss do not take"
         with explained(f"{name}: {net_and_loss} {described(*samples)}"):
             prediction, losses = learner.predict(*samples)
-            if not isinstance(losses, tuple):
+            if not learner.has_weights:
                 check_losses(losses, count_of(samples[0]))
         return prediction, losses
 

@@ -177,11 +177,12 @@ def _try_loss(config: RunConfig, calls: Calls, prediction: Any, samples: tuple[D
         f"network.loss: {section.loss!r} does not fit predictions {shapes} and {describe(labels, 'labels')}{advice}"
     ):
         on_device = copies_on_device(labels, ctx)
-        if calls.forward is None:
-            losses = calls.loss(prediction, on_device)
+        totals = dict.fromkeys(calls.weights_of(on_device), 1.0) if calls.is_told_totals else None
+        if calls.forward is not None:
+            losses = calls(copies_on_device(data, ctx), on_device, totals)[1]
         else:
-            losses = calls(copies_on_device(data, ctx), on_device)[1]
-        if isinstance(losses, mx.nd.NDArray):  # and not numerators and weights, which the learner looks at
+            losses = calls.loss(prediction, on_device, *([] if totals is None else [totals]))
+        if isinstance(losses, mx.nd.NDArray) and totals is None:  # the learner looks at what has weights
             check_losses(losses, count_of(data))
         mx.nd.waitall()
 

@@ -41,20 +41,49 @@ class Calls:
         """
         return self.net(*leaves_of(data))
 
-    def __call__(self, data: Any, label: Any) -> tuple[Any, Any]:
+    @property
+    def is_told_totals(self) -> bool:
+        """Whether the loss has `weights`, whose sums over the global batch it is told."""
+        return callable(getattr(self.loss, "weights", None))
+
+    def weights_of(self, label: Any) -> dict[str, Any]:
+        """What `loss.weights` gives for labels on a device: arrays by name.
+
+        Raises:
+            ConfigError: for anything else.
+        """
+        weights = self.loss.weights(label)
+        is_mapping = isinstance(weights, Mapping) and len(weights) > 0
+        if not is_mapping or not all(isinstance(one, mx.nd.NDArray) for one in weights.values()):
+            raise ConfigError(
+                f"network.loss: weights(label) gave {described_shapes(weights)}; give a dict of arrays by name, such "
+                "as {'words': label['mask']}"
+            )
+        return {str(name): one for name, one in weights.items()}
+
+    def __call__(self, data: Any, label: Any, totals: Mapping[str, float] | None = None) -> tuple[Any, Any]:
         """The prediction and the losses.
 
         Args:
             data: an array of MXNet `(n, ...)`, or a tuple or dict of them.
             label: likewise.
+            totals: of what `loss.weights` gives, where the loss is told them; a total of 0 is told as 1, because
+                nothing is divided by it but zeros.
 
         Raises:
             ConfigError: if the user's function returns something else.
         """
+        loss = self.loss
+        if totals is not None:
+            told, untold = {name: total or 1.0 for name, total in totals.items()}, loss
+
+            def loss(prediction: Any, label: Any) -> Any:
+                return untold(prediction, label, told)
+
         if self.forward is None:
             prediction = self.net(*leaves_of(data))
-            return prediction, self.loss(prediction, label)
-        returned = self.forward(self.net, self.loss, data, label)
+            return prediction, loss(prediction, label)
+        returned = self.forward(self.net, loss, data, label)
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise ConfigError(
                 f"network.forward: returned {described_shapes(returned)}; return (prediction, losses): what metrics "

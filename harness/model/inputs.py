@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import mxnet as mx
@@ -61,16 +62,17 @@ def settle(calls: Calls, data: Data, label: Data | None, ctx: Any) -> Any:
     """
     calls.refuse_data(data, label)
     inputs = copies_on_device(data, ctx)
+    labels = None if label is None else copies_on_device(label, ctx)
+    totals = dict.fromkeys(calls.weights_of(labels), 1.0) if calls.is_told_totals and labels is not None else None
     with mx.autograd.pause(train_mode=False), calls_across_devices_refused(calls.net):
-        if calls.forward is None:
-            prediction = calls.predict(inputs)
-        else:
-            prediction = calls(inputs, None if label is None else copies_on_device(label, ctx))[0]
+        prediction = calls.predict(inputs) if calls.forward is None else calls(inputs, labels, totals)[0]
     mx.nd.waitall()
     return prediction
 
 
-def arguments_of(calls: Calls, data: Any, label: Any) -> tuple[Any, ...] | None:
+def arguments_of(
+    calls: Calls, data: Any, label: Any, totals: Mapping[str, float] | None = None
+) -> tuple[Any, ...] | None:
     """What the network is called with, for samples on a device whose shapes are settled.
 
     Returns:
@@ -83,7 +85,7 @@ def arguments_of(calls: Calls, data: Any, label: Any) -> tuple[Any, ...] | None:
     handle = calls.net.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     try:
         with mx.autograd.pause(train_mode=False), calls_across_devices_refused(calls.net):
-            calls(data, label)
+            calls(data, label, totals)
     finally:
         handle.detach()
     mx.nd.waitall()

@@ -17,7 +17,7 @@ from harness.errors import ConfigError, DivergedError
 from harness.finder import FinderSettings, Sweep, find_lr
 from harness.gluon import Learner, Placement, UpdateOptions, evaluate, shards_of_rank
 from harness.gluon.weighing import MOST_SHARDS, Weighing, check_weighted, weight_of
-from tests.programs import tokens
+from tests.programs import tokens, two_means
 
 RANDOM = np.random.default_rng(0)
 DATA = RANDOM.normal(size=(64, 6)).astype(np.float32)
@@ -271,21 +271,107 @@ def test_compression_leaves_room_for_the_terms_of_a_sample():
     assert math.isfinite(learner.gradient_norm)
 
 
-@pytest.fixture(scope="module")
-def alone(start):
-    return found(start("tests/programs/tokens.py"))
+PROGRAMS = {"tests/programs/tokens.py": tokens.UPDATES, "tests/programs/two_means.py": two_means.UPDATES}
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def alone(request, start):
+    return request.param, found(start(request.param))
 
 
 def found(done):
-    return json.loads(re.search("^FOUND (.*)$", done.stdout, re.MULTILINE)[1])
+    return json.loads(re.search("FOUND (.*)$", done.stdout, re.MULTILINE)[1])
 
 
-def test_a_token_mean_is_that_of_one_process_of_plain_gluon(alone):
-    losses, _, away = alone
-    assert len(losses) == tokens.UPDATES
+def test_a_mean_is_that_of_one_process_of_plain_gluon(alone):
+    program, (losses, _, away) = alone
+    assert len(losses) == PROGRAMS[program]
     assert away < 1e-6
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_a_token_mean_over_ranks(start, alone, ranks):
-    assert found(start("tests/programs/tokens.py", np=ranks, launcher="mpirun")) == alone
+def test_a_mean_over_ranks(start, alone, ranks):
+    program, one = alone
+    assert found(start(program, np=ranks, launcher="mpirun")) == one
+
+
+def told(prediction, label, totals):
+    """The mean of `weighted`, by totals."""
+    return weighted(prediction, label)[0] / totals["samples"]
+
+
+told.weights = lambda label: {"samples": label[1]}
+
+
+def test_a_total_gives_what_weights_give():
+    weights = RANDOM.uniform(0, 2, 64).astype(np.float32)
+    weights[:5] = 0
+    found = []
+    for loss in (weighted, told):
+        learner = learner_of(4, loss, clip_norm=0.5)
+        losses = [float(learner.update(batch_of(t, (5, 7, 0, 3), weights), 0.01)) for t in range(1, 5)]
+        found.append((losses, learner.gradient_norm, learner.snapshot().parameters))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-6)
+    for name, array in found[0][2].items():
+        np.testing.assert_allclose(array, found[1][2][name], rtol=1e-5, atol=1e-7)
+
+
+def test_totals_of_0():
+    learner = learner_of(3, told, compression="fp16")
+    learner.update(batch_of(1, (4, 4, 4)), 0.01)
+    before = learner.digest()
+    assert math.isnan(float(learner.update(batch_of(2, (4, 4, 4), 0 * ONES), 0.01)))
+    assert (learner.digest(), learner.weightless) == (before, 1)
+
+
+def test_evaluation_is_told_the_totals_of_the_data():
+    weights = RANDOM.uniform(0, 2, 64).astype(np.float32)
+    learner, dataset = learner_of(1, told), ArrayDataset(DATA, (CLASSES, weights))
+    numerators = learner_of(1).predict(DATA, (CLASSES, weights))[1][0]
+    expected = numerators.astype(np.float64).sum() / weights.astype(np.float64).sum()
+    for size in (1, 7, 64):
+        assert evaluate(learner, dataset, size, Augmentation(), {})["loss"] == pytest.approx(expected, rel=1e-6)
+    nothing = ArrayDataset(DATA, (CLASSES, 0 * ONES))
+    assert math.isnan(evaluate(learner, nothing, 7, Augmentation(), {})["loss"])
+
+
+class Told:
+    """A loss whose weights and losses a test chooses."""
+
+    def __init__(self, weights, loss=told):
+        self.weights, self.loss = weights, loss
+
+    def __call__(self, prediction, label, totals):
+        return self.loss(prediction, label, totals)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (Told(lambda y: y[1]), r"weights\(label\) gave float32 \(2,\); give a dict of arrays by name"),
+        (Told(lambda y: {}), r"weights\(label\) gave {}; give a dict"),
+        (Told(lambda y: {"samples": 2.0}), r"weights\(label\) gave {'samples': float}; give a dict"),
+        (Told(told.weights, lambda p, y, t: weighted(p, y)), r"divides by the totals itself, and gives one array"),
+    ],
+)
+def test_totals_that_cannot_be_used(loss, said):
+    with pytest.raises(ConfigError, match=f"^network.loss: .*{said}"):
+        learner_of(1, loss)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_weights_before_the_forward_that_go_wrong_later(weight):
+    learner, weights = learner_of(2, Told(told.weights)), ONES.copy()
+    learner.update(batch_of(1, (8, 8), weights), 0.01)
+    weights[9] = weight
+    said = r"^iteration 2, shard 1: network.loss: weights\(label\) gave 'samples' below 0 or not finite"
+    with pytest.raises(ConfigError, match=said) as raised:
+        learner.update(batch_of(2, (8, 8), weights), 0.01)
+    assert raised.value.everywhere
+
+
+def test_names_of_totals_stay():
+    loss = Told(lambda y: {"samples" if len(y[1]) < 8 else "rows": y[1]})
+    with pytest.raises(ConfigError, match=r"weights\(label\) gave rows, and samples for the first samples"):
+        learner_of(1, loss).update(batch_of(1, (8,)), 0.01)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.programs.clients import SETTINGS
+from tests.programs.clients import HERE, SETTINGS, settings_of
 
 PROGRAM = "tests/programs/clients.py"
 NAMES = list(SETTINGS)
@@ -51,3 +51,34 @@ def test_resumed_in_the_middle(start, tmp_path, alone, ranks):
     output, folder = alone
     more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
     assert digests_of(start(PROGRAM, tmp_path, folder, *NAMES, **more).stdout) == digests_of(output)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_updates_without_weight_are_logged(start, tmp_path, ranks):
+    words = [*settings_of("tasks"), f"network.loss={HERE}:no_weights", "train={iterations: 3}", f"output={tmp_path}"]
+    more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
+    done = start("launch/train.py", *(word for one in words for word in ("--set", one)), **more)
+    for t in (1, 2, 3):
+        assert f"iteration {t}: every weight of the loss is 0; nothing was updated" in done.stdout + done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "tasks" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if line["split"] == "weightless"] == [1, 2, 3]
+    assert all(line["split"] != "train" for line in lines)
+    assert "nothing updated: every weight of the loss is 0" in (tmp_path / "tasks" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+@pytest.mark.parametrize(
+    ("name", "setting", "code", "said"),
+    [
+        ("tasks", "network.forward=null", 2, "network.forward: data is a dict"),
+        ("tasks", f"network.loss={HERE}:below_0", 2, "iteration 1: network.loss: a weight is below 0"),
+        ("tasks", f"data.name={HERE}:uneven_tasks", 3, "data['ids'] has shape (5,) and label['values'] (96, 3)"),
+    ],
+)
+def test_wrong_uses_end_every_rank_with_one_message(start, tmp_path, name, setting, code, said, ranks):
+    words = [*settings_of(name), setting, f"output={tmp_path}"]
+    more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
+    done = start("launch/train.py", *(word for one in words for word in ("--set", one)), exit_code=code, **more)
+    assert said in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr

@@ -198,6 +198,32 @@ def mean_of_labels():
     return loss
 
 
+def uneven_tasks():
+    (data, label), test = tasks().values()
+    return {"train": ({**data, "ids": data["ids"][:5]}, label), "test": test}
+
+
+def below_0():
+    """Weights are below 0 where there are more samples than the two that are tried."""
+    inner = mean_of_labels()
+
+    def loss(prediction, label):
+        numerators, weights = inner(prediction, label)
+        return numerators, weights if len(weights) < 8 else -weights
+
+    return loss
+
+
+def no_weights():
+    inner = mean_of_labels()
+
+    def loss(prediction, label):
+        numerators, weights = inner(prediction, label)
+        return 0 * numerators, 0 * weights
+
+    return loss
+
+
 # Matrix factorisation: two ids a sample (Koren et al. 2009).
 
 

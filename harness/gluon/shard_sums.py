@@ -1,0 +1,142 @@
+"""What an update sums up: this rank's shards, forward and backward on its devices, then over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.comm import World
+from harness.comm.half import HalfPrecision
+from harness.comm.tree import assign, take_turns
+from harness.data import GlobalBatch
+from harness.errors import ConfigError
+from harness.gluon.network import Network, workers_that_share
+from harness.gluon.options import Placement, UpdateOptions
+from harness.gluon.replica import DeviceAllreduce, DeviceReplica
+
+
+class ShardSums:
+    """Leaves the sums over all shards of a global batch in the buffer of every device.
+
+    Attributes:
+        buffer: of the first device; control values are written to it.
+        replicas: one for each device of this rank.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        world: World,
+        contexts: Sequence[Any],
+        shards: int,
+        placement: Placement,
+        options: UpdateOptions,
+    ) -> None:
+        """Deal the shards, and make a replica for each device.
+
+        Args:
+            network: ready to train.
+            world: the ranks.
+            contexts: the devices of this rank.
+            shards: S.
+            placement: says where several devices are summed.
+            options: of an update.
+
+        Raises:
+            ConfigError: for fewer shards than workers, or more than a weighted loss may have.
+        """
+        workers = workers_that_share(world, len(contexts), shards)
+        network.refuse_many(shards)
+        self._world = world
+        self._assignment = assign(shards, workers)
+        own = slice(world.rank * len(contexts), (world.rank + 1) * len(contexts))
+        self._turns = take_turns(self._assignment.shards[own])
+        keeps = shards > workers or options.skip_nonfinite or network.is_weighted
+        self.replicas = [
+            DeviceReplica(network, ctx, options, merges, keeps_statistics=keeps)
+            for ctx, merges in zip(contexts, self._assignment.merges[own], strict=True)
+        ]
+        self.buffer = self.replicas[0].buffer
+        self._sum_devices: DeviceAllreduce | None = None
+        if len(self.replicas) > 1:
+            self._sum_devices = DeviceAllreduce(placement.kvstore, self.replicas, self._assignment)
+        self._has_predicted = True  # to settle its shapes
+
+    def __call__(
+        self,
+        batch: GlobalBatch,
+        control: Sequence[float],
+        half: HalfPrecision | None,
+        totals: Mapping[str, float] | None,
+    ) -> None:
+        """Sum; may return before it is done.
+
+        Args:
+            batch: this rank's part of a global batch.
+            control: the control values of this rank, written while nothing pending uses the buffer.
+            half: to what gradients are rounded, if they are.
+            totals: of the global batch, for a loss that is told them.
+
+        Raises:
+            ConfigError: for other shards than this rank processes.
+        """
+        # In a world of one there is nobody to tell.
+        if self._world.size > 1:
+            self.buffer.write_control(control)
+
+        # Forward and backward of every shard, folded on every device in the order of `harness.comm.tree`. Then the sum
+        # over devices, or over ranks (of several ranks each has one device): gradients, running statistics and control
+        # values in one message.
+        self._process(batch, half, totals)
+        if self._sum_devices is not None:
+            self._sum_devices()
+        if self._world.size > 1:
+            self._world.sum_parts(self.replicas[0].parts, self._assignment, "update", half)
+        else:
+            for replica in self.replicas:
+                replica.round_gradients()
+
+    def _process(self, batch: GlobalBatch, half: HalfPrecision | None, totals: Mapping[str, float] | None) -> None:
+        """Leave every device with the partial sums of its shards."""
+        found, own = [shard.shard for shard in batch.batches], [shard for _, shard in self._turns]
+        if found != own:
+            raise ConfigError(
+                f"iteration {batch.t}: the batch has the shards {found}, but this rank processes {own}, in this order; "
+                "read the shards that `shards_of_rank` gives"
+            )
+        # After a prediction oneDNN has laid weights out for itself; training would turn them round in every update.
+        if self._has_predicted:
+            for replica in self.replicas:
+                replica.buffer.lay_out_weights()
+            self._has_predicted = False
+        for replica in self.replicas:
+            replica.begin(half, has_control=replica.buffer is self.buffer)
+        # Devices take turns: none of these calls waits, so the devices compute at the same time.
+        for (device, _), shard in zip(self._turns, batch.batches, strict=True):
+            self.replicas[device].process(batch.t, shard, totals)
+        for replica in self.replicas:
+            replica.restore_frozen()
+
+    def predict(self, data: Any, label: Any, totals: Mapping[str, float] | None) -> tuple[Any, Any]:
+        """Prediction and losses of samples, in predict mode; wait for both."""
+        self._has_predicted = True
+        return self.replicas[0].predict(data, label, totals)
+
+    def average_statistics(self, num_shards: float) -> None:
+        """Turn the sums of running statistics into their means, over the shards that have any."""
+        for replica in self.replicas:
+            replica.average_statistics(num_shards)
+
+    def restore_statistics(self) -> None:
+        """Put running statistics back to what they were before the update."""
+        for replica in self.replicas:
+            replica.restore_statistics()
+
+    def refuse_rebound_gradients(self) -> None:
+        """Notice gradients that no longer go into the sums.
+
+        Raises:
+            ConfigError: naming their parameters.
+        """
+        for replica in self.replicas:
+            replica.buffer.refuse_rebound_gradients()
