@@ -253,6 +253,13 @@ def test_the_area_is_within_its_bound_where_bins_hold_several_scores(spread):
     assert bound > 0, "there is something to see"
 
 
+def test_the_area_orders_scores_of_both_signs_and_takes_both_zeros_for_one():
+    scores, label = np.float32([-3e38, -2, -1e-30, -0.0, 0.0, 1e-30, 2, 3e38]), np.array([0, 1, 0, 1, 0, 1, 0, 1])
+    found = evaluated(build_metrics(["roc_auc"]), scores, label, 3)["roc_auc"]
+    assert found == auc_of(scores.tolist(), label > 0)
+    assert auc_of([0.0, 0.0], np.array([True, False])) == 0.5
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.int64, np.float32])
 def test_labels_of_every_type_mean_the_same(dtype):
     prediction, label = FOUR

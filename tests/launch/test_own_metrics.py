@@ -79,26 +79,24 @@ def test_a_wrong_one_is_refused_before_training(train, tmp_path, metrics, more, 
     assert not list(tmp_path.glob("runs/digits/checkpoints/iteration-*"))
 
 
-@pytest.mark.parametrize("np", [None, 2])
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("how", "np", "message"),
     [
+        ("longer on rank 1", 2, "metric 'own': sums gave 3 numbers on rank 0, but 4 on rank 1; give equally many"),
+        ("longer later", None, "metric 'own': sums gave 4 numbers, and 3 before; give equally many for every batch"),
+        ("nan", 2, "metric 'own': sums gave nan at place 0; give numbers"),
+        ("nan at last", None, "metric 'own': finish gave nan; give a number"),
         (
-            "longer on rank 1",
-            "metric 'own': sums gave 3 numbers on rank 0, but 4 on rank 1; give equally many everywhere",
+            "other names",
+            None,
+            "metric 'own': reports ['b'], and reported ['a'] before; report the same names every time",
         ),
-        ("longer later", "metric 'own': sums gave 4 numbers, and 3 before; give equally many for every batch"),
-        ("nan", "metric 'own': sums gave nan at place 0; give numbers"),
-        ("nan at last", "metric 'own': finish gave nan; give a number"),
-        ("other names", "metric 'own': reports ['b'], and reported ['a'] before; report the same names every time"),
     ],
 )
-def test_one_that_goes_wrong_later_is_one_message(train, np, how, message):
-    if how == "longer on rank 1" and np is None:
-        return
-    more = {"np": np, "launcher": "mpirun"} if np else {}
+def test_one_that_goes_wrong_later_is_one_message(train, how, np, message):
     metric = f"{{'{OWN}:Bad': {{how: {how}, name: own}}}}"
-    done = train(f"evaluation={{every: 4it, metrics: [{metric}]}}", exit_code=2, **more)
+    launched = {"np": np, "launcher": "mpirun"} if np else {}
+    done = train(f"evaluation={{every: 4it, metrics: [{metric}]}}", exit_code=2, **launched)
     text = done.stdout + done.stderr
     assert message in text
     assert "Traceback" not in text
