@@ -7,8 +7,9 @@ RUN apt-get update \
 # copy only what the set-up reads, so that changes to other code reinstall nothing
 WORKDIR /opt/harness
 COPY install.sh constraints.txt setup.py pyproject.toml ./
-COPY harness/__init__.py harness/errors.py harness/build_horovod.py harness/
+COPY harness/*.py harness/
 COPY harness/comm harness/comm
+COPY harness_compat harness_compat
 RUN touch README.md \
     && WITH_DEV=0 ./install.sh \
     && .venv/bin/pip uninstall --quiet --yes cmake \

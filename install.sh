@@ -228,6 +228,9 @@ if [ "$horovod" = 1 ] && ! python -c 'import socket; socket.gethostbyname(socket
     kind=auto
 fi
 test="$launch python -m harness.comm.smoke $kind"
-built=$($test) || die "a sum over two ranks failed, see above; to try again: . .venv/bin/activate && $test"
+built=$($test 2>"$log.test") || {
+    cause=$(grep -m 1 -oE '[A-Za-z]*([Ee]rror|Exception): .*' "$log.test" || tail -n 1 "$log.test")
+    die "a sum over two ranks failed: $cause; the log is $PWD/$log.test, and to try again: . .venv/bin/activate && $test"
+}
 stamp >.venv/installed
 say "$(sed -n 's/.*\(ready: .*\)/\1/p' <<<"$built" | tail -n 1)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -276,5 +277,32 @@ def test_what_was_chosen_is_remembered(machine):
     assert any("--editable .[mpich,dev] " in call for call in machine.calls())
 
 
+def test_ranks_that_cannot_sum_are_one_line_with_the_first_cause(machine):
+    machine.has("mpirun", '#!/bin/bash\nprintf "trace\\n[1]OSError: no network\\nRuntimeError: later\\n" >&2\nexit 1\n')
+    found = machine.is_told(WITH_HOROVOD="0")
+    assert found.startswith("a sum over two ranks failed: OSError: no network; the log is ")
+    assert found.endswith(". .venv/bin/activate && mpirun -np 2 python -m harness.comm.smoke auto")
+
+
 def test_choices_that_contradict_each_other(machine):
     assert machine.is_told(WITH_HOROVOD="0", WITH_CUDA="cu117").startswith("WITH_HOROVOD=0, but WITH_CUDA=cu117")
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
+def test_an_image_is_set_up_from_all_that_the_set_up_reads(name, tmp_path):
+    stage = (ROOT / name).read_text().split("\nFROM ")[1]
+    for sources, target in re.findall(r"^COPY (.+) (\S+)$", stage, re.MULTILINE):
+        for path in (path for pattern in sources.split() for path in ROOT.glob(pattern)):
+            place = tmp_path / target
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(path, place, dirs_exist_ok=True) if path.is_dir() else shutil.copy(path, place)
+    assert {"install.sh", "constraints.txt", "setup.py", "pyproject.toml"} <= set(os.listdir(tmp_path))
+    modules = [f"harness.comm.{path.stem}" for path in (ROOT / "harness/comm").glob("*.py")]
+    # an editable installation may have a finder, which would look into the checkout for what is not here
+    program = "import sys; sys.meta_path = [one for one in sys.meta_path if 'editable' not in str(one).lower()]; "
+    program += f"import harness_compat, harness.build_horovod, {', '.join(sorted(modules))}"
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
