@@ -22,12 +22,18 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 choice() { # NAME DEFAULT
     local before
-    before=$(sed -n "s/^$1=//p" .venv/choices 2>/dev/null || true)
-    printf '%s' "${!1-${before:-$2}}"
+    if [ -n "${!1:-}" ] || [ "$1${WITH_CUDA-unset}" = WITH_CUDA ]; then # WITH_CUDA= takes CUDA back
+        printf '%s' "${!1}"
+    else
+        before=$(sed -n "s/^$1=//p" .venv/choices 2>/dev/null || true)
+        printf '%s' "${before:-$2}"
+    fi
 }
 
 horovod=$(choice WITH_HOROVOD 1) cuda=$(choice WITH_CUDA '') mpi=$(choice WITH_MPI 0)
 mpich=$(choice WITH_MPICH 1) dev=$(choice WITH_DEV 1) python=$(choice PYTHON '')
+[[ $horovod$mpi$mpich$dev == [01][01][01][01] ]] ||
+    die "WITH_HOROVOD=$horovod WITH_MPI=$mpi WITH_MPICH=$mpich WITH_DEV=$dev: each is 0 or 1"
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python="" # what was chosen before is gone
 [ -z "$python" ] || python=$(command -v "$python" || printf '%s' "$python")
 [ "$horovod" = 1 ] || [ "$mpi${cuda:-0}" = 00 ] ||
@@ -170,7 +176,8 @@ fail() { # WHAT LOG: one line instead of pip's many
 
 needed_mb=$((700 + 300 * horovod + 300 * dev))
 if ! [ -x .venv/bin/python ] || [ -e .venv/unfinished ] || ! pip --version >/dev/null 2>&1 ||
-    [ "$(.venv/bin/python --version)" != "$("$python" --version)" ]; then
+    [ "$(.venv/bin/python --version)" != "$("$python" --version)" ] ||
+    [ "$(sed -n 's/^WITH_CUDA=//p' .venv/choices 2>/dev/null || true)" != "$cuda" ]; then # MXNets share a folder
     [ "$(free_mb .)" -ge "$needed_mb" ] ||
         die "$(free_mb .) MB are free in $PWD, and .venv needs $needed_mb MB: free some, or move the checkout to another disk"
     output=$("$python" -m venv --clear .venv 2>&1) || die "could not make .venv: $(tail -n 1 <<<"$output")"
@@ -206,11 +213,13 @@ if [ "$horovod" = 1 ]; then
     key="${release/==/-}_${mxnet}-$(sed -n "s/^$mxnet==//p" constraints.txt)_mpi${mpi}_$("$python" -c '
 import platform, sys
 print(sys.implementation.cache_tag, platform.machine(), *platform.libc_ver(), sep="-")')"
-    key="${key}_$("$cxx" -dumpversion)"
+    key="${key}_$($cxx -dumpversion)"
     wheels="${HARNESS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mxnet-horovod-harness}/$key"
     if ! compgen -G "$wheels/horovod-*.whl" >/dev/null; then
         say "building $release from source for $mxnet (one to two minutes on two cores; the wheel is cached in $wheels)"
         mkdir -p "$wheels" || die "cannot write there: set HARNESS_CACHE to another folder"
+        [ "$mpi" = 0 ] || export HOROVOD_WITH_MPI=1
+        [ -z "$cuda" ] || export HOROVOD_GPU_OPERATIONS=NCCL
         python -m harness.build_horovod "$wheels" || exit 1
     fi
     add --no-deps --force-reinstall "$wheels"/horovod-*.whl >>"$log" 2>&1 || fail "installing Horovod" "$log"

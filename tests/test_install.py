@@ -57,6 +57,9 @@ case "$*" in
 *"-m venv --clear"*) rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo "venv" >>"$DID" ;;
 *"-m pip --version"*) ;;
 *"-m pip"*) echo "$*" >>"$DID"; [ -z "${PIP_FAILS:-}" ] || { echo "$PIP_FAILS"; exit 1; } ;;
+*"-m harness.build_horovod"*)
+    echo "$* ${HOROVOD_GPU_OPERATIONS:-} ${HOROVOD_WITH_MPI:-}" >>"$DID"
+    touch "$3/horovod-0.28.1-cp313.whl" ;;
 *) echo "$*" >>"$DID" ;;
 esac
 """
@@ -277,6 +280,26 @@ def test_what_was_chosen_is_remembered(machine):
     assert any("--editable .[mpich,dev] " in call for call in machine.calls())
 
 
+def test_horovod_is_built_as_chosen_and_once(machine):
+    machine.has("horovodrun", '#!/bin/bash\necho "[0]<stdout>:ready: summed"\n')
+    cache = {"HARNESS_CACHE": str(machine.did.parent / "cache")}
+    machine.has("g++", "#!/bin/sh\necho 14\n")
+    done = machine.set_up(**cache)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "setup: ready: summed")
+    [built] = [call for call in machine.calls() if "build_horovod" in call]
+    assert re.search(r"/cache/horovod-0\.28\.1_mxnet-1\.9\.1_mpi0_\S*_14  $", built)
+    shutil.rmtree(machine.checkout / ".venv")
+    assert machine.set_up(**cache).returncode == 0
+    assert not [call for call in machine.calls() if "build_horovod" in call], "its wheel is there"
+    assert machine.set_up(**cache, WITH_CUDA="cu117", WITH_MPI="1").returncode == 0
+    venv, *calls = machine.calls()
+    assert venv == "venv", "two builds of MXNet would share a folder"
+    [built] = [call for call in calls if "build_horovod" in call]
+    assert re.search(r"_mxnet-cu117-1\.9\.1_mpi1_\S*_14 NCCL 1$", built)
+    assert machine.set_up(**cache, WITH_CUDA="", WITH_MPI="0").returncode == 0
+    assert "WITH_CUDA=\n" in (machine.checkout / ".venv/choices").read_text()
+
+
 def test_ranks_that_cannot_sum_are_one_line_with_the_first_cause(machine):
     machine.has("mpirun", '#!/bin/bash\nprintf "trace\\n[1]OSError: no network\\nRuntimeError: later\\n" >&2\nexit 1\n')
     found = machine.is_told(WITH_HOROVOD="0")
@@ -286,6 +309,7 @@ def test_ranks_that_cannot_sum_are_one_line_with_the_first_cause(machine):
 
 def test_choices_that_contradict_each_other(machine):
     assert machine.is_told(WITH_HOROVOD="0", WITH_CUDA="cu117").startswith("WITH_HOROVOD=0, but WITH_CUDA=cu117")
+    assert machine.is_told(WITH_DEV="no").endswith("WITH_MPICH=1 WITH_DEV=no: each is 0 or 1")
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
