@@ -186,7 +186,8 @@ rm -f .venv/installed
 touch .venv/unfinished
 printf '%s\n' "PYTHON=$python" "WITH_HOROVOD=$horovod" "WITH_CUDA=$cuda" "WITH_MPI=$mpi" "WITH_MPICH=$mpich" \
     "WITH_DEV=$dev" >.venv/choices
-export PATH="$PWD/.venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT="$PWD/constraints.txt"
+# pip splits this at spaces, of which this folder's path may have some; so the path is relative
+export PATH="$PWD/.venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
 mxnet=mxnet${cuda:+-$cuda}
 extras=$([ "$mpich" = 0 ] || echo mpich)$([ "$dev" = 0 ] || echo ,dev)
 say "installing into .venv with Python $version ($([ "$horovod" = 1 ] && echo "Python packages first, then Horovod" || echo "Python packages"))"

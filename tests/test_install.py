@@ -46,7 +46,8 @@ DISTRIBUTIONS = {
 }
 NEEDED = "Python 3.11, 3.12, 3.13 or 3.14"
 # A Python that is one only for install.sh: it says its version, imports all but what LACKS names, makes a .venv of
-# itself, and writes down what pip is told to do; pip fails with the text in PIP_FAILS.
+# itself, and writes down what pip is told to do; pip fails with the text in PIP_FAILS, and without the files that it
+# is to read (whose list it splits at spaces).
 PYTHON = r"""#!/bin/bash
 case "$*" in
 --version) echo "Python ${VERSION:-3.13.5}" ;;
@@ -56,7 +57,9 @@ case "$*" in
 -c\ import*) [[ "${LACKS:-none}" != "${2#import }" ]] ;;
 *"-m venv --clear"*) rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo "venv" >>"$DID" ;;
 *"-m pip --version"*) ;;
-*"-m pip"*) echo "$*" >>"$DID"; [ -z "${PIP_FAILS:-}" ] || { echo "$PIP_FAILS"; exit 1; } ;;
+*"-m pip"*)
+    for file in ${PIP_CONSTRAINT:-}; do [ -e "$file" ] || { echo "ERROR: $file does not exist"; exit 1; }; done
+    echo "$*" >>"$DID"; [ -z "${PIP_FAILS:-}" ] || { echo "$PIP_FAILS"; exit 1; } ;;
 *"-m harness.build_horovod"*)
     echo "$* ${HOROVOD_GPU_OPERATIONS:-} ${HOROVOD_WITH_MPI:-}" >>"$DID"
     touch "$3/horovod-0.28.1-cp313.whl" ;;
@@ -69,7 +72,7 @@ class Machine:
     """A PATH of its own, a distribution, and the files of a checkout that the set-up reads."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.checkout, self.did = folder / "bin", folder / "checkout", folder / "did"
+        self.path, self.checkout, self.did = folder / "bin", folder / "a checkout", folder / "did"
         self.path.mkdir()
         self.checkout.mkdir()
         for name in ("install.sh", "constraints.txt", "setup.py"):
