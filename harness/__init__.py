@@ -5,6 +5,8 @@
 
 from typing import TYPE_CHECKING
 
+import harness_compat as harness_compat  # in a checkout on PYTHONPATH there is no .pth file that would import it
+
 if TYPE_CHECKING:
     from harness.job import Job as Job
 

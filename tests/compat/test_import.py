@@ -63,6 +63,11 @@ def test_registering_loads_no_other_module():
     assert python(code, options=("-S",)) == "harness_compat\n"
 
 
+def test_the_harness_brings_it_where_no_interpreter_has_it_from_its_start():
+    code = "import sys, harness; print(*sorted(name for name in sys.modules if name.startswith('harness')))"
+    assert python(code, options=("-S",)) == "harness harness_compat\n"
+
+
 def test_a_program_without_mxnet_has_numpy_as_it_is():
     ask = "import numpy; print(*sorted(vars(numpy)))"
     told = python(f"{AS_IT_COMES} import harness_compat; from importlib.util import find_spec; {ask}", SITE)
