@@ -141,12 +141,11 @@ class Supervised:
         self.output = tmp_path
         words = [word for s in (*SETTINGS, *settings, f"output={tmp_path}") for word in ("--set", s)]
         words = [faults, *words, "--set", "checkpoint.every=20it"]
+        supervisor = (sys.executable, "launch/supervise.py", "--pause", "0", "--at-most", str(at_most), "--")
+        command = [*supervisor, *job_of(["tests/programs/faulty_train.py", *words], 2, fresh=fresh)]
         self.log = (tmp_path / "log").open("w+")
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, "launch/supervise.py", "--pause", "0", "--at-most", str(at_most), "--"),
-                *job_of(["tests/programs/faulty_train.py", *words], 2, fresh=fresh),
-            ],
+            command,
             cwd=ROOT,
             stdout=self.log,
             stderr=subprocess.STDOUT,

@@ -52,9 +52,10 @@ class Job:
             f"output={output}",
         ]
         words = [word for setting in settings for word in ("--set", setting)]
+        command = job_of(["launch/train.py", *words, *options], np, fresh=THOROUGH)
         self.log = output.with_suffix(".log").open("a+")
         self.process = subprocess.Popen(
-            job_of(["launch/train.py", *words, *options], np, fresh=THOROUGH),
+            command,
             cwd=ROOT,
             env={**os.environ, **server.environ},
             stdout=self.log,
