@@ -38,7 +38,8 @@ def build_metrics(
 
     Args:
         choices: a name, or one name with its parameters: `{"top_k": {"k": 3}}`. The parameter `name` is what the
-            metric is called from then on. A name in the user's own code is called if it has parameters or is a class.
+            metric is called from then on; `output` and `label` are which of several arrays a named metric looks at. A
+            name in the user's own code is called if it has parameters or is a class.
         axis: of predictions, along which classes lie; by default the shapes tell it.
         key: of the choices, for messages.
         from_logits: whether predictions of classes are the logarithms of probabilities already.
@@ -63,7 +64,8 @@ def build_metrics(
             is_built = isinstance(choice, str) and not isinstance(found, type)
             built[name] = as_metric(found if is_built else call(found, params, f"{key}.{path}"), name, key)
         else:
-            built[name] = _explained(call(choose(path, known, key), params, f"{key}.{path}"), name)
+            which = params.pop("output", None), params.pop("label", None)
+            built[name] = _of_arrays(call(choose(path, known, key), params, f"{key}.{path}"), name, *which)
     return built
 
 
@@ -127,10 +129,8 @@ def _own_name(name: object, path: str, key: str) -> str:
     return name
 
 
-def _explained(metric: Metric, name: str) -> Metric:
-    """The same metric of ours, whose complaints about predictions and labels name it."""
-    if isinstance(metric, Mean):
-        return metric
+def _of_arrays(metric: Metric, name: str, output: object, label: object) -> Metric:
+    """The same metric of ours, which takes its arrays out of several, and names itself in what it complains of."""
 
     def explained(function: Callable[..., Any]) -> Callable[..., Any]:
         def explaining(*arguments: Any) -> Any:
@@ -141,6 +141,23 @@ def _explained(metric: Metric, name: str) -> Metric:
 
         return explaining
 
+    def picking(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda found, held: function(_array_of(found, output, "output"), _array_of(held, label, "label"))
+
+    if isinstance(metric, Mean):
+        return metric._replace(sample_values=picking(metric.sample_values))
     if isinstance(metric, Sums):
-        return metric._replace(sums=explained(metric.sums), finish=explained(metric.finish))
-    return metric._replace(rows=explained(metric.rows), finish=explained(metric.finish))
+        return metric._replace(sums=explained(picking(metric.sums)), finish=explained(metric.finish))
+    return metric._replace(rows=explained(picking(metric.rows)), finish=explained(metric.finish))
+
+
+def _array_of(value: Any, which: Any, parameter: str) -> Any:
+    if not isinstance(value, Mapping | tuple | list):
+        if which is not None:
+            raise ValueError(f"there is one array, so {parameter}: {which} has no effect; remove it")
+        return value
+    known = list(value) if isinstance(value, Mapping) else list(range(len(value)))
+    if which not in known:
+        found = "" if which is None else f"there is no {which!r}; "
+        raise ValueError(f"{found}there are several arrays, so say which with {parameter}: one of {known}")
+    return value[which]

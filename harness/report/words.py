@@ -7,6 +7,7 @@ from harness.folder import seen
 from harness.report.pages import number
 from harness.report.record import RunRecord
 
+_MOST_VALUES = 6  # of an evaluation in one sentence; a table has all
 _SENTENCE = 1500
 _CAUSE = 500  # characters of a cause in a sentence
 
@@ -58,6 +59,8 @@ def _what_it_reached(record: RunRecord) -> str:
         losses = record.metrics.training["loss"]
         return f"its training loss was {number(float(losses[-1]))}" if losses.size else "nothing was measured"
     split = "test" if "test" in results else next(iter(results))
-    values = " and ".join(f"{name} {number(value)}" for name, (_, value) in results[split].items())
+    found = [f"{name} {number(value)}" for name, (_, value) in results[split].items()]
+    left = len(found) - _MOST_VALUES
+    values = " and ".join([*found[:_MOST_VALUES], *([f"{left} more values"] if left > 0 else [])])
     at = max(t for t, _ in results[split].values())
     return f"{values} on {split}" + ("" if at == record.last_iteration else f" at iteration {at}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from harness.errors import ConfigError
 from harness.gluon import totals
-from harness.model import Rows, Sums, build_metrics
+from harness.model import Rows, Sums, build_metrics, try_metrics
 from harness.model.metrics import as_metric
 from tests.gluon.ranks import evaluated, evaluated_on, on_ranks
 
@@ -207,6 +210,91 @@ def test_the_mean_average_precision_of_voc07_does_not_depend_on_batches_or_ranks
             found = evaluated(own(VOC07(3)), predictions, labels, batch, size)
             del found["loss"]
             assert found == pytest.approx(expected, rel=1e-9)
+
+
+class Bleu:
+    """Of a corpus: Papineni, Roukos, Ward and Zhu, BLEU (ACL 2002), one reference a sentence, n-grams up to 4.
+
+    Sentences of any length are laid end to end, beside their lengths.
+    """
+
+    def rows(self, prediction, label):
+        found = {}
+        for name, sentences in (("said", prediction), ("meant", label)):
+            found[name] = sentences[sentences >= 0]
+            found[f"{name}_lengths"] = (sentences >= 0).sum(axis=1)
+        return found
+
+    def finish(self, rows):
+        said, meant = [np.split(rows[name], np.cumsum(rows[f"{name}_lengths"])[:-1]) for name in ("said", "meant")]
+        precisions = []
+        for n in range(1, 5):
+            counts = [[Counter(grams(one.tolist(), n)) for one in sentences] for sentences in (said, meant)]
+            right = sum((a & b).total() for a, b in zip(*counts, strict=True))
+            precisions.append(right / sum(one.total() for one in counts[0]))
+        brevity = min(0.0, 1 - len(rows["meant"]) / len(rows["said"]))
+        return float(np.exp(brevity + np.log(precisions).mean()))
+
+
+def grams(words, n):
+    return [tuple(words[first : first + n]) for first in range(len(words) - n + 1)]
+
+
+def bleu_of(sentences, references):
+    """The same, word by word: an n-gram is right as often as its reference has it, at most."""
+    logs, said, meant = 0.0, sum(map(len, sentences)), sum(map(len, references))
+    for n in range(1, 5):
+        right = total = 0
+        for words, reference in zip(sentences, references, strict=True):
+            left = grams(reference, n)
+            for gram in grams(words, n):
+                total += 1
+                if gram in left:
+                    left.remove(gram)
+                    right += 1
+        logs += math.log(right / total) / 4
+    return math.exp(logs) * (1.0 if said > meant else math.exp(1 - meant / said))
+
+
+@pytest.mark.parametrize("longer", [1.1, 0.9])
+def test_bleu_of_a_corpus_is_that_of_all_its_sentences(longer):
+    random = np.random.default_rng(4)
+    references = [random.integers(0, 6, random.integers(3, 20)).tolist() for _ in range(N)]
+    sentences = [
+        [int(random.integers(6)) if random.uniform() < 0.2 else word for word in (one * 2)[: round(longer * len(one))]]
+        for one in references
+    ]
+    arrays = [np.array([one + [-1] * (30 - len(one)) for one in texts]) for texts in (sentences, references)]
+    expected = bleu_of(sentences, references)
+    assert 0.2 < expected < 0.9
+    for batch in (1, 7, 64):
+        for size in (1, 2, 3):
+            assert evaluated(own(Bleu()), *arrays, batch, size)["own"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_named_metrics_look_at_one_of_several_arrays():
+    prediction = {"class": PREDICTION, "depth": PREDICTION[:, 0]}
+    label = (LABEL, PREDICTION[:, 1])
+    choices = [{"f1": {"output": "class", "label": 0}}, {"mae": {"output": "depth", "label": 1}}]
+    for size in (1, 2):
+        found = evaluated(build_metrics(choices), prediction, label, 7, size, num_samples=N)
+        assert found["f1"] == evaluated(build_metrics(["f1"]), PREDICTION, LABEL)["f1"]
+        assert found["mae"] == evaluated(build_metrics(["mae"]), PREDICTION[:, 0], PREDICTION[:, 1])["mae"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, r"there are several arrays, so say which with output: one of \['a', 'b'\]"),
+        ({"output": "c"}, r"there is no 'c'; there are several arrays, so say which with output: one of \['a', 'b'\]"),
+        ({"output": "a", "label": 0}, "there is one array, so label: 0 has no effect; remove it"),
+    ],
+)
+@pytest.mark.parametrize("name", ["f1", "accuracy"])
+def test_which_array_is_meant_has_to_be_said(name, params, message):
+    metrics = build_metrics([{name: params}])
+    with pytest.raises(ConfigError, match=message):
+        try_metrics(metrics, {"a": PREDICTION[:2], "b": PREDICTION[:2]}, LABEL[:2])
 
 
 def test_predictions_and_labels_may_be_nested():

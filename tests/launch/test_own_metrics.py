@@ -46,7 +46,10 @@ def test_every_number_of_ranks_writes_the_same_numbers(train, tmp_path):
 
 
 def test_a_metric_that_reports_several_numbers_is_drawn_as_several(train, tmp_path):
-    train(f"evaluation={{every: 4it, metrics: ['{OWN}:Median', {{'{OWN}:Recall': {{name: recall}}}}]}}")
+    evaluation = f"evaluation={{every: 4it, metrics: ['{OWN}:Median', {{'{OWN}:Recall': {{name: recall}}}}]}}"
+    train(evaluation, "checkpoint={best: recall.scores, best_is: lowest}")  # not what is best of the others
+    best = json.loads((tmp_path / "runs/digits/checkpoints/best.json").read_text())
+    assert best["value"] == min(line["recall.scores"] for line in evaluations(tmp_path / "runs"))
     page = (tmp_path / "runs/digits/report.html").read_text()
     assert all(f"recall.{kind}" in page for kind in range(10))
     assert f"{OWN}:Median.median" in page

@@ -207,6 +207,14 @@ def test_little_was_measured(make_run, metrics):
     assert all(page.curves)
 
 
+def test_a_metric_of_many_values_has_a_chart_for_each_and_a_short_sentence(make_run):
+    many = {f"recall.{kind}": kind / 10 for kind in range(10)}
+    page, sentence = page_of(make_run(metrics=[{**line, **many} for line in METRICS if line["split"] == "test"]))
+    shown = "accuracy 0.9 and loss 0.2 and recall.0 0 and recall.1 0.1 and recall.2 0.2 and recall.3 0.3"
+    assert sentence.endswith(f"; {shown} and 6 more values on test.")
+    assert all(f"recall.{kind}" in page.words for kind in range(10))
+
+
 def test_nothing_but_a_configuration_and_torn_files(make_run):
     folder = make_run(metrics=[trained(1, 2.0)])
     with (folder / "metrics.jsonl").open("a") as file:
