@@ -16,7 +16,7 @@ from harness.model import Metric, build_metrics, try_metrics
 from harness.model.calls import Calls
 from harness.model.given import classes_of, picks_classes
 from harness.model.metrics import as_metric
-from harness.named import brief
+from harness.named import brief, name_and_params
 from harness.train.samples import RunData, first_samples
 
 MetricsGiven = Sequence[str | Mapping[str, Any]] | Mapping[str, Any]
@@ -42,7 +42,7 @@ class Evaluator:
         world, dataset = session.world, prepared.splits.train
         chosen = world.agreed("metrics", lambda: _metrics(metrics, given.calls))
         # The ranks share the batches out and add up one table, so all of them have to look at the same.
-        facts = {"data": prepared.fingerprint, "samples": len(dataset), "metrics": list(chosen)}
+        facts = {"data": prepared.fingerprint, "samples": len(dataset), "metrics": _compared(metrics, list(chosen))}
         world.must_be_equal("evaluate", facts, "evaluate the same data with the same metrics on every rank")
         samples = first_samples(dataset, given.augmentation, 2)
         prediction, _ = predict_few(world, "evaluate", given.calls.net, session.learner, samples)
@@ -85,6 +85,15 @@ def _metrics(metrics: Any, calls: Calls) -> dict[str, Metric]:
             f'{_KEY}: found {brief(metrics)}; give a list of names (["accuracy"]), or a mapping of names to functions'
         )
     return build_metrics([str(one) if isinstance(one, str) else one for one in choices], key=_KEY)
+
+
+def _compared(metrics: Any, names: list[str]) -> list[Any]:
+    """What ranks compare: names, with those parameters that are plain values."""
+    if metrics is None or isinstance(metrics, Mapping):
+        return names
+    choices = [name_and_params(one) for one in metrics]
+    plain = [{key: one for key, one in params.items() if isinstance(one, str | int | float)} for _, params in choices]
+    return [{name: params} if params else str(name) for (name, _), params in zip(choices, plain, strict=True)]
 
 
 def _has_parameters(choice: object) -> bool:

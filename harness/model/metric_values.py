@@ -168,7 +168,7 @@ def _row(value: Any, row: int) -> Any:
     if isinstance(value, Mapping):
         return {name: _row(one, row) for name, one in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(_row(one, row) for one in value)
+        return tuple(_row(one, row) for one in value)
     return value[row : row + 1]
 
 

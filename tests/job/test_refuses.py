@@ -14,6 +14,7 @@ from harness.checkpoint import verify
 from harness.comm import SingleWorld
 from harness.errors import ConfigError, DataError
 from harness.finder import FinderSettings, Sweep
+from harness.model import Sums
 from harness.schedules import LinearWarmUp
 from tests.job.small import DIGITS, finished, job_of
 
@@ -106,6 +107,11 @@ def test_what_cannot_be_evaluated_is_refused_by_its_name(tmp_path):
             (DIGITS.test, ["acuracy"], "did you mean 'accuracy'"),
             (DIGITS.test, "accuracy", "give a list of names"),
             (DIGITS.test, {"own": 3}, "'own' is not a function"),
+            (DIGITS.test, {"own": Sums}, "'own' is not a function"),
+            (DIGITS.test, [{"top_k": {}}], "top_k: {} is not accepted"),
+            (DIGITS.test, [{"f1": 3}], r"found \[{'f1': 3}\]; give a list of names"),
+            (DIGITS.test, [{"f1": {}, "mcc": {}}], "give a list of names"),
+            (DIGITS.test, {"own": Sums(lambda p, t: p.mean(0), len)}, r"^Job: metrics: 'own' does not fit .*add up"),
             (DIGITS.test, ["rmse"], "does not fit predictions"),
         ):
             with pytest.raises((ConfigError, DataError), match=message):
@@ -347,11 +353,14 @@ class Told(SingleWorld):
 def test_ranks_compare_what_they_were_given_and_what_they_evaluate(tmp_path):
     world = Told()
     with job_of(tmp_path, world=world, clip_norm=2) as job:
+        job.evaluate(DIGITS.test, ["error", {"top_k": {"k": 3}}, {"f1": {}}])
+        with_parameters = world.facts["evaluate"]["metrics"]
         job.evaluate(DIGITS.test, ["error", "accuracy"])
         job.find_lr(FinderSettings(sweep=Sweep(max_iterations=3), probes=2))
     given, evaluated = world.facts["preflight"], world.facts["evaluate"]
     assert (given["optimizer"]["momentum"], given["loss"]["axis"], given["clip_norm"]) == (0.9, "-1", 2.0)
     assert (evaluated["samples"], evaluated["metrics"]) == (360, ["error", "accuracy"])
+    assert with_parameters == ["error", {"top_k": {"k": 3}}, "f1"]
     assert len(evaluated["data"]) == 64
     swept = world.facts["finder"]["settings"]
     assert (swept["probes"], swept["sweep"]["max_iterations"]) == (2, 3)
