@@ -81,6 +81,15 @@ def test_a_host_name_without_an_address_is_told_before_gloo_aborts(monkeypatch):
         HorovodWorld(read_launch({"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"}))
 
 
+@pytest.mark.parametrize("environ", [{}, {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"}])
+def test_without_horovod_it_is_told_what_adds_it_and_what_needs_none(monkeypatch, environ):
+    monkeypatch.setitem(sys.modules, "horovod.mxnet", None)
+    with pytest.raises(
+        ConfigError, match=r"WITH_HOROVOD=1 make setup`, or leave `comm: auto` and start ranks .* mpirun"
+    ):
+        connect("horovod", read_launch(environ))
+
+
 def test_an_unknown_world_lists_the_known_ones():
     with pytest.raises(ConfigError, match="comm: 'nccl' is unknown; allowed: auto, single, horovod, mpi"):
         connect("nccl", read_launch({}))
