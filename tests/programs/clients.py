@@ -274,6 +274,7 @@ SETTINGS = {
         f"data.name={_own('tasks')}",
         f"network={{name: '{_own('task_net')}', loss: '{_own('mean_of_labels')}', forward: '{_own('named_outputs')}'}}",
     ],
+    "tasks16": [],  # those of `tasks`, with gradients in 16 bits
     "factors": [
         f"data.name={_own('ratings')}",
         f"network={{name: '{_own('factors')}', loss: l2}}",
@@ -282,6 +283,8 @@ SETTINGS = {
         "batch={size: 7, shards: 8}",
     ],
 }
+
+SETTINGS["tasks16"] = [*SETTINGS["tasks"], "compression=fp16"]
 
 
 def train_all(output: str, begun: str, names: list[str]) -> None:
