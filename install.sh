@@ -35,6 +35,8 @@ mpich=$(choice WITH_MPICH 1) dev=$(choice WITH_DEV 1) python=$(choice PYTHON '')
 [[ $horovod$mpi$mpich$dev == [01][01][01][01] ]] ||
     die "WITH_HOROVOD=$horovod WITH_MPI=$mpi WITH_MPICH=$mpich WITH_DEV=$dev: each is 0 or 1"
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python="" # what was chosen before is gone
+export UV_PYTHON_PREFERENCE=only-managed
+[ "${USE_UV:-0}${PYTHON:-}" != 1 ] || python=$(uv python find 3.12 2>/dev/null || true)
 [ -z "$python" ] || python=$(command -v "$python" || printf '%s' "$python")
 [ "$horovod" = 1 ] || [ "$mpi${cuda:-0}" = 00 ] ||
     die "WITH_HOROVOD=0, but WITH_CUDA=$cuda and WITH_MPI=$mpi are about Horovod: set WITH_HOROVOD=1, or WITH_CUDA= WITH_MPI=0"
@@ -120,7 +122,6 @@ find_python() { # sets python, to nothing if there is none
     done
     if command -v uv >/dev/null; then
         say "uv brings a Python 3.12"
-        export UV_PYTHON_PREFERENCE=only-managed
         uv python install --quiet 3.12 && python=$(uv python find 3.12) || die "uv could not install Python 3.12: see above"
     elif [ "${USE_UV:-0}" = 1 ]; then
         die "USE_UV=1, but uv is not on PATH: install it, or leave USE_UV out"

@@ -110,6 +110,9 @@ class Machine:
         [line] = ended.stderr.splitlines()
         return line.removeprefix("setup: ")
 
+    def choices(self) -> str:
+        return (self.checkout / ".venv/choices").read_text()
+
     def calls(self) -> list[str]:
         """What the fake Python was told to do since the last time."""
         done = self.did.read_text().splitlines() if self.did.exists() else []
@@ -159,7 +162,7 @@ def test_a_python_that_is_too_old_or_too_new(machine):
 def test_another_python_is_found_beside_one_that_does_not_fit(machine):
     machine.has("python3.12", PYTHON.replace("VERSION", "OTHER"))
     assert machine.set_up(VERSION="3.9.2", OTHER="3.12.1", WITH_HOROVOD="0").returncode == 1  # has no mpirun
-    assert f"PYTHON={machine.path}/python3.12\n" in (machine.checkout / ".venv/choices").read_text()
+    assert f"PYTHON={machine.path}/python3.12\n" in machine.choices()
 
 
 @pytest.mark.parametrize(
@@ -262,11 +265,15 @@ def test_uv_brings_a_python(machine):
     assert machine.set_up(WITH_HOROVOD="0").returncode == 0
     assert machine.calls()[:2] == ["uv python install --quiet 3.12", "uv python find 3.12"]
     machine.has("python3", PYTHON)
-    machine.set_up(PYTHON="", USE_UV="1")
-    assert machine.calls()[0] == "uv python install --quiet 3.12"
+    assert machine.set_up(USE_UV="1").returncode == 0
+    assert machine.calls() == ["uv python find 3.12"], "it is what .venv was made with"
+    assert machine.set_up(PYTHON="python3").returncode == 0
+    assert f"PYTHON={machine.path}/python3\n" in machine.choices()
+    assert machine.set_up(USE_UV="1").returncode == 0
+    assert f"PYTHON={machine.path}/python3.12-uv\n" in machine.choices()
     machine.lacks("uv")
     shutil.rmtree(machine.checkout / ".venv")
-    assert machine.is_told(PYTHON="", USE_UV="1").startswith("USE_UV=1, but uv is not on PATH")
+    assert machine.is_told(USE_UV="1").startswith("USE_UV=1, but uv is not on PATH")
 
 
 def test_what_was_chosen_is_remembered(machine):
@@ -303,7 +310,7 @@ def test_horovod_is_built_as_chosen_and_once(machine):
     [built] = [call for call in calls if "build_horovod" in call]
     assert re.search(r"_mxnet-cu117-1\.9\.1_mpi1_\S*_14 NCCL 1$", built)
     assert machine.set_up(**cache, WITH_CUDA="", WITH_MPI="0").returncode == 0
-    assert "WITH_CUDA=\n" in (machine.checkout / ".venv/choices").read_text()
+    assert "WITH_CUDA=\n" in machine.choices()
 
 
 def test_ranks_that_cannot_sum_are_one_line_with_the_first_cause(machine):
