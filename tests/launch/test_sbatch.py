@@ -153,7 +153,7 @@ def test_a_requeued_job_resumes_what_it_has_begun(submitted, arguments, first, l
 @pytest.mark.parametrize("words", [["--overwrite"], ["--evaluate-only"], ["--resume", "never", "--overwrite"]])
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_the_command_line_is_one_that_training_takes(submitted, words, restarts):
-    from launch.train import parse_arguments
+    from harness.cli.train import parse_arguments
 
     said = submitted(0, *words, restarts=restarts)[0].partition("<launch/train.py> ")[2]
     parse_arguments(re.findall("<(.*?)>", said))
