@@ -82,3 +82,12 @@ def test_wrong_uses_end_every_rank_with_one_message(start, tmp_path, name, setti
     assert said in done.stderr
     assert done.stderr.count("error:") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_the_finder_finds_the_same_and_puts_everything_back(start, tmp_path):
+    words = [*settings_of("tasks"), "optimizer={name: sgd, params: {}}", f"output={tmp_path}"]
+    settings = [word for one in words for word in ("--set", one)]
+    outputs = [start("launch/find_lr.py", *settings, **more).stdout for more in ({}, {"np": 2, "launcher": "mpirun"})]
+    found = [re.findall(r"suggested: .*|state restored: digest \w+ unchanged", output) for output in outputs]
+    assert len(found[0]) == 2
+    assert found[0] == found[1]
