@@ -106,8 +106,8 @@ def _run(tried: Trial) -> set[str]:
     A second backward through one forward would be cheaper, but MXNet forgets the mask of a dropout in it.
     """
     before = tried.bits(tried.trainable), tried.bits(tried.fixed)
-    losses, recorded = _forward(tried)
-    found = losses.asnumpy()
+    losses, weights, recorded = _forward(tried)
+    found = _all_bits((losses, weights))
     gradients = tried.backward(losses, np.ones(losses.shape))
     written = _different(tried.bits(tried.trainable), before[0])
     if written:
@@ -118,8 +118,8 @@ def _run(tried: Trial) -> set[str]:
     moved = _different(tried.bits(tried.fixed), before[1])
     tried.predict_others()  # whoever keeps the last batch has another one now
     tried.restore(before[1])
-    losses, _ = _forward(tried)
-    if tried.ctx.device_type == "cpu" and losses.asnumpy().tobytes() != found.tobytes():
+    losses, weights, _ = _forward(tried)
+    if tried.ctx.device_type == "cpu" and _all_bits((losses, weights)) != found:
         raise ConfigError(_keeps_state(tried, "gives other losses"))
     scaled = tried.backward(losses, np.full(losses.shape, _FACTOR))
     _refuse_bent_gradients(tried, gradients, scaled, recorded)
@@ -130,19 +130,22 @@ def _different(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> lis
     return [name for name, bits in found.items() if bits != expected[name]]
 
 
-def _forward(tried: Trial) -> tuple[Any, list[Node]]:
-    """Losses, and the operators that MXNet has recorded of them, if it can tell; looked at before anything waits."""
-    losses = tried.forward()
+def _forward(tried: Trial) -> tuple[Any, Any, list[Node]]:
+    """Losses, their weights if they have any, and the operators that MXNet has recorded, if it can tell.
+
+    These are looked at before anything waits.
+    """
+    losses, weights = tried.forward()
     try:
         recorded = mx.autograd.get_symbol(losses)
     except mx.base.MXNetError:  # it does not know every operator
-        return losses, []
+        return losses, weights, []
     nodes = nodes_of(recorded)
     refuse_operators_across_devices(nodes, tried.net)
     if tried.labels is not None:
         _refuse_dead_loss(tried, recorded, None)
     _refuse_ignoring(tried, recorded, None)
-    return losses, nodes
+    return losses, weights, nodes
 
 
 def _refuse_bent_gradients(
@@ -154,13 +157,13 @@ def _refuse_bent_gradients(
     found = suspects([*tried.graph.nodes, *recorded])
     wrong = _apart(scaled, {name: _FACTOR * gradient for name, gradient in gradients.items()})
     if wrong is not None:
-        losses, _ = _forward(tried)
+        losses, _, _ = _forward(tried)
         if _apart(tried.backward(losses, np.ones(losses.shape)), gradients) and tried.ctx.device_type == "cpu":
             raise ConfigError(_keeps_state(tried, "gives other gradients"))
     elif found:
         parts = []
         for begin in (0, 1):  # unequal weights: every other sample, and the rest
-            losses, _ = _forward(tried)
+            losses, _, _ = _forward(tried)
             head = np.zeros(losses.shape)
             head[begin::2] = 1
             parts.append(tried.backward(losses, head))

@@ -68,20 +68,20 @@ class Trial(NamedTuple):
         """The network."""
         return self.calls.net
 
-    def forward(self) -> Any:
-        """Losses in training, or predictions without labels; nothing is waited for."""
+    def forward(self) -> tuple[Any, Any]:
+        """Losses in training, and their weights or `None`; predictions without labels. Nothing is waited for."""
         mx.random.seed(self.seed, ctx=self.ctx)
         seed_python(self.seed)
         with mx.autograd.record():
             if self.labels is None:
-                return next(flat(self.calls.predict(self.data)))
+                return next(flat(self.calls.predict(self.data))), None
             losses = self.calls(self.data, self.labels, self.totals)[1]
         if self.totals is not None:
-            return check_told(losses)
+            return check_told(losses), None
         if isinstance(losses, tuple | list):
-            return check_weighted(losses)[0]
+            return check_weighted(losses)
         check_losses(losses, len(leaves_of(self.data)[0]))
-        return losses
+        return losses, None
 
     def terms_per_sample(self) -> float | None:
         """How many numerators a weighted loss gives for a sample; `None` for a loss of one value a sample.

@@ -238,3 +238,38 @@ def configured(tmp_path, name, *settings):
 def test_settings_that_do_not_fit(tmp_path, name, setting, said):
     with pytest.raises((ConfigError, DataError), match=re.compile(said, re.DOTALL)):
         configured(tmp_path, name, setting)
+
+
+def counting(what):
+    """A function or a loss that counts its calls: in what it predicts, or in its weights alone."""
+    calls, inner = [], clients.mean_of_labels()
+
+    def forward(net, loss, data, label):
+        calls.append(1)
+        values, kinds = net(data["rows"], data["ids"])
+        prediction = {"values": values * (1 + len(calls) * (what == "prediction")), "kinds": kinds}
+        numerators, weights = inner(prediction, label)
+        return prediction, (numerators, weights * (1 + len(calls) * (what == "weights")))
+
+    return forward
+
+
+@pytest.mark.parametrize("what", ["prediction", "weights"])
+def test_a_function_that_keeps_state_is_refused(what):
+    with pytest.raises(ConfigError, match="gives other losses for the same samples, weights and seed in its second"):
+        task_learner(counting(what))
+
+
+def test_random_numbers_of_a_function_follow_the_seed():
+    def noisy(net, loss, data, label):
+        rows = data["rows"] + mx.nd.random.normal(shape=data["rows"].shape) + float(np.random.normal())
+        return clients.named_outputs(net, loss, {**data, "rows": rows}, label)
+
+    found = []
+    for seed in (0, 1):
+        learner = task_learner(noisy)
+        mx.random.seed(seed)
+        np.random.seed(seed)
+        found.append([float(learner.update(tasks(), 0.01)) for _ in range(2)])
+    assert found[0] == found[1]
+    assert found[0] != [float(task_learner().update(tasks(), 0.01)) for _ in range(2)]
