@@ -20,7 +20,9 @@ COUNTS_ALWAYS = frozenset(  # optimizers whose every step is an update of all we
 )
 
 
-def check_updates(state: Fields, iteration: int, counts: Sequence[Any], optimizer: str, planned: float | None) -> int:
+def check_updates(
+    state: Fields, iteration: int, counts: Sequence[Any], optimizer: str, planned: float | None
+) -> tuple[int, int]:
     """Check how many updates there were against the iteration, the skips and the applied learning rate.
 
     Args:
@@ -31,21 +33,22 @@ def check_updates(state: Fields, iteration: int, counts: Sequence[Any], optimize
         planned: the learning rate of that iteration.
 
     Returns:
-        The updates that were skipped.
+        The updates that were skipped, and those that changed nothing because every weight was 0.
 
     Raises:
         RecordError: naming the field that contradicts another.
     """
     always = optimizer in COUNTS_ALWAYS and bool(counts)
     updates = state.whole("num_update", 0, iteration)
-    skipped = state.maybe(state.whole, "skipped", 0, iteration) or 0
+    left_out = {name: state.maybe(state.whole, name, 0, iteration) or 0 for name in ("skipped", "weightless")}
     for index, count in enumerate(counts):
         if always or count != 0:
             whole(count, f"{state.place('update_counts')}[{index}]", updates, updates)
-    together = updates + skipped
+    together = updates + sum(left_out.values())
     if together > iteration or (always and together < iteration):
+        said = [f"{state.place(name)} is {count}" for name, count in left_out.items() if count or name == "skipped"]
         raise RecordError(
-            f"{state.place('num_update')} is {updates} and {state.place('skipped')} is {skipped}; allowed: together "
+            f"{state.place('num_update')} is {updates} and {' and '.join(said)}; allowed: together "
             f"{'' if always else 'at most '}{iteration}, the iteration"
         )
     if updates:
@@ -57,7 +60,7 @@ def check_updates(state: Fields, iteration: int, counts: Sequence[Any], optimize
     elif always and state.has("applied_lr"):
         found = described(state.value("applied_lr"))
         raise RecordError(f"{state.place('applied_lr')} is {found}; allowed: null where num_update is 0")
-    return skipped
+    return left_out["skipped"], left_out["weightless"]
 
 
 def sum_of(world: Fields, shards: int) -> str:

@@ -64,6 +64,7 @@ class SavedState:
         best: the best evaluation so far.
         evaluation_due: whether the last evaluation was left to the run that resumes.
         skipped: updates that were left out because they were not finite.
+        weightless: updates that changed nothing because every weight of the loss was 0.
     """
 
     iteration: int
@@ -71,6 +72,7 @@ class SavedState:
     best: Best | None = None
     evaluation_due: bool = False
     skipped: int = 0
+    weightless: int = 0
 
     @classmethod
     def read(cls, fields: Fields, iteration: int, optimizer: str, planned: float | None) -> SavedState:
@@ -86,13 +88,14 @@ class SavedState:
             RecordError: naming the field that is missing, of another kind or impossible.
         """
         numbers = numbers_of(fields, iteration)
-        skipped = check_updates(fields, iteration, numbers["update_counts"], optimizer, planned)
+        skipped, weightless = check_updates(fields, iteration, numbers["update_counts"], optimizer, planned)
         return cls(
             iteration=iteration,
             numbers=numbers,
             best=_best(fields.inner("best"), iteration) if fields.has("best") else None,
             evaluation_due=fields.has("evaluation_due") and _flag(fields, "evaluation_due"),
             skipped=skipped,
+            weightless=weightless,
         )
 
 

@@ -114,6 +114,7 @@ def _iterate(
             if learner.skipped > num_skipped:
                 state = divergence.skipped(run, state)
             elif learner.weightless > num_weightless:
+                state = replace(state, weightless=state.weightless + 1)
                 log.weightless(run, t)
             elif is_due(t, log_every, total) or t == 1:
                 log.updated(run, learner, t, loss)

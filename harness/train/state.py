@@ -23,6 +23,7 @@ class RunState:
         amendments: recorded changes of the plan, in the order of their iterations.
         best: the best evaluation so far, by `checkpoint.best`.
         evaluation_due: whether the evaluation after `iteration` was left to the run that resumes.
+        weightless: updates that changed nothing because every weight of the loss was 0.
     """
 
     iteration: int = 0
@@ -30,6 +31,7 @@ class RunState:
     amendments: tuple[Amendment, ...] = ()
     best: Best | None = None
     evaluation_due: bool = False
+    weightless: int = 0
 
     @classmethod
     def of(cls, manifest: Manifest, path: str) -> RunState:
@@ -43,7 +45,10 @@ class RunState:
             CheckpointError: if its amendments are not possible.
         """
         saved = manifest.state
-        return cls(saved.iteration, saved.skipped, amendments_of(manifest, path), saved.best, saved.evaluation_due)
+        amendments = amendments_of(manifest, path)
+        return cls(
+            saved.iteration, saved.skipped, amendments, saved.best, saved.evaluation_due, weightless=saved.weightless
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As manifests hold it; what is false or 0 in almost every run is left out."""
@@ -53,6 +58,7 @@ class RunState:
             "best": None if self.best is None else self.best.to_json(),
             **({"evaluation_due": True} if self.evaluation_due else {}),
             **({"skipped": self.skipped} if self.skipped else {}),
+            **({"weightless": self.weightless} if self.weightless else {}),
         }
 
     def amended(self, amendment: Amendment) -> RunState:

@@ -163,6 +163,8 @@ WRONG = [
     (["state"], {"num_update": 0, "update_counts": [0] * 7, "skipped": 4}, "applied_lr is 0.07; allowed: null where"),
     (["state", "skipped"], 4, "state.num_update is 4 and state.skipped is 4; allowed: together 4"),
     (["state", "skipped"], 1, "state.num_update is 4 and state.skipped is 1; allowed: together 4"),
+    (["state", "weightless"], -1, "state.weightless is -1"),
+    (["state", "weightless"], 1, "state.num_update is 4 and state.skipped is 0 and state.weightless is 1; allowed"),
     (["state", "applied_lr"], None, "state.applied_lr is null, not a number"),
     (["state", "applied_lr"], 0.7, "state.applied_lr is 0.7, but by plan.lr.4 it is 0.07"),
     (

@@ -273,3 +273,23 @@ def test_random_numbers_of_a_function_follow_the_seed():
         found.append([float(learner.update(tasks(), 0.01)) for _ in range(2)])
     assert found[0] == found[1]
     assert found[0] != [float(task_learner().update(tasks(), 0.01)) for _ in range(2)]
+
+
+def test_a_job_without_any_weight_saves_and_resumes(tmp_path):
+    def weightless(prediction, label):
+        return prediction.sum(axis=1), 0 * prediction.sum(axis=1)
+
+    digests = []
+    for _ in range(2):
+        net = initialised(nn.Dense(3))
+        options = {"train": (ROWS, IDS), "batch": 8, "lr": 0.1, "iterations": 4, "folder": tmp_path / "job"}
+        with Job(net, weightless, "sgd", **options) as job:
+            if job.resume() == 0:
+                assert math.isnan(float(job.update(1)))
+                job.save()
+                digests.append(job.learner.digest())
+            for t in job:
+                job.update(t)
+            digests.append(job.learner.digest())
+    assert len(digests) == 3
+    assert len(set(digests)) == 1

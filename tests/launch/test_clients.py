@@ -56,14 +56,20 @@ def test_resumed_in_the_middle(start, tmp_path, alone, ranks):
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_updates_without_weight_are_logged(start, tmp_path, ranks):
     words = [*settings_of("tasks"), f"network.loss={HERE}:no_weights", "train={iterations: 3}", f"output={tmp_path}"]
+    settings = [word for one in [*words, "checkpoint.every=2it"] for word in ("--set", one)]
     more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
-    done = start("launch/train.py", *(word for one in words for word in ("--set", one)), **more)
+    done = start("launch/train.py", *settings, **more)
     for t in (1, 2, 3):
         assert f"iteration {t}: every weight of the loss is 0; nothing was updated" in done.stdout + done.stderr
     lines = [json.loads(line) for line in (tmp_path / "tasks" / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines if line["split"] == "weightless"] == [1, 2, 3]
     assert all(line["split"] != "train" for line in lines)
     assert "nothing updated: every weight of the loss is 0" in (tmp_path / "tasks" / "report.html").read_text()
+    place = tmp_path / "tasks" / "checkpoints" / "iteration-000000002"
+    assert json.loads((place / "manifest.json").read_text())["state"]["weightless"] == 2
+    again = start("launch/train.py", *settings, "--set", "name=again", "--resume", place, **more)
+    (digest,) = re.findall(r"digest ([0-9a-f]{64})", done.stdout)
+    assert digest in again.stdout
 
 
 @pytest.mark.parametrize("ranks", [None, 2])
