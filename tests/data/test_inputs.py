@@ -155,3 +155,58 @@ def test_a_scale_for_each_input():
         ArrayDataset((PICTURES, IDS), LABEL, (1.0, None, None))
     with pytest.raises(DataError, match=r"here: full_scale is 255\.0, but float data is not rescaled"):
         ArrayDataset((PICTURES, np.zeros((10, 1))), LABEL, 255.0, "here")
+
+
+def named():
+    return ArrayDataset({"picture": PICTURES, "id": IDS}, {"kind": LABEL, "mask": PICTURES[:, :1]}, (255.0, None))
+
+
+def named_items():
+    data, label = named().data, named().label
+    items = [({key: one[i] for key, one in data.items()}, {k: one[i] for k, one in label.items()}) for i in range(10)]
+    return SequenceDataset(items)
+
+
+@pytest.mark.parametrize("make", [named, named_items])
+def test_data_and_labels_by_name(make):
+    dataset = make().subset(np.arange(9, -1, -1))
+    with BatchStream(dataset, Order(10, shards=2, batch_size=3, seed=0), [1, 0], Augmentation(), seed=0) as stream:
+        for batch, shard in zip(stream(1).batches, (1, 0), strict=True):
+            rows = 9 - Order(10, shards=2, batch_size=3, seed=0).shard_indices(1, shard)
+            assert batch.count == 3
+            assert [(key, one.dtype.name) for key, one in batch.data.items()] == [
+                ("picture", "float32"),
+                ("id", "int64"),
+            ]
+            assert (batch.data["id"] == IDS[rows]).all()
+            assert (batch.label["kind"] == LABEL[rows]).all()
+            assert (batch.label["mask"] == PICTURES[rows, :1]).all()
+            assert batch.label["mask"].dtype == np.uint8
+    (first, *_) = evaluation_batches(dataset, 4, Augmentation())
+    assert first.label.keys() == {"kind", "mask"}
+    splits = make_splits(dataset)
+    assert splits.num_classes is None
+    assert splits.sample_shape == {"picture": PICTURES.shape[1:], "id": ()}
+
+
+def test_labels_by_name_are_part_of_the_fingerprint():
+    changed = named().label | {"mask": PICTURES[:, :1] + 1}
+    other = ArrayDataset(named().data, changed, (255.0, None))
+    assert make_splits(named()).fingerprint() == make_splits(named()).fingerprint()
+    assert make_splits(named()).fingerprint() != make_splits(other).fingerprint()
+
+
+def test_messages_name_the_leaf_and_the_sample():
+    label = {"kind": LABEL, "boxes": np.where(np.arange(10) == 4, np.nan, 1.0)}
+    with pytest.raises(DataError, match=r"label\['boxes'\] of sample 4 has NaN or infinite values"):
+        make_splits(ArrayDataset(PICTURES, label, 255.0))
+    data = {"a": np.ones((10, 2)), "b": np.where(np.arange(10) == 3, 1e300, 1.0)}
+    with pytest.raises(DataError, match=r"data\['b'\] of sample 3 has the value 1e\+300, which exceeds float32"):
+        make_splits(ArrayDataset(data, LABEL))
+    with pytest.raises(DataError, match=r"sample 3 \(data\['b'\]\) has the value 1e\+300"):
+        list(evaluation_batches(ArrayDataset(data, LABEL), 10, Augmentation()))
+    big = {"big": np.where(np.arange(10) == 4, np.uint64(2**64 - 1), np.uint64(0))}
+    with pytest.raises(
+        DataError, match=r"label 4 \(label\['big'\]\) has the value 18446744073709551615, which exceeds"
+    ):
+        list(evaluation_batches(ArrayDataset(PICTURES, big, 255.0), 10, Augmentation()))

@@ -198,6 +198,24 @@ def mean_of_labels():
     return loss
 
 
+class NoisyTasks:
+    """The same, item by item, with rows that are drawn anew in every epoch."""
+
+    def __init__(self, part) -> None:
+        self.data, self.label = part
+
+    def __len__(self) -> int:
+        return len(self.data["ids"])
+
+    def __getitem__(self, index: int):
+        rows = self.data["rows"][index] + np.random.normal(0, 0.1, 8).astype(np.float32)
+        return {"rows": rows, "ids": self.data["ids"][index]}, {key: one[index] for key, one in self.label.items()}
+
+
+def noisy_tasks():
+    return {name: NoisyTasks(part) for name, part in tasks().items()}
+
+
 def uneven_tasks():
     (data, label), test = tasks().values()
     return {"train": ({**data, "ids": data["ids"][:5]}, label), "test": test}
@@ -275,6 +293,7 @@ SETTINGS = {
         f"network={{name: '{_own('task_net')}', loss: '{_own('mean_of_labels')}', forward: '{_own('named_outputs')}'}}",
     ],
     "tasks16": [],  # those of `tasks`, with gradients in 16 bits
+    "noisy": [],  # and read item by item
     "factors": [
         f"data.name={_own('ratings')}",
         f"network={{name: '{_own('factors')}', loss: l2}}",
@@ -285,6 +304,7 @@ SETTINGS = {
 }
 
 SETTINGS["tasks16"] = [*SETTINGS["tasks"], "compression=fp16"]
+SETTINGS["noisy"] = [*SETTINGS["tasks"], f"data.name={_own('noisy_tasks')}"]
 
 
 def train_all(output: str, begun: str, names: list[str]) -> None:
