@@ -2,11 +2,12 @@
 # make setup     install everything into .venv (see install.sh)  make format  format the code
 # make test      set up and run the tests, two at a time         make clean   remove .venv, runs/ and plans/
 # make thorough  the tests, with 8 ranks, random kills and long loops (more than half an hour)
+# make pythons   on Python 3.12 and 3.13 the digests of .venv, and the tests of what computes or stores bits
 # make benchmarks  measure everything in docs/performance.md (more than an hour)
 RUN := . .venv/bin/activate &&
 TWO_AT_A_TIME := --numprocesses 2 --dist worksteal
 
-.PHONY: setup train test thorough check format format-check benchmarks clean
+.PHONY: setup train test thorough pythons check format format-check benchmarks clean
 
 setup:
 	@./install.sh
@@ -20,6 +21,10 @@ test: setup
 thorough: setup
 	@$(RUN) HARNESS_THOROUGH=1 python -m pytest $(TWO_AT_A_TIME)
 
+pythons: setup
+	@$(RUN) python tests/pythons.py set-up
+	@$(RUN) python tests/pythons.py test
+
 check: setup
 	@$(RUN) ruff check
 	@$(RUN) mypy
@@ -28,7 +33,11 @@ format: setup
 	@$(RUN) ruff check --fix --quiet
 	@$(RUN) ruff format
 
-format-check: setup
+format-pythons: setup
+	@$(RUN) python tests/pythons.py set-up
+	@$(RUN) python tests/pythons.py test
+
+check: setup
 	@$(RUN) ruff format --check
 
 benchmarks: setup
@@ -36,4 +45,4 @@ benchmarks: setup
 	@$(RUN) python benchmarks/everything.py
 
 clean:
-	rm -rf .venv runs plans
+	rm -rf .venv .pythons runs plans

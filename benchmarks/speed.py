@@ -9,6 +9,7 @@ may be a tenth faster or slower a second later. The speed of a run is what it di
 they took; a ratio is taken within a round, and what counts is its lower quartile.
 
     python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|horovod-4|...] [--rounds 15]
+                               [--python .pythons/3.13/.venv/bin/python]
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def loop(name: str, launcher: list[str]) -> list[str]:
     return [*launcher, sys.executable, str(ROOT / "benchmarks/contenders.py"), *words]
 
 
-def harness(launcher: list[str], *settings: str) -> list[str]:
+def harness(launcher: list[str], *settings: str, python: str = sys.executable) -> list[str]:
     """The command of a run of the harness, as its users start it."""
     arguments = [
         "output={folder}",
@@ -74,7 +75,7 @@ def harness(launcher: list[str], *settings: str) -> list[str]:
     ]
     return [
         *launcher,
-        sys.executable,
+        python,
         str(ROOT / "launch/train.py"),
         *[word for a in arguments for word in ("--set", a)],
     ]
@@ -116,6 +117,17 @@ def contenders(np: str) -> dict[str, Contender]:
         run = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={np}"]
         found["PyTorch DDP"] = [*run, *loop("torch", [])[1:]]
     return {name: Contender(command, int(np)) for name, command in found.items()}
+
+
+def pythons(np: str, others: list[Path]) -> dict[str, Contender]:
+    """The harness as run by other Pythons with other versions of NumPy, and by this one; by mpirun on several ranks."""
+    found = {}
+    for python in map(str, [*others, sys.executable]):
+        code = "import platform, numpy; print(f'{platform.python_version()}, NumPy {numpy.__version__}')"
+        versions = subprocess.check_output([python, "-c", code], text=True).strip()
+        launcher = [] if np == "1" else [str(Path(python).with_name("mpirun")), "-np", np]
+        found[f"harness, Python {versions}"] = Contender(harness(launcher, python=python), int(np))
+    return found
 
 
 def prepared(
@@ -240,9 +252,8 @@ def shown(values: list[float]) -> str:
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
-def measure(network: str, np: str, rounds: int, only: str) -> dict[str, list[float]]:
+def measure(network: str, np: str, rounds: int, taking_part: dict[str, Contender]) -> dict[str, list[float]]:
     """Images a second of every contender, a number a round."""
-    taking_part = {name: contender for name, contender in contenders(np).items() if re.search(only, name)}
     found: dict[str, list[float]] = {name: [] for name in taking_part}
     data = "pictures" if np == "pipeline" else "in_memory"
     turns, turn_s = TURNS.get(np, USUAL_TURNS)
@@ -283,13 +294,23 @@ def main() -> None:
     parser.add_argument("--network", choices=MARKS, default="lenet")
     parser.add_argument("--np", default="1", choices=NP)
     parser.add_argument("--only", default="", metavar="REGEX", help="only contenders whose name has it")
+    parser.add_argument(
+        "--python",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="the harness alone, run by this Python of another environment (tests/pythons.py) and by the own",
+    )
     parser.add_argument("--cores", type=int, metavar="N", help="let every contender have but N cores")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     if options.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
-    found = measure(options.network, options.np, options.rounds, options.only)
+    all_of_them = pythons(options.np, options.python) if options.python else contenders(options.np)
+    taking_part = {name: contender for name, contender in all_of_them.items() if re.search(options.only, name)}
+    found = measure(options.network, options.np, options.rounds, taking_part)
     print("\n".join(table(found)))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))

@@ -1,0 +1,125 @@
+"""Other Pythons, and with them other versions of NumPy: the same bits as here, and the tests that are about bits.
+
+    python tests/pythons.py set-up     a clone of this commit for each, in .pythons/, without Horovod
+    python tests/pythons.py test       with .venv active: every digest is that of .venv, then the tests
+
+`PYTHONS` names them (default: 3.12 and 3.13), the newest release of each that pyenv or the path has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CLONES = ROOT / ".pythons"
+PYTHONS = os.environ.get("PYTHONS", "3.12 3.13").split()
+# beside the digests: what computes bits, or reads and writes them
+TESTS = ["test_bits.py", "compat", "schedules", "plan", "data", "checkpoint"]
+ENVIRON = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
+def main() -> None:
+    try:
+        step = {"set-up": set_up, "test": compare_and_test}[" ".join(sys.argv[1:])]
+    except KeyError:
+        sys.exit(f"usage: {sys.argv[0]} set-up | test")
+    step()
+
+
+def run(*command: object, cwd: Path = ROOT, **environ: str) -> None:
+    subprocess.run([str(word) for word in command], cwd=cwd, env={**ENVIRON, **environ}, check=True)
+
+
+def set_up() -> None:
+    for version in PYTHONS:
+        clone = CLONES / version
+        if not clone.is_dir():
+            run("git", "clone", "--quiet", "--no-hardlinks", ROOT, clone)
+        run("git", "fetch", "--quiet", "origin", "HEAD", cwd=clone)
+        run("git", "reset", "--quiet", "--hard", "FETCH_HEAD", cwd=clone)
+        run("./install.sh", cwd=clone, PYTHON=str(path_of(version)), WITH_HOROVOD="0", WITH_DEV="0")
+        tools = ["pytest", "pytest-xdist", "jsonschema"]
+        pip = [clone / ".venv/bin/python", "-m", "pip", "install", "-qq", "--no-compile"]
+        run(*pip, "--constraint", "constraints.txt", *tools, cwd=clone)
+
+
+def path_of(version: str) -> Path:
+    """Where a Python is: the newest of pyenv's, or what the path has."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = sorted(
+        pyenv.glob(f"versions/{version}.*/bin/python{version}"), key=lambda path: int(path.parts[-3].split(".")[2])
+    )
+    if found:
+        return found[-1]
+    path = shutil.which(f"python{version}")
+    if path is None:
+        sys.exit(f"python{version} not found: install it, or name others in PYTHONS (now: {' '.join(PYTHONS)})")
+    return Path(path)
+
+
+def compare_and_test() -> None:
+    with tempfile.TemporaryDirectory(prefix="harness-pythons-") as folder:
+        here = Runs(ROOT, Path(folder) / "here")
+        two = here.train("two", np=2, keep=100)
+        expected = {"two ranks": two, "resumed from this Python's": two, "eight in one": here.train_eight()}
+        for version in PYTHONS:
+            there = Runs(CLONES / version, Path(folder) / version)
+            print(f"{version}: {there.versions()}", flush=True)
+            found = {
+                "two ranks": there.train("two", np=2),
+                "resumed from this Python's": there.train("resumed", np=2, resume=here.checkpoint_halfway("two")),
+                "eight in one": there.train_eight(),
+            }
+            for what, digest in expected.items():
+                print(f"{version}: {what}: {found[what][:12]}", flush=True)
+                if found[what] != digest:
+                    sys.exit(f"Python {version}, {what}: digest {found[what]}; here it is {digest}")
+    for version in PYTHONS:
+        clone = CLONES / version
+        tests = [f"tests/{name}" for name in TESTS]
+        run(clone / ".venv/bin/python", "-m", "pytest", "--numprocesses=2", "--dist=worksteal", *tests, cwd=clone)
+
+
+class Runs:
+    """Runs of the digits by one checkout's environment, in a folder of their own."""
+
+    def __init__(self, checkout: Path, folder: Path) -> None:
+        self.checkout, self.folder, self.bin = checkout, folder, checkout / ".venv/bin"
+
+    def versions(self) -> str:
+        code = "import platform, numpy; print('Python', platform.python_version(), 'NumPy', numpy.__version__)"
+        return subprocess.check_output([self.bin / "python", "-c", code], text=True, env=ENVIRON).strip()
+
+    def train(self, name: str, np: int, keep: int = 3, resume: Path | None = None) -> str:
+        resumed = [] if resume is None else ["--resume", resume]
+        launcher = [self.bin / "mpirun", "-np", np]
+        return self._digest(launcher, name, "--set", f"checkpoint.keep={keep}", *resumed)
+
+    def train_eight(self) -> str:
+        return self._digest([], "eight", "--emulate-np", 8)
+
+    def checkpoint_halfway(self, name: str) -> Path:
+        kept = sorted((self.folder / name / "checkpoints").iterdir())
+        return kept[len(kept) // 2]
+
+    def _digest(self, launcher: list[object], name: str, *options: object) -> str:
+        where = ["--set", f"output={self.folder}", "--set", f"name={name}"]
+        command = [*launcher, self.bin / "python", "launch/train.py", *where, *options]
+        environ = {**ENVIRON, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [str(word) for word in command], cwd=self.checkout, env=environ, capture_output=True, text=True
+        )
+        digest = re.search(r"digest ([0-9a-f]{64})", done.stdout)
+        if digest is None:
+            sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+        return digest[1]
+
+
+if __name__ == "__main__":
+    main()
