@@ -58,12 +58,12 @@ def plant():
             time.sleep(0.06)
         return plain_update(self, batch, *more)
 
-    def predict(self, data, label):
+    def predict(self, *arguments):
         for fault, where in faults:
             if where == "evaluation" and len(seen) > 1:
                 seen.clear()
                 strike(fault)
-        return plain_predict(self, data, label)
+        return plain_predict(self, *arguments)
 
     Learner.update, Learner.predict = update, predict
 
