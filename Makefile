@@ -33,11 +33,7 @@ format: setup
 	@$(RUN) ruff check --fix --quiet
 	@$(RUN) ruff format
 
-format-pythons: setup
-	@$(RUN) python tests/pythons.py set-up
-	@$(RUN) python tests/pythons.py test
-
-check: setup
+format-check: setup
 	@$(RUN) ruff format --check
 
 benchmarks: setup
