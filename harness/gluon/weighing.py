@@ -47,7 +47,7 @@ class Weighing:
 def weight_of(values: Sequence[float]) -> float:
     """The sum of weights that digits stand for, those of one shard or of several added up; NaN if one was not finite.
 
-    >>> weight_of([0, 0, 0, 0, 1, 0, 0, 0, 0])
+    >>> weight_of([0, 0, 0, 1, 0, 0, 0, 0, 0])
     1.0
     """
     if not all(map(math.isfinite, values)):

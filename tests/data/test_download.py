@@ -33,6 +33,7 @@ def server(tmp_path_factory, monkeypatch):
             asked.append(self.path)
 
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    httpd.daemon_threads = False  # so that closing it waits for those that still answer
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield folder, f"http://127.0.0.1:{httpd.server_port}/", asked
