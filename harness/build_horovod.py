@@ -107,6 +107,7 @@ def build(folder: Path) -> Path:
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="building.", dir=folder)))
         log = stack.enter_context(open(folder / "build.log", "w+b"))
+        environ = _without_spaces(environ, place)
         here = ["--no-deps", "--no-build-isolation", "--no-cache-dir"]
         _run(["download", *here, "--no-binary=horovod", "--dest", str(place), "horovod"], environ, log)
         [archive] = place.glob("horovod-*.tar.gz")
@@ -121,6 +122,16 @@ def build(folder: Path) -> Path:
         built = wheel.replace(folder / wheel.name)
     (folder / "build.log").unlink()
     return built
+
+
+def _without_spaces(environ: dict[str, str], place: Path) -> dict[str, str]:
+    """Let the build find MXNet by a link, if its path has spaces, at which Horovod's CMake would split it."""
+    spec = find_spec("mxnet")
+    packages = Path(spec.origin).parents[1] if spec and spec.origin else place
+    if " " not in str(packages):
+        return environ
+    (place / "packages").symlink_to(packages)
+    return {**environ, "PYTHONPATH": str(place / "packages")}
 
 
 def require_tools(environ: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import tarfile
+from importlib.util import spec_from_file_location
 
 import pytest
 
@@ -19,7 +20,7 @@ CMAKE = (
 )
 # downloads the archive that lies beside it, and builds a wheel of the names and sizes of what it is given
 PIP = """
-import pathlib, shutil, sys
+import importlib.util, pathlib, shutil, sys
 command, *options = sys.argv[1:]
 if command == "download":
     shutil.copy(pathlib.Path(__file__).with_name("horovod-0.28.1.tar.gz"), options[options.index("--dest") + 1])
@@ -27,6 +28,8 @@ else:
     source = pathlib.Path(options[-1])
     if "refuse" in (source / "CMakeLists.txt").read_text():
         sys.exit("a.cc:1: error: refused\\nCMake Error: no")
+    if " " in importlib.util.find_spec("mxnet").origin:
+        sys.exit("No rule to make target")
     wheel = pathlib.Path(options[options.index("--wheel-dir") + 1], "horovod-0.28.1-cp3-linux.whl")
     wheel.write_text("".join(path.read_text() for path in sorted(source.rglob("*.*")) if path.is_file()))
 """
@@ -60,6 +63,16 @@ def test_the_wheel_is_built_from_the_changed_source_and_nothing_else_is_left(sdi
         "    add_subdirectory(third_party/gloo EXCLUDE_FROM_ALL)\n"
         "    data_ = other.data_;\n"
     )
+
+
+def test_mxnet_in_a_folder_with_a_space_is_found_by_a_path_without(sdist, tmp_path, monkeypatch):
+    package = tmp_path / "my project" / "mxnet" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    monkeypatch.setattr(build_horovod, "find_spec", lambda name: spec_from_file_location(name, package))
+    monkeypatch.setenv("PYTHONPATH", str(package.parents[1]))
+    sdist()
+    assert build(tmp_path).exists()
 
 
 def test_another_release_is_refused_by_name(sdist, tmp_path):
