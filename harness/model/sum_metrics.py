@@ -131,7 +131,8 @@ class _Targets:
 
 def _classes(label: Array, num_classes: int, ignore: int) -> tuple[Array, Array]:
     """The labels that count as whole numbers, `(m,)`, and which these are, `(n,)`."""
-    whole = label.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # a NaN, of which NumPy warns from 1.24 on, is told next
+        whole = label.astype(np.int64)
     if label.dtype.kind == "f" and not (whole == label).all():
         raise ValueError(f"label {label[whole != label][0]:g} is not a class, which is a whole number")
     kept = whole != ignore
