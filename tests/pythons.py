@@ -20,7 +20,12 @@ ROOT = Path(__file__).parents[1]
 CLONES = ROOT / ".pythons"
 PYTHONS = os.environ.get("PYTHONS", "3.12 3.13").split()
 # beside the digests: what computes bits, or reads and writes them
-TESTS = ["test_bits.py", "compat", "schedules", "plan", "data", "checkpoint"]
+TESTS = [
+    "test_bits.py::test_eight_shards_on_one_process_and_on_more_ranks",
+    "test_bits.py::test_two_ranks_twice_and_two_emulated_ranks",
+    "test_bits.py::test_any_number_of_ranks_ends_with_the_bits_of_one_process",
+    *("compat", "schedules", "plan", "data", "checkpoint"),
+]
 ENVIRON = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
