@@ -190,6 +190,7 @@ def check_arguments(script: Path, arguments: list[str]) -> None:
             load_config(config, options["set"])
 
 
+@pytest.mark.horovod  # horovodrun is one of them
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_exist_with_their_options(page, monkeypatch):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")

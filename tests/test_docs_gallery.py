@@ -48,6 +48,7 @@ def test_every_schedule_and_modifier_is_in_the_gallery(entries):
     assert all(entry.formula for entry in entries if entry.of)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pictures are drawn with the NumPy of Python 3.11")
 def test_pictures_regenerate_to_the_same_bytes(drawn):
     assert len(drawn) > 20
     for path, content in drawn.items():

@@ -16,6 +16,8 @@ from harness.comm.horovodrun import Choice, Offer, connect_ranks, find_obstacle
 from harness.comm.launcher_store import LauncherStore
 from harness.errors import ConfigError, LostRankError
 
+pytestmark = pytest.mark.horovod  # ranks meet through Horovod's own store
+
 MPICH = "MPICH 5.0.2"
 
 
