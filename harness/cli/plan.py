@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.command import add_config_option, report_failure
+from harness.command import add_config_options, report_failure
 from harness.config import RunConfig, load_config
 from harness.data import count_samples
 from harness.errors import ConfigError, DataError, HarnessError
@@ -24,14 +24,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Show the learning rate and momentum of every iteration of a run, before running it.",
         allow_abbrev=False,
     )
-    add_config_option(parser)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a setting of --config (repeatable); does not affect --against",
-    )
+    add_config_options(parser, "override a setting of --config (repeatable); does not affect --against")
     parser.add_argument(
         "--np",
         type=int,

@@ -6,12 +6,12 @@ message and one exit code. `supervise.py` restarts jobs, and holds them through 
 
 from harness.command.exits import report_failure
 from harness.command.job import JobContext, run_job
-from harness.command.options import RunParser, add_config_option, add_run_options
+from harness.command.options import RunParser, add_config_options, add_run_options
 
 __all__ = [
     "JobContext",
     "RunParser",
-    "add_config_option",
+    "add_config_options",
     "add_run_options",
     "report_failure",
     "run_job",

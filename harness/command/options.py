@@ -25,14 +25,7 @@ class RunParser(argparse.ArgumentParser):
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Give a command `--config`, `--set` and `--emulate-np`."""
-    add_config_option(parser)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a setting, such as lr.base=0.1 (repeatable)",
-    )
+    add_config_options(parser, "override a setting, such as lr.base=0.1 (repeatable)")
     parser.add_argument(
         "--emulate-np",
         type=_number_of_ranks,
@@ -41,14 +34,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_config_option(parser: argparse.ArgumentParser) -> None:
-    """Give a command `--config`."""
+def add_config_options(parser: argparse.ArgumentParser, set_help: str) -> None:
+    """Give a command `--config` and `--set`."""
     parser.add_argument(
         "--config",
         default=DEFAULT_CONFIG,
         metavar="FILE|NAME",
         help="a file, or the name of one in configs/ or of a shipped one (default: %(default)s)",
     )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=set_help)
 
 
 def _number_of_ranks(text: str) -> int:
