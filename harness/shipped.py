@@ -56,15 +56,29 @@ def install_command(package: str) -> str:
     """The command that installs a part of the stack here.
 
     Args:
-        package: such as `mxnet`, `horovod` or `mpich`.
+        package: such as `mxnet`, `mxnet-cu117`, `horovod`, or `horovod-nccl`, which is Horovod built for GPUs too.
     """
     if is_checkout():
+        if package.startswith("mxnet-"):
+            return f"WITH_CUDA={package.removeprefix('mxnet-')} make setup"
         return "WITH_HOROVOD=1 make setup" if package == "horovod" else "make setup"
-    if package == "horovod":  # pip builds one without MXNet, and does not say so
-        return f"{_PREFIX}build-horovod"
-    if package == "mxnet":  # from Python 3.13 on, its metadata forbids every NumPy that there is
-        return f"pip install {'--no-deps ' if sys.version_info >= (3, 13) else ''}mxnet==1.9.1"
+    if package.startswith("horovod"):  # pip builds one without MXNet, and does not say so
+        return f"{'HOROVOD_GPU_OPERATIONS=NCCL ' * package.endswith('nccl')}{_PREFIX}build-horovod"
+    if package == "mxnet":
+        return _pip_install(package)
+    if package.startswith("mxnet-"):  # all builds of MXNet share a folder
+        return f"pip uninstall --yes mxnet && {_pip_install(package)}"
     return f"pip install {package}"
+
+
+def _pip_install(build: str) -> str:
+    """The command for a build of MXNet, whose metadata, from Python 3.13 on, forbids every NumPy that there is."""
+    return f"pip install {'--no-deps ' if sys.version_info >= (3, 13) else ''}{build}==1.9.1"
+
+
+def python_command(version: str) -> str:
+    """What installs the project for another Python, such as `3.11`."""
+    return f"PYTHON=python{version} make setup" if is_checkout() else f"install it with pip of Python {version}"
 
 
 def shipped_configs() -> dict[str, Path]:

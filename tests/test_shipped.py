@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from harness.shipped import install_command, name_command, training_command, typed_words
+from harness.shipped import install_command, name_command, python_command, training_command, typed_words
 
 
 @pytest.mark.parametrize(
@@ -41,16 +41,25 @@ def test_the_start_of_a_command_that_trains_again(command, start):
 
 
 @pytest.mark.parametrize(
-    ("python", "package", "command"),
+    ("package", "here", "installed"),
     [
-        ((3, 12), "mxnet", "pip install mxnet==1.9.1"),
-        ((3, 13), "mxnet", "pip install --no-deps mxnet==1.9.1"),
-        ((3, 12), "horovod", "harness-build-horovod"),
-        ((3, 12), "mpich", "pip install mpich"),
+        ("mxnet", "make setup", "pip install mxnet==1.9.1"),
+        ("mxnet-cu117", "WITH_CUDA=cu117 make setup", "pip uninstall --yes mxnet && pip install mxnet-cu117==1.9.1"),
+        ("horovod", "WITH_HOROVOD=1 make setup", "harness-build-horovod"),
+        ("mpich", "make setup", "pip install mpich"),
     ],
 )
-def test_what_installs_a_part_of_the_stack(monkeypatch, python, package, command):
-    assert install_command(package) == ("WITH_HOROVOD=1 make setup" if package == "horovod" else "make setup")
+def test_what_installs_a_part_of_the_stack(monkeypatch, package, here, installed):
+    monkeypatch.setattr(sys, "version_info", (3, 12))
+    assert install_command(package) == here
     monkeypatch.setattr("harness.shipped.is_checkout", lambda: False)
-    monkeypatch.setattr(sys, "version_info", python)
-    assert install_command(package) == command
+    assert install_command(package) == installed
+    monkeypatch.setattr(sys, "version_info", (3, 13))
+    assert install_command(package) == installed.replace("install mxnet", "install --no-deps mxnet")
+
+
+def test_what_an_installed_package_says_of_gpus_and_of_another_python(monkeypatch):
+    assert python_command("3.11") == "PYTHON=python3.11 make setup"
+    monkeypatch.setattr("harness.shipped.is_checkout", lambda: False)
+    assert python_command("3.11") == "install it with pip of Python 3.11"
+    assert install_command("horovod-nccl") == "HOROVOD_GPU_OPERATIONS=NCCL harness-build-horovod"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.doctor.facts import MACHINE_CODE, Disk, Gpu, Gpus, Horovod, Mxnet, Numpy, Sum, Threads, has_code
 from harness.doctor.findings import Finding
 from harness.parsing import version_numbers
-from harness.shipped import install_command, is_checkout
+from harness.shipped import install_command, is_checkout, python_command
 
 _ACTIVATE = "activate the environment (. .venv/bin/activate), or install it"
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))  # for which the pinned packages have wheels
@@ -20,9 +20,7 @@ def judge_python(version: str) -> Finding:
     if version_numbers(version) in PYTHONS:
         return Finding("python", "ok", version)
     allowed = f"{_OLDEST} to {_NEWEST}"
-    return Finding(
-        "python", "fix", f"{version}; the pinned packages need {allowed}", f"PYTHON=python{_OLDEST} make setup"
-    )
+    return Finding("python", "fix", f"{version}; the pinned packages need {allowed}", python_command(_OLDEST))
 
 
 def judge_numpy(numpy: Numpy) -> Finding:
@@ -80,8 +78,8 @@ def judge_horovod(horovod: Horovod, mxnet: Mxnet) -> Finding:
     if missing:
         found += f"; without {', '.join(missing)}"
     if mxnet.package in MACHINE_CODE and "NCCL" in missing:
-        cuda = mxnet.package.removeprefix("mxnet-")
-        to_do = f"WITH_CUDA={cuda} make setup; otherwise gradients travel from GPU to GPU through the host"
+        nccl = install_command(mxnet.package if is_checkout() else "horovod-nccl")
+        to_do = f"{nccl}; otherwise gradients travel from GPU to GPU through the host"
         return Finding("horovod", "warning", found, to_do)
     return Finding("horovod", "ok", found)
 
@@ -132,9 +130,8 @@ def judge_gpus(gpus: Gpus, mxnet: Mxnet, wanted: str) -> Finding:
     if without:
         return _judge_without_code(without, package, wanted)
     if package not in MACHINE_CODE and mxnet.num_gpus == 0:
-        return Finding(
-            "gpu", "warning", f"{_names(gpus.found)}; {package} computes on the CPU", "WITH_CUDA=cu117 make setup"
-        )
+        found = f"{_names(gpus.found)}; {package} computes on the CPU"
+        return Finding("gpu", "warning", found, install_command("mxnet-cu117"))
     if mxnet.works and mxnet.num_gpus < len(gpus.found):
         found = f"{_names(gpus.found)}, of which MXNet sees {mxnet.num_gpus}"
         return Finding("gpu", "warning", found, "check CUDA_VISIBLE_DEVICES, and whether the driver is new enough")
@@ -145,7 +142,7 @@ def _judge_without_code(gpus: tuple[Gpu, ...], package: str, wanted: str) -> Fin
     """The finding for GPUs that this MXNet cannot use."""
     fitting = [name for name in MACHINE_CODE if all(gpu.capability and has_code(name, gpu.capability) for gpu in gpus)]
     if fitting:
-        to_do = f"WITH_CUDA={fitting[-1].removeprefix('mxnet-')} make setup"
+        to_do = install_command(fitting[-1])
     else:
         to_do = "no build of MXNet 1.9.1 has code for it: use GPUs of 5.0 to 8.9 (CUDA_VISIBLE_DEVICES), or device: cpu"
     if package not in MACHINE_CODE:

@@ -22,6 +22,7 @@ from harness.model.operators import refuse_blocks_across_devices
 from harness.model.optimizers import build_optimizer, set_multipliers
 from harness.model.parameters import parameters_of, refuse_unreducible, refuse_untrained_loss
 from harness.named import load_function
+from harness.shipped import install_command
 
 
 class Model(NamedTuple):
@@ -65,7 +66,7 @@ def devices_of_rank(config: RunConfig, local_rank: int) -> list[Any]:
             asked = f"device: local rank {local_rank} needs {missing[0]}"
         raise ConfigError(
             f"{asked}, but this MXNet sees {num_gpus} GPUs; start fewer ranks a host, choose other devices, or install "
-            "a CUDA build (WITH_CUDA=cu117 make setup)"
+            f"a CUDA build ({install_command('mxnet-cu117')})"
         )
     return contexts
 

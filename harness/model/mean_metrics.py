@@ -68,8 +68,13 @@ def _per_sample(values: Array) -> Array:
 
 
 def _absolute(prediction: Array, label: Array) -> Array:
-    return _per_sample(np.abs(prediction.reshape(label.shape) - label))
+    return _per_sample(np.abs(_error(prediction, label)))
 
 
 def _squared(prediction: Array, label: Array) -> Array:
-    return _per_sample((prediction.reshape(label.shape) - label) ** 2)
+    return _per_sample(_error(prediction, label) ** 2)
+
+
+def _error(prediction: Array, label: Array) -> Array:
+    """What predictions exceed labels by, in float64: in float32 a square can overflow, and far numbers lose digits."""
+    return np.subtract(prediction.reshape(label.shape), label, dtype=np.float64)

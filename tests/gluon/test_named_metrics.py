@@ -173,7 +173,8 @@ AUC_ONE, AUC_TWO = (
     (halves(drawn(N, 1)), ONE[1]),
     (np.stack([np.zeros(N), halves(drawn(N))], 1).astype(np.float32), TWO[1]),
 )
-NAMES |= {"AUC_ONE": AUC_ONE, "AUC_TWO": AUC_TWO}
+SINGLES = (drawn(N, 3), 1000 * drawn(N, 3))
+NAMES |= {"AUC_ONE": AUC_ONE, "AUC_TWO": AUC_TWO, "SINGLES": SINGLES}
 
 
 def mean_error(power):
@@ -203,9 +204,9 @@ CASES = [
     *(("miou", name, iou_of) for name in ("PICTURES", "ABSENT", "TOKENS", "MASKS", "SAME")),
     *(("cross_entropy", name, entropy_of) for name in ("TWO", "FOUR", "ONE", "PICTURES", "TOKENS")),
     *(("perplexity", name, lambda *given: math.exp(entropy_of(*given))) for name in ("FOUR", "TOKENS")),
-    *(("mae", name, mean_error(1)) for name in ("NUMBERS", "EIGHTHS")),
-    *(("mse", name, mean_error(2)) for name in ("NUMBERS", "EIGHTHS")),
-    *(("rmse", name, lambda *given: math.sqrt(mean_error(2)(*given))) for name in ("NUMBERS", "EIGHTHS")),
+    *(("mae", name, mean_error(1)) for name in ("NUMBERS", "EIGHTHS", "SINGLES")),
+    *(("mse", name, mean_error(2)) for name in ("NUMBERS", "EIGHTHS", "SINGLES")),
+    *(("rmse", name, lambda *given: math.sqrt(mean_error(2)(*given))) for name in ("NUMBERS", "EIGHTHS", "SINGLES")),
     *(("correlation", name, correlation_of) for name in ("NUMBERS", "EIGHTHS", "YEARS", "FAR", "ONE")),
     ("roc_auc", "AUC_ONE", lambda scores, label: auc_of(scores.reshape(-1).tolist(), label > 0)),
     ("roc_auc", "AUC_TWO", lambda scores, label: auc_of((scores[:, 1] - scores[:, 0]).tolist(), label == 1)),
