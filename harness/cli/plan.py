@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from harness.command import add_config_options, report_failure
 from harness.config import RunConfig, load_config
-from harness.data import count_samples
+from harness.data import Functions, count_samples
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.finder import read_result, take_result
 from harness.plan import LRPlan, Sizes, imbalance, resolve_shards
@@ -89,8 +89,11 @@ def count_training_samples(config: RunConfig) -> tuple[int, str]:
     """The number of training samples, and where the number comes from."""
     data = config.data
     try:
-        counts = count_samples(data.name, root=data.root, validation=data.validation, params=data.params)
-    except DataError as error:
+        functions = Functions.of(data.transform, data.collate) if ":" in data.name else Functions()
+        counts = count_samples(
+            data.name, root=data.root, validation=data.validation, params=data.params, functions=functions
+        )
+    except (ConfigError, DataError) as error:
         error.found_in(config.source)
         raise
     if counts.official:

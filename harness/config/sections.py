@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.config.messages import show
 from harness.config.values import (
+    CollateChoice,
     Count,
     Factor,
     Float32,
@@ -80,6 +81,11 @@ class DataConfig(Section):
     """The divisor for integers; `keep` leaves them unchanged; null divides only byte images, by 255."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training images."""
+    transform: Own | None = None
+    """Your `module:function`, called with (item, random), that makes a pair (data, label) of an item (data.md)."""
+    collate: CollateChoice | None = None
+    """How items become a batch: `stack`, `pad`, one name with its parameters, or your own `module:function`, called
+    with (items, random), that returns (data, label) (data.md)."""
     params: Parameters = {}
     """Arguments of your own function; for `npy`, `num_classes`."""
 

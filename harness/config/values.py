@@ -159,13 +159,21 @@ def _read_initializer(value: object) -> str | dict[str, dict[str, Any]]:
 
 
 def _read_metric(value: object) -> str | dict[str, dict[str, Any]]:
+    return _read_choice(value, "accuracy", "{top_k: {k: 3}}")
+
+
+def _read_collate(value: object) -> str | dict[str, dict[str, Any]]:
+    return _read_choice(value, "pad", "{pad: {value: 1}}")
+
+
+def _read_choice(value: object, plain: str, detailed: str) -> str | dict[str, dict[str, Any]]:
     if isinstance(value, str):
         return _read_name(value)
     if isinstance(value, dict) and len(value) == 1:
         ((name, params),) = value.items()
         if isinstance(name, str) and isinstance(params, dict | None):
             return {_read_name(name): _read_parameters(params or {}, (name,))}
-    raise ValueError("must be a name (accuracy), or one name with its parameters ({top_k: {k: 3}})")
+    raise ValueError(f"must be a name ({plain}), or one name with its parameters ({detailed})")
 
 
 def _read_period(value: object) -> Duration:
@@ -290,6 +298,11 @@ Validation = Annotated[int | float, PlainValidator(_read_validation), WithJsonSc
 Initializer = Annotated[
     str | dict[str, dict[str, Any]],
     PlainValidator(_read_initializer),
+    _any({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
+]
+CollateChoice = Annotated[
+    str | dict[str, dict[str, Any]],
+    PlainValidator(_read_collate),
     _any({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
 ]
 MetricChoice = Annotated[

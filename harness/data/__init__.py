@@ -5,9 +5,19 @@ Everything here is NumPy; it knows nothing about ranks, devices and MXNet.
 
 from harness.data.arrays import ArrayDataset, Dataset, Subset
 from harness.data.augment import Augmentation
-from harness.data.batches import Batch, BatchStream, EvaluationBatch, GlobalBatch, evaluation_batches
+from harness.data.batches import (
+    Batch,
+    BatchStream,
+    EvaluationBatch,
+    GlobalBatch,
+    evaluation_batches,
+    evaluation_samples,
+)
 from harness.data.batching import Batching
+from harness.data.collated import CollatedDataset, with_functions
+from harness.data.collates import COLLATES
 from harness.data.datasets import DATASETS, count_samples, load
+from harness.data.functions import Functions
 from harness.data.leaves import count_of, described_shapes, each_leaf, leaves_of, names_of, pack, rows_of
 from harness.data.order import Order, permutation, sweep_order
 from harness.data.purity import draws_at_random, probe_splits, seeded_splits
@@ -17,15 +27,18 @@ from harness.data.sequences import SequenceDataset
 from harness.data.splits import Splits, make_splits
 
 __all__ = [
+    "COLLATES",
     "DATASETS",
     "ArrayDataset",
     "Augmentation",
     "Batch",
     "BatchStream",
     "Batching",
+    "CollatedDataset",
     "Counts",
     "Dataset",
     "EvaluationBatch",
+    "Functions",
     "GlobalBatch",
     "Order",
     "SequenceDataset",
@@ -38,6 +51,7 @@ __all__ = [
     "draws_at_random",
     "each_leaf",
     "evaluation_batches",
+    "evaluation_samples",
     "leaves_of",
     "load",
     "make_splits",
@@ -48,4 +62,5 @@ __all__ = [
     "rows_of",
     "seeded_splits",
     "sweep_order",
+    "with_functions",
 ]

@@ -159,7 +159,7 @@ def default_scales(data: Data) -> Scales:
     return scales[0] if isinstance(data, np.ndarray) else scales
 
 
-def check_sample(source: str, data: Data, label: Data, full_scale: Scales) -> None:
+def check_sample(source: str, data: Data, label: Data, full_scale: Scales, is_ragged: bool = False) -> None:
     """Raise a `DataError` unless such samples can make batches.
 
     Args:
@@ -167,6 +167,7 @@ def check_sample(source: str, data: Data, label: Data, full_scale: Scales) -> No
         data: of one sample, `(1, ...)`.
         label: its labels, `(1, ...)`.
         full_scale: the divisor of each input, or of all.
+        is_ragged: whether samples may have any shape, because they are collated.
     """
     for name, leaf, scale in zip(names_of(data, "data"), leaves_of(data), scales_for(full_scale, data), strict=True):
         allowed = "allowed are integers, float32 and float64 (float16 is widened)"
@@ -175,6 +176,8 @@ def check_sample(source: str, data: Data, label: Data, full_scale: Scales) -> No
     for name, leaf in _named(label, "label", "labels"):
         verb = "are" if name == "labels" else "is"
         refuse_dtype(f"{source}: {name} {verb}", leaf.dtype, "give integer classes, or floats for regression")
+    if is_ragged:
+        return
     if isinstance(data, np.ndarray) and data.ndim == 1:
         raise DataError(
             f"{source}: a sample is a single number; give every sample at least one dimension, (features,) "

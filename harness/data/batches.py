@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from harness.data.augment import labels_as_they_are
+from harness.data.collated import BatchForm, CollatedDataset, innermost, training_batch, uncollated
 from harness.data.leaves import count_of, rows_of, sample_shape_of
 from harness.data.purity import draws_at_random
+from harness.data.sequences import SequenceDataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +101,7 @@ class BatchStream:
         wrong = [shard for shard in shards if not 0 <= shard < order.shards]
         if wrong or not shards:
             raise ValueError(f"shards {list(shards)}: give some of 0 to {order.shards - 1}")
-        augmentation.check(sample_shape_of(dataset.take(np.arange(1))[0]))
+        self._form = _form_of(dataset, augmentation)
         self._dataset = dataset
         self._order = order
         self._shards = self.shards = tuple(shards)
@@ -137,9 +139,26 @@ class BatchStream:
         self.close()
 
     def _assemble(self, t: int) -> GlobalBatch:
-        """Read and augment all shards at once, then cut them apart."""
+        """Read and augment all shards at once, then cut them apart; collated ones are made one by one."""
         order = self._order
         parts = [order.shard_indices(t, shard) for shard in self._shards]
+        if isinstance(self._dataset, CollatedDataset):
+            assert self._form is not None
+            collated = [
+                training_batch(
+                    self._dataset,
+                    self._form,
+                    part,
+                    self._augmentation,
+                    epoch=order.epoch(t),
+                    seed=self._seed,
+                    t=t,
+                    shard=shard,
+                )
+                for shard, part in zip(self._shards, parts, strict=True)
+            ]
+            shards = [Batch(shard, *one) for shard, one in zip(self._shards, collated, strict=True)]
+            return GlobalBatch(t, tuple(shards), order.global_count(t))
         indices = np.concatenate(parts)
         data, label = _take(self._dataset, indices, order.epoch(t), self._seed)
         name = _name_of(self._dataset, indices)
@@ -175,21 +194,37 @@ def evaluation_batches(
     """
     if batch_size < 1 or first < 0 or step < 1:
         raise ValueError(f"batch_size {batch_size}, first {first}, step {step}: they must be at least 1, 0 and 1")
-    augmentation.check(sample_shape_of(dataset.take(np.arange(1))[0]))
+    form = _form_of(dataset, augmentation)
     numbers = range(first, -(-len(dataset) // batch_size), step)
-    return _read_ahead(dataset, batch_size, augmentation, numbers)
+    return _read_ahead(dataset, batch_size, augmentation, numbers, form)
+
+
+def evaluation_samples(dataset: Dataset, indices: Indices, augmentation: Augmentation) -> tuple[Data, Data]:
+    """These samples in a batch, as a network gets it in evaluation.
+
+    Args:
+        dataset: any.
+        indices: at least one.
+        augmentation: only its normalisation is applied.
+    """
+    if isinstance(dataset, CollatedDataset):
+        return dataset.batch(indices, augmentation)
+    data, label = dataset.take(indices)
+    name = _name_of(dataset, indices)
+    images = augmentation.evaluate(data, dataset.full_scale, name("sample"))
+    return images, labels_as_they_are(label, name("label"))
 
 
 def _read_ahead(
-    dataset: Dataset, batch_size: int, augmentation: Augmentation, numbers: range
+    dataset: Dataset, batch_size: int, augmentation: Augmentation, numbers: range, form: BatchForm | None
 ) -> Iterator[EvaluationBatch]:
     def assemble(number: int) -> EvaluationBatch:
         start = number * batch_size
         indices = np.arange(start, min(start + batch_size, len(dataset)))
-        data, label = dataset.take(indices)
-        name = _name_of(dataset, indices)
-        images = augmentation.evaluate(data, dataset.full_scale, name("sample"))
-        return EvaluationBatch(number, images, labels_as_they_are(label, name("label")))
+        batch = EvaluationBatch(number, *evaluation_samples(dataset, indices, augmentation))
+        if form is not None and isinstance(dataset, CollatedDataset):
+            form.check(f"{dataset.collate.where}: {dataset.source}: batch {number}", batch.data, batch.label)
+        return batch
 
     if draws_at_random(dataset):
         yield from map(assemble, numbers)
@@ -203,9 +238,15 @@ def _read_ahead(
             yield batch
 
 
+def _form_of(dataset: Dataset, augmentation: Augmentation) -> BatchForm | None:
+    """The form of collated batches; refuses an augmentation that does not suit the samples."""
+    augmentation.check(sample_shape_of(uncollated(dataset).take(np.arange(1))[0]))
+    return BatchForm.of(dataset, augmentation) if isinstance(dataset, CollatedDataset) else None
+
+
 def _take(dataset: Dataset, indices: Indices, epoch: int, seed: int) -> tuple[Data, Data]:
     """Samples of a training set; random ones are drawn for this epoch."""
-    if draws_at_random(dataset):
+    if isinstance(innermost(dataset), SequenceDataset):
         return dataset.take(indices, epoch, seed)
     return dataset.take(indices)
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data.arrays import ArrayDataset, Dataset, Subset, scales_for
+from harness.data.collated import innermost, uncollated
 from harness.data.dtypes import as_they_are, counted, refuse_lossy, refuse_non_finite
 from harness.data.leaves import Array, Data, leaves_of, names_of, rows_of
 from harness.data.sequences import SequenceDataset
@@ -33,37 +34,44 @@ def check_labels(where: str, split: Dataset, num_classes: int | None) -> None:
     Raises:
         DataError: naming the first sample with an unusable label.
     """
+    split = uncollated(split)
     labels = split.labels()
-    complete = labels is not None
     if labels is None:
-        labels = split.take(np.array([0, len(split) - 1]))[1]
-        inner = split.dataset if isinstance(split, Subset) else split
-        if isinstance(inner, SequenceDataset):
-            inner.num_classes = num_classes
-    if not isinstance(labels, np.ndarray):  # which of them are classes, only the loss knows
-        for name, leaf in zip(names_of(labels, "label"), leaves_of(labels), strict=True):
-            _check_labels(where, name, leaf, None)
+        for index in (0, len(split) - 1):  # one by one, because they may differ in shape
+            _check_leaves(where, split.take(np.array([index]))[1], num_classes, index)
+        items = innermost(split)
+        if isinstance(items, SequenceDataset):
+            items.num_classes = num_classes
         return
-    if labels.dtype.kind == "f" and num_classes is not None and complete:  # Gluon's record files have float classes
+    if (
+        isinstance(labels, np.ndarray) and labels.dtype.kind == "f" and num_classes is not None
+    ):  # Gluon's record files have float classes
         raise DataError(
             f"{where}: labels are {labels.dtype}, but there are {num_classes} classes; give classes as integers, or "
             "for regression give float labels in every split and no num_classes"
         )
-    _check_labels(where, "label", labels, num_classes)
+    _check_leaves(where, labels, num_classes)
 
 
-def _check_labels(where: str, what: str, labels: Array, num_classes: int | None) -> None:
+def _check_leaves(where: str, labels: Data, num_classes: int | None, start: int = 0) -> None:
+    """Check labels, of which only a single array has classes; which of several are classes, only the loss knows."""
+    is_one = isinstance(labels, np.ndarray)
+    for name, leaf in zip(names_of(labels, "label"), leaves_of(labels), strict=True):
+        _check_labels(where, name, leaf, num_classes if is_one else None, start)
+
+
+def _check_labels(where: str, what: str, labels: Array, num_classes: int | None, start: int) -> None:
     num_bad, first = 0, ""
-    for start in range(0, len(labels), _BLOCK):  # in blocks, because the comparisons need memory too
-        block = labels[start : start + _BLOCK]
-        name = counted(f"{where}: {what}" if what == "label" else f"{where}: {what} of sample", start)
+    for begin in range(0, len(labels), _BLOCK):  # in blocks, because the comparisons need memory too
+        block, number = labels[begin : begin + _BLOCK], start + begin
+        name = counted(f"{where}: {what}" if what == "label" else f"{where}: {what} of sample", number)
         refuse_non_finite(block, name)
         as_they_are(block, name)
         if num_classes is not None:
             bad = np.argwhere((block < 0) | (block >= num_classes))
             num_bad += len(bad)
             if len(bad) and not first:
-                first = f"label {block[tuple(bad[0])]} of sample {start + int(bad[0][0])}"
+                first = f"label {block[tuple(bad[0])]} of sample {number + int(bad[0][0])}"
     if num_classes is not None and num_bad:
         raise DataError(
             f"{where}: {first} is not in 0..{num_classes - 1} ({num_bad} such labels); fix the labels, or set "
@@ -73,6 +81,7 @@ def _check_labels(where: str, what: str, labels: Array, num_classes: int | None)
 
 def check_values(where: str, split: Dataset) -> None:
     """Check data in memory completely, otherwise the first and last sample; others are checked when they are read."""
+    split = uncollated(split)
     if _is_in_memory(split):
         for start in range(0, len(split), _BLOCK):
             _check_block(where, split, np.arange(start, min(start + _BLOCK, len(split))))

@@ -8,7 +8,8 @@ The function is called with `data.params`, and with `root` if it has an argument
 
 where a split is a pair `(data, label)` of arrays, one of the harness's data sets, or anything with a length and items
 `(data, label)`, such as a `gluon.data.Dataset`. Data and labels may each be a tuple or a dict of arrays, in a split as
-in an item; `(a, b, label)` is `((a, b), label)`. `harness.named` says where the module is looked for.
+in an item; `(a, b, label)` is `((a, b), label)`. With a transform, items may be anything of which it makes such pairs.
+`harness.named` says where the module is looked for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dataclasses import replace
 from typing import Any
 
 from harness.data.arrays import ArrayDataset, Dataset, Subset, as_array, default_scales
+from harness.data.collated import CollatedDataset
+from harness.data.functions import Functions
 from harness.data.leaves import Data, each_leaf, leaves_of
 from harness.data.request import Counts, DataRequest
 from harness.data.sequences import Items, SequenceDataset
@@ -27,6 +30,7 @@ from harness.data.splits import Splits, as_num_classes, make_splits
 from harness.errors import DataError, HarnessError
 from harness.named import kind_of, load_function
 
+_NONE = Functions()
 _ALLOWED = (
     "return (train, test), a mapping with train, validation, test and num_classes, or harness.data.Splits, where a "
     "split is a pair (data, label) of arrays, or a data set with items (data, label)"
@@ -100,32 +104,40 @@ def _as_splits(request: DataRequest, value: object) -> Splits:
         parts = {"train": value[0], "test": value[1]}
     else:
         raise DataError(f"{where}: returned {_describe(value)}; {_ALLOWED}")
-    splits = {name: as_dataset(f"{where}, {name}", part) for name, part in parts.items() if part is not None}
+    splits = {
+        name: as_dataset(f"{where}, {name}", part, functions=request.functions)
+        for name, part in parts.items()
+        if part is not None
+    }
     if "train" not in splits:
         raise DataError(f"{where}: returned no training split; {_ALLOWED}")
     validation, test = splits.get("validation"), splits.get("test")
-    return make_splits(splits["train"], validation, test, num_classes, count_classes=not request.labels_are_numbers)
+    numbers = request.labels_are_numbers
+    count_classes = None if numbers is None else not numbers
+    return make_splits(splits["train"], validation, test, num_classes, count_classes)
 
 
-def as_dataset(where: str, value: object, allowed: str = _ALLOWED) -> Dataset:
+def as_dataset(where: str, value: object, allowed: str = _ALLOWED, functions: Functions = _NONE) -> Dataset:
     """A split from what a user gives: two arrays, a data set of ours, or anything with a length and items.
 
     Args:
         where: it comes from, for messages.
         value: the split.
         allowed: the end of the message about anything else.
+        functions: without which items could not be read; `with_functions` adds what is missing then.
 
     Raises:
         DataError: naming what was found instead.
     """
-    if isinstance(value, ArrayDataset | SequenceDataset | Subset):
+    if isinstance(value, ArrayDataset | SequenceDataset | Subset | CollatedDataset):
         return value
     arrays = _arrays(value)
     if arrays is not None:
         data, label = arrays
         return ArrayDataset(data, label, default_scales(data), where)
     if isinstance(value, Items) and not isinstance(value, str | Mapping) and not _is_array(value):
-        return SequenceDataset(value, source=where)
+        is_ragged = functions.collate is not None
+        return SequenceDataset(value, source=where, transform=functions.transform, is_ragged=is_ragged)
     raise DataError(f"{where}: found {_describe(value)}; {allowed}")
 
 

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING
 from harness.data.cifar import count_cifar10, load_cifar10
 from harness.data.custom import count_custom, load_custom
 from harness.data.digits import count_digits, load_digits
+from harness.data.functions import Functions
 from harness.data.idx import count_idx, load_idx
 from harness.data.npy import count_npy, load_npy
 from harness.data.request import Counts, DataRequest
 from harness.data.scales import rescaled
-from harness.data.splits import Splits, hold_out, holdout_size
+from harness.data.splits import Splits, hold_out, holdout_size, splits_with
 from harness.errors import DataError
 from harness.named import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+
+_NONE = Functions()
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def load(
     params: Mapping[str, object] | None = None,
     seed: int = 0,
     scale: float | str | None = None,
-    labels_are_numbers: bool = False,
+    labels_are_numbers: bool | None = False,
+    functions: Functions = _NONE,
 ) -> Splits:
     """The splits of a data set, checked.
 
@@ -65,13 +70,15 @@ def load(
         scale: the divisor for integer data, or `"keep"` to leave all integers unchanged; by default byte
             images are divided by 255, and other integers stay integers.
         labels_are_numbers: whether integer labels are numbers to compute with, as for the loss `l2`, not classes
-            to count.
+            to count; None, as for a loss of the user's own: where counting would read every sample.
+        functions: between items and batches (`harness.data.functions`).
 
     Raises:
         DataError: if the data set is unknown, its files are missing or damaged, or a setting does not fit it.
     """
-    request = replace(_request(name, root, download, params), labels_are_numbers=labels_are_numbers)
-    splits = rescaled(_reader(name).load(request), scale)
+    request = _request(name, root, download, params, functions)
+    read = _reader(name).load(replace(request, labels_are_numbers=labels_are_numbers))
+    splits = rescaled(splits_with(read, functions), scale)
     size = _holdout(request, validation, len(splits.train), splits.validation is not None)
     if size == 0:
         return splits
@@ -86,6 +93,7 @@ def count_samples(
     download: bool = False,
     validation: float = 0,
     params: Mapping[str, object] | None = None,
+    functions: Functions = _NONE,
 ) -> Counts:
     """The number of samples that `load` would return for the same arguments, from the file headers.
 
@@ -95,14 +103,17 @@ def count_samples(
     Raises:
         DataError: as in `load`, except for what only reading the data shows.
     """
-    request = _request(name, root, download, params)
+    request = _request(name, root, download, params, functions)
     counts = _reader(name).count(request)
     size = _holdout(request, validation, counts.train, counts.validation > 0)
     return replace(counts, train=counts.train - size, validation=counts.validation + size)
 
 
-def _request(name: str, root: str | None, download: bool, params: Mapping[str, object] | None) -> DataRequest:
-    return DataRequest(name, None if root is None else Path(root).expanduser(), download, dict(params or {}))
+def _request(
+    name: str, root: str | None, download: bool, params: Mapping[str, object] | None, functions: Functions
+) -> DataRequest:
+    folder = None if root is None else Path(root).expanduser()
+    return DataRequest(name, folder, download, dict(params or {}), functions=functions)
 
 
 def _reader(name: str) -> Reader:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +41,12 @@ class Seeding:
 def number_of(key: str) -> int:
     """A 31-bit number that depends on a text."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little") >> 1
+
+
+def generator_of(key: str) -> np.random.Generator:
+    """A generator of its own, whose numbers depend on a text alone: Philox, keyed by a hash of it."""
+    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
 class Reading(NamedTuple):
@@ -79,3 +87,30 @@ def states() -> tuple[object, ...]:
     """The states of Python's and NumPy's generators, for comparison."""
     name, keys, *rest = np.random.get_state()
     return random.getstate(), name, np.asarray(keys).tobytes(), *rest
+
+
+class Watch:
+    """Detects whether Python code of a package runs within a block, in this thread; if in doubt, assumes so.
+
+    The user's own profiler stays in place.
+    """
+
+    def __init__(self, package: str) -> None:
+        """Nothing is watched before the block."""
+        self._package = package
+        self._may_look = sys.getprofile() is None
+        self.has_called = not self._may_look
+
+    def __enter__(self) -> None:
+        """Begin to watch."""
+        if self._may_look:
+            sys.setprofile(self._see)
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        if self._may_look:
+            sys.setprofile(None)
+
+    def _see(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and str(frame.f_globals.get("__name__", "")).partition(".")[0] == self._package:
+            self.has_called = True

@@ -71,6 +71,12 @@ def rows_of(data: Data, rows: slice | npt.NDArray[np.int64]) -> Data:
     return nested
 
 
+def row_of(data: Data, row: int) -> Data:
+    """One sample of every leaf, without the first dimension."""
+    one: Data = each_leaf(lambda leaf: leaf[row, ...], data)
+    return one
+
+
 def sample_shape_of(data: Data) -> Shape | tuple[Shape, ...] | dict[str, Shape]:
     """The shape of one sample, or of one sample of each leaf."""
     shapes: Shape | tuple[Shape, ...] | dict[str, Shape] = each_leaf(lambda leaf: leaf.shape[1:], data)

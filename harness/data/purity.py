@@ -16,18 +16,27 @@ every other image, 0.7 % for every tenth, 62 % for every hundredth.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from harness.data.arrays import Dataset, Indices, Subset
-from harness.data.generators import Reading, Seeding, SeedMore, kept_generators, number_of, seed_generators, states
-from harness.data.sequences import SequenceDataset, digest_of, probed_indices
+from harness.data.collated import CollatedDataset, innermost
+from harness.data.generators import (
+    Reading,
+    Seeding,
+    SeedMore,
+    Watch,
+    kept_generators,
+    number_of,
+    seed_generators,
+    states,
+)
+from harness.data.probing import probe_functions
+from harness.data.sequences import SequenceDataset, probed_indices
 from harness.data.splits import Splits
 from harness.errors import DataError
 
@@ -53,7 +62,9 @@ class Found(NamedTuple):
 
 
 def probe_splits(splits: Splits, more: SeedMore | None, library: str = "mxnet") -> dict[str, Found]:
-    """Probe every split that is read item by item; a data set shared by two splits is probed once.
+    """Probe every split that is read item by item, and the functions of the user's own between items and batches.
+
+    A data set shared by two splits is probed once.
 
     Args:
         splits: the data.
@@ -64,14 +75,25 @@ def probe_splits(splits: Splits, more: SeedMore | None, library: str = "mxnet") 
         The results, by split.
 
     Raises:
-        DataError: if items are not a function of their index, even with seeded generators.
+        DataError: if items are not a function of their index, even with seeded generators, or a function is not one of
+            its arguments.
     """
     found: dict[str, Found] = {}
     known: dict[int, Found] = {}
-    for name, items in _sequences(splits).items():
-        if id(items) not in known:
+    for name in ("train", "validation", "test"):
+        dataset = getattr(splits, name)
+        items = innermost(dataset)
+        if isinstance(items, SequenceDataset) and id(items) not in known:
             known[id(items)] = probe(items, more, library)
-        found[name] = known[id(items)]
+        one = known.get(id(items))
+        digest = (
+            None if dataset is None else probe_functions(dataset, more, library, one is not None and one.calls_more)
+        )
+        if digest is not None:
+            one = one or Found()
+            one = one._replace(digest=hashlib.blake2b(f"{one.digest}/{digest}".encode(), digest_size=8).hexdigest())
+        if one is not None:
+            found[name] = one
     return found
 
 
@@ -82,7 +104,7 @@ def probe(items: SequenceDataset, more: SeedMore | None = None, library: str = "
         DataError: naming the item, if reading it twice with the same seeds gives different values.
     """
     indices = probed_indices(len(items))
-    watch = _Watch(library)
+    watch = Watch(library)
     with kept_generators():
         first = _read(items, _ORDERS[0](indices), "0", more, watch)
         more = more if watch.has_called else None
@@ -123,7 +145,7 @@ def seeded_splits(splits: Splits, found: Mapping[str, Found], seed: int, more: S
         if dataset is None or one is None or not one.draws:
             return dataset
         seeding = Seeding(seed, more if one.calls_more else None)
-        if isinstance(dataset, Subset):
+        if isinstance(dataset, Subset | CollatedDataset):
             return replace(dataset, dataset=seeded(name, dataset.dataset))
         assert isinstance(dataset, SequenceDataset)
         return dataset.seeded(seeding)
@@ -133,24 +155,12 @@ def seeded_splits(splits: Splits, found: Mapping[str, Found], seed: int, more: S
 
 def draws_at_random(dataset: Dataset) -> bool:
     """Whether reading items seeds the global generators, which must not happen while other code draws from them."""
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    return isinstance(dataset, SequenceDataset) and dataset.seeding is not None
-
-
-def _sequences(splits: Splits) -> dict[str, SequenceDataset]:
-    found = {}
-    for name in ("train", "validation", "test"):
-        dataset = getattr(splits, name)
-        while isinstance(dataset, Subset):
-            dataset = dataset.dataset
-        if isinstance(dataset, SequenceDataset):
-            found[name] = dataset
-    return found
+    items = innermost(dataset)
+    return isinstance(items, SequenceDataset) and items.seeding is not None
 
 
 def _read(
-    items: SequenceDataset, order: Indices, key: str, more: SeedMore | None, watch: _Watch | None = None
+    items: SequenceDataset, order: Indices, key: str, more: SeedMore | None, watch: Watch | None = None
 ) -> dict[int, Reading]:
     """Read items in this order, each with its own seeds; `watch` does not see the seeding."""
     readings = {}
@@ -158,8 +168,8 @@ def _read(
         seed_generators(number_of(f"probe/{key}/{index}"), more)
         before = states()
         with watch or nullcontext():
-            data, label = items.read(index)
-        readings[index] = Reading(digest_of(data, label), states() != before)
+            digest = items.digest(index)
+        readings[index] = Reading(digest, states() != before)
     return readings
 
 
@@ -189,27 +199,3 @@ def _first_kept(
         if oldest.drew and all(one == Reading(oldest.digest, False) for one in later):
             return index
     return None
-
-
-class _Watch:
-    """Detects whether Python code of a package runs within a block, in this thread; if in doubt, assumes so.
-
-    The user's own profiler stays in place.
-    """
-
-    def __init__(self, package: str) -> None:
-        self._package = package
-        self._may_look = sys.getprofile() is None
-        self.has_called = not self._may_look
-
-    def __enter__(self) -> None:
-        if self._may_look:
-            sys.setprofile(self._see)
-
-    def __exit__(self, *_: object) -> None:
-        if self._may_look:
-            sys.setprofile(None)
-
-    def _see(self, frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and str(frame.f_globals.get("__name__", "")).partition(".")[0] == self._package:
-            self.has_called = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.data.functions import Functions
 from harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,14 +22,17 @@ class DataRequest:
         root: `data.root`, the folder with the files, or None.
         download: `data.download`, whether missing files may be fetched.
         params: `data.params`, for the data sets that take parameters.
-        labels_are_numbers: whether integer labels are numbers to compute with, not classes to count.
+        labels_are_numbers: whether integer labels are numbers to compute with, not classes to count; None: where
+            counting would read every sample.
+        functions: of the user's own, between items and batches.
     """
 
     name: str
     root: Path | None = None
     download: bool = False
     params: Mapping[str, object] = field(default_factory=dict)
-    labels_are_numbers: bool = False
+    labels_are_numbers: bool | None = False
+    functions: Functions = field(default_factory=Functions)
 
     @property
     def where(self) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.data.arrays import ArrayDataset, Dataset, Subset, scales_for
 from harness.data.checks import check_values, named_split
+from harness.data.collated import CollatedDataset, uncollated
 from harness.data.dtypes import Scale
 from harness.data.leaves import Array, leaves_of, names_of
 from harness.data.sequences import SequenceDataset
@@ -27,7 +28,7 @@ def rescaled(splits: Splits, scale: float | str | None) -> Splits:
     """
     if scale is None:
         return splits
-    leaves = leaves_of(splits.train.take(np.arange(1))[0])
+    leaves = leaves_of(uncollated(splits.train).take(np.arange(1))[0])
     where = f"data.scale: {scale}"
     if all(leaf.dtype.kind == "f" for leaf in leaves):
         raise DataError(f"{where}: no effect on float data, which is never rescaled; remove it")
@@ -38,7 +39,7 @@ def rescaled(splits: Splits, scale: float | str | None) -> Splits:
     scales = tuple(1.0 if leaf.dtype.kind == "f" else None if scale == "keep" else float(scale) for leaf in leaves)
 
     def of(dataset: Dataset | None) -> Dataset | None:
-        if isinstance(dataset, Subset):
+        if isinstance(dataset, Subset | CollatedDataset):
             inner = of(dataset.dataset)
             return None if inner is None else replace(dataset, dataset=inner)
         if isinstance(dataset, ArrayDataset | SequenceDataset):
@@ -60,7 +61,7 @@ def describe_scale(dataset: Dataset) -> str:
     >>> describe_scale(ArrayDataset(np.zeros((2, 3, 8, 8), np.uint8), np.zeros(2), 255.0))
     'bytes / 255'
     """
-    data = dataset.take(np.arange(1))[0]
+    data = uncollated(dataset).take(np.arange(1))[0]
     scales = scales_for(dataset.full_scale, data)
     words = [_words(leaf, scale) for leaf, scale in zip(leaves_of(data), scales, strict=True)]
     if len(words) == 1:

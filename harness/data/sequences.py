@@ -6,24 +6,25 @@ Knows what an item may look like; `purity.py` checks whether items are functions
 from __future__ import annotations
 
 import copy
-import hashlib
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from harness.data.arrays import Indices, Scales, Subset, as_array, check_sample, default_scales
-from harness.data.generators import Reading, Seeding, kept_generators, states
-from harness.data.leaves import Array, Data, each_leaf, leaves_of, names_of
+from harness.data.arrays import Dataset, Indices, Scales, Subset, check_sample, default_scales
+from harness.data.collates import Stack
+from harness.data.functions import Transform
+from harness.data.generators import Reading, Seeding, generator_of, kept_generators, states
+from harness.data.items import Sample, digest_of, digest_of_any, pair_of
+from harness.data.leaves import Array, Data, each_leaf, leaves_of, names_of, pack, row_of
 from harness.errors import DataError, HarnessError
-from harness.named import kind_of
 
 NUM_PROBED = 16
-_PAIR = (
-    "an item is a pair (data, label), or with several inputs ((a, b), label), (a, b, label) or "
-    "({'a': a, 'b': b}, label)"
+_OR_PADDED = (
+    " and shape, or fill up what differs in length (data.collate: pad, in a program collate='pad'), or collate by a "
+    "function of your own"
 )
 
 
@@ -43,19 +44,24 @@ class SequenceDataset:
 
     An item is a pair `(data, label)` of NumPy arrays, numbers, or MXNet arrays. Each may be a tuple or a dict of those:
     `((a, b), label)`, `(a, {"boxes": b, "classes": c})`; `(a, b, label)` is `((a, b), label)`. A tuple of numbers and
-    a list are one array. All items must have the structure, types and shapes of the first.
+    a list are one array. All items must have the structure, types and shapes of the first. With a transform, items may
+    be anything of which it makes such a pair.
 
     Attributes:
         num_classes: if set, classes are checked when they are read.
         first_readings: the results of the very first reading of the probed items, by index: a cached item
             draws only in that reading.
         seeding: seeds the global generators before an item is read; None if items do not draw from them.
+        transform: makes items of what the sequence holds; None leaves them as they are.
+        is_ragged: whether items may have other shapes than the first.
 
     Args:
         items: the sequence; indexed with plain integers.
         full_scale: the divisor for integer data; None leaves integers unchanged. By default byte images
             are divided by 255.
         source: where the items come from, for messages.
+        transform: see above.
+        is_ragged: for a `CollatedDataset` around it.
 
     Raises:
         DataError: if there are no items, or the first is not valid.
@@ -64,10 +70,19 @@ class SequenceDataset:
     # two threads must not read Gluon's record files at once, and several data sets may share one
     _reading: ClassVar[Any] = threading.RLock()
 
-    def __init__(self, items: Items, full_scale: Scales | str = "default", source: str = "data") -> None:
+    def __init__(
+        self,
+        items: Items,
+        full_scale: Scales | str = "default",
+        source: str = "data",
+        transform: Transform | None = None,
+        is_ragged: bool = False,
+    ) -> None:
         """Read the first item; the others must be like it."""
         self.items = items
         self.source = source
+        self.transform = transform
+        self.is_ragged = is_ragged
         self.num_classes: int | None = None
         self.seeding: Seeding | None = None
         if len(items) == 0:
@@ -90,21 +105,41 @@ class SequenceDataset:
         Args:
             indices: which items.
             draws: epoch and seed, which together with the item's index determine random numbers; by default epoch 0, as
-                in evaluation, and the seed of `seeding`.
+                in evaluation, and the seed of `seeding`, and a transform gets no generator.
         """
+        if self.is_ragged:
+            return Stack()(self.samples(indices, *draws), None)
         data, label = (
             each_leaf(lambda one: np.empty((len(indices), *one.shape), one.dtype), first) for first in self._first
         )
         parts = (*leaves_of(data), *leaves_of(label))
         with kept_generators(self.seeding):
-            for row, index in enumerate(indices.tolist()):
-                if self.seeding is not None:
-                    self.seeding.begin(index, *draws)
-                for part, one in zip(parts, self._checked(index, self.read(index)), strict=True):
+            for row, leaves in enumerate(self._leaves(indices, draws)):
+                for part, one in zip(parts, leaves, strict=True):
                     part[row] = one
         if self.num_classes is not None and isinstance(label, np.ndarray):
             self._refuse_classes(indices, label, self.num_classes)
         return data, label
+
+    def samples(self, indices: Indices, *draws: int) -> list[Sample]:
+        """Data and label of each of these items, which may differ in shape if the data set is ragged.
+
+        Args:
+            indices: which items.
+            draws: as for `take`.
+        """
+        data, label = self._first
+        num_data = len(leaves_of(data))
+        with kept_generators(self.seeding):
+            found = [
+                (pack(leaves[:num_data], data), pack(leaves[num_data:], label))
+                for leaves in map(_copies, self._leaves(indices, draws))
+            ]
+        if self.num_classes is not None and isinstance(label, np.ndarray):
+            for index, (_, one) in zip(indices, found, strict=True):
+                (leaf,) = leaves_of(one)
+                self._refuse_classes(np.array([index]), leaf[None], self.num_classes)
+        return found
 
     def subset(self, indices: Indices) -> Subset:
         """A data set of these items, without copying them."""
@@ -121,6 +156,12 @@ class SequenceDataset:
         other._check_first()
         return other
 
+    def ragged(self) -> SequenceDataset:
+        """The same items, which may have other shapes than the first."""
+        other = copy.copy(self)
+        other.is_ragged = True
+        return other
+
     def seeded(self, seeding: Seeding) -> SequenceDataset:
         """The same items, with the global generators seeded before each read."""
         other = copy.copy(self)
@@ -129,23 +170,70 @@ class SequenceDataset:
 
     def _check_first(self) -> None:
         data, label = (each_leaf(lambda leaf: leaf[None], first) for first in self._first)
-        check_sample(self.source, data, label, self.full_scale)
+        check_sample(self.source, data, label, self.full_scale, is_ragged=self.is_ragged)
 
-    def read(self, index: int) -> tuple[Data, Data]:
-        """Data and label of one item, unchanged.
+    def _leaves(self, indices: Indices, draws: tuple[int, ...]) -> Iterator[list[Array]]:
+        """The leaves of each item, data before labels, like those of the first."""
+        for index in indices.tolist():
+            if self.seeding is not None:
+                self.seeding.begin(index, *draws)
+            random = None
+            if self.transform is not None and draws:
+                epoch, seed = draws
+                random = generator_of(f"transform/{seed}/{epoch}/{index}")
+            yield self._checked(index, self.read(index, random))
+
+    def read(self, index: int, random: np.random.Generator | None = None) -> Sample:
+        """Data and label of one item, of any shape.
+
+        Args:
+            index: its number.
+            random: what a transform draws from; None as in evaluation.
 
         Raises:
             DataError: if reading it raises, or it is not valid.
         """
+        item = self.read_raw(index)
+        if self.transform is not None:
+            return self.transform(item, random, index)
+        with self._reading:
+            pair: Sample = self._explained(index, lambda: pair_of(f"{self.source}: item {index}", item))
+        return pair
+
+    def read_raw(self, index: int) -> Any:
+        """One item as the sequence holds it, before a transform.
+
+        Raises:
+            DataError: if reading it raises.
+        """
+
+        def read() -> Any:
+            if index not in self._probed or index in self.first_readings:
+                return self.items[index]
+            before = states()
+            item = self.items[index]
+            digest = self._digest_of(index, item)
+            self.first_readings[index] = Reading(digest, states() != before)
+            return item
+
+        with self._reading:
+            return self._explained(index, read)
+
+    def digest(self, index: int) -> bytes:
+        """16 bytes that depend on the values of one item, before a transform; it is read for that."""
+        with self._reading:
+            digest: bytes = self._explained(index, lambda: self._digest_of(index, self.read_raw(index)))
+        return digest
+
+    def _digest_of(self, index: int, item: Any) -> bytes:
+        if self.transform is not None:
+            return digest_of_any(item)
+        return digest_of(*pair_of(f"{self.source}: item {index}", item))
+
+    def _explained(self, index: int, work: Callable[[], Any]) -> Any:
+        """Turn whatever a user's code raises into one sentence."""
         try:
-            with self._reading:
-                if index not in self._probed or index in self.first_readings:
-                    return self._parts(index, self.items[index])
-                before = states()
-                data, label = self._parts(index, self.items[index])
-                drew = states() != before
-                self.first_readings[index] = Reading(digest_of(data, label), drew)
-                return data, label
+            return work()
         except HarnessError:
             raise
         except (Exception, SystemExit) as error:
@@ -155,39 +243,7 @@ class SequenceDataset:
                 f"(at {last.filename}:{last.lineno}); fix it, or leave the item out"
             ) from error
 
-    def _parts(self, index: int, item: Any) -> tuple[Data, Data]:
-        if not isinstance(item, tuple | list) or len(item) < 2:
-            found = f"{kind_of(item)} of {len(item)}" if isinstance(item, tuple | list) else kind_of(item)
-            raise DataError(f"{self.source}: item {index} is {found}; {_PAIR}")
-        *inputs, label = item
-        if len(inputs) > 1:
-            return tuple(self._array(index, one) for one in inputs), self._nested(index, label)
-        return self._nested(index, inputs[0]), self._nested(index, label)
-
-    def _nested(self, index: int, value: Any) -> Data:
-        if isinstance(value, Mapping) and value:
-            return {str(key): self._array(index, one) for key, one in value.items()}
-        if isinstance(value, tuple) and any(map(_is_no_number, value)):
-            return tuple(self._array(index, one) for one in value)
-        return self._array(index, value)
-
-    def _array(self, index: int, value: Any) -> Array:
-        if isinstance(value, list | tuple) and any(map(_is_no_number, value)):
-            arrays = [self._array(index, one) for one in value]
-            if len({one.shape for one in arrays}) > 1:
-                raise DataError(
-                    f"{self.source}: item {index} has {kind_of(value)} of arrays of the shapes "
-                    f"{', '.join(str(one.shape) for one in arrays[:3])}, which cannot form an array; {_PAIR}"
-                )
-            return np.asanyarray(arrays)
-        array = as_array(value)
-        if array.dtype.kind == "O":
-            raise DataError(
-                f"{self.source}: item {index} has {kind_of(value)}, which is not an array of numbers; {_PAIR}"
-            )
-        return array
-
-    def _checked(self, index: int, item: tuple[Data, Data]) -> list[Array]:
+    def _checked(self, index: int, item: Sample) -> list[Array]:
         """The leaves of an item, data before labels, each like that of item 0."""
         parts = []
         for what, part, first in zip(("data", "label"), item, self._first, strict=True):
@@ -195,18 +251,25 @@ class SequenceDataset:
             found = dict(zip(names_of(part, what), leaves_of(part), strict=True))
             if found.keys() != set(names):
                 raise DataError(
-                    f"{self.source}: item {index} has {', '.join(found)}, but item 0 has {', '.join(names)}; give all "
+                    f"{self._where}: item {index} has {', '.join(found)}, but item 0 has {', '.join(names)}; give all "
                     "items the same structure"
                 )
             for name, wanted in zip(names, leaves_of(first), strict=True):
                 got = found[name]
-                if got.shape != wanted.shape or got.dtype != wanted.dtype:
+                if self.is_ragged and got.size == 0:
+                    got = got.astype(wanted.dtype)  # an empty list has no type of its own
+                if got.dtype != wanted.dtype or (got.shape != wanted.shape and not self.is_ragged):
+                    advice = "" if self.is_ragged else " and shape" if got.dtype != wanted.dtype else _OR_PADDED
                     raise DataError(
-                        f"{self.source}: the {name} of item {index} is {got.dtype} {got.shape}, but that of item 0 is "
-                        f"{wanted.dtype} {wanted.shape}; give all items the same type and shape"
+                        f"{self._where}: the {name} of item {index} is {got.dtype} {got.shape}, but that of item 0 is "
+                        f"{wanted.dtype} {wanted.shape}; give all items the same type{advice}"
                     )
                 parts.append(got)
         return parts
+
+    @property
+    def _where(self) -> str:
+        return self.source if self.transform is None else f"{self.source}: {self.transform.where}"
 
     def _refuse_classes(self, indices: Indices, label: Array, num_classes: int) -> None:
         bad = np.argwhere((label < 0) | (label >= num_classes))
@@ -218,22 +281,28 @@ class SequenceDataset:
             )
 
 
+def _copies(leaves: Iterable[Array]) -> list[Array]:
+    """Copies, because an item may be read into the memory of the one before."""
+    return [leaf.copy() for leaf in leaves]
+
+
 def probed_indices(count: int) -> Indices:
     """The items to probe: the first, the last, and some evenly spaced between them."""
     return np.unique(np.linspace(0, count - 1, NUM_PROBED).astype(np.int64))
 
 
-def digest_of(data: Data, label: Data) -> bytes:
-    """16 bytes that depend on types, shapes and values of one item."""
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (*leaves_of(data), *leaves_of(label)):
-        digest.update(f"{array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.digest()
+def samples_of(dataset: Dataset, indices: Indices, *draws: int) -> list[Sample]:
+    """Data and label of each of these samples by itself.
 
-
-def _is_no_number(value: Any) -> bool:
-    """Whether an element of a tuple or list is an array or a list rather than a number."""
-    return not isinstance(value, int | float | complex | np.generic | str | bytes) and (
-        not hasattr(value, "shape") or value.shape != ()
-    )
+    Args:
+        dataset: any but a collated one.
+        indices: which samples.
+        draws: epoch and seed in training; none in evaluation.
+    """
+    while isinstance(dataset, Subset):
+        indices = dataset.indices[indices]
+        dataset = dataset.dataset
+    if isinstance(dataset, SequenceDataset):
+        return dataset.samples(indices, *draws)
+    data, label = dataset.take(indices)
+    return [(row_of(data, row), row_of(label, row)) for row in range(len(indices))]

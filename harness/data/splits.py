@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from harness.data.arrays import ArrayDataset, Dataset
 from harness.data.checks import become_floats, check_labels, check_values, is_mapped, named_split
-from harness.data.leaves import Data, Shape, described_types, leaves_of, sample_shape_of
+from harness.data.collated import innermost, uncollated, with_functions
+from harness.data.functions import Functions
+from harness.data.leaves import Array, Data, Shape, described_types, each_leaf, leaves_of, sample_shape_of
 from harness.data.order import permutation
+from harness.data.sequences import SequenceDataset, samples_of
 from harness.errors import DataError
 
 _NUM_TASTED = 64  # samples
@@ -29,7 +34,7 @@ class Splits:
         test: samples to report on, or None.
         num_classes: the number of classes, or None for regression.
         sample_shape: the shape of one sample, `(channels, height, width)` for images; for several inputs a tuple or
-            dict with the shape of each.
+            dict with the shape of each. Of samples that are collated, that of the first, before.
     """
 
     train: Dataset
@@ -45,21 +50,37 @@ class Splits:
 
         It shows whether a resumed run sees its original data, wherever that is stored now.
         """
-        count = len(self.train)
-        labels = self.train.labels()
-        data, tasted = self.train.take(np.unique(np.linspace(0, count - 1, _NUM_TASTED).astype(np.int64)))
+        train = uncollated(self.train)
+        count = len(train)
+        labels = train.labels()
+        few = np.unique(np.linspace(0, count - 1, _NUM_TASTED).astype(np.int64))
         total = hashlib.sha256(f"{count} {self.sample_shape} {self.num_classes}".encode())
-        train = self.train
+        if is_ragged(train):
+            for _, label in samples_of(train, few):
+                _add(total, leaves_of(label))
+            return total.hexdigest()
+        data, tasted = train.take(few)
         if isinstance(train, ArrayDataset):
-            whole, few = leaves_of(train.data), leaves_of(data)
+            whole = leaves_of(train.data)
             is_small = not any(map(is_mapped, whole)) and sum(leaf.nbytes for leaf in whole) <= _LARGEST_BYTES
-            data = whole if is_small else few
+            data = whole if is_small else leaves_of(data)
         if not isinstance(tasted, np.ndarray):
             total.update(f"{sample_shape_of(tasted)}".encode())
-        for array in leaves_of(tasted) if labels is None else (*leaves_of(labels), *leaves_of(data)):
-            total.update(f"{array.dtype.str} {array.shape}".encode())
-            total.update(np.ascontiguousarray(array).data)
+        _add(total, leaves_of(tasted) if labels is None else (*leaves_of(labels), *leaves_of(data)))
         return total.hexdigest()
+
+
+def _add(total: Any, arrays: Iterable[Array]) -> None:
+    """Add arrays to a hash."""
+    for array in arrays:
+        total.update(f"{array.dtype.str} {array.shape}".encode())
+        total.update(np.ascontiguousarray(array).data)
+
+
+def is_ragged(dataset: Dataset) -> bool:
+    """Whether samples may differ in shape."""
+    items = innermost(dataset)
+    return isinstance(items, SequenceDataset) and items.is_ragged
 
 
 def make_splits(
@@ -67,7 +88,7 @@ def make_splits(
     validation: Dataset | None = None,
     test: Dataset | None = None,
     num_classes: int | None = None,
-    count_classes: bool = True,
+    count_classes: bool | None = True,
 ) -> Splits:
     """Check splits and combine them.
 
@@ -78,28 +99,30 @@ def make_splits(
         num_classes: the number of classes. With None, float labels mean regression, and integer classes are counted
             as the largest training label + 1; labels too large to be classes (above 1,000, and
             ten times their number) are numbers.
-        count_classes: if False, and if `num_classes` is None, integer labels are numbers.
+        count_classes: if False, and if `num_classes` is None, integer labels are numbers; if None, they are where
+            counting would read every sample.
 
     Raises:
         DataError: if the splits have different shapes, a label is not in `[0, num_classes)`, or a number is NaN or
             infinite. Labels in arrays and data in memory are all checked; otherwise the first and last sample.
     """
-    sample, label = train.take(np.arange(1))
-    if num_classes is None and count_classes:
-        num_classes = _count_classes(train, label)
+    sample, label = uncollated(train).take(np.arange(1))
+    if num_classes is None and (count_classes or (count_classes is None and uncollated(train).labels() is not None)):
+        num_classes = _count_classes(uncollated(train), label)
     shapes = sample_shape_of(sample), sample_shape_of(label)
+    form = _form(train, sample, label)
     for name, split in (("train", train), ("validation", validation), ("test", test)):
         if split is None:
             continue
         where = named_split(name, split)
         check_labels(where, split, num_classes)
         check_values(where, split)
-        got_sample, got_label = split.take(np.arange(1))
-        got = sample_shape_of(got_sample), sample_shape_of(got_label)
-        if got != shapes:
+        got_sample, got_label = uncollated(split).take(np.arange(1))
+        if _form(train, got_sample, got_label) != form:
             raise DataError(
-                f"{where}: sample and label have the shapes {got[0]} and {got[1]}, but in the training split "
-                f"{shapes[0]} and {shapes[1]}; give all splits the same shapes"
+                f"{where}: sample and label have the shapes {sample_shape_of(got_sample)} and "
+                f"{sample_shape_of(got_label)}, but in the training split {shapes[0]} and {shapes[1]}; give all splits "
+                f"{'arrays of as many dimensions' if is_ragged(train) else 'the same shapes'}"
             )
         if become_floats(split, got_sample) != become_floats(train, sample):
             raise DataError(
@@ -108,6 +131,29 @@ def make_splits(
                 f"(data.scale)"
             )
     return Splits(train, validation, test, num_classes, shapes[0])
+
+
+def splits_with(splits: Splits, functions: Functions) -> Splits:
+    """The same data with the functions of a job.
+
+    Labels stay classes if a transform leaves their shape and type as they were.
+
+    Raises:
+        DataError: if a function fails, or what it gives does not suit.
+    """
+    if functions == Functions():
+        return splits
+    parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
+    made = {name: None if one is None else with_functions(one, functions) for name, one in parts.items()}
+    num_classes = splits.num_classes
+    if functions.transform is not None:
+        before, after = (uncollated(one).take(np.arange(1))[1] for one in (splits.train, made["train"]))
+        is_class = isinstance(after, np.ndarray) and after.dtype.kind in "iu"
+        is_alike = isinstance(before, np.ndarray) and sample_shape_of(before) == sample_shape_of(after)
+        num_classes = num_classes if is_class and is_alike else None
+    train = made["train"]
+    assert train is not None  # because it was not None before
+    return make_splits(train, made["validation"], made["test"], num_classes, count_classes=False)
 
 
 def holdout_size(num_samples: int, validation: float) -> int:
@@ -160,6 +206,14 @@ def as_num_classes(where: str, value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise DataError(f"{where}: num_classes {value!r} is not a number of classes; give a whole number above 0")
     return int(value)
+
+
+def _form(train: Dataset, sample: Data, label: Data) -> object:
+    """What splits have in common: shapes, or only their lengths where samples differ in shape."""
+    parts = sample, label
+    if is_ragged(train):
+        return [each_leaf(lambda leaf: leaf.ndim, part) for part in parts]
+    return [sample_shape_of(part) for part in parts]
 
 
 def _count_classes(train: Dataset, label: Data) -> int | None:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from harness.comm import World
-from harness.data import Dataset, Splits, count_of, make_splits
+from harness.data import Dataset, Functions, Splits, count_of, make_splits
 from harness.data.checks import check_labels
+from harness.data.collated import uncollated
 from harness.data.custom import as_dataset
 from harness.data.leaves import Data
+from harness.data.splits import splits_with
 from harness.errors import DataError
 from harness.gluon import Learner
 from harness.model.build import explained
@@ -24,18 +26,19 @@ from harness.train.samples import RunData, probe_items, seeded_data
 _ALLOWED = "give a gluon.data.Dataset, a pair (data, label) of arrays, or a data set of harness.data"
 
 
-def read(world: World, name: str, value: object) -> Splits:
+def read(world: World, name: str, value: object, functions: Functions) -> Splits:
     """What a program gave as samples, checked; a collective.
 
     Args:
         world: the ranks.
         name: of the argument, for messages.
         value: a data set, arrays, or `Splits`, of which the training split is taken.
+        functions: of the job, between items and batches.
 
     Raises:
         DataError: on every rank, for anything else, and for samples that cannot be used.
     """
-    return world.agreed(f"data.{name}", lambda: _splits(name, value))
+    return world.agreed(f"data.{name}", lambda: splits_with(_splits(name, value, functions), functions))
 
 
 def probe(world: World, name: str, splits: Splits, seed: int) -> RunData:
@@ -91,17 +94,18 @@ def refuse_other_classes(name: str, dataset: Dataset, num_classes: int | None) -
     Raises:
         DataError: naming the first such label.
     """
+    dataset = uncollated(dataset)  # whose labels are those of items
     labels = dataset.labels()
     is_whole = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"
     if num_classes is not None and (labels is None or is_whole):
         check_labels(name if dataset.source == "data" else dataset.source, dataset, num_classes)
 
 
-def _splits(name: str, value: object) -> Splits:
+def _splits(name: str, value: object, functions: Functions) -> Splits:
     if isinstance(value, Splits):
         return replace(value, validation=None, test=None)
     _refuse_loader(name, value)
-    return make_splits(as_dataset(name, value, _ALLOWED), count_classes=False)
+    return make_splits(as_dataset(name, value, _ALLOWED, functions), count_classes=False)
 
 
 def _refuse_loader(name: str, value: Any) -> None:

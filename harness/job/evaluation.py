@@ -53,7 +53,7 @@ class Evaluator:
 
     def _prepare(self, data: object) -> RunData:
         session = self._session
-        splits = read(session.world, "evaluate", data)
+        splits = read(session.world, "evaluate", data, session.given.functions)
         prepared = probe(session.world, "evaluate", splits, session.given.settings.seed)
         dataset = prepared.splits.train
         samples = session.world.agreed("samples", lambda: first_samples(dataset, session.given.augmentation, 2))

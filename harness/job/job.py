@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from harness.comm import World
-from harness.data import Augmentation
+from harness.data import Augmentation, Functions
 from harness.errors import ConfigError
 from harness.finder import FinderResult, FinderSettings
 from harness.gluon import Learner
@@ -78,6 +78,9 @@ class Job:
             **options: those that follow.
             forward: calls network and loss, `forward(net, loss, data, label) -> (prediction, losses)`, where
                 `loss(net(*data), label)` does not.
+            transform: `transform(item, random)` makes a pair (data, label) of an item, in training and evaluation.
+            collate: `collate(items, random)` makes a batch (data, label) of items; or a name (`"pad"`), or a name with
+                its parameters (`{"pad": {"value": 1}}`). `random` is a `numpy.random.Generator`, or None in evaluation.
             last_batch: what becomes of an epoch's remainder: `"drop"` (the default) or `"keep"`.
             augmentation: what is done to pictures.
             clip_norm: the largest Euclidean norm of the mean gradient.
@@ -93,6 +96,7 @@ class Job:
         world = of_kind("world", options.pop("world", None), World)
         augmentation = of_kind("augmentation", options.pop("augmentation", None), Augmentation) or Augmentation()
         forward = options.pop("forward", None)
+        functions = Functions.of(options.pop("transform", None), options.pop("collate", None), f"{WHERE}: ")
         place = f"runs/{_program()}" if folder is None else folder
         settings = read_settings(
             lr, batch=batch, epochs=epochs, iterations=iterations, shards=shards, folder=place, **options
@@ -100,7 +104,7 @@ class Job:
         calls = Calls(net, given_loss(loss), given_forward(forward))
         devices, own = devices_of(net), given_optimizer(optimizer, net)
         refuse_idle_momentum(own, settings.lr.momentum_correction, settings.lr.momentum is not None)
-        self._given = Given(calls, own, devices, train, augmentation, settings, world)
+        self._given = Given(calls, own, devices, train, functions, augmentation, settings, world)
         self.folder = Path(settings.folder)
         self.iteration = 0
         self._session: Session | None = None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from harness.comm import World
 from harness.config import TrainConfig
-from harness.data import Augmentation, Batch, BatchStream, Order, sweep_order
+from harness.data import Augmentation, Batch, BatchStream, Functions, Order, sweep_order
 from harness.errors import ConfigError
 from harness.gluon import Learner, Placement, UpdateOptions, shards_of_rank
 from harness.guard import ConsistencyCheck
@@ -33,6 +33,7 @@ class Given(NamedTuple):
         optimizer: an `mx.optimizer.Optimizer`.
         devices: of the network.
         train: the training data, as they were given.
+        functions: between items and batches.
         augmentation: what is done to samples.
         settings: numbers.
         world: the ranks, if they are joined already.
@@ -42,6 +43,7 @@ class Given(NamedTuple):
     optimizer: Any
     devices: list[Any]
     train: object
+    functions: Functions
     augmentation: Augmentation
     settings: JobSettings
     world: World | None
@@ -102,7 +104,7 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     settings = given.settings
     ranks = stack.enter_context(Ranks(given.world, given.devices[0].device_type, settings.stall_after_s))
     world = ranks.world
-    splits = read(world, "train", given.train)
+    splits = read(world, "train", given.train, given.functions)
     samples = world.agreed("samples", lambda: first_samples(splits.train, given.augmentation, 2))
     world.agreed("shapes", lambda: settle_shapes(given.calls, given.devices, *samples))
     data = probe(world, "train", splits, settings.seed)  # which seeds generators that initialisers draw from

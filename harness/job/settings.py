@@ -16,6 +16,7 @@ from harness.config.messages import explain
 from harness.config.sections import Section
 from harness.config.values import Count, PathText, Positive, RefusedError, Seconds
 from harness.data import Augmentation
+from harness.data.functions import CollateFunction, TransformFunction
 from harness.errors import ConfigError
 from harness.model.calls import ForwardFunction
 from harness.named import brief, kind_of, with_article
@@ -30,6 +31,8 @@ class JobOptions(TypedDict, total=False):
     """The options of a `Job`, which explains them."""
 
     forward: ForwardFunction | None
+    transform: TransformFunction | None
+    collate: CollateFunction | str | Mapping[str, Any] | None
     last_batch: Literal["drop", "keep"]
     augmentation: Augmentation | None
     clip_norm: float | None

@@ -9,9 +9,16 @@ import numpy as np
 
 from harness.comm import World
 from harness.config import RunConfig
-from harness.data import Augmentation, Dataset, Splits, load, probe_splits, seeded_splits
-from harness.data.augment import labels_as_they_are
-from harness.data.dtypes import counted
+from harness.data import (
+    Augmentation,
+    Dataset,
+    Functions,
+    Splits,
+    evaluation_samples,
+    load,
+    probe_splits,
+    seeded_splits,
+)
 from harness.data.leaves import Data
 from harness.data.purity import Found
 from harness.errors import DataError
@@ -27,7 +34,8 @@ class RunData(NamedTuple):
     Attributes:
         splits: training samples, and those held out.
         fingerprint: of the training samples.
-        items_digest: of the probed training items; `None` for arrays.
+        items_digest: of the probed training items, and of what `transform` and `collate` make of them; `None` for
+            arrays without either.
     """
 
     splits: Splits
@@ -56,7 +64,8 @@ def load_splits(config: RunConfig) -> Splits:
         params=data.params,
         seed=config.seed,
         scale=data.scale,
-        labels_are_numbers=":" not in loss and not picks,
+        labels_are_numbers=None if ":" in loss else not picks,
+        functions=functions_of(config),
     )
     labels = splits.train.labels()
     if splits.num_classes is None and picks and isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
@@ -67,8 +76,17 @@ def load_splits(config: RunConfig) -> Splits:
     return splits
 
 
+def functions_of(config: RunConfig) -> Functions:
+    """`data.transform` and `data.collate`.
+
+    Raises:
+        ConfigError: if there are none of these names.
+    """
+    return Functions.of(config.data.transform, config.data.collate)
+
+
 def probe_items(splits: Splits) -> dict[str, Found]:
-    """Whether items are functions of their index; see `harness.data.purity`."""
+    """Whether items are functions of their index, and the user's functions of theirs; see `harness.data.purity`."""
     return probe_splits(splits, seed_generator)
 
 
@@ -112,6 +130,4 @@ def build_augmentation(config: RunConfig, splits: Splits) -> Augmentation:
 
 def first_samples(dataset: Dataset, augmentation: Augmentation, count: int) -> tuple[Data, Data]:
     """A few samples and their labels, as the network and the loss are given them."""
-    data, label = dataset.take(np.arange(min(count, len(dataset))))
-    images = augmentation.evaluate(data, dataset.full_scale, counted(f"{dataset.source}: sample"))
-    return images, labels_as_they_are(label, counted(f"{dataset.source}: label"))
+    return evaluation_samples(dataset, np.arange(min(count, len(dataset))), augmentation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 
 import mxnet as mx
 import numpy as np
@@ -307,17 +308,18 @@ SETTINGS["tasks16"] = [*SETTINGS["tasks"], "compression=fp16"]
 SETTINGS["noisy"] = [*SETTINGS["tasks"], f"data.name={_own('noisy_tasks')}"]
 
 
-def train_all(output: str, begun: str, names: list[str]) -> None:
+def train_all(output: str, begun: str, names: list[str], settings: Callable[[str], list[str]] = settings_of) -> None:
     """Train jobs, one after another; each tells its digest, and rank 0 its last evaluation.
 
     Args:
         output: the folder of their folders.
         begun: where an earlier training has left checkpoints, to resume from those after iteration 8; `new` for none.
         names: of the jobs.
+        settings: of a job by its name.
     """
     world = connect()
     for name in names:
-        config = load_config("configs/digits.yaml", [*settings_of(name), f"output={output}"])
+        config = load_config("configs/digits.yaml", [*settings(name), f"output={output}"])
         start = StartOptions() if begun == "new" else StartOptions(f"{begun}/{name}/checkpoints/iteration-000000008")
         run = prepare_run(config, world, threads=1, start=start)
         results = train(run)

@@ -1,0 +1,96 @@
+"""Jobs whose items and batches are made by functions: one digest, wherever they run; what is refused, and how."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.programs.functions import HERE, SETTINGS, settings_of
+
+PROGRAM = "tests/programs/functions.py"
+NAMES = list(SETTINGS)
+
+
+def digests_of(output: str) -> list[str]:
+    found = re.findall(r"done after \d+ iterations, digest ([0-9a-f]{64})", output)
+    assert len(found) == len(NAMES)
+    return found
+
+
+def results_of(output: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in re.findall(r"RESULTS (.*)$", output, re.MULTILINE)]
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    """Trained in one process: what it wrote, and where."""
+    folder = tmp_path_factory.mktemp("functions")
+    return start(PROGRAM, folder, "new", *NAMES).stdout, folder
+
+
+def test_they_learn(alone):
+    results = dict(zip(NAMES, results_of(alone[0]), strict=True))
+    assert results["words"]["test.loss"] < 0.5
+    assert results["boxes"]["test.loss"] < 0.12
+    assert results["windows"]["test.loss"] < 0.1
+
+
+@pytest.mark.parametrize(("launcher", "ranks"), [("mpirun", 2), ("mpirun", 3), ("horovodrun", 2)])
+def test_on_any_number_of_ranks(start, tmp_path, alone, launcher, ranks):
+    out = start(PROGRAM, tmp_path, "new", *NAMES, np=ranks, launcher=launcher).stdout
+    assert digests_of(out) == digests_of(alone[0])
+    assert results_of(out) == results_of(alone[0])
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_resumed_in_the_middle(start, tmp_path, alone, ranks):
+    output, folder = alone
+    more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
+    assert digests_of(start(PROGRAM, tmp_path, folder, *NAMES, **more).stdout) == digests_of(output)
+
+
+def test_the_finder_finds_the_same_and_puts_everything_back(start, tmp_path):
+    words = [*settings_of("words"), "optimizer={name: sgd, params: {}}", f"output={tmp_path}"]
+    settings = [word for one in words for word in ("--set", one)]
+    outputs = [start("launch/find_lr.py", *settings, **more).stdout for more in ({}, {"np": 2, "launcher": "mpirun"})]
+    found = [re.findall(r"suggested: .*|state restored: digest \w+ unchanged", output) for output in outputs]
+    assert len(found[0]) == 2
+    assert found[0] == found[1]
+
+
+def test_another_function_is_noticed_by_a_run_that_resumes(start, alone):
+    words = [*settings_of("windows"), f"output={alone[1]}", f"data.transform={HERE}:other_window"]
+    done = start("launch/train.py", *(word for one in words for word in ("--set", one)), "--resume=auto", exit_code=4)
+    assert f"data.transform: {HERE}:window -> {HERE}:other_window" in done.stderr
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        (["transform=mean"], 2, "data.transform: found 'mean'; must be package.module:function"),
+        (["transform=HERE:nothing"], 2, "data.transform: HERE:nothing: no such name in"),
+        (["transform=HERE:one_argument"], 2, "data.transform: 'HERE:one_argument': takes (item), but is called with"),
+        (["collate=padd"], 2, "data.collate: unknown name 'padd'; did you mean 'pad'? known: pad, stack"),
+        (["collate={pad: {valeu: 1}}"], 2, "data.collate.pad.valeu: there is no such parameter; did you mean 'value'?"),
+        (["collate={pad: {to: [8, 4]}}"], 2, "to is [8, 4]; allowed: a list of whole numbers from 1, each larger"),
+        (["collate=3"], 2, "data.collate: found 3; must be a name (pad), or one name with its parameters"),
+        ([], 3, "train: item 0 has a str, which is not an array of numbers; an item is a pair (data, label)"),
+        (["transform=HERE:raises"], 3, "data.transform: 'HERE:raises': raised KeyError: 'divisor' for item 0 (at"),
+        (["transform=HERE:counts"], 3, "'HERE:counts': was called twice with the same arguments, and gave different"),
+        (["transform=HERE:draws_globally"], 3, "draws from the global generators of random or np.random"),
+        (["transform=HERE:pass_on"], 3, "give all items the same type and shape, or fill up what differs in length"),
+        (["transform=HERE:pass_on", "collate=HERE:drops_one"], 3, "its first dimension must be the number of items"),
+        (["transform=HERE:pass_on", "collate=HERE:counting"], 3, "'HERE:counting': was called twice with the same"),
+    ],
+)
+def test_wrong_uses_end_every_rank_with_one_message(start, tmp_path, settings, code, said, ranks):
+    words = [f"data={{name: {HERE}:sentences, params: {{}}}}", "network.loss=l2", f"output={tmp_path}"]
+    words += [f"data.{one}".replace("HERE", HERE) for one in settings]
+    more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
+    done = start("launch/train.py", *(word for one in words for word in ("--set", one)), exit_code=code, **more)
+    assert said.replace("HERE", HERE) in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr
