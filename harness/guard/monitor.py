@@ -65,6 +65,7 @@ class Monitor:
     def stop(self) -> None:
         """End the thread, and wait for that."""
         self._is_ending.set()
+        self._signals.wake()
         if self._thread.is_alive():
             self._thread.join()
 

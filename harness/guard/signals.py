@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -43,7 +44,7 @@ class StopSignals:
     Attributes:
         received: the name of the first signal; `None` before.
         repeated: the name of one that came more than a second later, and means: stop at once, do not save.
-        socket: becomes readable with every signal.
+        socket: becomes readable with every signal, and when `wake` is called.
     """
 
     def __init__(self, numbers: Sequence[signal.Signals] = SIGNALS) -> None:
@@ -81,6 +82,11 @@ class StopSignals:
         self._before.clear()
         self.socket.close()
         self._sender.close()
+
+    def wake(self) -> None:
+        """Make `socket` readable without a signal: whoever waits for one looks around at once."""
+        with suppress(OSError):  # closed: nobody waits
+            self._sender.send(b"\0")
 
     def receive(self) -> None:
         """Take the signals that have arrived."""

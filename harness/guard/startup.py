@@ -25,10 +25,10 @@ from harness.guard.registry import Entry, NoRegistry, Registry
 from harness.guard.registry_files import open_file_registry
 from harness.guard.registry_server import open_server_registry
 from harness.guard.signals import StopSignals
+from harness.guard.timing import PERIOD_S
 from harness.interrupts import leave_job, stopped_before_start
 
 START_LIMIT_S = GuardConfig().stall_after_start_s  # until the configuration is read, which may set another
-_PERIOD_S = 0.25
 _IMPORTS_S = 10.0  # granted even if the limit of the first update is shorter
 _SURE_S = 2.0  # a process must have been gone for this long
 _LINGER_S = 1.0  # longer than two polls of the others, which have to see why
@@ -97,6 +97,7 @@ class Startup:
     def close(self) -> None:
         """This rank is connected to the others, or ends by itself; whoever has its signals keeps them."""
         self._is_closing.set()
+        self.signals.wake()
         if self._thread.is_alive():
             self._thread.join()
         self._registry.unregister(self._launch.rank)
@@ -124,7 +125,7 @@ class Startup:
         registered_s = looked_s = time.monotonic()
         registered = self._entry()
         while not self._is_closing.is_set():
-            ready, _, _ = select.select([self.signals.socket], [], [], _PERIOD_S)
+            ready, _, _ = select.select([self.signals.socket], [], [], PERIOD_S)
             if ready:
                 self._handle_signal()
             now_s, entry = time.monotonic(), self._entry()

@@ -23,6 +23,9 @@ _LINE = "#1f5fa8"
 _MARK = "#8a8a8a"
 _COLOURS = (_LINE, "#c1541c", "#2b7a3d", "#7a3fa0", "#a3762b", "#4a4a4a")
 _DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.2, 2)))  # lines that coincide all stay visible
+# Margins in inches, enough for the longest numbers: every run draws its plan, and an automatic layout, which draws
+# everything twice to measure it, would take twice as long.
+_LEFT, _RIGHT, _BOTTOM, _TOP = 1.1, 0.15, 0.5, 0.8
 
 
 def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
@@ -32,8 +35,11 @@ def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
     iterations = list(plan.rows())
     momenta = [plan.momentum(t) for t in iterations]
     has_momentum = any(momentum is not None for momentum in momenta)
-    figure = Figure(figsize=(8, 5.2 if has_momentum else 3.6), layout="constrained", dpi=110)
-    rows = figure.subplots(2 if has_momentum else 1, 1, sharex=True, squeeze=False)
+    width, height = 8, 5.2 if has_momentum else 3.6
+    figure = Figure(figsize=(width, height), dpi=110)
+    margins = {"left": _LEFT / width, "right": 1 - _RIGHT / width, "bottom": _BOTTOM / height, "top": 1 - _TOP / height}
+    shape = 2 if has_momentum else 1, 1
+    rows = figure.subplots(*shape, sharex=True, squeeze=False, gridspec_kw={**margins, "hspace": 0.08})
     axes: list[Axes] = [row[0] for row in rows]
     unit = " (in units of the base)" if plan.in_units_of_base else ""
     _draw(axes[0], plan, iterations, [plan.lr(t) for t in iterations], f"learning rate{unit}")
@@ -45,7 +51,7 @@ def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
         "top", functions=(partial(np.multiply, 1 / per_epoch), partial(np.multiply, per_epoch))
     )
     epochs.set_xlabel("epoch")
-    figure.suptitle(f"{title}: {plan.describe()}", fontsize=10, parse_math=False)
+    figure.suptitle(f"{title}: {plan.describe()}", fontsize=10, y=1 - 0.1 / height, parse_math=False)
     replace_file(path, as_png(figure))
 
 

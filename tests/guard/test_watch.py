@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness.causes import Cause, joined, outranks
+from harness.comm import SingleWorld, read_launch
 from harness.config import GuardConfig
 from harness.errors import ConfigError, DataError, HarnessError, LostRankError, StoppedOnRequestError
 from harness.folder import AttemptStart
@@ -16,7 +17,9 @@ from harness.guard import Guard
 from harness.guard.heartbeat import open_heartbeat
 from harness.guard.link import Link
 from harness.guard.messages import Message
+from harness.guard.registry import NoRegistry
 from harness.guard.signals import StopSignals
+from harness.guard.startup import Startup
 from tests.guard.worlds import Ranks
 
 
@@ -100,6 +103,23 @@ def test_nothing_that_is_heard_ends_the_thread(watched):
     time.sleep(0.6)
     assert guard.known_departure() is None
     assert any(thread.name == "guard" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("watching", ["startup", "guard"])
+def test_who_stops_watching_is_not_waited_for(watching, monkeypatch):
+    """A quarter of a second for each of them, in every job."""
+    monkeypatch.setattr(f"harness.guard.{'monitor' if watching == 'guard' else watching}.PERIOD_S", 600.0)
+    files, signals = OutcomeFiles(0, "a", environ={}), StopSignals(())
+    if watching == "guard":
+        one = Guard(SingleWorld(), GuardConfig(), files, signals=signals)
+    else:
+        one = Startup(read_launch({}), files, NoRegistry(), signals)
+    one.open()
+    closing = threading.Thread(target=one.close, daemon=True)
+    closing.start()
+    closing.join(timeout=60)
+    assert not closing.is_alive()
+    signals.close()
 
 
 def test_a_fault_of_the_guard_itself_is_told_and_survived(watched, capfd, monkeypatch):
