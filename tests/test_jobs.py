@@ -50,6 +50,21 @@ def test_what_is_read_when_modules_are_imported_makes_it_an_ordinary_process(sta
     assert " False " in start(program, "0", OMP_NUM_THREADS="2").stdout
 
 
+def test_modules_are_found_where_pythonpath_says(start, tmp_path):
+    """As an ordinary process finds them, which a job becomes where they would replace some that are imported."""
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    (beside / "asked_for.py").write_text("import sys\nprint(sys.path[:5])\n")
+    program = tmp_path / "program.py"
+    program.write_text("import asked_for, sys\nprint('mxnet' in sys.modules)\n")
+    path = os.pathsep.join(filter(None, ["beside", os.environ.get("PYTHONPATH")]))
+    fresh = start(program, cwd=tmp_path, PYTHONPATH=path, fresh=True).stdout
+    assert str(beside) in fresh
+    assert start(program, cwd=tmp_path, PYTHONPATH=path).stdout == fresh.replace("False", "True")
+    (beside / "harness.py").touch()
+    assert start(program, cwd=tmp_path, PYTHONPATH=path).stdout == fresh
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

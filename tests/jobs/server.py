@@ -6,7 +6,8 @@ differs from a fresh one in four points: the modules are imported, hashes of str
 in `/proc` is the server, and where it ends well or by `sys.exit` its objects are not freed one by one, which would copy
 every page that it shares with the server. What it spawns through `multiprocessing` is forked from the server too:
 horovodrun spawns one process for each rank, which would import Horovod again. A job whose environment is read when
-modules are imported (the number of threads, for example) is refused, and becomes an ordinary process.
+modules are imported (the number of threads, for example), or whose PYTHONPATH has other modules under names that are
+imported already, is refused, and becomes an ordinary process.
 
 Ends when its standard input does.
 """
@@ -70,8 +71,36 @@ def draw_once():
 
 
 def early(environ):
-    """The variables that are read when modules are imported."""
-    return {key: value for key, value in environ.items() if key.startswith(READ_AT_IMPORT)}
+    """The variables that are read when modules are imported; PYTHONPATH is read by the forked process again."""
+    return {key: value for key, value in environ.items() if key.startswith(READ_AT_IMPORT) and key != "PYTHONPATH"}
+
+
+def python_path(environ, cwd):
+    """The folders of PYTHONPATH, of which an empty one is the current folder."""
+    told = environ.get("PYTHONPATH")
+    return [os.path.abspath(os.path.join(cwd, folder)) for folder in told.split(os.pathsep)] if told else []
+
+
+OWN_PATH = python_path(os.environ, os.getcwd())
+
+
+def is_imported_from_elsewhere(folder):
+    """Whether a job that finds this folder first would import other modules than those that are imported already."""
+    try:
+        names = {name.partition(".")[0] for name in os.listdir(folder)}
+    except OSError:
+        return False
+    files = [getattr(module, "__file__", None) for name, module in sys.modules.items() if name in names]
+    others = [file for file in files if file is not None and not file.startswith(f"{folder}{os.sep}")]
+    return bool(others or names & {"sitecustomize", "usercustomize"})
+
+
+def can_be_forked(job):
+    """Whether an ordinary process with this environment would have the modules that are imported here."""
+    path = python_path(job["environ"], job["cwd"])
+    if early(job["environ"]) != early(os.environ) or not set(OWN_PATH) <= set(path):
+        return False
+    return not any(is_imported_from_elsewhere(folder) for folder in path)
 
 
 def receive(connection):
@@ -115,7 +144,7 @@ class Server:
         except (OSError, ValueError, struct.error):
             connection.close()
             return None
-        if early(job["environ"]) != early(os.environ):
+        if not can_be_forked(job):
             connection.send(b"n")
             connection.close()
             for file in files:
@@ -179,6 +208,8 @@ def become(job, files):
     os.environ.clear()
     os.environ.update(job["environ"])
     os.chdir(job["cwd"])
+    path = dict.fromkeys(python_path(job["environ"], job["cwd"]))
+    sys.path[1:] = [*path, *(folder for folder in sys.path[1:] if folder not in path)]
     os.sched_setaffinity(0, job["cpus"])
     os.getppid = lambda: job["parent"]  # of the client: the launcher
     import numpy

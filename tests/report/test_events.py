@@ -77,7 +77,8 @@ def test_the_finder_s_curve_is_a_picture(start, tmp_path):
 def test_pytorch_does_not_come_along(start, tmp_path):
     """Its Gloo and Horovod's do not live in one process."""
     (tmp_path / "torch.py").write_text("raise SystemExit('PyTorch was imported')")
-    start("launch/train.py", *words(tmp_path), PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    start("launch/train.py", *words(tmp_path), fresh=True, PYTHONPATH=path)
     assert_same(tmp_path / "digits")
 
 
