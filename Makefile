@@ -1,11 +1,12 @@
 # make train     set up and train the digits on two ranks        make check   ruff and mypy
 # make setup     install everything into .venv (see install.sh)  make format  format the code
-# make test      set up and run the tests, two at a time         make clean   remove .venv, runs/ and plans/
+# make test      set up and run the tests, three at a time       make clean   remove .venv, runs/ and plans/
 # make thorough  the tests, with 8 ranks, random kills and long loops (more than half an hour)
 # make pythons   on Python 3.12 and 3.13 the digests of .venv, and the tests of what computes or stores bits
 # make benchmarks  measure everything in docs/performance.md (more than an hour)
 RUN := . .venv/bin/activate &&
-TWO_AT_A_TIME := --numprocesses 2 --dist worksteal
+# on two cores, because tests that start jobs wait for them
+AT_A_TIME := --numprocesses 3 --dist worksteal
 
 .PHONY: setup train test thorough pythons check format format-check benchmarks clean
 
@@ -16,10 +17,10 @@ train: setup
 	@$(RUN) $$(test -x .venv/bin/horovodrun && echo horovodrun || echo mpirun) -np 2 python launch/train.py --overwrite
 
 test: setup
-	@$(RUN) python -m pytest $(TWO_AT_A_TIME)
+	@$(RUN) python -m pytest $(AT_A_TIME)
 
 thorough: setup
-	@$(RUN) HARNESS_THOROUGH=1 python -m pytest $(TWO_AT_A_TIME)
+	@$(RUN) HARNESS_THOROUGH=1 python -m pytest $(AT_A_TIME)
 
 pythons: setup
 	@$(RUN) python tests/pythons.py set-up

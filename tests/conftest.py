@@ -41,8 +41,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     """Leave out what `make thorough` alone runs, and begin with what takes long.
 
-    One worker of pytest-xdist waits for jobs while the other one runs the many short tests, and then takes over what
-    the first has not begun; a long test at the end would have no other beside it.
+    One worker of pytest-xdist waits for jobs while the others run the many short tests, and then take over what the
+    first has not begun; a long test at the end would have no other beside it.
     """
     for item in items:
         if WITHOUT_HOROVOD and item.get_closest_marker("horovod"):

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -49,9 +50,12 @@ def set_up() -> None:
         run("git", "fetch", "--quiet", "origin", "HEAD", cwd=clone)
         run("git", "reset", "--quiet", "--hard", "FETCH_HEAD", cwd=clone)
         run("./install.sh", cwd=clone, PYTHON=str(path_of(version)), WITH_HOROVOD="0", WITH_DEV="0")
-        tools = ["pytest", "pytest-xdist", "jsonschema"]
-        pip = [clone / ".venv/bin/python", "-m", "pip", "install", "-qq", "--no-compile"]
-        run(*pip, "--constraint", "constraints.txt", *tools, cwd=clone)
+        environment = (clone / ".venv/installed").read_text()
+        tested_with = clone / ".venv/tested_with"  # the environment that has the tools
+        if not tested_with.is_file() or tested_with.read_text() != environment:
+            pip = [clone / ".venv/bin/python", "-m", "pip", "install", "-qq", "--no-compile"]
+            run(*pip, "--constraint", "constraints.txt", "pytest", "jsonschema", cwd=clone)
+            tested_with.write_text(environment)
 
 
 def path_of(version: str) -> Path:
@@ -69,26 +73,37 @@ def path_of(version: str) -> Path:
 
 
 def compare_and_test() -> None:
-    with tempfile.TemporaryDirectory(prefix="harness-pythons-") as folder:
+    """All Pythons at a time: each of them has one process for the tests, and waits for nobody."""
+    with tempfile.TemporaryDirectory(prefix="harness-pythons-") as folder, ThreadPoolExecutor() as pool:
         here = Runs(ROOT, Path(folder) / "here")
-        two = here.train("two", np=2, keep=100)
-        expected = {"two ranks": two, "resumed from this Python's": two, "eight in one": here.train_eight()}
-        for version in PYTHONS:
-            there = Runs(CLONES / version, Path(folder) / version)
-            print(f"{version}: {there.versions()}", flush=True)
-            found = {
-                "two ranks": there.train("two", np=2),
-                "resumed from this Python's": there.train("resumed", np=2, resume=here.checkpoint_halfway("two")),
-                "eight in one": there.train_eight(),
-            }
-            for what, digest in expected.items():
-                print(f"{version}: {what}: {found[what][:12]}", flush=True)
-                if found[what] != digest:
-                    sys.exit(f"Python {version}, {what}: digest {found[what]}; here it is {digest}")
-    for version in PYTHONS:
-        clone = CLONES / version
-        tests = [f"tests/{name}" for name in TESTS]
-        run(clone / ".venv/bin/python", "-m", "pytest", "--numprocesses=2", "--dist=worksteal", *tests, cwd=clone)
+        eight, two = pool.submit(here.train_eight), here.train("two", np=2, keep=100)
+        expected = {"two ranks": two, "resumed from this Python's": two, "eight in one": eight.result()}
+        checkpoint = here.checkpoint_halfway("two")
+        checks = [pool.submit(check, version, Path(folder) / version, checkpoint, expected) for version in PYTHONS]
+        for one in checks:
+            print(one.result(), flush=True)
+
+
+def check(version: str, folder: Path, checkpoint: Path, expected: dict[str, str]) -> str:
+    """Compare the digests of one Python and run its tests; what was printed, or the end of this program."""
+    there = Runs(CLONES / version, folder)
+    found = {
+        "two ranks": there.train("two", np=2),
+        "resumed from this Python's": there.train("resumed", np=2, resume=checkpoint),
+        "eight in one": there.train_eight(),
+    }
+    told = [f"{version}: {there.versions()}"]
+    for what, digest in expected.items():
+        told.append(f"{version}: {what}: {found[what][:12]}")
+        if found[what] != digest:
+            sys.exit(f"Python {version}, {what}: digest {found[what]}; here it is {digest}")
+    tests = [f"tests/{name}" for name in TESTS]
+    command = [str(there.bin / "python"), "-m", "pytest", "--quiet", *tests]
+    done = subprocess.run(command, cwd=there.checkout, env=ENVIRON, capture_output=True, text=True)
+    told.append(done.stdout + done.stderr)
+    if done.returncode:
+        sys.exit("\n".join(told))
+    return "\n".join(told)
 
 
 class Runs:
