@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 FORMAT = 1
 ARRAY_FILES = {"parameters": "params.safetensors", "slots": "optimizer.safetensors"}
+OPTIONAL_FILES = {"carried": "carried.safetensors"}  # of kinds that only some checkpoints have
 LARGEST_MANIFEST = 8 << 20  # bytes; a network of 100,000 parameters has a manifest of two million
 NUMBERS = ("applied_lr", "num_update", "update_counts", "scalars")
 _SEAL = 65  # bytes of manifest.sha256
@@ -212,7 +213,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise CheckpointError(f"{path}: is of format {version}, this version reads format {FORMAT}")
     listed = _each(files, files.value)
-    complete = set(listed) == set(ARRAY_FILES.values()) and iteration_of(path) == iteration
+    names = set(listed) - set(OPTIONAL_FILES.values())
+    complete = names == set(ARRAY_FILES.values()) and iteration_of(path) == iteration
     if not complete or not all(isinstance(file, dict) for file in listed.values()):
         raise CheckpointError(f"{path}: manifest.json belongs to another iteration or lists other files")
     return dict(content)

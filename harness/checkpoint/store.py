@@ -1,9 +1,10 @@
 """Checkpoints on disk: arrays as safetensors, everything else as JSON, and checksums of both. Knows no ranks.
 
-A checkpoint is a folder `iteration-000001234` with `params.safetensors`, `optimizer.safetensors`, `manifest.json`
-(format, state, each file's size and sha256) and `manifest.sha256`. It is written beside its place under a temporary
-name, each file and the folder are forced to disk, the folder is renamed, the parent is forced to disk: a checkpoint
-that has its name is complete, whenever the process died. Nothing is ever pickled, and nothing pickled is ever read.
+A checkpoint is a folder `iteration-000001234` with `params.safetensors`, `optimizer.safetensors`,
+`carried.safetensors` where shards carry state, `manifest.json` (format, state, each file's size and sha256) and
+`manifest.sha256`. It is written beside its place under a temporary name, each file and the folder are forced to disk,
+the folder is renamed, the parent is forced to disk: a checkpoint that has its name is complete, whenever the process
+died. Nothing is ever pickled, and nothing pickled is ever read.
 `docs/checkpoint-format.md` tells other programs how to read it.
 """
 
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from harness.checkpoint.manifest import ARRAY_FILES, FORMAT, LARGEST_MANIFEST, read_manifest
+from harness.checkpoint.manifest import ARRAY_FILES, FORMAT, LARGEST_MANIFEST, OPTIONAL_FILES, read_manifest
 from harness.checkpoint.places import checkpoint_path, list_checkpoints
 from harness.errors import CheckpointError
 from harness.files import TEMPORARY, force_folder, make_folder, must_be_regular, open_regular, replace_file
@@ -66,7 +67,7 @@ def write_checkpoint(folder: Path, iteration: int, arrays: Mapping[str, Arrays],
     Args:
         folder: of the checkpoints; it must exist, so that a folder that was deleted or unmounted is noticed.
         iteration: the last update that the state contains.
-        arrays: `parameters` and `slots`, each by structural name.
+        arrays: `parameters` and `slots`, each by structural name, and `carried` where shards carry state.
         manifest: anything JSON can hold; `format`, `iteration` and `files` are added.
 
     Returns:
@@ -84,8 +85,9 @@ def write_checkpoint(folder: Path, iteration: int, arrays: Mapping[str, Arrays],
             shutil.rmtree(debris, ignore_errors=True)
         temporary.mkdir()
         files = {}
-        for kind, name in ARRAY_FILES.items():
-            files[name] = _write_file(temporary / name, _safetensors(arrays[kind]))
+        for kind, name in {**ARRAY_FILES, **OPTIONAL_FILES}.items():
+            if kind in ARRAY_FILES or kind in arrays:
+                files[name] = _write_file(temporary / name, _safetensors(arrays[kind]))
         content = {"format": FORMAT, "iteration": iteration, **manifest, "files": files}
         text = json.dumps(content, indent=1).encode()
         if len(text) > LARGEST_MANIFEST:
@@ -182,14 +184,18 @@ def verify(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """The arrays of a checkpoint, `parameters` and `slots`, each by structural name; `verify` it first.
 
+    Where shards carry state, `carried` by `shard/name`.
+
     Raises:
         CheckpointError: if a file cannot be read.
     """
     try:
-        for name in ARRAY_FILES.values():
+        listed = read_manifest(path)["files"]
+        files = {**ARRAY_FILES, **{kind: name for kind, name in OPTIONAL_FILES.items() if name in listed}}
+        for name in files.values():
             must_be_regular(path / name)  # the library would wait for the other end of a FIFO
             _refuse_large_header(path / name)
-        return {kind: load_file(path / name) for kind, name in ARRAY_FILES.items()}
+        return {kind: load_file(path / name) for kind, name in files.items()}
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         # NumPy has no bfloat16 or float8, and not more than 32 dimensions
         raise CheckpointError(f"{path}: the arrays cannot be read ({error})") from error

@@ -46,7 +46,7 @@ class CheckpointWriter:
 
         Args:
             iteration: of the checkpoint.
-            arrays: `parameters` and `slots`; they belong to the writer until `wait` returns.
+            arrays: as `write_checkpoint` takes them; they belong to the writer until `wait` returns.
             manifest: see `write_checkpoint`.
             best: `iteration`, `metric` and `value` of the best checkpoint so far, which may be this one.
             first: is done in the thread before the checkpoint is written.

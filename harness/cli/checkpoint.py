@@ -92,8 +92,8 @@ def diff(path: Path, other: Path) -> None:
     for part in ("state", "shards", "batch_size", "sizes", "data", "plan", "config", "environment"):
         lines += _differences(part, *(manifest.get(part) for manifest in manifests))
     arrays = [read_arrays(place) for place in places]
-    for kind in arrays[0]:
-        lines += _array_differences(kind, arrays[0][kind], arrays[1][kind])
+    for kind in {**arrays[0], **arrays[1]}:
+        lines += _array_differences(kind, arrays[0].get(kind, {}), arrays[1].get(kind, {}))
     print("\n".join([f"{places[0]} against {places[1]}:", *(f"  {line}" for line in lines or ["no difference"])]))
 
 

@@ -123,9 +123,28 @@ class RunConfig(Section):
             problems.append(
                 Problem(("checkpoint", "best"), "has no effect without evaluation.every; set it, or remove best")
             )
+        problems += self._refused_streams()
         if problems:
             raise RefusedError(problems)
         return self
+
+    def _refused_streams(self) -> list[Problem]:
+        """What does not go together with state that is carried along streams of samples, or needs it."""
+        if self.network.state is None:
+            has_streams = self.evaluation.streams is not None
+            message = "has no effect without network.state; remove it"
+            return [Problem(("evaluation", "streams"), message)] if has_streams else []
+        problems = []
+        if self.train.last_batch == "keep":
+            message = "keep is not possible with network.state, whose rows are streams of equal length; use drop"
+            problems.append(Problem(("train", "last_batch"), message))
+        if self.data.validation:
+            message = (
+                "is not possible with network.state: samples are held out at random, which tears its streams; have "
+                "data.name return a validation split, or use 0"
+            )
+            problems.append(Problem(("data", "validation"), message))
+        return problems
 
     @property
     def num_devices(self) -> int:

@@ -130,6 +130,8 @@ class EvaluationConfig(Section):
     """Names, or names with parameters (`{top_k: {k: 3}}`): `accuracy`, `error`, `top_k`, `top_5_accuracy`,
     `binary_accuracy`, `pixel_accuracy`, `miou`, `f1`, `mcc`, `roc_auc`, `cross_entropy`, `perplexity`, `mae`, `mse`,
     `rmse`, `correlation`; one of MXNet's (`mxnet.metric:NAME`); or your own `module:function`."""
+    streams: Count | None = None
+    """With `network.state`: the rows that read a split from front to back; null: as many as a global batch has."""
 
 
 class NetworkConfig(Section):
@@ -146,7 +148,11 @@ class NetworkConfig(Section):
     loss_params: Parameters = {}
     """Arguments of the loss."""
     forward: Own | None = None
-    """Your `module:function`, called with (net, loss, data, label), that returns (prediction, losses)."""
+    """Your `module:function`, called with (net, loss, data, label), that returns (prediction, losses); with
+    `network.state` both end with the state."""
+    state: Own | None = None
+    """Your `module:function`, called with a number of rows, that returns the first state that a shard carries; the
+    network is then called with (data, state) and returns (output, state)."""
     hybridize: bool = True
     """Compile the network, to train from an optimised graph (performance.md)."""
 

@@ -10,6 +10,7 @@ from harness.data.batches import (
     BatchStream,
     EvaluationBatch,
     GlobalBatch,
+    chosen_batches,
     evaluation_batches,
     evaluation_samples,
 )
@@ -25,6 +26,7 @@ from harness.data.request import Counts
 from harness.data.scales import describe_scale
 from harness.data.sequences import SequenceDataset
 from harness.data.splits import Splits, make_splits
+from harness.data.streams import EvaluationStreams
 
 __all__ = [
     "COLLATES",
@@ -38,12 +40,14 @@ __all__ = [
     "Counts",
     "Dataset",
     "EvaluationBatch",
+    "EvaluationStreams",
     "Functions",
     "GlobalBatch",
     "Order",
     "SequenceDataset",
     "Splits",
     "Subset",
+    "chosen_batches",
     "count_of",
     "count_samples",
     "describe_scale",

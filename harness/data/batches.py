@@ -5,6 +5,7 @@ Knows which samples a reader needs and how to augment them; knows nothing about 
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -18,7 +19,7 @@ from harness.data.purity import draws_at_random
 from harness.data.sequences import SequenceDataset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from harness.data.arrays import Dataset, Indices
@@ -57,11 +58,13 @@ class GlobalBatch:
         t: the iteration, from 1.
         batches: the requested shards in the requested order.
         num_samples: the size of the entire global batch, including the shards of others.
+        begins: whether it is the first of its epoch, with which states that shards carry begin anew.
     """
 
     t: int
     batches: tuple[Batch, ...]
     num_samples: int
+    begins: bool = False
 
 
 class EvaluationBatch(NamedTuple):
@@ -158,7 +161,7 @@ class BatchStream:
                 for shard, part in zip(self._shards, parts, strict=True)
             ]
             shards = [Batch(shard, *one) for shard, one in zip(self._shards, collated, strict=True)]
-            return GlobalBatch(t, tuple(shards), order.global_count(t))
+            return GlobalBatch(t, tuple(shards), order.global_count(t), order.begins(t))
         indices = np.concatenate(parts)
         data, label = _take(self._dataset, indices, order.epoch(t), self._seed)
         name = _name_of(self._dataset, indices)
@@ -172,7 +175,7 @@ class BatchStream:
             for shard, part, end in zip(self._shards, parts, ends, strict=True)
             for rows in [slice(end - len(part), end)]
         ]
-        return GlobalBatch(t, tuple(batches), order.global_count(t))
+        return GlobalBatch(t, tuple(batches), order.global_count(t), order.begins(t))
 
 
 def evaluation_batches(
@@ -194,9 +197,25 @@ def evaluation_batches(
     """
     if batch_size < 1 or first < 0 or step < 1:
         raise ValueError(f"batch_size {batch_size}, first {first}, step {step}: they must be at least 1, 0 and 1")
-    form = _form_of(dataset, augmentation)
     numbers = range(first, -(-len(dataset) // batch_size), step)
-    return _read_ahead(dataset, batch_size, augmentation, numbers, form)
+    rows = (np.arange(number * batch_size, min((number + 1) * batch_size, len(dataset))) for number in numbers)
+    return chosen_batches(dataset, zip(numbers, rows, strict=True), augmentation)
+
+
+def chosen_batches(
+    dataset: Dataset, parts: Iterable[tuple[int, Indices]], augmentation: Augmentation
+) -> Iterator[EvaluationBatch]:
+    """Batches of an evaluation, reading one batch ahead.
+
+    Args:
+        dataset: the validation or test set.
+        parts: number and samples of each batch.
+        augmentation: only its normalisation is applied.
+
+    Raises:
+        DataError: if the augmentation does not suit the samples.
+    """
+    return _read_ahead(dataset, parts, augmentation, _form_of(dataset, augmentation))
 
 
 def evaluation_samples(dataset: Dataset, indices: Indices, augmentation: Augmentation) -> tuple[Data, Data]:
@@ -216,26 +235,25 @@ def evaluation_samples(dataset: Dataset, indices: Indices, augmentation: Augment
 
 
 def _read_ahead(
-    dataset: Dataset, batch_size: int, augmentation: Augmentation, numbers: range, form: BatchForm | None
+    dataset: Dataset, parts: Iterable[tuple[int, Indices]], augmentation: Augmentation, form: BatchForm | None
 ) -> Iterator[EvaluationBatch]:
-    def assemble(number: int) -> EvaluationBatch:
-        start = number * batch_size
-        indices = np.arange(start, min(start + batch_size, len(dataset)))
+    def assemble(number: int, indices: Indices) -> EvaluationBatch:
         batch = EvaluationBatch(number, *evaluation_samples(dataset, indices, augmentation))
         if form is not None and isinstance(dataset, CollatedDataset):
             form.check(f"{dataset.collate.where}: {dataset.source}: batch {number}", batch.data, batch.label)
         return batch
 
     if draws_at_random(dataset):
-        yield from map(assemble, numbers)
+        yield from itertools.starmap(assemble, parts)
         return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation") as worker:
         ahead: Future[EvaluationBatch] | None = None
-        for number in numbers:
-            batch = (ahead or worker.submit(assemble, number)).result()
-            following = number + numbers.step
-            ahead = worker.submit(assemble, following) if following in numbers else None
-            yield batch
+        for part in parts:
+            batch, ahead = ahead, worker.submit(assemble, *part)
+            if batch is not None:
+                yield batch.result()
+        if ahead is not None:
+            yield ahead.result()
 
 
 def _form_of(dataset: Dataset, augmentation: Augmentation) -> BatchForm | None:

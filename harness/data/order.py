@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.data.batching import Batching
+from harness.errors import DataError
 
 if TYPE_CHECKING:
     from harness.data.arrays import Indices
@@ -43,13 +44,22 @@ class Order:
     slice of it, as long as `Batching` says, and shard `s` is the slice `[s * batch_size, (s + 1) * batch_size)` of
     it.
 
+    As streams, nothing is shuffled: the samples are cut into as many pieces of `iterations_per_epoch` samples as a
+    global batch has rows, and every row reads its piece from front to back. What is left at the end is never read.
+
+    >>> streams = Order(num_samples=13, shards=2, batch_size=2, seed=0, are_streams=True)
+    >>> [streams.shard_indices(t, 0).tolist() for t in (1, 2, 3, 4)], streams.shard_indices(1, 1).tolist()
+    ([[0, 3], [1, 4], [2, 5], [0, 3]], [6, 9])
+
     Attributes:
         num_samples: the size of the training set.
         shards: S, the shards of a global batch.
         batch_size: b, the samples of a shard.
         seed: the run's seed.
         last_batch: `"drop"` or `"keep"`.
-        stream: a name; orders of different streams have nothing in common.
+        stream: a name; orders of different streams have nothing in common, but where they read streams of samples: then
+            they begin at another place.
+        are_streams: whether each row of a shard reads consecutive samples, one in every batch.
         batching: the geometry of the batches, made of the above.
 
     Raises:
@@ -62,14 +72,20 @@ class Order:
     seed: int
     last_batch: str = "drop"
     stream: str = "train"
+    are_streams: bool = False
     batching: Batching = field(init=False, repr=False, compare=False)
     # The most recent permutation. A single reference is replaced, so threads need no lock: at worst they
     # both compute it.
     _last: tuple[int, Indices] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse settings that do not give a single full global batch."""
+        """Refuse settings that do not give a single full global batch, and streams of unequal lengths."""
         batching = Batching(self.num_samples, self.shards, self.batch_size, self.last_batch)
+        if self.are_streams and self.last_batch != "drop":
+            raise DataError(
+                f"last_batch is {self.last_batch!r}, but rows that read streams of samples are equally many in every "
+                "batch; choose 'drop'"
+            )
         object.__setattr__(self, "batching", batching)
 
     @property
@@ -95,6 +111,10 @@ class Order:
         epoch, start = self.batching.position(t)
         return self._permutation(epoch)[start : start + self.global_batch]
 
+    def begins(self, t: int) -> bool:
+        """Whether global batch `t` is the first of its epoch, with which states that are carried begin anew."""
+        return self.batching.position(t)[1] == 0
+
     def shard_indices(self, t: int, shard: int) -> Indices:
         """The samples of one shard (from 0) of global batch `t`; with `"keep"` there may be few, or none."""
         if not 0 <= shard < self.shards:
@@ -105,11 +125,22 @@ class Order:
     def _permutation(self, epoch: int) -> Indices:
         last = self._last
         if last is None or last[0] != epoch:
-            order = permutation(self.num_samples, self.seed, self.stream, epoch)
+            if self.are_streams:
+                order = self._streams()
+            else:
+                order = permutation(self.num_samples, self.seed, self.stream, epoch)
             order.setflags(write=False)
             last = (epoch, order)
             object.__setattr__(self, "_last", last)
         return last[1]
+
+    def _streams(self) -> Indices:
+        """Batch after batch, one sample of each stream in each; of another name they begin elsewhere, and go round."""
+        rows, length = self.global_batch, self.iterations_per_epoch
+        order = np.arange(rows * length).reshape(rows, length).T.reshape(-1)
+        if self.stream == "train":
+            return order
+        return (order + int(permutation(rows * length, self.seed, self.stream, 0)[0])) % (rows * length)
 
 
 def sweep_order(order: Order, sweep: int) -> tuple[Order, int]:

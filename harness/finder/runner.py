@@ -97,6 +97,7 @@ def find_lr(learner: Learner, settings: FinderSettings, streams: Streams, ask: A
         DisagreementError: on every rank, if the state of some rank is not what it was.
     """
     learner.ensure_shared()
+    learner.gather_state()
     before = _digests(learner, "before")
     if len(set(before)) > 1:
         different = [rank for rank, digest in enumerate(before) if digest != before[0]]

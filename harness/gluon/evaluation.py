@@ -8,7 +8,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from harness.data import Augmentation, evaluation_batches
+from harness.data import Augmentation, EvaluationStreams, chosen_batches, evaluation_batches
 from harness.gluon.learner import Learner
 from harness.gluon.totals import Seen, Totals
 from harness.model.metrics import Metric
@@ -23,6 +23,7 @@ def evaluate(
     augmentation: Augmentation,
     metrics: Mapping[str, Metric],
     stop: Callable[[], bool] | None = None,
+    streams: int | None = None,
 ) -> dict[str, float] | None:
     """The mean loss and metrics over a data set, the same on any number of ranks (`harness.gluon.totals`).
 
@@ -35,6 +36,8 @@ def evaluate(
         augmentation: only its normalisation is applied.
         metrics: by name.
         stop: is called with every batch; ranks ask each other now and then whether any was told to stop.
+        streams: for a network that carries state, how many rows read consecutive samples; by default as many as a
+            global batch of training. They begin with the first state, and training's states are left alone.
 
     Returns:
         `loss` and each metric by its name, or by its name, a dot and a key where it reports several numbers; `None` on
@@ -46,28 +49,29 @@ def evaluate(
     """
     world = learner.world
     learner.ensure_shared()  # here and not in `predict`: the last batches are not every rank's
-    num_batches = -(-len(dataset) // batch_size)
+    batches = _Batches(learner, dataset, batch_size, augmentation, streams)
     told = None
     if learner.totals is not None:  # of the whole data set, before its losses
-        own = evaluation_batches(dataset, batch_size, augmentation, first=world.rank, step=world.size)
-        told = learner.totals({batch.number: batch.label for batch in own}, num_batches, lambda one: f"batch {one}")
-    totals = Totals(world, metrics, num_batches)
+        labels = {batch.number: batch.label for batch in batches.read()}
+        told = learner.totals(labels, len(batches), lambda one: f"batch {one}")
+    totals = Totals(world, metrics, len(batches))
     mx.nd.waitall()  # running statistics may still be on their way
-    batches = iter(evaluation_batches(dataset, batch_size, augmentation, first=world.rank, step=world.size))
-    for number in range(-(-num_batches // world.size)):
+    own, states = batches.read(), dict[int, Any]()
+    for number in range(-(-len(batches) // world.size)):
         wanted = stop is not None and stop()
         if (
             number % _ASK_EVERY == _ASK_EVERY - 1
             and world.allreduce(np.array([wanted], np.int32), "evaluation.stop")[0]
         ):
-            _close(batches)
+            _close(own)
             return None
-        batch = next(batches, None)
+        batch = next(own) if batches.exists(number * world.size + world.rank) else None
         if batch is None:  # the last round is not everybody's
             totals.add(None)
             continue
         index, data, label = batch
-        prediction, losses = learner.predict(data, label, told)
+        group = batches.group(index)
+        prediction, losses, states[group] = learner.predict_from(states.get(group), data, label, told)
         sums = sums_of_losses(losses)
         if told is not None:  # by which they are divided already; where all are 0, there is nothing to divide
             sums = sums[0], float(index == 0 and any(told.values()))
@@ -83,6 +87,39 @@ def sums_of_losses(losses: Any) -> tuple[float, float]:
     """
     numerators, weights = losses if isinstance(losses, tuple) else (losses, np.ones(len(losses)))
     return float(numerators.astype(np.float64).sum()), float(weights.astype(np.float64).sum())
+
+
+class _Batches:
+    """The batches of an evaluation, by their number among those of all ranks."""
+
+    def __init__(
+        self, learner: Learner, dataset: Any, batch_size: int, augmentation: Augmentation, streams: int | None
+    ) -> None:
+        self._dataset, self._batch_size, self._augmentation = dataset, batch_size, augmentation
+        self._world = learner.world
+        self._streams: EvaluationStreams | None = None
+        if learner.carries_state:
+            rows = streams or learner.num_shards * batch_size
+            self._streams = EvaluationStreams(len(dataset), rows, batch_size, self._world.size)
+
+    def __len__(self) -> int:
+        return -(-len(self._dataset) // self._batch_size) if self._streams is None else len(self._streams)
+
+    def exists(self, number: int) -> bool:
+        return number < len(self) if self._streams is None else self._streams.part(number) is not None
+
+    def group(self, number: int) -> int:
+        """Which batches carry state to each other."""
+        return 0 if self._streams is None else self._streams.group(number)
+
+    def read(self) -> Iterator[Any]:
+        """This rank's."""
+        first, step = self._world.rank, self._world.size
+        if self._streams is None:
+            return evaluation_batches(self._dataset, self._batch_size, self._augmentation, first=first, step=step)
+        parts = ((number, self._streams.part(number)) for number in range(first, len(self._streams), step))
+        own = ((number, part) for number, part in parts if part is not None)
+        return chosen_batches(self._dataset, own, self._augmentation)
 
 
 def _close(batches: Iterator[Any]) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import mxnet as mx
 
-from harness.data.leaves import Data
+from harness.data.leaves import Data, leaves_of
 from harness.errors import ConfigError
 from harness.gluon.graph import Graph, runs_python
 from harness.gluon.rewriting import channel_block, rewrite
 from harness.gluon.weighing import check_told, check_weighted
-from harness.model.calls import Calls
+from harness.model.calls import Called, Calls, flat
+from harness.model.carried import new_state, rebuilt
 from harness.model.parameters import list_held
 
 
@@ -48,7 +49,7 @@ class Forward:
         # a user's loss, or `forward` in place of `hybrid_forward`, is Python that may do another thing at each call
         if not runs_python(calls) and not graph.opaque:  # one call saves Python a fiftieth of an iteration of LeNet
             block = channel_block() if is_on_cpu else 1
-            self._whole = mx.gluon.nn.HybridLambda(lambda _, *arrays: self._rewritten(arrays[:-1], arrays[-1], block))
+            self._whole = mx.gluon.nn.HybridLambda(lambda _, *given: self._rewritten(given[:-1], given[-1], block))
             self._whole.register_child(net)
             # static_shape asks less of the engine: a sixteenth of an iteration of `mlp`. But loops then have no
             # gradient, and running statistics are written without the engine's knowledge, so that reads do not wait
@@ -63,29 +64,39 @@ class Forward:
         """Whether network and loss are one graph, and no code of a user's runs."""
         return self._whole is not None
 
-    def losses(self, data: Any, labels: Any, totals: Mapping[str, float] | None = None) -> tuple[Any, Any]:
-        """The samples' losses and their sum `(1,)`; of a weighted loss the numerators and the weights.
+    def losses(
+        self, data: Any, labels: Any, totals: Mapping[str, float] | None = None, state: Any = None
+    ) -> tuple[Any, Any, Any]:
+        """The samples' losses and their sum `(1,)`; of a weighted loss the numerators and the weights. Then the state.
 
         Args:
             data: an array on a device, or nested as in a batch.
             labels: likewise.
             totals: of the global batch, for a loss that is told them.
+            state: that is carried.
         """
         net = self._net
         if self._whole is None or net._forward_hooks or net._forward_pre_hooks or not net._active:
-            return self._separately(data, labels, totals)
-        inputs = data if isinstance(data, tuple) else (data,)
-        losses, loss_sum = self._whole(*inputs, labels)
-        return losses, loss_sum
+            called = self._calls(data, labels, totals, state)
+            return *self._judged(called.losses, totals), called.state
+        if state is None:
+            return *self._whole(*leaves_of(data), labels), None
+        losses, loss_sum, following = self._whole(*leaves_of(data), state, labels)
+        return losses, loss_sum, new_state(following, state)
 
-    def _rewritten(self, inputs: Sequence[Any], labels: Any, block: int) -> tuple[Any, Any]:
-        """The graph of both, from symbols."""
+    def _rewritten(self, inputs: Sequence[Any], labels: Any, block: int) -> tuple[Any, ...]:
+        """The graph of both, from symbols: losses, their sum, the state that is carried on."""
         shapes = {name: list_held(one)[0].shape for name, one in self._net.collect_params().items()}
-        losses = self._calls.loss(rewrite(self._net(*inputs), shapes, block), labels)
-        return losses, losses.sum()
+        returned = self._net(*inputs)
+        if self._calls.first_state is None:
+            losses = self._calls.loss(rewrite(returned, shapes, block), labels)
+            return losses, losses.sum()
+        prediction, state = returned
+        rewritten = iter(rewrite(mx.sym.Group([prediction, *flat(state)]), shapes, block))
+        losses = self._calls.loss(next(rewritten), labels)
+        return losses, losses.sum(), rebuilt(state, rewritten)
 
-    def _separately(self, data: Any, labels: Any, totals: Mapping[str, float] | None) -> tuple[Any, Any]:
-        losses = self._calls(data, labels, totals)[1]
+    def _judged(self, losses: Any, totals: Mapping[str, float] | None) -> tuple[Any, Any]:
         if totals is not None:
             return check_told(losses), losses.sum()
         if self._is_weighted or not isinstance(losses, mx.nd.NDArray):
@@ -98,9 +109,11 @@ class Forward:
             return numerators, weights
         return losses, losses.sum()
 
-    def prediction(self, data: Any, labels: Any, totals: Mapping[str, float] | None = None) -> tuple[Any, Any]:
-        """The prediction and the samples' losses."""
-        return self._calls(data, labels, totals)
+    def prediction(
+        self, data: Any, labels: Any, totals: Mapping[str, float] | None = None, state: Any = None
+    ) -> Called:
+        """The prediction, the samples' losses and the state that is carried on, by default from the first."""
+        return self._calls(data, labels, totals, state)
 
 
 def _not_compiled(net: Any, why: str) -> str:

@@ -63,16 +63,16 @@ class Graph:
         if outputs is None:
             self._take_for_code(net, parameters)
             return
-        prediction = mx.sym.Group(list(flat(outputs)))
-        traced = _trace_loss(calls, outputs, prediction, label)
-        self.symbol = prediction if traced is None else traced
-        self.nodes = nodes_of(self.symbol)
+        everything = mx.sym.Group(list(flat(outputs)))
+        self.symbol, traced = _symbol_of(calls, outputs, label)
+        # state that is carried is no part of the loss, and what it is computed by may be random as well
+        self.nodes = nodes_of(self.symbol if calls.first_state is None else mx.sym.Group([self.symbol, everything]))
         self.has_custom = any("custom" in node["op"].lower() for node in self.nodes)
         self.has_code = self.has_code or self.has_custom
-        self.opaque = traced is None or self.has_custom or any(map(is_computed, parameters.values()))
+        self.opaque = not traced or self.has_custom or any(map(is_computed, parameters.values()))
         self.nested = any("subgraphs" in node for node in self.nodes)
         self.random = self.opaque or any(_is_random(node) for node in self.nodes)
-        self.statistics = set(prediction.list_auxiliary_states())
+        self.statistics = set(everything.list_auxiliary_states())
 
     @property
     def may_deconvolve(self) -> bool:
@@ -147,10 +147,7 @@ def _has_code(net: Any, loss: Any) -> bool:
 
 def trace_again(calls: Calls, arguments: tuple[Any, ...], label: object) -> Any:
     """The graph of losses once more, or of predictions where the loss is no graph."""
-    outputs = trace(calls.net, arguments)
-    prediction = mx.sym.Group(list(flat(outputs)))
-    traced = _trace_loss(calls, outputs, prediction, label)
-    return prediction if traced is None else traced
+    return _symbol_of(calls, trace(calls.net, arguments), label)[0]
 
 
 def runs_python(calls: Calls) -> bool:
@@ -187,11 +184,24 @@ def _likely_statistics(net: Any, parameters: Mapping[str, Any]) -> set[str]:
     return {parameter.name for parameter in parameters.values() if parameter.grad_req == "null"} & found
 
 
-def _trace_loss(calls: Calls, outputs: Any, prediction: Any, label: object) -> Any:
+def _symbol_of(calls: Calls, outputs: Any, label: object) -> tuple[Any, bool]:
+    """The graph of losses, or of predictions where the loss is no graph; and whether it is that of losses.
+
+    Args:
+        calls: network and loss.
+        outputs: of the network, symbols; where it carries state, that is not among what is looked at.
+        label: what the loss is called with, of which the structure counts.
+    """
+    if calls.first_state is not None and calls.forward is None:
+        outputs = outputs[0]
+    prediction = mx.sym.Group(list(flat(outputs)))
     if calls.loss is None:
-        return prediction
-    if calls.forward is not None:
-        return None
+        return prediction, True
+    traced = None if calls.forward is not None else _trace_loss(calls, outputs, label)
+    return (prediction, False) if traced is None else (traced, True)
+
+
+def _trace_loss(calls: Calls, outputs: Any, label: object) -> Any:
     try:
         labels = [mx.sym.var(name.replace("'", "")) for name in names_of(label, "label")]
         told = [dict.fromkeys(calls.weights_of(label), 1.0)] if calls.is_told_totals else []

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 
-from harness.checkpoint.matching import Matched
 from harness.comm import World
 from harness.comm.half import HalfPrecision
 from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Data
 from harness.errors import DivergedError
 from harness.gluon.control import ControlValues, Loss, NormCheck, PendingUpdate, Requests, UpdateStats
+from harness.gluon.kept import KeepsState
 from harness.gluon.network import prepare_network, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.shard_sums import ShardSums
-from harness.gluon.state import LearnerState
 from harness.gluon.state_keeper import StateKeeper
 from harness.gluon.step import OptimizerStep
 from harness.gluon.weighing import NOTHING
 from harness.gluon.weight_totals import WeightTotals
-from harness.gluon.weights import choose_weights, write_params
 from harness.model.calls import Calls, ForwardFunction, on_host
+from harness.model.carried import FirstState, StateFunction
 from harness.model.optimizers import refuse_optimizer
-from harness.model.parameters import form_of, held
+from harness.model.parameters import form_of
 
 _ON_CPU, _DEFAULTS = Placement(), UpdateOptions()
 
 
-class Learner:
+class Learner(KeepsState):
     """A network, its optimizer and its shards; `update` does one update, the same on every rank.
 
     Attributes:
@@ -57,6 +55,7 @@ class Learner:
         placement: Placement = _ON_CPU,
         options: UpdateOptions = _DEFAULTS,
         forward: ForwardFunction | None = None,
+        state: StateFunction | None = None,
     ) -> None:
         """Settle the network's shapes and try it; the first update compares ranks and broadcasts rank 0's weights.
 
@@ -71,6 +70,9 @@ class Learner:
             placement: the devices; by default the CPU.
             options: what an update does besides the step.
             forward: calls network and loss, `forward(net, loss, data, label) -> (prediction, losses)`; see `Calls`.
+            state: rows -> the first state of a shard with so many rows, nested arrays, for a network that carries
+                state: `net(data, state) -> (output, state)`, and `forward` with the state last in both. Updates whose
+                batch `begins`, and the first, start from it, all others from what the last one returned.
 
         Raises:
             ConfigError: for parameters that cannot be reduced, or fewer shards than workers.
@@ -79,7 +81,7 @@ class Learner:
         self.world = world
         self._contexts = list(placement.contexts) or [mx.cpu()]
         workers_that_share(world, len(self._contexts), shards)
-        calls = Calls(net, loss, forward)
+        calls = Calls(net, loss, forward, FirstState.of(state))
         network = prepare_network(calls, world, self._contexts, sample, options)
         self.parameters = network.parameters
         self.remarks = [network.forward.remark] if network.forward.remark else []
@@ -100,7 +102,9 @@ class Learner:
         self._norm_check = NormCheck(
             self._sums.buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
         )
-        self._keeper = StateKeeper(network.parameters, network.trainable, self._optimizer, self._contexts)
+        self._keeper = StateKeeper(
+            network.parameters, network.trainable, self._optimizer, self._contexts, self._sums.carried
+        )
 
         self._pending: PendingUpdate | None = None
         self._requests = Requests()
@@ -154,7 +158,7 @@ class Learner:
             if has_digits:
                 loss = Loss(update.measured, weight)
             if not (stats.is_finite and weight):
-                self._sums.restore_statistics()
+                self._sums.put_back()
                 return loss
             num_shards = stats.control.num_shards
             if self._options.clip_norm is not None:
@@ -164,7 +168,7 @@ class Learner:
             self._pending = update
 
         # The step, with the mean over all samples; running statistics become the mean over the shards that have any.
-        self._sums.average_statistics(num_shards)
+        self._sums.apply(num_shards)
         self._optimizer.step(batch.t, lr, momentum, weight)
         return loss
 
@@ -180,11 +184,6 @@ class Learner:
 
     finish = check_pending  # its earlier name
 
-    def check_weights(self, t: int) -> None:
-        """Raise `DivergedError` if update `t` made weights or optimizer state not finite, on every rank alike."""
-        self.check_pending()
-        self._keeper.refuse_not_finite(t)
-
     def predict(self, data: Data, label: Data, totals: Mapping[str, float] | None = None) -> tuple[Any, Any]:
         """What the network returns and the loss gives, in predict mode.
 
@@ -196,17 +195,43 @@ class Learner:
         Returns:
             Predictions `(n, ...)`, or tuples and dicts of such arrays; losses `(n,)`, or numerators and weights.
         """
+        return self.predict_from(None, data, label, totals)[:2]
+
+    def predict_from(
+        self, state: Any, data: Data, label: Data, totals: Mapping[str, float] | None = None
+    ) -> tuple[Any, Any, Any]:
+        """`predict` with a network that carries state, from a state that a call before has returned.
+
+        Args:
+            state: `None` for the first.
+            data: as for `predict`.
+            label: likewise.
+            totals: likewise.
+
+        Returns:
+            What `predict` does, and the next state, on the device; `None` where none is carried.
+        """
         self.ensure_shared()
         self.check_pending()
         if self._totals is not None and totals is None:
             totals = self._totals.add_up(np.array([self._totals.row(label)]), lambda _: "samples")
-        prediction, losses = self._sums.predict(data, label, totals)
-        return on_host(prediction), on_host(losses)
+        called = self._sums.predict(data, label, totals, state)
+        return on_host(called.prediction), on_host(called.losses), called.state
 
     @property
     def totals(self) -> WeightTotals | None:
         """What sums the weights that the loss is told; `None` for other losses."""
         return self._totals
+
+    @property
+    def carries_state(self) -> bool:
+        """Whether shards carry state from one update to the next, so that the order of samples means something."""
+        return self._sums.carried is not None
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of a global batch, S."""
+        return self._num_shards
 
     @property
     def has_weights(self) -> bool:
@@ -223,91 +248,11 @@ class Learner:
         asked, self._requests = self._requests, Requests()
         return asked
 
-    def snapshot(self, reuse: LearnerState | None = None) -> LearnerState:
-        """The whole state, on the host; written over an earlier snapshot that nobody needs any more."""
-        self.check_pending()
-        return self._keeper.snapshot(reuse)
-
-    def numbers(self) -> dict[str, Any]:
-        """Scalars that belong to the state."""
-        return self._keeper.numbers()
-
-    def mismatches(self, state: LearnerState) -> list[str]:
-        """Every array by which a state does not fit, a sentence each."""
-        return self._keeper.mismatches(state)
-
-    def restore(self, state: LearnerState) -> None:
-        """Put a state back, bit for bit."""
-        self._pending = None
-        self._keeper.restore(state)
-
-    def digest(self) -> str:
-        """sha256 of the whole state; equal on every rank."""
-        self.check_pending()
-        return self._keeper.digest()
-
-    def checksums(self) -> dict[str, int]:
-        """A CRC-32 of every parameter, running statistic and optimizer array by name; equal on every rank."""
-        self.check_pending()
-        return self._keeper.checksums()
-
-    def save_weights(self, path: Path) -> None:
-        """Write weights and running statistics as a Gluon `.params` file."""
-        self.check_pending()
-        write_params(path, {name: held(parameter, self._contexts[0]) for name, parameter in self.parameters.items()})
-
-    def load_weights(self, path: str, policy: str = "all") -> Matched:
-        """Take weights and statistics from a file or checkpoint (`find_weights`), if as much fits as `accept` wants.
-
-        Raises:
-            CheckpointError: if it cannot be read or does not fit; nothing has been changed then.
-        """
-        matched, arrays = choose_weights(path, self.parameters, self._contexts[0], policy)
-        self._keeper.write(arrays)
-        return matched
-
     def describe_parameters(self) -> list[str]:
         """A sentence for each parameter, with name, shape and dtype: what must be the same on every rank."""
         described = [f"{name} {form_of(parameter)}" for name, parameter in self.parameters.items()]
-        return [*described, *self._network.form_of_loss]
-
-    def ensure_shared(self) -> None:
-        """Compare the ranks' networks and give them rank 0's weights, unless that was done; called by every rank.
-
-        The first update does it, as does whatever else needs equal weights: `predict`, `evaluate`, `find_lr`.
-
-        Raises:
-            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
-        """
-        if not self._is_shared:
-            self.broadcast_weights()
-
-    def broadcast_weights(self, *, compared: bool = False) -> None:
-        """Give every rank the weights and running statistics of rank 0; the first time, compare the networks before.
-
-        Args:
-            compared: whether the caller has compared what `describe_parameters` says on the ranks.
-        """
-        self._compare_once(compared)
-        if self.world.size > 1:
-            self._keeper.share_parameters(self.world)
-
-    def broadcast_state(self, *, compared: bool = False) -> None:
-        """Give every rank the whole state of rank 0; the first time, compare the networks before.
-
-        Args:
-            compared: as for `broadcast_weights`.
-        """
-        self._compare_once(compared)
-        if self.world.size > 1:
-            self._keeper.share_state(self.world)
-
-    def _compare_once(self, compared: bool) -> None:
-        """Compare what broadcasts rely on: between different shapes a broadcast would hang, or give nonsense."""
-        if not (self._is_shared or compared):
-            facts = {"parameters": self.describe_parameters()}
-            self.world.must_be_equal("parameters", facts, "build the same network on every rank")
-        self._is_shared = True
+        carried = [] if self._sums.carried is None else [self._sums.carried.description]
+        return [*described, *self._network.form_of_loss, *carried]
 
     def _judge(self, update: PendingUpdate) -> UpdateStats:
         """Decide whether an update may be applied; every rank reads the same numbers and decides alike."""

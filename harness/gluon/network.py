@@ -18,6 +18,7 @@ from harness.gluon.probe import probe
 from harness.gluon.trial import Trial, data_and_label
 from harness.gluon.weighing import MOST_SHARDS
 from harness.model.calls import Calls
+from harness.model.carried import FirstState
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.parameters import parameters_of, refuse_unreducible, refuse_untrained_loss
@@ -35,6 +36,7 @@ class Network:
         forward: runs both.
         terms_per_sample: how many numerators a loss gives for a sample with its weights; `None` for other losses.
         totals: names of the sums that a loss is told, of weights that it gives before the forward pass.
+        first_state: of a shard; `None` for a network that carries none.
     """
 
     parameters: dict[str, Any]
@@ -44,6 +46,7 @@ class Network:
     forward: Forward
     terms_per_sample: float | None
     totals: tuple[str, ...]
+    first_state: FirstState | None = None
 
     @property
     def is_weighted(self) -> bool:
@@ -118,6 +121,7 @@ def prepare_network(
         forward,
         terms,
         tuple(trial.totals or ()),
+        calls.first_state,
     )
 
 

@@ -17,6 +17,7 @@ from harness.gluon.gradient_buffer import Buffer, Fold, GradientBuffer
 from harness.gluon.network import Network
 from harness.gluon.options import UpdateOptions
 from harness.gluon.weighing import NUM_VALUES, Weighing
+from harness.model.calls import Called
 from harness.model.inputs import check_losses, copies_on_device, nested_on_device, seed_of
 from harness.model.parameters import held, seed_python
 
@@ -81,8 +82,18 @@ class DeviceReplica:
         self._fold.begin()
         self._is_first = True
 
-    def process(self, t: int, shard: Batch, totals: Mapping[str, float] | None) -> None:
-        """Add a shard's gradients, running statistics and loss to the sums; a loss may be told totals."""
+    def process(self, t: int, shard: Batch, totals: Mapping[str, float] | None, state: Any = None) -> Any:
+        """Add a shard's gradients, running statistics and loss to the sums.
+
+        Args:
+            t: the iteration.
+            shard: its samples.
+            totals: of the global batch, for a loss that is told them.
+            state: that the shard carries.
+
+        Returns:
+            The state that it carries on.
+        """
         # Every shard starts from the statistics before the update. The control values were written for all shards
         # of the rank together, beside those of the first.
         if not self._is_first:
@@ -90,8 +101,9 @@ class DeviceReplica:
             self.restore_statistics()
             self.buffer.control[:] = 0
         self._is_first = False
+        following = None
         if shard.count:
-            losses, other = self._forward_backward(t, shard, totals)
+            losses, other, following = self._forward_backward(t, shard, totals, state)
             self.buffer.gather()
             if self._weigh is None:
                 other.copyto(self.buffer.control[0:1])
@@ -104,6 +116,7 @@ class DeviceReplica:
             if self._weigh is not None:
                 self.buffer.control[-NUM_VALUES:] = 0
         self._fold.push()
+        return following
 
     def restore_frozen(self) -> None:
         """Leave frozen statistics as they were."""
@@ -131,13 +144,22 @@ class DeviceReplica:
         if self._before is not None:
             self._before.copyto(self._statistics)
 
-    def predict(self, data: Data, label: Data, totals: Mapping[str, float] | None) -> tuple[Any, Any]:
-        """Prediction and losses of samples without training: `(n, ...)` and `(n,)`; wait for both."""
+    def predict(self, data: Data, label: Data, totals: Mapping[str, float] | None, state: Any = None) -> Called:
+        """Prediction, losses and next state of samples without training; wait for them.
+
+        Args:
+            data: `(n, ...)`, or a tuple or dict of such arrays.
+            label: likewise.
+            totals: for a loss that is told them.
+            state: that is carried, on this device; by default the first.
+        """
         forward = self._network.forward
         labels = copies_on_device(forward.labels(label, "label"), self._ctx)
-        return forward.prediction(copies_on_device(data, self._ctx), labels, totals)
+        return forward.prediction(copies_on_device(data, self._ctx), labels, totals, state)
 
-    def _forward_backward(self, t: int, shard: Batch, totals: Mapping[str, float] | None) -> tuple[Any, Any]:
+    def _forward_backward(
+        self, t: int, shard: Batch, totals: Mapping[str, float] | None, state: Any
+    ) -> tuple[Any, Any, Any]:
         """Leave the sum over the shard's samples in each parameter's gradient.
 
         Returns:
@@ -156,12 +178,12 @@ class DeviceReplica:
         labels = forward.labels(shard.label, f"iteration {t}, shard {shard.shard}: label")
         labels = nested_on_device(labels, self._ctx)
         with mx.autograd.record():
-            losses, other = forward.losses(data, labels, totals)
+            losses, other, following = forward.losses(data, labels, totals, state)
         if self._weigh is None and totals is None:
             check_losses(losses, count_of(shard.data))
         losses.backward()
         self._check_all_took_part(shard.shard)
-        return losses, other
+        return losses, other, following
 
     def _check_all_took_part(self, shard: int) -> None:
         """Refuse a parameter whose gradient is still that of the shard before."""

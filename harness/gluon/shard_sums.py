@@ -10,9 +10,11 @@ from harness.comm.half import HalfPrecision
 from harness.comm.tree import assign, take_turns
 from harness.data import GlobalBatch
 from harness.errors import ConfigError
+from harness.gluon.carried import Carried
 from harness.gluon.network import Network, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.replica import DeviceAllreduce, DeviceReplica
+from harness.model.calls import Called
 
 
 class ShardSums:
@@ -21,6 +23,7 @@ class ShardSums:
     Attributes:
         buffer: of the first device; control values are written to it.
         replicas: one for each device of this rank.
+        carried: the states of this rank's shards; `None` for a network that carries none.
     """
 
     def __init__(
@@ -57,6 +60,10 @@ class ShardSums:
             for ctx, merges in zip(contexts, self._assignment.merges[own], strict=True)
         ]
         self.buffer = self.replicas[0].buffer
+        self.carried: Carried | None = None
+        if network.first_state is not None:
+            places = {shard: contexts[device] for device, shard in self._turns}
+            self.carried = Carried(network.first_state, world, places, shards)
         self._sum_devices: DeviceAllreduce | None = None
         if len(self.replicas) > 1:
             self._sum_devices = DeviceAllreduce(placement.kvstore, self.replicas, self._assignment)
@@ -112,25 +119,36 @@ class ShardSums:
         for replica in self.replicas:
             replica.begin(half, has_control=replica.buffer is self.buffer)
         # Devices take turns: none of these calls waits, so the devices compute at the same time.
+        carried, state = self.carried, None
+        if carried is not None:
+            carried.begin(batch.begins)
         for (device, _), shard in zip(self._turns, batch.batches, strict=True):
-            self.replicas[device].process(batch.t, shard, totals)
+            if carried is not None and shard.count:
+                state = carried.before(batch.t, shard.shard, shard.count)
+            following = self.replicas[device].process(batch.t, shard, totals, state)
+            if carried is not None and shard.count:
+                carried.after(shard.shard, following)
         for replica in self.replicas:
             replica.restore_frozen()
 
-    def predict(self, data: Any, label: Any, totals: Mapping[str, float] | None) -> tuple[Any, Any]:
-        """Prediction and losses of samples, in predict mode; wait for both."""
+    def predict(self, data: Any, label: Any, totals: Mapping[str, float] | None, state: Any = None) -> Called:
+        """Prediction, losses and next state of samples, in predict mode; wait for them."""
         self._has_predicted = True
-        return self.replicas[0].predict(data, label, totals)
+        return self.replicas[0].predict(data, label, totals, state)
 
-    def average_statistics(self, num_shards: float) -> None:
-        """Turn the sums of running statistics into their means, over the shards that have any."""
+    def apply(self, num_shards: float) -> None:
+        """Turn the sums of running statistics into their means, over the shards that have any, and carry states on."""
         for replica in self.replicas:
             replica.average_statistics(num_shards)
+        if self.carried is not None:
+            self.carried.commit()
 
-    def restore_statistics(self) -> None:
-        """Put running statistics back to what they were before the update."""
+    def put_back(self) -> None:
+        """Put running statistics and carried states back to what they were before the update."""
         for replica in self.replicas:
             replica.restore_statistics()
+        if self.carried is not None:
+            self.carried.drop()
 
     def refuse_rebound_gradients(self) -> None:
         """Notice gradients that no longer go into the sums.

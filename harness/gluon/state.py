@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +29,24 @@ class LearnerState:
         optimizer_state: the optimizer's arrays (momenta, moments, ...) by `name/number`.
         numbers: scalars that belong to the state: applied learning rate, update counts, the optimizer's own; JSON can
             hold them.
+        carried: what shards carry from one update to the next, by `shard/name`; empty where they carry nothing.
     """
 
     parameters: dict[str, npt.NDArray[Any]]
     optimizer_state: dict[str, npt.NDArray[Any]]
     numbers: dict[str, Any]
+    carried: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def digest(self) -> str:
         """sha256 over every name, dtype, shape and bit, in the order of the network."""
-        return digest_of((self.parameters.items(), self.optimizer_state.items()), self.numbers)
+        kinds = (self.parameters.items(), self.optimizer_state.items(), sorted(self.carried.items()))
+        return digest_of(kinds, self.numbers)
 
     @property
     def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """The arrays by kind, as a checkpoint holds them."""
-        return {"parameters": self.parameters, "slots": self.optimizer_state}
+        kinds = {"parameters": self.parameters, "slots": self.optimizer_state}
+        return {**kinds, "carried": self.carried} if self.carried else kinds
 
     def save(self, folder: Path, iteration: int) -> Path:
         """Write a checkpoint from a loop of one's own: the state after an iteration, complete or not at all.
@@ -70,7 +74,7 @@ class LearnerState:
         if numbers is None:
             raise CheckpointError(f"{path}: holds weights alone and no state; learner.load_weights takes them")
         arrays = read_arrays(path)
-        return cls(arrays["parameters"], arrays["slots"], numbers)
+        return cls(arrays["parameters"], arrays["slots"], numbers, arrays.get("carried", {}))
 
 
 def mismatches(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -96,7 +100,8 @@ def refuse_not_finite(state: LearnerState, path: str) -> None:
     Raises:
         CheckpointError: naming the arrays.
     """
-    damaged = not_finite({**state.parameters, **state.optimizer_state})
+    carried = {f"carried {name}": array for name, array in state.carried.items()}
+    damaged = not_finite({**state.parameters, **state.optimizer_state, **carried})
     if damaged:
         raise CheckpointError(
             f"{path}: holds numbers that are not finite, in{listed(damaged)}\nresume from an earlier checkpoint "

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from harness.comm import World
 from harness.errors import CheckpointError, DisagreementError, DivergedError, listed
-from harness.gluon.state import LearnerState, digest_of, mismatches
+from harness.gluon.carried import Carried
+from harness.gluon.state import LearnerState, digest_of, mismatches, not_finite
 from harness.gluon.step import OptimizerStep
 from harness.model.optimizers import SCALARS
 from harness.model.parameters import held
@@ -31,6 +32,7 @@ class StateKeeper:
         trainable: Mapping[str, Any],
         optimizer: OptimizerStep,
         contexts: Sequence[Any],
+        carried: Carried | None = None,
     ) -> None:
         """Bind what is kept; of several devices, which hold the same, the first is read and all are written.
 
@@ -39,11 +41,21 @@ class StateKeeper:
             trainable: those with a gradient; their order is the optimizer's index.
             optimizer: holds the optimizer's state.
             contexts: the devices.
+            carried: the states that shards carry, if they do.
         """
         self._parameters = parameters
         self._trainable = trainable
         self._optimizer = optimizer
         self._contexts = contexts
+        self._carried = carried
+
+    def gather(self) -> None:
+        """Let this rank know the states that all shards carry; a collective, where any do."""
+        if self._carried is not None:
+            self._carried.gather()
+
+    def _carried_arrays(self, what: str) -> dict[str, npt.NDArray[Any]]:
+        return {} if self._carried is None else self._carried.arrays(what)
 
     def snapshot(self, reuse: LearnerState | None = None) -> LearnerState:
         """Copy everything to the host, once all pending work is done.
@@ -56,6 +68,7 @@ class StateKeeper:
             _to_host(self._current_parameters(), {} if reuse is None else reuse.parameters),
             _to_host(self._state_arrays(), {} if reuse is None else reuse.optimizer_state),
             self.numbers(),
+            dict(self._carried_arrays("snapshot")),
         )
 
     def digest(self) -> str:
@@ -63,10 +76,12 @@ class StateKeeper:
         mx.nd.waitall()
         kinds = (self._current_parameters().items(), self._state_arrays().items())
         on_host = (((name, array.asnumpy()) for name, array in kind) for kind in kinds)
-        return digest_of(on_host, self.numbers())
+        return digest_of([*on_host, sorted(self._carried_arrays("digest").items())], self.numbers())
 
     def refuse_not_finite(self, t: int) -> None:
         """Refuse weights, statistics or optimizer arrays that are not finite, or whose square is not.
+
+        Carried states are looked at as well, of all shards: they have been gathered.
 
         Raises:
             DivergedError: saying that update `t` made them so.
@@ -77,6 +92,12 @@ class StateKeeper:
             raise DivergedError(
                 f"iteration {t}: its update made weights or optimizer state that are not finite, though the loss "
                 "before it was; lower the learning rate, or clip the gradient (optimizer.clip_norm)"
+            ).at(t)
+        damaged = not_finite(self._carried_arrays("check_weights"))
+        if damaged:
+            raise DivergedError(
+                f"iteration {t}: shard {damaged[0].partition('/')[0]} carries a state that is not finite, though the "
+                "loss was; lower the learning rate, or clip the gradient (optimizer.clip_norm)"
             ).at(t)
 
     def checksums(self) -> dict[str, int]:
@@ -102,6 +123,10 @@ class StateKeeper:
         """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
         problems = mismatches(self._current_parameters(), state.parameters)
         problems += mismatches(self._state_arrays(), state.optimizer_state)
+        if self._carried is not None:
+            problems += self._carried.mismatches(state.carried)
+        elif state.carried:
+            problems.append("it has state that shards carry, and the network carries none (network.state)")
         counts, names = state.numbers["update_counts"], self._scalar_names()
         if len(counts) != len(self._trainable):
             problems.append(f"update_counts has {len(counts)} entries, expected {len(self._trainable)}")
@@ -121,6 +146,8 @@ class StateKeeper:
             raise CheckpointError(f"the state does not fit this network and optimizer:{listed(problems)}")
         self.write({**state.parameters, **state.optimizer_state})
         self._set_numbers(state.numbers)
+        if self._carried is not None:
+            self._carried.load(state.carried)
 
     def share_parameters(self, world: World) -> None:
         """Make weights and running statistics of rank 0 those of every rank."""
@@ -130,6 +157,8 @@ class StateKeeper:
         """Make the state of rank 0 that of every rank."""
         self._share({**self._current_parameters(), **self._state_arrays()}, world)
         self._set_numbers(world.broadcast_object(self.numbers(), "learner.numbers"))
+        if self._carried is not None:
+            self._carried.share()
 
     def _share(self, arrays: Mapping[str, Any], world: World) -> None:
         mx.nd.waitall()

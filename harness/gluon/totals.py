@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 class Totals:
-    """The loss and the metrics of a data set, while its batches are looked at, rank r at r, r + np, ...
+    """The loss and the metrics of a data set, while its batches are looked at, rank r at r, r + np, ..., if they exist.
 
     Each batch's sums have a row of their own in a table that is summed over ranks, and the rows are added up in the
     order of the batches, so the number of ranks does not show. What only counts is added up on each rank first.
@@ -99,7 +99,7 @@ class Totals:
             for name, found in sums.items():
                 self._keep(name, found, row)
             for collected, metric in zip(self._collected, self._rows.values(), strict=True):
-                collected.add(*rows_of(metric, collected.name, batch.prediction, batch.label))
+                collected.add(batch.number, *rows_of(metric, collected.name, batch.prediction, batch.label))
         self._round += 1
         if self._round % self._rounds == 0 and self._round * self._world.size < self._num_batches:
             self._fold(self._world.allreduce(self._table, "evaluation"))
@@ -183,14 +183,14 @@ class _Collected:
     def __init__(self, name: str, collective: str) -> None:
         self.name, self._collective = name, collective
         self._form: list[Any] | None = None  # the structure, then type and shape of each array's rows
-        self._batches: list[list[Array]] = []
+        self._batches: list[tuple[int, list[Array]]] = []
 
-    def add(self, kind: Any, arrays: list[Array]) -> None:
+    def add(self, number: int, kind: Any, arrays: list[Array]) -> None:
         form = [kind, *([one.dtype.str, list(one.shape[1:])] for one in arrays)]
         if self._form is not None and form != self._form:
             raise self._differ(f"{form} in a batch, and {self._form} before")
         self._form = form
-        self._batches.append(arrays)
+        self._batches.append((number, arrays))
 
     def _differ(self, said: str) -> ConfigError:
         return ConfigError(
@@ -200,19 +200,18 @@ class _Collected:
 
     def gathered(self, world: World, num_batches: int) -> Any:
         """The rows of all ranks in the order of the batches, in their structure; a collective."""
-        lengths = [[len(one) for one in arrays] for arrays in self._batches]
+        lengths = [[number, [len(one) for one in arrays]] for number, arrays in self._batches]
         everyone = world.allgather_object([self._form, lengths], self._collective)
         form = everyone[0][0]
         other = next((rank for rank, (one, _) in enumerate(everyone) if one not in (None, form)), None)
         if other is not None:
             raise self._differ(f"{form} on rank 0, and {everyone[other][0]} on rank {other}").on_all_ranks()
-        arrays = []
+        arrays, found = [], {number: lengths for _, own in everyone for number, lengths in own}
         for leaf, (dtype, shape) in enumerate(form[1:]):
-            counts = [everyone[one % world.size][1][one // world.size][leaf] for one in range(num_batches)]
+            counts = [found[number][leaf] if number in found else 0 for number in range(num_batches)]
             ends = np.cumsum(counts).tolist()
             joined = np.zeros((ends[-1], *shape), dtype)
-            for number, own in enumerate(self._batches):
-                batch = world.rank + number * world.size
+            for batch, own in self._batches:
                 joined[ends[batch] - counts[batch] : ends[batch]] = own[leaf]
             # the other ranks' bytes are 0 here, so the sum of the bytes is what each of them holds
             held = joined.reshape(-1).view(np.uint8)

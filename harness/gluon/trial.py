@@ -75,7 +75,7 @@ class Trial(NamedTuple):
         with mx.autograd.record():
             if self.labels is None:
                 return next(flat(self.calls.predict(self.data))), None
-            losses = self.calls(self.data, self.labels, self.totals)[1]
+            losses = self.calls(self.data, self.labels, self.totals).losses
         if self.totals is not None:
             return check_told(losses), None
         if isinstance(losses, tuple | list):
@@ -98,7 +98,7 @@ class Trial(NamedTuple):
         with self.put_back(), mx.autograd.predict_mode():
             mx.random.seed(self.seed, ctx=self.ctx)
             seed_python(self.seed)
-            losses = self.calls(self.data, self.labels)[1]
+            losses = self.calls(self.data, self.labels).losses
             if not isinstance(losses, tuple | list):
                 return None
             numerators, weights = check_weighted(losses)

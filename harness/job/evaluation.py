@@ -11,7 +11,7 @@ from harness.errors import ConfigError
 from harness.gluon import evaluate
 from harness.job.data import predict_few, probe, read, refuse_other_classes
 from harness.job.session import Session
-from harness.job.settings import WHERE
+from harness.job.settings import WHERE, whole_number
 from harness.model import Metric, build_metrics, try_metrics
 from harness.model.calls import Calls
 from harness.model.given import classes_of, picks_classes
@@ -32,8 +32,14 @@ class Evaluator:
         self._session = session
         self._prepared: list[tuple[object, RunData]] = []  # the first holds on to its object, so identities stay
 
-    def __call__(self, data: object, metrics: MetricsGiven | None) -> dict[str, float]:
+    def __call__(self, data: object, metrics: MetricsGiven | None, streams: int | None = None) -> dict[str, float]:
         """See `Job.evaluate`."""
+        if streams is not None:
+            streams = whole_number("streams", streams, least=1)
+            if not self._session.learner.carries_state:
+                raise ConfigError(
+                    f"{WHERE}: streams: has no effect, because the network carries no state; leave it out"
+                )
         session, given = self._session, self._session.given
         prepared = next((known for value, known in self._prepared if value is data), None)
         if prepared is None:
@@ -43,11 +49,13 @@ class Evaluator:
         chosen = world.agreed("metrics", lambda: _metrics(metrics, given.calls))
         # The ranks share the batches out and add up one table, so all of them have to look at the same.
         facts = {"data": prepared.fingerprint, "samples": len(dataset), "metrics": _compared(metrics, list(chosen))}
+        facts |= {} if streams is None else {"streams": streams}
         world.must_be_equal("evaluate", facts, "evaluate the same data with the same metrics on every rank")
         samples = first_samples(dataset, given.augmentation, 2)
         prediction, _ = predict_few(world, "evaluate", given.calls.net, session.learner, samples)
         world.agreed("metrics.fit", lambda: try_metrics(chosen, prediction, samples[1], _KEY))
-        found = evaluate(session.learner, dataset, session.sizes.batch_size, given.augmentation, chosen)
+        batch = session.sizes.batch_size
+        found = evaluate(session.learner, dataset, batch, given.augmentation, chosen, streams=streams)
         assert found is not None  # only where it is asked to stop
         return found
 

@@ -25,7 +25,14 @@ from harness.job.finding import find_rate
 from harness.job.session import Given, Session, open_session
 from harness.job.settings import WHERE, JobOptions, of_kind, read_settings, whole_number
 from harness.model.calls import Calls
-from harness.model.given import devices_of, given_forward, given_loss, given_optimizer, refuse_idle_momentum
+from harness.model.given import (
+    devices_of,
+    given_forward,
+    given_loss,
+    given_optimizer,
+    given_state,
+    refuse_idle_momentum,
+)
 from harness.plan import LRPlan, Sizes
 
 _VERIFY_EVERY = 500  # updates
@@ -81,6 +88,8 @@ class Job:
             transform: `transform(item, random)` makes a pair (data, label) of an item, in training and evaluation.
             collate: `collate(items, random)` makes a batch (data, label) of items; or a name (`"pad"`), or a name with
                 its parameters (`{"pad": {"value": 1}}`). `random` is a `numpy.random.Generator`, or None in evaluation.
+            state: rows -> the first state of a shard with so many rows, for a network that carries state from one
+                update to the next: `net(data, state) -> (output, state)`. Samples are then read as streams.
             last_batch: what becomes of an epoch's remainder: `"drop"` (the default) or `"keep"`.
             augmentation: what is done to pictures.
             clip_norm: the largest Euclidean norm of the mean gradient.
@@ -95,13 +104,18 @@ class Job:
         """
         world = of_kind("world", options.pop("world", None), World)
         augmentation = of_kind("augmentation", options.pop("augmentation", None), Augmentation) or Augmentation()
-        forward = options.pop("forward", None)
         functions = Functions.of(options.pop("transform", None), options.pop("collate", None), f"{WHERE}: ")
+        forward, state = options.pop("forward", None), given_state(options.pop("state", None))
         place = f"runs/{_program()}" if folder is None else folder
         settings = read_settings(
             lr, batch=batch, epochs=epochs, iterations=iterations, shards=shards, folder=place, **options
         )
-        calls = Calls(net, given_loss(loss), given_forward(forward))
+        if state is not None and settings.last_batch == "keep":
+            raise ConfigError(
+                f"{WHERE}: last_batch: keep is not possible with state, whose rows are streams of equal length; use "
+                "drop"
+            )
+        calls = Calls(net, given_loss(loss), given_forward(forward), state)
         devices, own = devices_of(net), given_optimizer(optimizer, net)
         refuse_idle_momentum(own, settings.lr.momentum_correction, settings.lr.momentum is not None)
         self._given = Given(calls, own, devices, train, functions, augmentation, settings, world)
@@ -180,7 +194,9 @@ class Job:
         session.ranks.enter(f"the program, after iteration {t}")
         return loss
 
-    def evaluate(self, data: object, metrics: MetricsGiven | None = None) -> dict[str, float]:
+    def evaluate(
+        self, data: object, metrics: MetricsGiven | None = None, *, streams: int | None = None
+    ) -> dict[str, float]:
         """The mean loss and metrics over data, every sample once; a collective.
 
         Args:
@@ -189,13 +205,15 @@ class Job:
                 by name functions that map predictions and labels to one value a sample, or objects with `sums` or
                 `rows` and `finish` (`harness.model.Sums`, `harness.model.Rows`). By default the accuracy where the loss
                 picks classes.
+            streams: for a network that carries state, how many rows read the data from front to back; by default as
+                many as a global batch has.
 
         Returns:
             `loss` and each metric by name, the same on every rank; `name.key` where one reports several numbers.
         """
         session = self._open("evaluated")
         session.ranks.enter(f"evaluation after iteration {self.iteration}")
-        found = self._evaluator(data, metrics)
+        found = self._evaluator(data, metrics, streams)
         session.ranks.enter(f"the program, after iteration {self.iteration}")
         return found
 

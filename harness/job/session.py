@@ -111,7 +111,14 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     workers = world.size * len(given.devices)
     sizes = world.agreed("sizes", lambda: _sizes(settings, len(data.splits.train), settings.shards or workers))
     plan = world.agreed("plan", lambda: LRPlan(settings.lr, sizes, WHERE))
-    order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, settings.seed, settings.last_batch)
+    order = Order(
+        sizes.num_samples,
+        sizes.shards,
+        sizes.batch_size,
+        settings.seed,
+        settings.last_batch,
+        are_streams=given.calls.first_state is not None,
+    )
 
     def open_stream() -> BatchStream:
         own = shards_of_rank(sizes.shards, world, len(given.devices))
@@ -163,6 +170,7 @@ def _build_learner(given: Given, world: World, data: RunData, shards: int) -> Le
         placement=Placement(tuple(given.devices), kvstore),
         options=options,
         forward=given.calls.forward,
+        state=given.calls.first_state,
     )
 
 

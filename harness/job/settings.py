@@ -19,6 +19,7 @@ from harness.data import Augmentation
 from harness.data.functions import CollateFunction, TransformFunction
 from harness.errors import ConfigError
 from harness.model.calls import ForwardFunction
+from harness.model.carried import StateFunction
 from harness.named import brief, kind_of, with_article
 from harness.parsing import plain_numbers
 
@@ -33,6 +34,7 @@ class JobOptions(TypedDict, total=False):
     forward: ForwardFunction | None
     transform: TransformFunction | None
     collate: CollateFunction | str | Mapping[str, Any] | None
+    state: StateFunction | None
     last_batch: Literal["drop", "keep"]
     augmentation: Augmentation | None
     clip_norm: float | None

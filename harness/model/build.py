@@ -14,6 +14,7 @@ from harness.data import count_of, described_shapes, each_leaf, leaves_of
 from harness.data.leaves import Data
 from harness.errors import ConfigError, HarnessError
 from harness.model.calls import Calls, ForwardFunction, refuse_prediction
+from harness.model.carried import FirstState, StateFunction
 from harness.model.freezing import freeze
 from harness.model.initialise import initialise, naming_unsuited, seeded
 from harness.model.inputs import check_losses, copies_on_device, seed_of, settle
@@ -32,6 +33,7 @@ class Model(NamedTuple):
         net: initialised, its shapes settled.
         loss: maps (prediction, label) to one value a sample.
         forward: calls both, where the configuration names a function for that.
+        state: gives the first state of a shard, where the network carries state.
         optimizer: with the multipliers of its parameters.
         contexts: the devices.
         frozen: parameters whose running statistics stay as they are, by structural name.
@@ -40,6 +42,7 @@ class Model(NamedTuple):
     net: Any
     loss: Any
     forward: ForwardFunction | None
+    state: StateFunction | None
     optimizer: Any
     contexts: list[Any]
     frozen: list[str]
@@ -85,7 +88,9 @@ def build_model(config: RunConfig, local_rank: int, samples: tuple[Data, Data], 
     """
     try:
         contexts = devices_of_rank(config, local_rank)
-        calls = _build_network(config, samples, classes, contexts)
+        state = config.network.state
+        first_state = None if state is None else load_function(state, "network.state")
+        calls = _build_network(config, samples, classes, contexts, first_state)
         net = calls.net
         parameters = parameters_of(net)
         refuse_unreducible(parameters, len(contexts))
@@ -105,21 +110,28 @@ def build_model(config: RunConfig, local_rank: int, samples: tuple[Data, Data], 
     except ConfigError as error:
         error.found_in(config.source)
         raise
-    return Model(net, calls.loss, calls.forward, optimizer, contexts, frozen)
+    return Model(net, calls.loss, calls.forward, first_state, optimizer, contexts, frozen)
 
 
-def _build_network(config: RunConfig, samples: tuple[Data, Data], classes: int | None, contexts: list[Any]) -> Calls:
+def _build_network(
+    config: RunConfig,
+    samples: tuple[Data, Data],
+    classes: int | None,
+    contexts: list[Any],
+    state: StateFunction | None,
+) -> Calls:
     section, (data, label) = config.network, samples
+    first = FirstState.of(state)
     # another seed than below: what a network draws for itself must not come again in its other parameters
     net = seeded(seed_of(config.seed, 0, -1), lambda: build_network(section.name, section.params, classes))
     initializer = build_initializer(section.initializer)
     refuse_blocks_across_devices(net)
     # What a function calls both with is its own affair, so the loss is there before the first forward; otherwise the
     # prediction's shape tells where classes lie.
-    calls = Calls(net)
+    calls = Calls(net, first_state=first)
     if section.forward is not None:
         loss = build_loss(section.loss, section.loss_params)
-        calls = Calls(net, loss, load_function(section.forward, "network.forward"))
+        calls = Calls(net, loss, load_function(section.forward, "network.forward"), first)
     calls.refuse_data(data, label)
     with explained(f"{_who(config)} with initializer {section.initializer!r} does not take {describe(data)}"):
         initialise(net, initializer, contexts, seed_of(config.seed, 0, 0))
@@ -127,7 +139,7 @@ def _build_network(config: RunConfig, samples: tuple[Data, Data], classes: int |
             prediction = settle(calls, data, label, contexts[0])
     refuse_prediction(prediction, _who(config))
     if calls.forward is None:
-        calls = Calls(net, _build_loss(config, prediction, label, classes))
+        calls = Calls(net, _build_loss(config, prediction, label, classes), first_state=first)
     refuse_untrained_loss(calls.loss)
     _try_loss(config, calls, prediction, samples, contexts[0])
     return calls
@@ -180,7 +192,7 @@ def _try_loss(config: RunConfig, calls: Calls, prediction: Any, samples: tuple[D
         on_device = copies_on_device(labels, ctx)
         totals = dict.fromkeys(calls.weights_of(on_device), 1.0) if calls.is_told_totals else None
         if calls.forward is not None:
-            losses = calls(copies_on_device(data, ctx), on_device, totals)[1]
+            losses = calls(copies_on_device(data, ctx), on_device, totals).losses
         else:
             losses = calls.loss(prediction, on_device, *([] if totals is None else [totals]))
         if isinstance(losses, mx.nd.NDArray) and totals is None:  # the learner looks at what has weights

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mxnet as mx
 import numpy as np
 
-from harness.data import described_shapes, leaves_of
+from harness.data import count_of, described_shapes, leaves_of
 from harness.data.dtypes import as_float32, counted
 from harness.data.leaves import Data
 from harness.errors import ConfigError
+from harness.model.carried import FirstState, new_state, output_and_state
 
-# forward(net, loss, data, label) -> (prediction, losses)
-ForwardFunction = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+# forward(net, loss, data, label) -> (prediction, losses), or (net, loss, data, label, state) -> (..., state)
+ForwardFunction = Callable[..., tuple[Any, ...]]
+
+
+class Called(NamedTuple):
+    """What a network and its loss have given.
+
+    Attributes:
+        prediction: what metrics look at.
+        losses: one value a sample, or numerators and weights.
+        state: what the next call is to be given, nested as what this one was given; `None` where none is carried.
+    """
+
+    prediction: Any
+    losses: Any
+    state: Any = None
 
 
 @dataclass(frozen=True)
@@ -27,19 +42,37 @@ class Calls:
         loss: maps (prediction, label) to the samples' losses.
         forward: a function of the user's own that calls both, as `network.forward` names it; by default the network
             gets the data, several arrays as so many arguments, and the loss gets what it returns, and the labels.
+        first_state: of a shard, where the network carries state; it is then called with a state as well, and returns
+            its output and the next state.
     """
 
     net: Any
     loss: Any = None
     forward: ForwardFunction | None = None
+    first_state: FirstState | None = None
 
     def predict(self, data: Any) -> Any:
-        """The prediction, where the network is called by itself.
+        """The prediction, where the network is called by itself; from the first state, if it carries one.
 
         Args:
             data: an array of MXNet, or a tuple of them.
         """
-        return self.net(*leaves_of(data))
+        if self.first_state is None:
+            return self.net(*leaves_of(data))
+        return self._from(data, self._state_for(data))[0]
+
+    def arguments(self, data: Any) -> tuple[Any, ...]:
+        """What `predict` calls the network with."""
+        return leaves_of(data) if self.first_state is None else (*leaves_of(data), self._state_for(data))
+
+    def _from(self, data: Any, state: Any) -> tuple[Any, Any]:
+        """What the network gives for data and a state: its output, and the next state."""
+        output, following = output_and_state(self.net(*leaves_of(data), state), type(self.net).__name__)
+        return output, new_state(following, state)
+
+    def _state_for(self, data: Any) -> Any:
+        assert self.first_state is not None, "who calls this has asked"
+        return self.first_state.on_device(count_of(data), leaves_of(data)[0].context)
 
     @property
     def is_told_totals(self) -> bool:
@@ -61,14 +94,15 @@ class Calls:
             )
         return {str(name): one for name, one in weights.items()}
 
-    def __call__(self, data: Any, label: Any, totals: Mapping[str, float] | None = None) -> tuple[Any, Any]:
-        """The prediction and the losses.
+    def __call__(self, data: Any, label: Any, totals: Mapping[str, float] | None = None, state: Any = None) -> Called:
+        """The prediction, the losses and the next state.
 
         Args:
             data: an array of MXNet `(n, ...)`, or a tuple or dict of them.
             label: likewise.
             totals: of what `loss.weights` gives, where the loss is told them; a total of 0 is told as 1, because
                 nothing is divided by it but zeros.
+            state: that is carried; by default the first.
 
         Raises:
             ConfigError: if the user's function returns something else.
@@ -80,16 +114,28 @@ class Calls:
             def loss(prediction: Any, label: Any) -> Any:
                 return untold(prediction, label, told)
 
+        if self.first_state is None:
+            if self.forward is None:
+                prediction = self.net(*leaves_of(data))
+                return Called(prediction, loss(prediction, label))
+            returned = self.forward(self.net, loss, data, label)
+            if not isinstance(returned, tuple) or len(returned) != 2:
+                raise ConfigError(
+                    f"network.forward: returned {described_shapes(returned)}; return (prediction, losses): what "
+                    "metrics look at, and what the loss gives"
+                )
+            return Called(*returned)
+        state = self._state_for(data) if state is None else state
         if self.forward is None:
-            prediction = self.net(*leaves_of(data))
-            return prediction, loss(prediction, label)
-        returned = self.forward(self.net, loss, data, label)
-        if not isinstance(returned, tuple) or len(returned) != 2:
+            prediction, following = self._from(data, state)
+            return Called(prediction, loss(prediction, label), following)
+        returned = self.forward(self.net, loss, data, label, state)
+        if not isinstance(returned, tuple) or len(returned) != 3:
             raise ConfigError(
-                f"network.forward: returned {described_shapes(returned)}; return (prediction, losses): what metrics "
-                "look at, and what the loss gives"
+                f"network.forward: returned {described_shapes(returned)}; with network.state return (prediction, "
+                "losses, state): what metrics look at, what the loss gives, and what the next call is given"
             )
-        return returned
+        return Called(returned[0], returned[1], new_state(returned[2], state))
 
     def labels(self, label: Data, begin: str) -> Data:
         """Labels as the loss takes them; see `labels_for`. A function of the user's own gets them as they are."""

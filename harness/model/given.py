@@ -16,6 +16,7 @@ from harness.data.leaves import Data
 from harness.errors import ConfigError
 from harness.model.build import describe, explained
 from harness.model.calls import Calls, refuse_prediction
+from harness.model.carried import FirstState
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.optimizer_numbers import refuse_numbers, refuse_what_cannot_update
@@ -110,6 +111,22 @@ def given_forward(forward: object) -> Any:
             "losses)"
         )
     return forward
+
+
+def given_state(state: object) -> FirstState | None:
+    """A function that gives the first state of a shard, as it was given; `None` for none.
+
+    Raises:
+        ConfigError: if it cannot be called.
+    """
+    if state is None:
+        return None
+    if not callable(state):
+        raise ConfigError(
+            f"state: found {kind_of(state)}; give a function of a number of rows that returns the first state of a "
+            "shard, such as lambda rows: net.begin_state(rows)"
+        )
+    return FirstState(state)
 
 
 def given_optimizer(optimizer: object, net: Any) -> Any:
@@ -224,6 +241,8 @@ def describe_loss(calls: Calls) -> dict[str, Any]:
     named = (
         {} if calls.forward is None else {"forward": getattr(calls.forward, "__name__", type(calls.forward).__name__)}
     )
+    if calls.first_state is not None:
+        named["state"] = calls.first_state.name
     kind = getattr(loss, "__name__", type(loss).__name__)
     if not isinstance(loss, mx.gluon.Block):
         return {"class": kind, **named}

@@ -9,7 +9,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from harness.data import each_leaf, leaves_of
+from harness.data import each_leaf
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
 from harness.model.calls import Calls, structure_of
@@ -65,7 +65,7 @@ def settle(calls: Calls, data: Data, label: Data | None, ctx: Any) -> Any:
     labels = None if label is None else copies_on_device(label, ctx)
     totals = dict.fromkeys(calls.weights_of(labels), 1.0) if calls.is_told_totals and labels is not None else None
     with mx.autograd.pause(train_mode=False), calls_across_devices_refused(calls.net):
-        prediction = calls.predict(inputs) if calls.forward is None else calls(inputs, labels, totals)[0]
+        prediction = calls.predict(inputs) if calls.forward is None else calls(inputs, labels, totals).prediction
     mx.nd.waitall()
     return prediction
 
@@ -80,7 +80,7 @@ def arguments_of(
         itself, or not always alike.
     """
     if calls.forward is None:
-        return leaves_of(data)
+        return calls.arguments(data)
     seen: list[tuple[Any, ...]] = []
     handle = calls.net.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
     try:

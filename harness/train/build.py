@@ -89,6 +89,7 @@ def _learner_of(run: Run, parts: Model, sample: Batch) -> Learner:
         placement=placement,
         options=options,
         forward=parts.forward,
+        state=parts.state,
     )
 
 

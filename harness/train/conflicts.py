@@ -4,7 +4,7 @@ Every setting is of one of four kinds:
 
 - *free*: does not affect the result (location of the data, logging, what is kept), or only its rounding (threads);
 - *fixed*: determines which samples an update sees, or what the optimizer holds, so that no checkpoint would fit: seed,
-  batch, data, frozen parameters;
+  batch, data, frozen parameters, carried state;
 - *another optimizer*: its state has another meaning, even where the shapes agree;
 - *plan*: everything else. The arrays can be used, but the run is no longer the one that was started: the run's length,
   the learning rate, the parameters of the optimizer and the network.
@@ -42,7 +42,7 @@ _FREE = (
     "data.download",
     "network.hybridize",
 )
-_FIXED = ("seed", "batch", "data", "train.last_batch", "init.freeze")
+_FIXED = ("seed", "batch", "data", "train.last_batch", "init.freeze", "network.state")
 _OPTIMIZER = ("optimizer.name",)
 _LONGEST_SHOWN = 200
 
@@ -189,9 +189,9 @@ def refuse_fixed(path: str, conflicts: Conflicts, source: str) -> None:
     if conflicts.fixed:
         lines = "\n  ".join(map(str, conflicts.fixed))
         raise CheckpointError(
-            f"{source}: {path} was trained with other data, seed, batch or frozen parameters, which are fixed for the "
-            f"life of a run (saved -> now):\n  {lines}\nset them back, or start a new run from its weights: --set "
-            f"init.from={path} --set name=..."
+            f"{source}: {path} was trained with other data, seed, batch, frozen parameters or carried state, which are "
+            f"fixed for the life of a run (saved -> now):\n  {lines}\nset them back, or start a new run from its "
+            f"weights: --set init.from={path} --set name=..."
         )
     if conflicts.optimizer:
         raise CheckpointError(

@@ -87,7 +87,14 @@ def _prepare(
         world, config, "plan", lambda: _build_plan(config, data, state, resume_point, resolved)
     )
     compare_schedules(world, plan, config.source)
-    order = Order(sizes.num_samples, sizes.shards, sizes.batch_size, config.seed, config.train.last_batch)
+    order = Order(
+        sizes.num_samples,
+        sizes.shards,
+        sizes.batch_size,
+        config.seed,
+        config.train.last_batch,
+        are_streams=config.network.state is not None,
+    )
     augmentation = agreed(world, config, "augmentation", lambda: build_augmentation(config, data.splits))
 
     # Last how a result is judged, so that a name that is wrong fails now and not after an epoch.

@@ -95,7 +95,8 @@ class Run:
             self.guard.enter(f"evaluation on {split}", "evaluation")
             return self.guard.stop_requested
 
-        return evaluate(learner, dataset, self.config.batch.size, self.augmentation, self.metrics, stop)
+        batch, streams = self.config.batch.size, self.config.evaluation.streams
+        return evaluate(learner, dataset, batch, self.augmentation, self.metrics, stop, streams)
 
     def _stream(self, order: Order, seed: int) -> BatchStream:
         return BatchStream(self.data.splits.train, order, self.own_shards, self.augmentation, seed)

@@ -437,7 +437,13 @@ def _everything():
     }
 
 
-@pytest.mark.parametrize("raw", [BASE, _everything()], ids=["least", "everything"])
+def _streams():
+    """What goes with neither a smaller last batch nor samples that are held out."""
+    network = {**BASE["network"], "state": "mine:begin"}
+    return {**BASE, "network": network, "evaluation": {"streams": 10}}
+
+
+@pytest.mark.parametrize("raw", [BASE, _everything(), _streams()], ids=["least", "everything", "streams"])
 def test_plain_data_and_yaml_give_the_same_configuration_back(raw, tmp_path):
     config = parse_config(raw)
     assert parse_config(config.plain()) == config
@@ -459,6 +465,8 @@ def test_everything_really_is_everything():
             "loss",
             "hybridize",
             "epochs",
+            "state",
+            "streams",
         }
         for name, field in model.model_fields.items():
             if hasattr(field.annotation, "model_fields"):

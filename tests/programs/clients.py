@@ -19,6 +19,7 @@ from harness.config import load_config
 from harness.train.loop import train
 from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
+from tests.programs import streams
 
 HERE = "tests.programs.clients"
 COMMON = (
@@ -304,6 +305,7 @@ SETTINGS = {
     ],
 }
 
+SETTINGS |= streams.SETTINGS
 SETTINGS["tasks16"] = [*SETTINGS["tasks"], "compression=fp16"]
 SETTINGS["noisy"] = [*SETTINGS["tasks"], f"data.name={_own('noisy_tasks')}"]
 

@@ -1,0 +1,137 @@
+"""What a learner keeps: its state, saved, restored, compared and given to other ranks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoint.matching import Matched
+from harness.comm import World
+from harness.gluon.control import PendingUpdate
+from harness.gluon.state import LearnerState
+from harness.gluon.state_keeper import StateKeeper
+from harness.gluon.weights import choose_weights, write_params
+from harness.model.parameters import held
+
+
+class KeepsState(ABC):
+    """A learner as far as its state is concerned.
+
+    Attributes:
+        world: the ranks.
+        parameters: the network's parameters by structural name.
+    """
+
+    world: World
+    parameters: dict[str, Any]
+    _contexts: list[Any]
+    _keeper: StateKeeper
+    _is_shared: bool
+    _pending: PendingUpdate | None
+
+    @abstractmethod
+    def check_pending(self) -> None:
+        """Check the last update where its check was put off; call it before the weights are used for anything."""
+
+    @abstractmethod
+    def describe_parameters(self) -> list[str]:
+        """A sentence for each parameter, with name, shape and dtype: what must be the same on every rank."""
+
+    def check_weights(self, t: int) -> None:
+        """Raise `DivergedError` if update `t` made anything of the state not finite, on every rank alike.
+
+        Where state is carried this is a collective, and gathers it.
+        """
+        self.check_pending()
+        self._keeper.gather()
+        self._keeper.refuse_not_finite(t)
+
+    def gather_state(self) -> None:
+        """Let this rank know the states that the shards of others carry (`network.state`); a collective.
+
+        After an update every rank calls it before any calls `snapshot` or `digest`. It does nothing where nothing is
+        carried, or where one rank has all shards.
+        """
+        self._keeper.gather()
+
+    def snapshot(self, reuse: LearnerState | None = None) -> LearnerState:
+        """The whole state, on the host; written over an earlier snapshot that nobody needs any more."""
+        self.check_pending()
+        return self._keeper.snapshot(reuse)
+
+    def numbers(self) -> dict[str, Any]:
+        """Scalars that belong to the state."""
+        return self._keeper.numbers()
+
+    def mismatches(self, state: LearnerState) -> list[str]:
+        """Every array by which a state does not fit, a sentence each."""
+        return self._keeper.mismatches(state)
+
+    def restore(self, state: LearnerState) -> None:
+        """Put a state back, bit for bit."""
+        self._pending = None
+        self._keeper.restore(state)
+
+    def digest(self) -> str:
+        """sha256 of the whole state; equal on every rank."""
+        self.check_pending()
+        return self._keeper.digest()
+
+    def checksums(self) -> dict[str, int]:
+        """A CRC-32 of every parameter, running statistic and optimizer array by name; equal on every rank."""
+        self.check_pending()
+        return self._keeper.checksums()
+
+    def save_weights(self, path: Path) -> None:
+        """Write weights and running statistics as a Gluon `.params` file."""
+        self.check_pending()
+        write_params(path, {name: held(parameter, self._contexts[0]) for name, parameter in self.parameters.items()})
+
+    def load_weights(self, path: str, policy: str = "all") -> Matched:
+        """Take weights and statistics from a file or checkpoint (`find_weights`), if as much fits as `accept` wants.
+
+        Raises:
+            CheckpointError: if it cannot be read or does not fit; nothing has been changed then.
+        """
+        matched, arrays = choose_weights(path, self.parameters, self._contexts[0], policy)
+        self._keeper.write(arrays)
+        return matched
+
+    def ensure_shared(self) -> None:
+        """Compare the ranks' networks and give them rank 0's weights, unless that was done; called by every rank.
+
+        The first update does it, as does whatever else needs equal weights: `predict`, `evaluate`, `find_lr`.
+
+        Raises:
+            DisagreementError: if the ranks' networks differ in names, shapes or dtypes.
+        """
+        if not self._is_shared:
+            self.broadcast_weights()
+
+    def broadcast_weights(self, *, compared: bool = False) -> None:
+        """Give every rank the weights and running statistics of rank 0; the first time, compare the networks before.
+
+        Args:
+            compared: whether the caller has compared what `describe_parameters` says on the ranks.
+        """
+        self._compare_once(compared)
+        if self.world.size > 1:
+            self._keeper.share_parameters(self.world)
+
+    def broadcast_state(self, *, compared: bool = False) -> None:
+        """Give every rank the whole state of rank 0; the first time, compare the networks before.
+
+        Args:
+            compared: as for `broadcast_weights`.
+        """
+        self._compare_once(compared)
+        if self.world.size > 1:
+            self._keeper.share_state(self.world)
+
+    def _compare_once(self, compared: bool) -> None:
+        """Compare what broadcasts rely on: between different shapes a broadcast would hang, or give nonsense."""
+        if not (self._is_shared or compared):
+            facts = {"parameters": self.describe_parameters()}
+            self.world.must_be_equal("parameters", facts, "build the same network on every rank")
+        self._is_shared = True
