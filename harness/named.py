@@ -122,8 +122,10 @@ def name_and_params(choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any
     return name, dict(params or {})
 
 
-def load_function(path: str, key: str, error: type[HarnessError] = ConfigError) -> Callable[..., Any]:
-    """The function that `package.module:function` names.
+def load_function(
+    path: str, key: str, error: type[HarnessError] = ConfigError, what: str = "function"
+) -> Callable[..., Any]:
+    """The function, or other callable, that `package.module:function` names.
 
     The module is looked up in the working directory first, then on Python's path, whichever setting names it. From
     then on the working directory is the last entry of the path, for later imports by the module.
@@ -134,7 +136,7 @@ def load_function(path: str, key: str, error: type[HarnessError] = ConfigError) 
     where = f"{key}: {brief(path)}"
     module_name, _, name = path.partition(":")
     if not module_name or not name:
-        raise error(f"{where}: incomplete; write it as package.module:function")
+        raise error(f"{where}: incomplete; write it as package.module:{what}")
     try:
         with _working_directory_first():
             module = importlib.import_module(module_name)
@@ -153,7 +155,7 @@ def load_function(path: str, key: str, error: type[HarnessError] = ConfigError) 
         file = getattr(module, "__file__", None) or module_name
         found = f"no such name in {file}" if function is None else f"{kind_of(function)} in {file}"
         guess = did_you_mean(name, [one for one, value in vars(module).items() if callable(value)])
-        raise error(f"{where}: {found}; {guess}name a function")
+        raise error(f"{where}: {found}; {guess}name a {what}")
     checked: Callable[..., Any] = function
     return checked
 

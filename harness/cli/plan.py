@@ -15,6 +15,7 @@ from harness.data import Functions, count_samples
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.finder import read_result, take_result
 from harness.plan import LRPlan, Sizes, imbalance, resolve_shards
+from harness.plan.layers import describe_factors
 from harness.report import NamedPlan, first_difference, plot_plan, plot_plans, table_of_plans
 
 
@@ -136,6 +137,8 @@ def show_plan(setup: Setup, workers: int, folder: Path) -> str:
         f"{'s' if sizes.shards > 1 else ''} of {sizes.batch_size}"
     )
     print(f"learning rate: {plan.describe()}")
+    for line in describe_factors(setup.config.optimizer):
+        print(line)
     print(f"{'iteration':>10} {'epoch':>8} {'lr':>12} {'momentum':>10}")
     for t in plan.breakpoints():
         momentum = plan.momentum(t)

@@ -13,6 +13,7 @@ from harness.config.values import (
     Factor,
     Float32,
     Initializer,
+    Layers,
     MetricChoice,
     Name,
     NotNegative,
@@ -157,17 +158,28 @@ class NetworkConfig(Section):
     """Compile the network, to train from an optimised graph (performance.md)."""
 
 
-class OptimizerConfig(Section):
-    """An optimizer of `mx.optimizer`, its arguments, and factors for individual network parameters."""
+class LayerDecayConfig(Section):
+    """Learning rates that fall from the output to the input, by the same factor from each layer to the next."""
 
-    name: str = "sgd"
-    """A name of `mx.optimizer`."""
+    rate: Annotated[float, Field(gt=0, lt=1)]
+    """The factor from a layer to the one below it; above the last of `layers` it is 1."""
+    layers: Layers
+    """Patterns of parameter names, from the input to the output; `#` is a number: `[embed.*, cells.#.*]`."""
+
+
+class OptimizerConfig(Section):
+    """An optimizer, its arguments, and factors for individual network parameters."""
+
+    name: Name = "sgd"
+    """A name of `mx.optimizer`, `adamw`, or your own `module:Class` (optimizers.md)."""
     params: Parameters = {}
     """Arguments of the optimizer, except the learning rate."""
     lr_mult: dict[str, Factor] = {}
-    """Learning-rate factors by patterns of parameter names, such as `features.*`."""
+    """Learning-rate factors by patterns of parameter names, such as `features.*`; the last that matches counts."""
+    layer_decay: LayerDecayConfig | None = None
+    """Learning-rate factors by depth; they multiply those of `lr_mult`."""
     wd_mult: dict[str, Factor] = {}
-    """Weight-decay factors by patterns of parameter names."""
+    """Weight-decay factors by patterns of parameter names; the last that matches counts."""
     decay_bias_and_norm: bool = False
     """Apply weight decay also to biases and to the gamma and beta of normalisation layers."""
     clip_norm: Positive | None = None

@@ -22,6 +22,7 @@ from harness.units import CLOCK_PATTERN, LENGTH_PATTERN, MOST_SECONDS, ClockTime
 
 _DEVICE = re.compile(r"(cpu|gpu)\((?:0|[1-9][0-9]{0,2})\)")
 _MULTIPLE = re.compile(MULTIPLE)
+LAYER_NUMBER = "#"  # in a pattern of layers: the number of each
 
 
 class Problem(NamedTuple):
@@ -176,6 +177,25 @@ def _read_choice(value: object, plain: str, detailed: str) -> str | dict[str, di
     raise ValueError(f"must be a name ({plain}), or one name with its parameters ({detailed})")
 
 
+def _read_layers(value: object) -> list[str | list[str]]:
+    """Patterns of layers, from the input to the output; several of one layer are a list."""
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be a list of patterns from the input to the output, such as [embed.*, cells.#.*]")
+    problems = []
+    for index, item in enumerate(value):
+        patterns = item if isinstance(item, list) else [item]
+        if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
+            message = f"found {brief(item)}; must be a pattern (cells.#.*), or a list of those of one layer"
+        elif len({pattern.count(LAYER_NUMBER) for pattern in patterns}) > 1:
+            message = f"found {brief(item)}; patterns of one layer must have equally many {LAYER_NUMBER}"
+        else:
+            continue
+        problems.append(Problem((index,), message))
+    if problems:
+        raise RefusedError(problems)
+    return value
+
+
 def _read_period(value: object) -> Duration:
     period = Duration.parse(value)
     if period.value == 0:
@@ -304,6 +324,17 @@ CollateChoice = Annotated[
     str | dict[str, dict[str, Any]],
     PlainValidator(_read_collate),
     _any({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
+]
+Layers = Annotated[
+    list[str | list[str]],
+    PlainValidator(_read_layers),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+        }
+    ),
 ]
 MetricChoice = Annotated[
     str | dict[str, dict[str, Any]],

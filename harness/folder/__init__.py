@@ -21,9 +21,11 @@ from harness.folder.metrics_file import MetricsFile
 from harness.folder.outcome import OutcomeFiles, read_outcome
 from harness.folder.plans import (
     CURVE,
+    MOST_NAMES,
     MOST_PHASES,
     PLAN,
     AmendmentRecord,
+    FactorGroup,
     Phase,
     PlannedSizes,
     PlanRecord,
@@ -44,6 +46,7 @@ __all__ = [
     "LATEST_S",
     "MB",
     "METRICS",
+    "MOST_NAMES",
     "MOST_PHASES",
     "OUTCOME",
     "PLAN",
@@ -52,6 +55,7 @@ __all__ = [
     "AttemptStart",
     "BestCheckpoint",
     "EventFile",
+    "FactorGroup",
     "Fields",
     "MetricsFile",
     "MetricsLine",

@@ -22,6 +22,8 @@ MOST_PHASES = 20_000  # to write
 _CHOICES = ("config", "checkpoint", "rewind")
 _LARGEST_LR = 3.5e38  # a float32
 _REMARKS = 100
+MOST_NAMES = 8  # of the parameters of a group, that are written
+_GROUPS = 1000  # that are read
 
 Numbers = npt.NDArray[np.float64]
 
@@ -118,6 +120,44 @@ class AmendmentRecord:
 
 
 @dataclass(frozen=True)
+class FactorGroup:
+    """Trainable parameters with the same factors.
+
+    Attributes:
+        lr: factor on the learning rate.
+        wd: factor on weight decay.
+        count: how many parameters.
+        names: the first of them.
+    """
+
+    lr: float
+    wd: float
+    count: int
+    names: Sequence[str]
+
+    def to_json(self) -> dict[str, object]:
+        """As the file holds it."""
+        return {"lr": self.lr, "wd": self.wd, "count": self.count, "names": list(self.names)}
+
+    @classmethod
+    def read(cls, fields: Fields) -> FactorGroup:
+        """From the file.
+
+        Raises:
+            RecordError: naming the field that is missing, of another kind or impossible.
+        """
+        names = fields.items("names")
+        if not 0 < len(names) <= MOST_NAMES or not all(isinstance(name, str) for name in names):
+            raise RecordError(f"{fields.place('names')} is not a list of 1 to {MOST_NAMES} names")
+        return cls(
+            lr=fields.number("lr", 0, _LARGEST_LR),
+            wd=fields.number("wd", 0, _LARGEST_LR),
+            count=fields.whole("count", len(names)),
+            names=[seen(name, 200) for name in names],
+        )
+
+
+@dataclass(frozen=True)
 class PlannedSizes:
     """The numbers that durations are measured by; see `harness.plan.sizes.Sizes`."""
 
@@ -155,6 +195,7 @@ class PlanRecord:
         num_phases: how many there are.
         remarks: possible mistakes, one sentence each.
         amendments: changes during the run.
+        factors: of groups of parameters; none where all are alike.
     """
 
     described: str
@@ -163,6 +204,7 @@ class PlanRecord:
     num_phases: int
     remarks: Sequence[str]
     amendments: Sequence[AmendmentRecord]
+    factors: Sequence[FactorGroup] = ()
 
     def to_json(self) -> dict[str, object]:
         """As the file holds it."""
@@ -173,11 +215,12 @@ class PlanRecord:
             "num_phases": self.num_phases,
             "remarks": list(self.remarks),
             "amendments": [amendment.to_json() for amendment in self.amendments],
+            **({"factors": [group.to_json() for group in self.factors]} if self.factors else {}),
         }
 
     @classmethod
     def read(cls, fields: Fields) -> PlanRecord:
-        """Read it from the file; `num_phases` and `remarks` may be missing.
+        """Read it from the file; `num_phases`, `remarks` and `factors` may be missing.
 
         Raises:
             RecordError: naming the field that is missing, of another kind, or contradicts the others.
@@ -199,6 +242,9 @@ class PlanRecord:
         remarks = fields.items("remarks") if fields.has("remarks") else []
         if len(remarks) > _REMARKS:
             raise RecordError(f"there are {len(remarks):,} remarks; at most {_REMARKS} are read")
+        factors = list(fields.inners("factors")) if fields.has("factors") else []
+        if len(factors) > _GROUPS:
+            raise RecordError(f"there are {len(factors):,} groups of factors; at most {_GROUPS} are read")
         return cls(
             described=fields.text("described", 2000),
             sizes=sizes,
@@ -206,6 +252,7 @@ class PlanRecord:
             num_phases=num_phases,
             remarks=[seen(str(plain(remark, "remarks")), 2000) for remark in remarks],
             amendments=amendments,
+            factors=[FactorGroup.read(one) for one in factors],
         )
 
 

@@ -99,6 +99,8 @@ class Learner(KeepsState):
         synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None or network.is_weighted
         self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, synchronous=synchronous)
         self._synchronous = synchronous or self._optimizer.synchronous
+        if not self._optimizer.traits.follows_rate:
+            self.remarks.append(f"optimizer: {type(optimizer).__name__} steps alike at every learning rate but 0")
         self._norm_check = NormCheck(
             self._sums.buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
         )

@@ -19,8 +19,8 @@ from harness.errors import CheckpointError, DisagreementError, DivergedError, li
 from harness.gluon.carried import Carried
 from harness.gluon.state import LearnerState, digest_of, mismatches, not_finite
 from harness.gluon.step import OptimizerStep
-from harness.model.optimizers import SCALARS
 from harness.model.parameters import held
+from harness.parsing import plain_numbers
 
 
 class StateKeeper:
@@ -196,7 +196,7 @@ class StateKeeper:
             "update_counts": [
                 max(table.get(index, begin) for table in tables) for index in range(len(self._trainable))
             ],
-            "scalars": {name: getattr(optimizer, name) for name in self._scalar_names()},
+            "scalars": {name: plain_numbers(getattr(optimizer, name)) for name in self._scalar_names()},
         }
 
     def _set_numbers(self, numbers: Mapping[str, Any]) -> None:
@@ -214,7 +214,7 @@ class StateKeeper:
                 setattr(optimizer, name, numbers["scalars"][name])
 
     def _scalar_names(self) -> tuple[str, ...]:
-        return SCALARS.get(type(self._optimizer.optimizer).__name__.lower(), ())
+        return self._optimizer.traits.scalars
 
 
 def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -20,7 +20,7 @@ from harness.model.initialise import initialise, naming_unsuited, seeded
 from harness.model.inputs import check_losses, copies_on_device, seed_of, settle
 from harness.model.networks import build_initializer, build_loss, build_network
 from harness.model.operators import refuse_blocks_across_devices
-from harness.model.optimizers import build_optimizer, set_multipliers
+from harness.model.optimizers import build_optimizer, set_multipliers, traits_of
 from harness.model.parameters import parameters_of, refuse_unreducible, refuse_untrained_loss
 from harness.named import load_function
 from harness.shipped import install_command
@@ -105,8 +105,10 @@ def build_model(config: RunConfig, local_rank: int, samples: tuple[Data, Data], 
             lr_mult=section.lr_mult,
             wd_mult=section.wd_mult,
             decay_bias_and_norm=section.decay_bias_and_norm,
+            layer_decay=section.layer_decay,
             frozen=frozen,
         )
+        traits_of(optimizer, list(trainable.values()), f"optimizer.name: {section.name!r}")
     except ConfigError as error:
         error.found_in(config.source)
         raise

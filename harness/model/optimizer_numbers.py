@@ -21,13 +21,13 @@ def refuse_numbers(optimizer: Any, key: str) -> None:
     """Refuse numbers with which an update means nothing: NaN, a momentum of 1 or more, a negative weight decay.
 
     Args:
-        optimizer: an `mx.optimizer.Optimizer`; of a class that is not MXNet's, what is not a number is left alone.
+        optimizer: an `mx.optimizer.Optimizer`; of a user's own class, what is not a number is left alone.
         key: where it was given, for messages.
 
     Raises:
         ConfigError: with every such number.
     """
-    is_known = _is_of_mxnet(optimizer)
+    is_known = is_supplied(type(optimizer))
     problems = []
     for name, value in vars(optimizer).items():
         number = as_number(plain_numbers(value))
@@ -42,12 +42,12 @@ def refuse_numbers(optimizer: Any, key: str) -> None:
 
 
 def refuse_what_cannot_update(optimizer: Any, key: str) -> None:
-    """Try two updates with a copy of an optimizer of MXNet's own: some numbers are looked at by nobody before that.
+    """Try two updates with a copy of a supplied optimizer: some numbers are looked at by nobody before that.
 
     Raises:
         ConfigError: with what MXNet says of it.
     """
-    if not _is_of_mxnet(optimizer):
+    if not is_supplied(type(optimizer)):
         return
     try:
         try_updates(copy.deepcopy(optimizer))
@@ -69,8 +69,9 @@ def try_updates(optimizer: Any) -> None:
     weight.wait_to_read()
 
 
-def _is_of_mxnet(optimizer: Any) -> bool:
-    return type(optimizer).__module__.startswith("mxnet.")
+def is_supplied(cls: type) -> bool:
+    """Whether a class of optimizers is MXNet's or the harness's, and not a user's own."""
+    return cls.__module__.partition(".")[0] in ("mxnet", "harness")
 
 
 def _allowed(name: str, number: float | None, is_known: bool) -> str | None:

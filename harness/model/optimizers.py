@@ -1,4 +1,4 @@
-"""Optimizers of `mx.optimizer` by name, and which parameters they treat differently."""
+"""Optimizers by name or of the user's own, and which parameters they treat differently."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import Any
 
 import mxnet as mx
 
+from harness.config.sections import LayerDecayConfig
 from harness.errors import ConfigError
-from harness.model.optimizer_numbers import refuse_numbers, try_updates
-from harness.named import choose, did_you_mean
+from harness.folder import MOST_NAMES, FactorGroup
+from harness.model.adamw import AdamW
+from harness.model.optimizer_numbers import is_supplied, refuse_numbers, try_updates
+from harness.model.own_optimizer import Traits, try_optimizer
+from harness.named import call, choose, did_you_mean, kind_of, load_function
+from harness.plan.layers import layer_factors
+
+OWN: dict[str, type[mx.optimizer.Optimizer]] = {"adamw": AdamW}  # beside those of MXNet
 
 REFUSED = {
     "dcasgd": "it fails on CPU arrays in MXNet 1.9.1, and delay compensation has no meaning in synchronous training",
@@ -55,8 +62,26 @@ def refuse_optimizer(optimizer: object) -> None:
 
 
 def known_optimizers() -> dict[str, type[mx.optimizer.Optimizer]]:
-    """Every optimizer of this MXNet that can be used, by its registered name."""
-    return {name: cls for name, cls in mx.optimizer.Optimizer.opt_registry.items() if name not in REFUSED}
+    """Every optimizer that can be used by name: of the registry of this MXNet, and the harness's own."""
+    return {**{k: v for k, v in mx.optimizer.Optimizer.opt_registry.items() if k not in REFUSED}, **OWN}
+
+
+def traits_of(optimizer: Any, parameters: Sequence[Any], who: str | None = None) -> Traits:
+    """What is known of an optimizer's updates; one of the user's own is tried for it.
+
+    Args:
+        optimizer: before its first update.
+        parameters: Gluon parameters that it is to step, with their factors.
+        who: what it is called in messages.
+
+    Raises:
+        ConfigError: for an optimizer with which no run could be repeated or resumed (`try_optimizer`).
+    """
+    name = type(optimizer).__name__
+    if is_supplied(type(optimizer)):
+        key = name.lower()
+        return Traits(key in NOISY, key in NOT_UPDATED_AT_0, SCALARS.get(key, ()), follows_rate=True)
+    return try_optimizer(optimizer, parameters, who or f"optimizer: {name}")
 
 
 def build_optimizer(
@@ -70,7 +95,7 @@ def build_optimizer(
     """An `mx.optimizer.Optimizer` without a scheduler of its own.
 
     Args:
-        name: its registered name, in any case.
+        name: its registered name, in any case; or a user's own class, `module:Class`.
         params: its keyword arguments.
         clip_value: the largest absolute value of an element of the mean gradient.
         param_names: structural name by index; LARS leaves biases and norms alone by it.
@@ -79,6 +104,8 @@ def build_optimizer(
     Raises:
         ConfigError: for an unknown or refused optimizer, or a parameter it does not have.
     """
+    if ":" in name:
+        return _build_own(name, params, clip_value, key)
     name = name.lower()
     if name in REFUSED:
         raise ConfigError(f"optimizer.name: {name!r} is not supported: {REFUSED[name]}")
@@ -108,12 +135,31 @@ def build_optimizer(
         ) from error
 
 
+def _build_own(path: str, params: Mapping[str, Any], clip_value: float | None, key: str) -> Any:
+    """An optimizer of a user's own class."""
+    cls: Any = load_function(path, "optimizer.name", what="class")
+    if not (isinstance(cls, type) and issubclass(cls, mx.optimizer.Optimizer)):
+        found = f"the class {cls.__name__}" if isinstance(cls, type) else kind_of(cls)
+        raise ConfigError(f"optimizer.name: {path!r} is {found}; name a subclass of mx.optimizer.Optimizer")
+    if is_supplied(cls):
+        raise ConfigError(
+            f"optimizer.name: {path!r} is not a class of your own; use its name, {cls.__name__.lower()!r}"
+        )
+    rate = inspect.signature(cls).parameters.get("learning_rate")
+    needed = {"learning_rate": 0.01} if rate is not None and rate.default is rate.empty else {}
+    optimizer = call(cls, {**needed, **params}, key)
+    optimizer.clip_gradient = clip_value
+    refuse_numbers(optimizer, key)
+    return optimizer
+
+
 def set_multipliers(
     parameters: Mapping[str, Any],
     *,
     lr_mult: Mapping[str, float],
     wd_mult: Mapping[str, float],
     decay_bias_and_norm: bool,
+    layer_decay: LayerDecayConfig | None = None,
     frozen: Sequence[str] = (),
 ) -> None:
     """Give each parameter its factor on the learning rate and on weight decay.
@@ -123,10 +169,12 @@ def set_multipliers(
         lr_mult: factor by name pattern (`features.*`); the last pattern that matches holds.
         wd_mult: the same for weight decay, and stronger than `decay_bias_and_norm`.
         decay_bias_and_norm: whether weight decay also pulls biases and the gamma and beta of norms to zero.
+        layer_decay: factors on the learning rate by depth, which multiply the others.
         frozen: parameters that are not trained, by structural name.
 
     Raises:
-        ConfigError: if a pattern matches no parameter, or frozen ones alone.
+        ConfigError: if a pattern matches no parameter, or frozen ones alone; or for layers that are not (see
+            `layer_factors`).
     """
     if not decay_bias_and_norm:
         for name, parameter in parameters.items():
@@ -148,3 +196,15 @@ def set_multipliers(
                 )
             for name in matching:
                 setattr(parameters[name], attribute, factor)
+    if layer_decay is not None:
+        for name, factor in layer_factors(layer_decay.rate, layer_decay.layers, list(parameters), frozen).items():
+            parameters[name].lr_mult *= factor
+
+
+def factor_groups(parameters: Mapping[str, Any]) -> list[FactorGroup]:
+    """The trainable parameters by their factors on learning rate and weight decay, in the order of the network."""
+    groups: dict[tuple[float, float], list[str]] = {}
+    for name, parameter in parameters.items():
+        if parameter.grad_req != "null":
+            groups.setdefault((float(parameter.lr_mult), float(parameter.wd_mult)), []).append(name)
+    return [FactorGroup(lr, wd, len(names), names[:MOST_NAMES]) for (lr, wd), names in groups.items()]

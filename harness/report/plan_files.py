@@ -13,6 +13,7 @@ from harness.folder import (
     MOST_PHASES,
     PLAN,
     AmendmentRecord,
+    FactorGroup,
     Fields,
     Phase,
     PlannedSizes,
@@ -23,7 +24,13 @@ from harness.plan import Amendment, LRPlan
 from harness.report.plots import plot_plan
 
 
-def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequence[Amendment]) -> None:
+def write_plan(
+    folder: Path,
+    config: RunConfig,
+    plan: LRPlan,
+    amendments: Sequence[Amendment],
+    factors: Sequence[FactorGroup] = (),
+) -> None:
     """Write `config.yaml` (resolved), `plan.json`, `plan.csv` and `plan.png`.
 
     Args:
@@ -31,6 +38,7 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequen
         config: resolved.
         plan: of the run.
         amendments: what was changed in it on the way.
+        factors: of groups of parameters, where not all are alike.
 
     Raises:
         ConfigError: if the folder cannot be written.
@@ -43,6 +51,7 @@ def write_plan(folder: Path, config: RunConfig, plan: LRPlan, amendments: Sequen
         num_phases=len(phases),
         remarks=plan.remarks(),
         amendments=[AmendmentRecord.read(Fields(one.to_json())) for one in amendments],
+        factors=factors,
     )
     try:
         replace_file(folder / "config.yaml", dump_config(config))

@@ -5,6 +5,7 @@ Every rank runs all of it; what only rank 0 does (files, the terminal) happens i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -12,9 +13,11 @@ from functools import partial
 from harness.config import dump_config
 from harness.data import BatchStream, describe_scale, draws_at_random
 from harness.errors import ConfigError, DataError, DivergedError
-from harness.folder import METRICS, EventFile, MetricsFile
+from harness.folder import METRICS, EventFile, FactorGroup, MetricsFile
 from harness.gluon import Learner, Requests
 from harness.guard import ConsistencyCheck
+from harness.model.optimizers import factor_groups
+from harness.plan.layers import describe_factors
 from harness.report import Progress, reported, write_finder_report, write_plan, write_run_report
 from harness.train.build import build_learner
 from harness.train.divergence import Divergence
@@ -61,7 +64,8 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         if run.plan.in_units_of_base:
             run, remarks = _find_base(run, learner)
             notes += remarks
-        world.on_root("plan", lambda: write_plan(folder, run.config, run.plan, run.initial_state.amendments))
+        factors = factor_groups(learner.parameters) if describe_factors(run.config.optimizer) else []
+        world.on_root("plan", lambda: write_plan(folder, run.config, run.plan, run.initial_state.amendments, factors))
 
         # The saver is closed first, and with it the thread that still writes a checkpoint; the metrics last.
         metrics = _open_metrics(run, stack)
@@ -74,6 +78,8 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         saver = stack.enter_context(Saver(run, learner, check, metrics, progress.warn))
         log = TrainingLog(progress, saver.record)
         progress.say(_opening(run))
+        if factors:
+            progress.say(_factors_in_words(factors))
         for line in [*run.world.remarks, *run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
             progress.warn(line)
 
@@ -264,6 +270,14 @@ def _opening(run: Run) -> str:
         f"{run.config.run_name}: {sizes.num_samples} samples{done}, {_count(sizes.num_iterations, 'iteration')} of "
         f"{sizes.shards} x {sizes.batch_size}, {ranks}, {threads} a rank{bits}; learning rate "
         f"{run.plan.describe()}"
+    )
+
+
+def _factors_in_words(factors: Sequence[FactorGroup]) -> str:
+    rates = sorted({group.lr for group in factors})
+    span = f"x {rates[0]:.4g}" + (f" to x {rates[-1]:.4g}" if len(rates) > 1 else "")
+    return (
+        f"learning rates of parameters: {span}, {_count(len(factors), 'group')} by rate and decay (plan.json, report)"
     )
 
 

@@ -20,7 +20,7 @@ from harness.gluon.step.kvstore import KVStoreStep
 from harness.gluon.step.numpy_step import NumpyStep
 from harness.gluon.step.per_device import PerDeviceStep
 from harness.model.inputs import seed_of
-from harness.model.optimizers import HOLD_RATE, NOISY, NOT_UPDATED_AT_0
+from harness.model.optimizers import HOLD_RATE, traits_of
 from harness.model.parameters import list_held
 
 _MOST = float(np.finfo(np.float32).max)
@@ -34,6 +34,7 @@ class OptimizerStep:
         optimizer: of the first device, or the kvstore.
         updaters: hold the state: one for each device, or the kvstore's.
         synchronous: whether a step itself waits for everything before it.
+        traits: what is known of its updates.
         corrects_momentum: whether momentum buffers follow the learning rate.
         applied_lr: the learning rate that the momentum buffers hold; `None` before the first update.
     """
@@ -65,9 +66,10 @@ class OptimizerStep:
         self.corrects_momentum = holds_rate if momentum_correction is None else momentum_correction
         self._seed = seed
         self._momentum: float | None = getattr(optimizer, "momentum", None)
-        self._noisy = type(optimizer).__name__.lower() in NOISY
+        self.traits = traits_of(optimizer, self._parameters)
+        if "momentum" in self.traits.scalars:
+            self._momentum = None  # a number that an optimizer of the user's own changes by itself
         self._noise_seed: int | None = None
-        self._rests_at_0 = type(optimizer).__name__.lower() in NOT_UPDATED_AT_0
         self._decay, self._clip = 0.0, None
         if type(optimizer).__name__ == "NAG" and optimizer.wd > 0:
             self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
@@ -124,7 +126,7 @@ class OptimizerStep:
         for updater in self.updaters:
             if self._momentum is not None:  # set each time, so that no update depends on the one before it
                 updater.optimizer.momentum = self._momentum if momentum is None else momentum
-        self._noise_seed = seed_of(self._seed, t, -1) if self._noisy else None
+        self._noise_seed = seed_of(self._seed, t, -1) if self.traits.is_noisy else None
         if lr == 0:
             self._update_history(divisor)
             return
@@ -142,7 +144,7 @@ class OptimizerStep:
             updater.optimizer.rescale_grad = 1.0 / divisor
         if self._decay:
             self._add_decay(divisor)
-        fixed = [i for i, one in enumerate(self._parameters) if one.lr_mult == 0] if self._rests_at_0 else []
+        fixed = [i for i, one in enumerate(self._parameters) if one.lr_mult == 0] if self.traits.rests_at_0 else []
         self._backend.step(self._noise_seed, factor, fixed)
 
     def _add_decay(self, divisor: float) -> None:
@@ -166,7 +168,7 @@ class OptimizerStep:
         A buffer that holds the rate takes it at the last one that was applied; at 0 it would lose its history. Some
         move weights at a rate of 0 as well: by a momentum that is not corrected, or clipped weights (RMSProp).
         """
-        if self._rests_at_0:
+        if self.traits.rests_at_0:
             return
         before = [[weight.copy() for weight in list_held(parameter)] for parameter in self._parameters]
         if self.corrects_momentum:

@@ -99,5 +99,5 @@ def multiply_state(updaters: Sequence[Any], factor: float) -> None:
 
 
 def _is_sgd(optimizer: Any) -> bool:
-    """Whether it is MXNet's SGD or one of its name, whose kernel takes several weights at a time."""
-    return type(optimizer).__name__ == "SGD"
+    """Whether its kernel takes several weights at a time: MXNet's SGD, and those derived from it."""
+    return isinstance(optimizer, mx.optimizer.SGD)

@@ -1,0 +1,145 @@
+"""Optimizers of the user's own, AdamW and rates by layer in runs: one digest on any ranks, resumed; and wrong ones."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+OWN = "tests.programs.own_optimizers"
+BASE = ("network={name: mlp, params: {hidden: [8, 8, 8]}}", "batch={size: 7, shards: 4}", "train={iterations: 12}")
+DECAY = "optimizer.layer_decay={rate: 0.5, layers: ['#.*']}"  # of the mlp: 0 is the flattening
+CHOICES = {
+    "adamw": ("optimizer={name: adamw, params: {wd: 0.1}}", "lr.schedule=0.01"),
+    "own": (f"optimizer={{name: '{OWN}:Noisy', params: {{wd: 0.1}}, clip_value: 0.05}}",),
+    "own, at a rate of 0": (f"optimizer.name={OWN}:Dividing", "lr.schedule={factor: {step: 6it, factor: 0}}"),
+}
+
+
+@pytest.fixture
+def train(start, tmp_path):
+    def run(*settings, folder="runs", options=(), **more):
+        words = [word for setting in (*BASE, "threads_per_rank=1", *settings) for word in ("--set", setting)]
+        return start("launch/train.py", *options, *words, "--set", f"output={tmp_path / folder}", **more)
+
+    return run
+
+
+def digest(done):
+    return re.search(r"digest ([0-9a-f]{64})", done.stdout)[1]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_one_digest_on_any_ranks_and_resumed(train, tmp_path, choice):
+    settings = CHOICES[choice]
+    expected = digest(train(*settings))
+    for np, launcher in ((2, "mpirun"), (2, "horovodrun")):
+        assert digest(train(*settings, folder=launcher, np=np, launcher=launcher)) == expected
+    # interrupted after 5 updates under another number of ranks
+    begun = [*settings, "checkpoint={every: 5it, keep: 5}"]
+    train(*begun, folder="resumed", np=2, launcher="mpirun")
+    checkpoint = tmp_path / "resumed/digits/checkpoints/iteration-000000005"
+    assert checkpoint.is_dir(), sorted(tmp_path.glob("resumed/digits/checkpoints/*"))
+    resumed = train(*settings, "name=again", options=["--resume", str(checkpoint)])
+    assert digest(resumed) == expected
+
+
+def test_rates_by_layer_are_told_and_recorded(train, command, tmp_path):
+    settings = ("optimizer={name: adamw, lr_mult: {'*.bias': 2}}", DECAY.replace("'#.*'", "'[1-3].*'"))
+    words = [word for setting in (*BASE, *settings) for word in ("--set", setting)]
+    planned = command("plan", *words, "--output", tmp_path / "plans")
+    assert "learning rate by name: x 2 for *.bias\n" in planned.out
+    assert "learning rate by layer: x 0.5 for [1-3].*; x 1 for all others\n" in planned.out
+    done = train(*settings)
+    assert "learning rates of parameters: x 0.5 to x 2, 4 groups by rate and decay" in done.stdout
+    groups = json.loads((tmp_path / "runs/digits/plan.json").read_text())["factors"]
+    assert [(group["lr"], group["count"]) for group in groups] == [(0.5, 3), (1.0, 3), (1.0, 1), (2.0, 1)]
+    page = (tmp_path / "runs/digits/report.html").read_text()
+    assert "<td>x 0.5</td><td>x 1</td><td>3: 1.weight, 2.weight, 3.weight</td>" in page
+
+
+def test_a_step_is_as_long_as_its_layer_says(train, tmp_path):
+    """After one update of SGD, against the same update without factors."""
+    import mxnet as mx
+
+    def moved(folder, *settings):
+        train("train={iterations: 1}", *settings, folder=folder)
+        end = mx.nd.load(str(tmp_path / folder / "digits/final.params"))
+        train("train={iterations: 1}", "lr.schedule=0", *settings, folder=f"{folder}-start")
+        begin = mx.nd.load(str(tmp_path / f"{folder}-start" / "digits/final.params"))
+        return {name: (end[name] - begin[name]).asnumpy() for name in end}
+
+    plain, layered = moved("plain"), moved("layered", "optimizer.layer_decay={rate: 0.5, layers: ['1.*', '2.*']}")
+    for name, factor in (("1.weight", 0.25), ("2.bias", 0.5), ("3.weight", 1.0), ("4.weight", 1.0)):
+        assert layered[name] == pytest.approx(factor * plain[name], rel=1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("np", [None, 2])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            (f"optimizer={{name: '{OWN}:Bad', params: {{how: clock}}}}",),
+            f"optimizer.name: '{OWN}:Bad': gives other bits from the same weights and gradients",
+        ),
+        (
+            (f"optimizer={{name: '{OWN}:Bad', params: {{how: own rate}}, lr_mult: {{'1.*': 0.5}}}}",),
+            f"optimizer.name: '{OWN}:Bad': does not follow the factors of lr_mult and layer_decay",
+        ),
+        (
+            (f"optimizer={{name: '{OWN}:Bad', params: {{how: no clipping}}, clip_value: 0.5}}",),
+            f"optimizer.name: '{OWN}:Bad': does not clip by self.clip_gradient",
+        ),
+        (
+            (f"optimizer.name={OWN}:Lion", "lr.momentum=0.9"),
+            f"lr.momentum: has no effect on '{OWN}:Lion' as configured",
+        ),
+        (("optimizer={name: adamw, params: {momentum: 0.9}}",), "'adamw' has no such parameter"),
+        (
+            ("optimizer.layer_decay={rate: 0.9, layers: ['cells.#.*']}",),
+            "optimizer.layer_decay.layers: the pattern 'cells.#.*' (as in a shell; # is a number) matches no parameter",
+        ),
+    ],
+    ids=["clock", "own rate", "no clipping", "momentum", "parameter", "layers"],
+)
+def test_a_wrong_one_is_one_message_before_training(train, tmp_path, settings, message, np):
+    launched = {} if np is None else {"np": np, "launcher": "mpirun"}
+    done = train(*settings, exit_code=2, **launched)
+    text = done.stdout + done.stderr
+    assert message in text
+    assert text.count("error:") == 1
+    assert "Traceback" not in text
+    assert not list(tmp_path.glob("runs/digits/checkpoints/iteration-*"))
+
+
+def test_one_that_ignores_the_rate_is_told(train):
+    assert "optimizer: Deaf steps alike at every learning rate but 0" in train(f"optimizer.name={OWN}:Deaf").stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("optimizer.layer_decay={rate: 1, layers: [a]}", "optimizer.layer_decay.rate: found 1; must be below 1"),
+        ("optimizer.layer_decay={rate: 0, layers: [a]}", "optimizer.layer_decay.rate: found 0; must be above 0"),
+        ("optimizer.layer_decay={rate: 0.5}", "optimizer.layer_decay.layers: is missing"),
+        (
+            "optimizer.layer_decay={rate: 0.5, layers: a}",
+            "optimizer.layer_decay.layers: found 'a'; must be a list of patterns from the input to the output, such as "
+            "[embed.*, cells.#.*]",
+        ),
+        (
+            "optimizer.layer_decay={rate: 0.5, layers: [a, 3]}",
+            "optimizer.layer_decay.layers.1: found 3; must be a pattern (cells.#.*), or a list of those of one layer",
+        ),
+        (
+            "optimizer.layer_decay={rate: 0.5, layers: [[a, 'b.#']]}",
+            "optimizer.layer_decay.layers.0: found ['a', 'b.#']; patterns of one layer must have equally many #",
+        ),
+        ("optimizer.name=':Lion'", "optimizer.name: found ':Lion'; must be a name, or package.module:function"),
+    ],
+)
+def test_settings_that_mean_nothing(command, tmp_path, setting, message):
+    ended = command("plan", "--set", setting, "--output", tmp_path / "plans")
+    assert ended.code == 2
+    assert message in ended.err
