@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import embedding
 import fold
 import memory
 import optimizers
@@ -37,6 +38,7 @@ PARTS: dict[str, tuple[str, list[str], Any]] = {
     "schedules": ("Learning rates", ["schedules.py"], schedules),
     "optimizers-resnet18": ("Steps on the host, ResNet-18", ["optimizers.py", "--network", "resnet18_v2"], optimizers),
     "optimizers-lenet": ("Steps on the host, LeNet", ["optimizers.py", "--network", "lenet"], optimizers),
+    "embedding": ("Embeddings", ["embedding.py"], embedding),
     "memory": ("Memory", ["memory.py"], memory),
 }
 

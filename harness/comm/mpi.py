@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import json
 import os
 import re
 import sys
@@ -92,9 +91,8 @@ class MpiWorld(World):
         return received
 
     @override
-    def allgather_object(self, value: object, name: str) -> list[Any]:
-        """As JSON, so that no rank ever unpickles what another sent."""
-        return self._named(name, lambda: self._allgather(json.dumps(value).encode()))
+    def allgather_bytes(self, sent: Array, name: str) -> list[Array]:
+        return self._named(name, lambda: self._allgather(sent))
 
     @override
     def close(self) -> None:
@@ -116,14 +114,12 @@ class MpiWorld(World):
             requests.append(self._comm.Isend(_bytes(sent), to))
         self._wait(requests)
 
-    def _allgather(self, message: bytes) -> list[Any]:
+    def _allgather(self, sent: Array) -> list[Array]:
         lengths = np.zeros(self.size, np.int64)
-        self._wait([self._comm.Iallgather(np.array([len(message)], np.int64), lengths)])
+        self._wait([self._comm.Iallgather(np.array([sent.size], np.int64), lengths)])
         joined = np.empty(int(lengths.sum()), np.uint8)
-        self._wait([self._comm.Iallgatherv(np.frombuffer(message, np.uint8), [joined, lengths])])
-        ends = np.cumsum(lengths)
-        text = joined.tobytes()
-        return [json.loads(text[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+        self._wait([self._comm.Iallgatherv(sent, [joined, lengths])])
+        return np.split(joined, np.cumsum(lengths)[:-1])
 
     def _wait(self, requests: list[Any]) -> None:
         """Wait for messages; after a while with pauses, because MPI's own calls keep a core busy as long as they wait.

@@ -6,6 +6,7 @@ pairs the calls, and error messages show it. Reductions return sums; divide by t
 
 from __future__ import annotations
 
+import json
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -94,12 +95,17 @@ class World(ABC):
         """Rank 0's array, on every rank; the others pass one of the same shape and dtype."""
 
     @abstractmethod
-    def allgather_object(self, value: object, name: str) -> list[Any]:
-        """Every rank's value (anything JSON can hold), in the order of the ranks."""
+    def allgather_bytes(self, sent: Array, name: str) -> list[Array]:
+        """Every rank's bytes, `(n,)` of uint8, in the order of the ranks; each has at least one."""
 
     @abstractmethod
     def close(self) -> None:
         """Shut down in good order: no rank leaves before all have called this."""
+
+    def allgather_object(self, value: object, name: str) -> list[Any]:
+        """Every rank's value (anything JSON can hold), in the order of the ranks; as JSON, so nothing is unpickled."""
+        sent = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        return [json.loads(received.tobytes()) for received in self.allgather_bytes(sent, name)]
 
     def broadcast_object(self, value: T, name: str) -> T:
         """Rank 0's value (anything JSON can hold), on every rank."""
@@ -197,6 +203,10 @@ class SingleWorld(World):
     @override
     def broadcast(self, array: Array, name: str) -> Array:
         return array.copy()
+
+    @override
+    def allgather_bytes(self, sent: Array, name: str) -> list[Array]:
+        return [sent]
 
     @override
     def allgather_object(self, value: object, name: str) -> list[Any]:

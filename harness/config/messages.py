@@ -21,8 +21,8 @@ _UNSUPPORTED = {
     **dict.fromkeys(("amp", "fp16", "bf16", "dtype", "mixed_precision", "multi_precision"), _MIXED_PRECISION),
     **dict.fromkeys(
         ("sparse", "sparse_grad", "row_sparse"),
-        "sparse parameters are not supported: reducing a row_sparse gradient through Horovod 0.28.1 corrupts memory; "
-        "remove it",
+        "is not a setting: an embedding of your own network has sparse_grad=True (nn.Embedding), and its gradient is "
+        "summed by rows",
     ),
     **dict.fromkeys(
         ("plateau", "reduce_on_plateau", "reduce_lr_on_plateau", "patience"),

@@ -328,13 +328,7 @@ CollateChoice = Annotated[
 Layers = Annotated[
     list[str | list[str]],
     PlainValidator(_read_layers),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
-        }
-    ),
+    WithJsonSchema({"type": "array", "minItems": 1, "items": {"type": ["string", "array"]}}),
 ]
 MetricChoice = Annotated[
     str | dict[str, dict[str, Any]],

@@ -95,6 +95,7 @@ class PendingUpdate(NamedTuple):
         own: this rank's control values; the loss is not among them yet.
         measured: what `NormCheck.measure` returned.
         weight: by what its sums are divided; `None` if that is among what was measured.
+        square_of_rows: of the gradients that are rows, and are measured where they were summed.
     """
 
     t: int
@@ -102,6 +103,7 @@ class PendingUpdate(NamedTuple):
     own: ControlValues
     measured: Any
     weight: float | None
+    square_of_rows: float = 0.0
 
 
 class UpdateStats(NamedTuple):
@@ -203,7 +205,7 @@ class NormCheck:
             everyone,
             weight,
             everyone.loss_sum / (weight or 1.0),
-            float(np.sqrt(squares.sum())) / (weight or 1.0),
+            float(np.sqrt(squares.sum() + update.square_of_rows)) / (weight or 1.0),
             bool(np.isfinite(statistics).all()),
             self._is_compressed,
         )

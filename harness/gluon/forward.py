@@ -14,7 +14,7 @@ from harness.gluon.rewriting import channel_block, rewrite
 from harness.gluon.weighing import check_told, check_weighted
 from harness.model.calls import Called, Calls, flat
 from harness.model.carried import new_state, rebuilt
-from harness.model.parameters import list_held
+from harness.model.parameters import has_rows, list_held
 
 
 class Forward:
@@ -52,8 +52,11 @@ class Forward:
             self._whole = mx.gluon.nn.HybridLambda(lambda _, *given: self._rewritten(given[:-1], given[-1], block))
             self._whole.register_child(net)
             # static_shape asks less of the engine: a sixteenth of an iteration of `mlp`. But loops then have no
-            # gradient, and running statistics are written without the engine's knowledge, so that reads do not wait
-            self._whole.hybridize(static_alloc=True, static_shape=not (graph.nested or graph.statistics))
+            # gradient, running statistics are written without the engine's knowledge, so that reads do not wait, and
+            # gradients by rows have another size in every update
+            has_tables = any(map(has_rows, net.collect_params().values()))
+            is_static = not (graph.nested or graph.statistics or has_tables)
+            self._whole.hybridize(static_alloc=True, static_shape=is_static)
 
     def labels(self, label: Data, begin: str) -> Data:
         """Labels as the loss takes them."""

@@ -63,7 +63,7 @@ class GradientBuffer:
         """Move gradients and statistics into one buffer.
 
         Args:
-            trainable: parameters with a gradient, by structural name.
+            trainable: parameters with a dense gradient, by structural name.
             statistics: parameters that a training forward changes.
             ctx: their device.
             num_control: how many control values there are.
@@ -71,6 +71,8 @@ class GradientBuffer:
                 oneDNN's backward of a deconvolution ends the process where its gradient is a part of a larger array.
         """
         sizes = [held(parameter, ctx).size for parameter in (*trainable.values(), *statistics)]
+        # MXNet has no arrays without elements: where no gradient is dense, there is one of zeros
+        sizes = sizes if trainable else [_ALIGNED, *sizes]
         begins = np.cumsum([0, *(-(-size // _ALIGNED) * _ALIGNED for size in sizes)]).tolist()
         self.memory = Buffer(begins[-1] + num_control, ctx)
         parts = [self.memory.array[begin : begin + size] for begin, size in zip(begins, sizes, strict=False)]
@@ -85,11 +87,12 @@ class GradientBuffer:
             mx.autograd.mark_variables([held(parameter, ctx)], [written], parameter.grad_req)
             self._views.append(view)
             self._written.append(written)
-        for parameter, part in zip(statistics, parts[len(trainable) :], strict=True):
+        num_gradients = len(trainable) or 1
+        for parameter, part in zip(statistics, parts[num_gradients:], strict=True):
             view = part.reshape(held(parameter, ctx).shape)
             held(parameter, ctx).copyto(view)
             parameter._data[parameter.list_ctx().index(ctx)] = view
-        end = begins[len(trainable)]
+        end = begins[num_gradients]
         self.gradients = self.memory.array[:end]
         self.statistics = self.memory.array[end : begins[-1]] if statistics else None
         self.control = self.memory.array[begins[-1] :]

@@ -96,11 +96,11 @@ class Learner(KeepsState):
 
         # An update is synchronous, that is, checked before its step, where ranks wait for each other anyway, where the
         # check decides what is applied, or where the step itself cannot be left to the device.
-        synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None or network.is_weighted
+        synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
+        synchronous = synchronous or network.is_weighted or bool(network.tables)
         self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, synchronous=synchronous)
         self._synchronous = synchronous or self._optimizer.synchronous
-        if not self._optimizer.traits.follows_rate:
-            self.remarks.append(f"optimizer: {type(optimizer).__name__} steps alike at every learning rate but 0")
+        self.remarks += self._optimizer.remarks
         self._norm_check = NormCheck(
             self._sums.buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
         )
@@ -151,7 +151,12 @@ class Learner(KeepsState):
         # The check is begun now. It is read now if the update is synchronous, and otherwise in the next one, so that
         # Python runs ahead of the device; whatever uses the weights in between calls `check_pending` first.
         update = PendingUpdate(
-            batch.t, batch.num_samples, own, self._norm_check.measure(), None if has_digits else weight
+            batch.t,
+            batch.num_samples,
+            own,
+            self._norm_check.measure(),
+            None if has_digits else weight,
+            sum(rows.square for rows in self._sums.rows),
         )
         loss, num_shards = Loss(update.measured, weight), own.num_shards
         if self._synchronous:
@@ -171,7 +176,7 @@ class Learner(KeepsState):
 
         # The step, with the mean over all samples; running statistics become the mean over the shards that have any.
         self._sums.apply(num_shards)
-        self._optimizer.step(batch.t, lr, momentum, weight)
+        self._optimizer.step(batch.t, lr, momentum, weight, self._sums.rows)
         return loss
 
     def check_pending(self) -> None:

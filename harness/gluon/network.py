@@ -21,7 +21,7 @@ from harness.model.calls import Calls
 from harness.model.carried import FirstState
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
-from harness.model.parameters import parameters_of, refuse_unreducible, refuse_untrained_loss
+from harness.model.parameters import has_rows, parameters_of, refuse_unreducible, refuse_untrained_loss
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Network:
     terms_per_sample: float | None
     totals: tuple[str, ...]
     first_state: FirstState | None = None
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The trainable parameters whose gradients are rows."""
+        return {name: one for name, one in self.trainable.items() if has_rows(one)}
 
     @property
     def is_weighted(self) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mxnet as mx
 
 from harness.comm.half import HalfPrecision, HalfRounder
+from harness.comm.rows import RowFold, Rows, Term
 from harness.comm.tree import Assignment
 from harness.data import Batch, count_of
 from harness.data.leaves import Data
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 from harness.gluon.control import ControlValues
 from harness.gluon.gradient_buffer import Buffer, Fold, GradientBuffer
 from harness.gluon.network import Network
@@ -20,6 +22,8 @@ from harness.gluon.weighing import NUM_VALUES, Weighing
 from harness.model.calls import Called
 from harness.model.inputs import check_losses, copies_on_device, nested_on_device, seed_of
 from harness.model.parameters import held, seed_python
+
+_OUT_OF_BOUND = "data out of bound"  # in MXNet's error
 
 
 class DeviceReplica:
@@ -48,8 +52,10 @@ class DeviceReplica:
         frozen = [held(one, ctx) for name, one in network.statistics.items() if name in options.frozen]
         self._frozen = [(statistic, statistic.copy()) for statistic in frozen]
         self._weigh = None if network.terms_per_sample is None else Weighing(ctx)
+        self._tables = network.tables
+        self._rows = RowFold(merges)
         self.buffer = GradientBuffer(
-            network.trainable,
+            {name: one for name, one in network.trainable.items() if name not in self._tables},
             moving,
             ctx,
             num_control=len(ControlValues._fields) + (0 if self._weigh is None else NUM_VALUES),
@@ -80,6 +86,7 @@ class DeviceReplica:
         if self._before is not None:
             self._statistics.copyto(self._before)
         self._fold.begin()
+        self._rows.begin()
         self._is_first = True
 
     def process(self, t: int, shard: Batch, totals: Mapping[str, float] | None, state: Any = None) -> Any:
@@ -111,11 +118,15 @@ class DeviceReplica:
                 losses.sum().copyto(self.buffer.control[0:1])
                 self._weigh(other).copyto(self.buffer.control[-NUM_VALUES:])
             self.round_gradients()
+            with _ids_explained(self._tables, f"iteration {t}, shard {shard.shard}"):
+                rows = tuple(_rows_in(one.grad(self._ctx)) for one in self._tables.values())
         else:  # MXNet has no arrays without elements; zeros, which the mean does not count
             self.buffer.clear()
             if self._weigh is not None:
                 self.buffer.control[-NUM_VALUES:] = 0
+            rows = tuple(map(Rows.none, self.widths))
         self._fold.push()
+        self._rows.push(rows)
         return following
 
     def restore_frozen(self) -> None:
@@ -127,6 +138,16 @@ class DeviceReplica:
     def parts(self) -> list[Buffer]:
         """The partial sums over this device's shards; the last one is the buffer."""
         return self._fold.parts
+
+    @property
+    def parts_of_rows(self) -> list[Term]:
+        """The same of the gradients that are rows."""
+        return self._rows.parts
+
+    @property
+    def widths(self) -> list[int]:
+        """Of a row of each parameter whose gradient is rows."""
+        return [held(one, self._ctx).size // one.shape[0] for one in self._tables.values()]
 
     def round_gradients(self) -> None:
         """Round what the buffer holds to 16 bits, where gradients are: every shard's, and the sum over all."""
@@ -196,6 +217,30 @@ class DeviceReplica:
             )
         for weight in weights.values():
             weight._fresh_grad = False
+
+
+@contextmanager
+def _ids_explained(tables: Mapping[str, Any], where: str) -> Iterator[None]:
+    """Say what MXNet's error means of an id for which an embedding has no row; its forward, and dense ones, clip it.
+
+    Raises:
+        DataError: naming the embeddings, of which one was asked.
+    """
+    try:
+        yield
+    except mx.base.MXNetError as error:
+        if not tables or _OUT_OF_BOUND not in str(error):
+            raise
+        known = ", ".join(f"{name} has rows 0 to {one.shape[0] - 1}" for name, one in tables.items())
+        raise DataError(
+            f"{where}: an embedding with sparse_grad was asked for a row that it does not have ({known}); give it more "
+            "rows, or other ids"
+        ) from error
+
+
+def _rows_in(gradient: Any) -> Rows:
+    """The rows of a sparse gradient, on the host; waits for them."""
+    return Rows(gradient.indices.asnumpy(), gradient.data.asnumpy().reshape(gradient.indices.size, -1))
 
 
 class DeviceAllreduce:

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.comm import World
 from harness.comm.half import HalfPrecision
+from harness.comm.rows import Term, finish, pack, unpack
 from harness.comm.tree import assign, take_turns
 from harness.data import GlobalBatch
 from harness.errors import ConfigError
@@ -22,6 +23,7 @@ class ShardSums:
 
     Attributes:
         buffer: of the first device; control values are written to it.
+        rows: the sums of gradients that are rows, in the order of `Network.tables`.
         replicas: one for each device of this rank.
         carried: the states of this rank's shards; `None` for a network that carries none.
     """
@@ -60,6 +62,7 @@ class ShardSums:
             for ctx, merges in zip(contexts, self._assignment.merges[own], strict=True)
         ]
         self.buffer = self.replicas[0].buffer
+        self.rows: Term = ()
         self.carried: Carried | None = None
         if network.first_state is not None:
             places = {shard: contexts[device] for device, shard in self._turns}
@@ -102,6 +105,18 @@ class ShardSums:
         else:
             for replica in self.replicas:
                 replica.round_gradients()
+        widths = self.replicas[0].widths
+        if widths:
+            self.rows = self._sum_rows(widths)
+
+    def _sum_rows(self, widths: Sequence[int]) -> Term:
+        """The sums of rows over all shards: every rank gathers what all have, and finishes the tree by itself."""
+        parts = [part for replica in self.replicas for part in replica.parts_of_rows]
+        if self._world.size > 1:
+            received = self._world.allgather_bytes(pack(parts), "update.rows")
+            numbers = zip(received, self._assignment.held, strict=True)
+            parts = [part for message, held in numbers for part in unpack(message, widths, held)]
+        return finish(parts, self._assignment)
 
     def _process(self, batch: GlobalBatch, half: HalfPrecision | None, totals: Mapping[str, float] | None) -> None:
         """Leave every device with the partial sums of its shards."""

@@ -173,17 +173,22 @@ class StateKeeper:
 
     def _copies(self) -> list[dict[str, Any]]:
         """Every array by name, once for each device; the state on a kvstore appears but once."""
-        states = [self._state_arrays(updater) for updater in self._optimizer.updaters]
+        states = [self._state_arrays(number) for number in range(len(self._optimizer.updaters))]
         states += [{}] * (len(self._contexts) - len(states))
         return [{**self._current_parameters(ctx), **own} for ctx, own in zip(self._contexts, states, strict=True)]
 
     def _current_parameters(self, ctx: Any = None) -> dict[str, Any]:
         return {name: held(parameter, ctx or self._contexts[0]) for name, parameter in self._parameters.items()}
 
-    def _state_arrays(self, updater: Any = None) -> dict[str, Any]:
+    def _state_arrays(self, number: int = 0) -> dict[str, Any]:
         """The optimizer's arrays by name; of the first device by default."""
-        states = (updater or self._optimizer.updaters[0]).states
-        return dict(pair for index, name in enumerate(self._trainable) for pair in _flatten(name, states[index]))
+        states, rates = self._optimizer.updaters[number].states, self._optimizer.row_rates[number]
+        arrays: dict[str, Any] = {}
+        for index, name in enumerate(self._trainable):
+            arrays.update(_flatten(name, states[index]))
+            if index in rates:
+                arrays[f"{name}/rates"] = rates[index]
+        return arrays
 
     def numbers(self) -> dict[str, Any]:
         """Scalars that belong to the state: the applied learning rate, update counts, the optimizer's own."""

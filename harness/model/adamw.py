@@ -5,14 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 
 _TOGETHER = 45  # weights that one kernel takes
 
+if TYPE_CHECKING:  # MXNet has no type information
 
-class AdamW(mx.optimizer.Optimizer):
+    class _Optimizer:
+        clip_gradient: float | None
+        rescale_grad: float
+        _index_update_count: dict[int, int]
+
+        def __init__(self, learning_rate: float, **kwargs: Any) -> None: ...
+        def _update_count(self, index: Sequence[int]) -> None: ...
+        def _get_lrs(self, indices: Sequence[int]) -> list[float]: ...
+        def _get_wds(self, indices: Sequence[int]) -> list[float]: ...
+
+else:
+    _Optimizer = mx.optimizer.Optimizer
+
+
+class AdamW(_Optimizer):
     """Adam whose weight decay is no part of the gradient (I. Loshchilov and F. Hutter, 2019, arXiv 1711.05101).
 
     With g the mean gradient, clipped if it is to be, and t the number of the update::

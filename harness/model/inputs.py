@@ -14,6 +14,7 @@ from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
 from harness.model.calls import Calls, structure_of
 from harness.model.operators import calls_across_devices_refused
+from harness.model.parameters import parameters_of, refuse_sparse
 
 
 def seed_of(seed: int, t: int, shard: int) -> int:
@@ -59,8 +60,12 @@ def settle(calls: Calls, data: Data, label: Data | None, ctx: Any) -> Any:
         data: a few samples.
         label: theirs, which only such a function needs.
         ctx: the device.
+
+    Raises:
+        ConfigError: for data or weights that nothing here can compute with.
     """
     calls.refuse_data(data, label)
+    refuse_sparse(parameters_of(calls.net))
     inputs = copies_on_device(data, ctx)
     labels = None if label is None else copies_on_device(label, ctx)
     totals = dict.fromkeys(calls.weights_of(labels), 1.0) if calls.is_told_totals and labels is not None else None

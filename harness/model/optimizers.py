@@ -15,6 +15,7 @@ from harness.folder import MOST_NAMES, FactorGroup
 from harness.model.adamw import AdamW
 from harness.model.optimizer_numbers import is_supplied, refuse_numbers, try_updates
 from harness.model.own_optimizer import Traits, try_optimizer
+from harness.model.parameters import has_rows
 from harness.named import call, choose, did_you_mean, kind_of, load_function
 from harness.plan.layers import layer_factors
 
@@ -22,7 +23,7 @@ OWN: dict[str, type[mx.optimizer.Optimizer]] = {"adamw": AdamW}  # beside those 
 
 REFUSED = {
     "dcasgd": "it fails on CPU arrays in MXNet 1.9.1, and delay compensation has no meaning in synchronous training",
-    "groupadagrad": "it serves sparse embeddings, whose gradients Horovod 0.28.1 cannot reduce",
+    "groupadagrad": "it fails on biases and whatever else has not two dimensions: use adagrad",
     "lbsgd": "it scales and warms up the learning rate by itself, which is the plan's work: use sgd or lars",
     "test": "it is MXNet's own test fixture",
 }
@@ -44,6 +45,8 @@ NOISY = ("sgld",)  # draw random numbers in the update, which must be the same o
 # that state would be spoilt, or tell of steps not taken. MXNet draws no noise of width 0. So there is no update
 NOT_UPDATED_AT_0 = ("ftml", "ftrl", "adadelta", "sgld")
 HOLD_RATE = ("sgd", "nag", "lars")  # in their momentum buffers, which a change of the rate has to correct
+NOT_BY_ROWS = ("lars", "lamb")  # scale a step by norms of the whole weight, and so cannot step some rows of it
+RESTS_WITHOUT_GRADIENT = ("adagrad",)  # a gradient of 0 changes nothing of their state, nor moves weights by it
 SCALARS = {"nadam": ("m_schedule",)}  # numbers of their state that are outside its arrays
 _UNDECAYED = ("bias", "gamma", "beta")
 
@@ -78,10 +81,22 @@ def traits_of(optimizer: Any, parameters: Sequence[Any], who: str | None = None)
         ConfigError: for an optimizer with which no run could be repeated or resumed (`try_optimizer`).
     """
     name = type(optimizer).__name__
+    who = who or f"optimizer: {name}"
+    has_tables = any(map(has_rows, parameters))
+    if has_tables and getattr(optimizer, "lazy_update", True) is False:
+        raise ConfigError(
+            f"{who}: lazy_update is false, but an embedding with sparse_grad is updated by rows, which is lazy; use "
+            "sparse_grad=False, or remove lazy_update"
+        )
+    if has_tables and is_supplied(type(optimizer)) and name.lower() in NOT_BY_ROWS:
+        raise ConfigError(
+            f"{who}: scales a step by norms of the whole weight, so it cannot step a few rows of an embedding alone; "
+            "use sparse_grad=False, or another optimizer"
+        )
     if is_supplied(type(optimizer)):
         key = name.lower()
         return Traits(key in NOISY, key in NOT_UPDATED_AT_0, SCALARS.get(key, ()), follows_rate=True)
-    return try_optimizer(optimizer, parameters, who or f"optimizer: {name}")
+    return try_optimizer(optimizer, parameters, who)
 
 
 def build_optimizer(

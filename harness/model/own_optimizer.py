@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import mxnet as mx
 import numpy as np
 
+from harness.data.leaves import Array
 from harness.errors import ConfigError
+from harness.model.parameters import has_rows
 from harness.named import kind_of, with_article
 from harness.parsing import plain_numbers
 
@@ -24,6 +26,7 @@ _SHAPES = {0: (1,), 1: (5,), 2: (4, 3), 3: (4, 3, 2), 4: (4, 3, 2, 2), 5: (3, 2,
 _RATE = 2.0**-7
 _NOT_STATE = ("lr", "rescale_grad", "param_dict", "num_update", "_all_index_update_counts", "_index_update_count")
 _UPDATES = 3  # that a trial makes
+_SOME_ROWS = slice(1, 3)
 
 
 class Traits(NamedTuple):
@@ -77,7 +80,7 @@ class _Probe:
                 "which every worker is seeded alike"
             )
         scalars = self._scalars_of_resumed(found)
-        if self._trial(_UPDATES, scale=4.0).weights_bits() != found.weights_bits():
+        if self._trial(_UPDATES, scale=4.0).bits() != found.bits():
             self._refuse(
                 "does not multiply gradients by self.rescale_grad; they come as sums over all samples, and "
                 "rescale_grad is what makes means of them"
@@ -92,8 +95,16 @@ class _Probe:
                     "does not clip by self.clip_gradient, so optimizer.clip_value has no effect; use "
                     "optimizer.clip_norm, or clip in update"
                 )
+        is_noisy = self._trial(_UPDATES, seed=2).bits() != found.bits()
+        if any(map(has_rows, self._parameters)) and not is_noisy:
+            part = self._trial(_UPDATES, rows=_SOME_ROWS)
+            if [one[_SOME_ROWS].tobytes() for one in found.weights()] != part.weights_bits():
+                self._refuse(
+                    "mixes the rows of a weight, as by a norm of all of it, so it cannot step a few rows of an "
+                    "embedding alone; use sparse_grad=False"
+                )
         return Traits(
-            is_noisy=self._trial(_UPDATES, seed=2).bits() != found.bits(),
+            is_noisy=is_noisy,
             rests_at_0=not self._at_rate_0().is_finite(),
             scalars=scalars,
             follows_rate=follows_rate,
@@ -113,8 +124,9 @@ class _Probe:
             if name in vars(before.optimizer) and isinstance(plain_numbers(value), bool | int | float)
         }
         resumed = self._trial()
-        resumed.take(saved, numbers)
-        resumed.update(_UPDATES)
+        with self._explained():
+            resumed.take(saved, numbers)
+            resumed.update(_UPDATES)
         if resumed.bits() != found.bits():
             others = sorted(changed.keys() - numbers.keys())
             named = f" ({', '.join(others[:5])})" if others else ""
@@ -144,21 +156,24 @@ class _Probe:
 
     def _at_rate_0(self) -> _Trial:
         trial = self._trial(1)
-        trial.update(2, lr=0.0)
+        with self._explained():
+            trial.update(2, lr=0.0)
         return trial
 
     def _trial(self, num_updates: int = 0, **how: Any) -> _Trial:
         """A copy that has made some updates."""
         update = {key: how.pop(key) for key in ("lr", "scale", "seed") if key in how}
-        trial = self._explained(lambda: _Trial(self._optimizer, self._shapes, **how))
-        for t in range(1, num_updates + 1):
-            self._explained(lambda t=t: trial.update(t, **update))
+        with self._explained():
+            trial = _Trial(self._optimizer, self._shapes, **how)
+            for t in range(1, num_updates + 1):
+                trial.update(t, **update)
         return trial
 
-    def _explained(self, work: Callable[[], Any]) -> Any:
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         """Turn whatever a user's code raises into one sentence."""
         try:
-            return work()
+            yield
         except ConfigError as error:
             raise ConfigError(f"{self._who}: {error}") from error
         except (Exception, SystemExit) as error:
@@ -182,8 +197,10 @@ class _Trial:
         shapes: Sequence[tuple[int, ...]],
         lr_mult: float = 1,
         wd_mult: float = 1,
+        rows: slice = slice(None),
         **attributes: Any,
     ) -> None:
+        self._shapes, self._rows = shapes, rows
         self.optimizer = copy.deepcopy(optimizer)
         for name, value in attributes.items():
             setattr(self.optimizer, name, value)
@@ -192,7 +209,7 @@ class _Trial:
             parameter.lr_mult, parameter.wd_mult = lr_mult, wd_mult
         self.optimizer.param_dict = dict(enumerate(parameters))
         self.updater = mx.optimizer.get_updater(self.optimizer)
-        self._weights = [mx.nd.array(_numbers(shape, i)) for i, shape in enumerate(shapes)]
+        self._weights = [mx.nd.array(_numbers(shape, i)[rows]) for i, shape in enumerate(shapes)]
         for i, weight in enumerate(self._weights):
             state = self.optimizer.create_state_multi_precision(i, weight)
             refuse_state(state)
@@ -202,9 +219,10 @@ class _Trial:
         mx.random.seed(seed)  # NumPy's and Python's generators go on, so that whoever draws from them is found out
         self.optimizer.set_learning_rate(lr)
         self.optimizer.rescale_grad = 1.0 / scale
-        indices = list(range(len(self._weights)))
-        gradients = [mx.nd.array(scale * _numbers(one.shape, 7 * t + i)) for i, one in enumerate(self._weights)]
-        self.updater(indices, gradients, self._weights)
+        gradients = [
+            mx.nd.array(scale * _numbers(shape, 7 * t + i)[self._rows]) for i, shape in enumerate(self._shapes)
+        ]
+        self.updater(list(range(len(gradients))), gradients, self._weights)
         mx.nd.waitall()
 
     def take(self, other: _Trial, numbers: dict[str, Any]) -> None:
@@ -222,8 +240,11 @@ class _Trial:
         """Of weights and state."""
         return [array.asnumpy().tobytes() for array in self._arrays()]
 
+    def weights(self) -> list[Array]:
+        return [weight.asnumpy() for weight in self._weights]
+
     def weights_bits(self) -> list[bytes]:
-        return self.bits()[: len(self._weights)]
+        return [weight.tobytes() for weight in self.weights()]
 
     def is_finite(self) -> bool:
         return all(np.isfinite(array.asnumpy().astype(np.float64)).all() for array in self._arrays())
@@ -257,7 +278,7 @@ def refuse_state(state: Any) -> None:
             )
 
 
-def _numbers(shape: tuple[int, ...], number: int) -> np.ndarray:
+def _numbers(shape: tuple[int, ...], number: int) -> Array:
     """Numbers between -1 and 1 that are short in binary, so that a power of two scales them exactly; none is 0."""
     count = int(np.prod(shape))
     spread = (np.arange(1, count + 1) * (2 * number + 3)) % 127 - 63.5
@@ -269,9 +290,9 @@ def _is_same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, mx.nd.NDArray):
-        return one.shape == other.shape and one.asnumpy().tobytes() == other.asnumpy().tobytes()
+        one, other = one.asnumpy(), other.asnumpy()
     if isinstance(one, np.ndarray):
-        return one.shape == other.shape and one.tobytes() == other.tobytes()
+        return bool(one.shape == other.shape and one.tobytes() == other.tobytes())
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
     if isinstance(one, tuple | list):

@@ -28,9 +28,15 @@ def list_held(parameter: Any) -> list[Any]:
 
 
 def form_of(parameter: Any) -> str:
-    """Its dtype, shape and `grad_req` in words that ranks compare."""
+    """Its dtype, shape, `grad_req` and kind of gradient in words that ranks compare."""
     array = list_held(parameter)[0]
-    return f"{np.dtype(array.dtype)} {tuple(array.shape)} {parameter.grad_req}"
+    rows = " by rows" if has_rows(parameter) else ""
+    return f"{np.dtype(array.dtype)} {tuple(array.shape)} {parameter.grad_req}{rows}"
+
+
+def has_rows(parameter: Any) -> bool:
+    """Whether its gradient is rows of it, as `nn.Embedding(sparse_grad=True)` has it, and not an array of its shape."""
+    return bool(parameter._grad_stype == "row_sparse")
 
 
 def is_computed(parameter: Any) -> bool:
@@ -68,16 +74,11 @@ def refuse_unreducible(parameters: Mapping[str, Any], num_devices: int = 1) -> N
     """Refuse what reducing over ranks would corrupt or silently change.
 
     Raises:
-        ConfigError: for sparse parameters or gradients, more than one device, 'add' gradients, or another dtype than
+        ConfigError: for more than one device, 'add' gradients, or another dtype than
         float32.
     """
     problems = []
     for name, parameter in parameters.items():
-        if parameter._stype != "default" or parameter._grad_stype != "default":
-            problems.append(
-                f"{name} is sparse, and Horovod 0.28.1 corrupts memory when it reduces sparse gradients; use a "
-                "dense one"
-            )
         if len(parameter.list_ctx()) != num_devices:
             problems.append(
                 f"{name} lives on {len(parameter.list_ctx())} devices, but {num_devices} would be reduced; initialise "
@@ -90,6 +91,24 @@ def refuse_unreducible(parameters: Mapping[str, Any], num_devices: int = 1) -> N
             problems.append(f"{name} is {dtype}; mixed precision is not supported, use float32")
     if problems:
         raise ConfigError("\n".join(f"network: {problem}" for problem in problems))
+
+
+def refuse_sparse(parameters: Mapping[str, Any]) -> None:
+    """Refuse weights that are sparse themselves, before anything asks for them.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    found = [
+        name
+        for name, one in parameters.items()
+        if one._stype != "default" or one._grad_stype not in ("default", "row_sparse")
+    ]
+    if found:
+        raise ConfigError(
+            f"network: {', '.join(found)} is sparse itself, which needs a kvstore; use a dense weight, whose gradient "
+            "may be rows of it (nn.Embedding(sparse_grad=True))"
+        )
 
 
 def refuse_untrained_loss(loss: Any) -> None:

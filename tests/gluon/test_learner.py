@@ -255,13 +255,6 @@ def test_what_cannot_be_reduced_is_refused_at_start(change, message):
         refuse_unreducible(net._collect_params_with_prefix())
 
 
-def test_sparse_gradients_are_refused_at_start():
-    net = nn.Embedding(10, 4, sparse_grad=True)
-    net.initialize()
-    with pytest.raises(ConfigError, match="weight is sparse, and Horovod"):
-        refuse_unreducible(net._collect_params_with_prefix())
-
-
 def test_several_devices_are_refused_at_start():
     net = nn.Dense(3, in_units=4)
     net.initialize(ctx=[mx.cpu(0), mx.cpu(1)])

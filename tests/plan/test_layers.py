@@ -90,7 +90,7 @@ def test_layers_that_are_none_are_refused(layers, message):
 
 
 def section(**optimizer):
-    raw = {"train": {"epochs": 1}, "network": {"name": "mlp"}, "lr": {"base": 0.1}, "optimizer": optimizer}
+    raw = {"train": {"epochs": 1}, "network": {"name": "mlp"}, "lr": {"schedule": 0.1}, "optimizer": optimizer}
     return parse_config(raw).optimizer
 
 

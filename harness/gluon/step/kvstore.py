@@ -35,7 +35,7 @@ class KVStoreStep:
 
     def step(self, noise_seed: int | None, factor: float = 1.0, fixed: Sequence[int] = ()) -> None:
         """Step with the gradients of the first device; see `PerDeviceStep`."""
-        multiply_state(self.updaters, factor)
+        multiply_state(self.updaters, factor, fixed)
         if noise_seed is not None:
             for ctx in {mx.cpu(), *self._parameters[0].list_ctx()}:
                 mx.random.seed(noise_seed, ctx=ctx)

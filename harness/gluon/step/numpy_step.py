@@ -73,6 +73,8 @@ class NumpyStep:
         """
         optimizer = self._optimizer
         indices = [index for index in range(len(self._parameters)) if index not in fixed]
+        if not indices:
+            return
         optimizer._update_count(indices)
         rates, decays = optimizer._get_lrs(indices), optimizer._get_wds(indices)
         with np.errstate(all="ignore"):  # what is not finite is the learner's to find

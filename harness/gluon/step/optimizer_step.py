@@ -8,20 +8,23 @@ the remedy: when the applied rate goes from a to b the buffers are multiplied by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 
+from harness.comm.rows import Rows
 from harness.errors import ConfigError
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.step.kvstore import KVStoreStep
 from harness.gluon.step.numpy_step import NumpyStep
 from harness.gluon.step.per_device import PerDeviceStep
+from harness.gluon.step.row_step import RowStep
 from harness.model.inputs import seed_of
-from harness.model.optimizers import HOLD_RATE, traits_of
-from harness.model.parameters import list_held
+from harness.model.optimizers import HOLD_RATE, RESTS_WITHOUT_GRADIENT, traits_of
+from harness.model.own_optimizer import arrays_in
+from harness.model.parameters import has_rows, list_held
 
 _MOST = float(np.finfo(np.float32).max)
 _LEAST = float(np.finfo(np.float32).tiny)
@@ -70,6 +73,13 @@ class OptimizerStep:
         if "momentum" in self.traits.scalars:
             self._momentum = None  # a number that an optimizer of the user's own changes by itself
         self._noise_seed: int | None = None
+        self._tables = {i: one for i, one in enumerate(self._parameters) if has_rows(one)}
+        self._names_of_tables = [name for name, one in trainable.items() if has_rows(one)]
+        if self._tables and kvstore is not None:
+            raise ConfigError(
+                f"update_on_kvstore: a kvstore steps whole weights, but {', '.join(self._names_of_tables)} has "
+                "sparse_grad; set it to false"
+            )
         self._decay, self._clip = 0.0, None
         if type(optimizer).__name__ == "NAG" and optimizer.wd > 0:
             self._decay, self._clip = optimizer.wd, optimizer.clip_gradient
@@ -83,6 +93,10 @@ class OptimizerStep:
             self._backend = PerDeviceStep(optimizer, self._parameters)
         self.synchronous = isinstance(self._backend, NumpyStep)
         self.updaters = self._backend.updaters
+        self._row_step: RowStep | None = None
+        if self._tables:
+            names, corrects = self._names_of_tables, self.corrects_momentum
+            self._row_step = RowStep(self.updaters, self._tables, names, corrects_momentum=corrects)
 
     @classmethod
     def of(
@@ -104,7 +118,32 @@ class OptimizerStep:
             synchronous=synchronous,
         )
 
-    def step(self, t: int, lr: float, momentum: float | None, divisor: float) -> None:
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of how it steps."""
+        name, found = type(self.optimizer).__name__, []
+        if not self.traits.follows_rate:
+            found.append(f"optimizer: {name} steps alike at every learning rate but 0")
+        wd, states = self.optimizer.wd or self._decay, self.updaters[0].states
+        has_history = name.lower() not in RESTS_WITHOUT_GRADIENT
+        lasting = [
+            key
+            for (index, one), key in zip(self._tables.items(), self._names_of_tables, strict=True)
+            if (has_history and [*arrays_in(states[index])]) or wd * one.wd_mult
+        ]
+        if lasting:
+            found.append(
+                f"network: {', '.join(lasting)} has sparse_grad, so {name} steps the rows that a batch has; others "
+                "keep weight and history, and do not decay"
+            )
+        return found
+
+    @property
+    def row_rates(self) -> list[dict[int, Any]]:
+        """Of each updater, by index: at which rate the momentum of each row was last stepped; see `RowStep`."""
+        return [{} for _ in self.updaters] if self._row_step is None else self._row_step.rates
+
+    def step(self, t: int, lr: float, momentum: float | None, divisor: float, rows: Sequence[Rows] = ()) -> None:
         """Apply the gradients.
 
         Args:
@@ -113,6 +152,7 @@ class OptimizerStep:
                 takes the gradient as at any other rate, but for the optimizers in `NOT_UPDATED_AT_0`.
             momentum: its momentum, or `None` for the optimizer's own.
             divisor: what the gradients are divided by: the number of samples, and what clipping adds.
+            rows: the gradients that are rows, of the parameters that have such, in their order.
 
         Raises:
             ConfigError: for a momentum that the optimizer has no buffers for, or a rate that float32 has not.
@@ -127,6 +167,8 @@ class OptimizerStep:
             if self._momentum is not None:  # set each time, so that no update depends on the one before it
                 updater.optimizer.momentum = self._momentum if momentum is None else momentum
         self._noise_seed = seed_of(self._seed, t, -1) if self.traits.is_noisy else None
+        self._noise_of_rows = seed_of(self._seed, t, -2) if self.traits.is_noisy else None
+        self._rows = dict(zip(self._tables, rows, strict=True))
         if lr == 0:
             self._update_history(divisor)
             return
@@ -138,29 +180,39 @@ class OptimizerStep:
         """To be called when weights have been written to other than by a step."""
         self._backend.weights_changed()
 
-    def _update(self, lr: float, divisor: float, factor: float = 1.0) -> None:
+    def _update(self, lr: float, divisor: float, factor: float = 1.0, *, moves_rows: bool = True) -> None:
         for updater in self.updaters:
             updater.optimizer.set_learning_rate(lr)
             updater.optimizer.rescale_grad = 1.0 / divisor
-        if self._decay:
-            self._add_decay(divisor)
+        for parameter in self._parameters if self._decay else ():
+            if not has_rows(parameter):
+                for gradient, weight in zip(parameter.list_grad(), list_held(parameter), strict=True):
+                    self._add_decay(parameter, gradient, weight, divisor)
         fixed = [i for i, one in enumerate(self._parameters) if one.lr_mult == 0] if self.traits.rests_at_0 else []
-        self._backend.step(self._noise_seed, factor, fixed)
+        self._backend.step(self._noise_seed, factor, [*fixed, *self._tables] if self._tables else fixed)
+        if self._row_step is not None:
+            self._row_step.step(
+                {index: rows for index, rows in self._rows.items() if index not in fixed},
+                lr,
+                lambda i, gradient, weight: self._add_decay(self._parameters[i], gradient, weight, divisor),
+                noise_seed=self._noise_of_rows,
+                moves_weights=moves_rows,
+            )
 
-    def _add_decay(self, divisor: float) -> None:
-        """Take weight decay into the gradient, for NAG.
+    def _add_decay(self, parameter: Any, gradient: Any, weight: Any, divisor: float) -> None:
+        """Take weight decay into a gradient, for NAG.
 
         MXNet's own NAG reads the weight for it after having changed the weight in place, unless oneDNN has laid the
         weight out for itself: then it works on a copy, and the same update has other bits. Which it is depends on what
         ran before.
         """
-        for parameter in self._parameters:
-            factor = self._decay * parameter.wd_mult * divisor
-            for gradient, weight in zip(parameter.list_grad(), list_held(parameter), strict=True):
-                if self._clip is not None:
-                    mx.nd.clip(gradient, -self._clip * divisor, self._clip * divisor, out=gradient)
-                if factor:
-                    gradient += factor * weight
+        if not self._decay:
+            return
+        if self._clip is not None:
+            mx.nd.clip(gradient, -self._clip * divisor, self._clip * divisor, out=gradient)
+        factor = self._decay * parameter.wd_mult * divisor
+        if factor:
+            gradient += factor * weight
 
     def _update_history(self, divisor: float) -> None:
         """Do an update at learning rate 0: weights are put back to the bit, what else there is takes the gradient.
@@ -170,14 +222,15 @@ class OptimizerStep:
         """
         if self.traits.rests_at_0:
             return
-        before = [[weight.copy() for weight in list_held(parameter)] for parameter in self._parameters]
+        dense = [parameter for parameter in self._parameters if not has_rows(parameter)]
+        before = [[weight.copy() for weight in list_held(parameter)] for parameter in dense]
         if self.corrects_momentum:
             self.applied_lr = self.applied_lr or 1.0
-            self._update(self.applied_lr, divisor)
+            self._update(self.applied_lr, divisor, moves_rows=False)
         else:
-            self._update(0.0, divisor)
+            self._update(0.0, divisor, moves_rows=False)
             self.applied_lr = 0.0
-        for parameter, values in zip(self._parameters, before, strict=True):
+        for parameter, values in zip(dense, before, strict=True):
             for weight, value in zip(list_held(parameter), values, strict=True):
                 value.copyto(weight)
         self.weights_changed()

@@ -51,7 +51,7 @@ class PerDeviceStep:
             factor: by which the state is multiplied before.
             fixed: weights that have no update, by index.
         """
-        multiply_state(self.updaters, factor)
+        multiply_state(self.updaters, factor, fixed)
         for updater, ctx in zip(self.updaters, self._contexts, strict=False):
             if noise_seed is not None:
                 mx.random.seed(noise_seed, ctx=ctx)
@@ -90,12 +90,13 @@ def create_state(updater: Any, parameters: Sequence[Any], ctx: Any, *, is_settle
         updater.states_synced[index] = is_settled
 
 
-def multiply_state(updaters: Sequence[Any], factor: float) -> None:
-    """Multiply every array of the state; a factor of 1 costs nothing."""
+def multiply_state(updaters: Sequence[Any], factor: float, fixed: Sequence[int]) -> None:
+    """Multiply every array of the state but those of fixed weights; a factor of 1 costs nothing."""
     if factor != 1:
         for updater in updaters:
-            for array in updater.states.values():
-                array *= factor
+            for index, array in updater.states.items():
+                if index not in fixed:
+                    array *= factor
 
 
 def _is_sgd(optimizer: Any) -> bool:
