@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import struct
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import Any
 from harness.errors import CheckpointError
 from harness.folder.metrics import MetricsLine
 
+_RGBA = 4  # TensorBoard's number of colours
 _MOST_TAGS = 1000  # TensorBoard holds every one in memory
 
 
@@ -43,7 +45,7 @@ class EventFile:
         """
         import_tensorboardx()
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.summary import image, text
+        from tensorboardX.summary import text
 
         self.close()
         try:
@@ -54,7 +56,7 @@ class EventFile:
                 self._add(0.0, 0, text(name, value))
             for name, path in self._pictures.items():
                 if path.exists():
-                    self._add(0.0, 0, image(name, _read_picture(path)))
+                    self._add(0.0, 0, _picture(name, path.read_bytes()))
         except OSError as error:
             raise self._failed(error) from None
         for line in lines:
@@ -123,8 +125,10 @@ def import_tensorboardx() -> None:
         del sys.modules["torch"]
 
 
-def _read_picture(path: Path) -> Any:
-    """Colours, height and width in the order that TensorBoard wants, `(3, height, width)`."""
-    from matplotlib import image
+def _picture(name: str, png: bytes) -> Any:
+    """A PNG file as it is; its first chunk begins with width and height."""
+    from tensorboardX.proto.summary_pb2 import Summary
 
-    return image.imread(path)[:, :, :3].transpose(2, 0, 1)
+    width, height = struct.unpack_from(">II", png, 16)
+    shown = Summary.Image(width=width, height=height, colorspace=_RGBA, encoded_image_string=png)
+    return Summary(value=[Summary.Value(tag=name, image=shown)])

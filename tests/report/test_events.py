@@ -7,6 +7,7 @@ import os
 import warnings
 
 import pytest
+from matplotlib import image
 
 from harness.errors import CheckpointError
 from harness.folder import EventFile, MetricsFile
@@ -23,7 +24,7 @@ SETTINGS = (
 
 
 def events_in(folder):
-    """Scalars as `{tag: [(step, value), ...]}`, and the tags of texts and pictures, as TensorBoard sees them."""
+    """Scalars as `{tag: [(step, value), ...]}`, the tags of texts, and pictures by tag, as TensorBoard sees them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -32,7 +33,7 @@ def events_in(folder):
         found.Reload()
     tags = found.Tags()
     scalars = {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in tags["scalars"]}
-    return scalars, {*tags["tensors"], *tags["images"]}
+    return scalars, {*tags["tensors"]}, {tag: found.Images(tag) for tag in tags["images"]}
 
 
 def lines_in(folder):
@@ -40,7 +41,11 @@ def lines_in(folder):
 
 
 def assert_same(folder):
-    scalars, others = events_in(folder / "tensorboard")
+    scalars, texts, pictures = events_in(folder / "tensorboard")
+    for tag, (picture,) in pictures.items():
+        file = folder / ("plan.png" if tag == "plan" else "finder/curve.png")
+        assert picture.encoded_image_string == file.read_bytes()
+        assert image.imread(file).shape[:2] == (picture.height, picture.width)
     expected = {}
     for line in lines_in(folder):
         for name in ("loss", "accuracy", "gradient_norm", "images_per_s"):
@@ -53,7 +58,7 @@ def assert_same(folder):
     for tag, values in expected.items():
         assert [step for step, _ in scalars[tag]] == [step for step, _ in values]
         assert [value for _, value in scalars[tag]] == pytest.approx([value for _, value in values], rel=1e-6)
-    return others
+    return {*texts, *pictures}
 
 
 def words(tmp_path, *more):
@@ -95,7 +100,7 @@ def test_a_cut_is_a_cut_there_too(tmp_path):
             metrics.write({"split": "train", "iteration": t, "loss": 1 / t, "lr": 0.1, "momentum": None})
         metrics.cut_back(3)
         metrics.write({"split": "train", "iteration": 4, "loss": 9.0, "lr": 0.1, "momentum": None})
-    scalars, _ = events_in(tmp_path / "tensorboard")
+    scalars, *_ = events_in(tmp_path / "tensorboard")
     assert scalars.keys() == {"train/loss", "lr"}
     assert [step for step, _ in scalars["train/loss"]] == [1, 2, 3, 4]
     assert scalars["train/loss"][-1] == (4, 9.0)
@@ -108,7 +113,7 @@ def test_what_cannot_be_read_of_the_metrics_is_left_out(tmp_path):
     with MetricsFile(tmp_path / "metrics.jsonl", after=9) as metrics:
         metrics.show_in(EventFile(tmp_path / "tensorboard", {}, {}))
         metrics.write({"split": "train", "iteration": 4, "loss": float("nan"), "lr": 0.1})
-    scalars, _ = events_in(tmp_path / "tensorboard")
+    scalars, *_ = events_in(tmp_path / "tensorboard")
     assert [step for step, _ in scalars["train/loss"]] == [1, 3, 4]
     assert [part.line for part in metrics.unread.parts] == [3, 4, 5, 6]
 
