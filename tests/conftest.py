@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.files import replace_file
 from tests.jobs.counter import JobCounter
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +30,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred jobs would compile 
 THOROUGH = os.environ.get("HARNESS_THOROUGH") == "1"
 CLIENT = ROOT / "tests/jobs/client.py"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}  # of every job
+# a PNG of one pixel
+DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAAC0lEQVR4nGP4DwQACfsD/fteaysAAAAASUVORK5CYII=")
 WITHOUT_HOROVOD = "" if find_spec("horovod") else "Horovod is not installed (WITH_HOROVOD=0)"
 
 
@@ -88,6 +92,14 @@ def _nothing_left_behind():
     assert not changed - {"PYTEST_CURRENT_TEST"}, f"environment variables left changed: {changed}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _plans_are_not_drawn():
+    """A run writes one dot in place of `plan.png`, which takes longer to draw than most tests train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.report.plan_files.plot_plan", lambda plan, path, title: replace_file(path, DOT))
+        yield
+
+
 @pytest.fixture
 def shared_data():
     """The folder with real data sets, or a skip."""
@@ -142,9 +154,9 @@ def start(fork_server):
     """Run a program of the project, on `np` ranks under a launcher or (np=None) as one plain process.
 
     The processes are forked from one that has everything imported; `fresh=True` starts ordinary ones, for what is about
-    start-up itself. So are those that may fail under mpirun: it kills all ranks as soon as one has failed, often before
-    the client of a forked rank has passed on its exit code. The whole process group is killed at the time limit, and
-    what was printed is shown when the exit code is unexpected.
+    start-up itself. So are those that may fail under mpirun, unless `fresh=False`: it kills all ranks as soon as one
+    has failed, often before the client of a forked rank has passed on its exit code. The whole process group is killed
+    at the time limit, and what was printed is shown when the exit code is unexpected.
     """
 
     def run(
@@ -154,11 +166,12 @@ def start(fork_server):
         timeout_s: float = 300,
         exit_code: int | None = 0,
         cwd: Path = ROOT,
-        fresh: bool = False,
+        fresh: bool | None = None,
         **environ: str,
     ):
-        may_be_killed = np is not None and launcher == "mpirun" and exit_code != 0
-        command = job_of(arguments, np, launcher, fresh or may_be_killed)
+        if fresh is None:
+            fresh = np is not None and launcher == "mpirun" and exit_code != 0
+        command = job_of(arguments, np, launcher, fresh)
         environment = {**os.environ, **fork_server.environ, **environ}
         process = subprocess.Popen(
             command,

@@ -12,14 +12,15 @@ from mxnet.gluon import nn
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.gluon import Learner, UpdateOptions, shards_of_rank
+from tests.conftest import THOROUGH
 
-UPDATES, SKIPPED, ZERO = 200, 77, (60, 61, 130)
+UPDATES, SKIPPED, ZERO = (200, 77, (60, 61, 130)) if THOROUGH else (70, 37, (30, 31, 50))
 NUM_WEIGHTS = 20  # 19 inputs and a bias
 
 
 def learning_rate(t, zeros=ZERO):
     """Changes at every iteration and is 0 at some of them."""
-    return 0.0 if t in zeros else 0.03 * (1.2 + math.sin(t)) * (1 - t / 400)
+    return 0.0 if t in zeros else 0.03 * (1.2 + math.sin(t)) * (1 - t / (2 * UPDATES))
 
 
 def momentum(t):

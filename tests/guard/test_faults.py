@@ -85,7 +85,7 @@ def test_the_ranks_of_mpirun_say_why_too(attempt, tmp_path, fault, where):
 
 @pytest.mark.parametrize(
     ("fault", "code", "launcher", "np"),
-    [("DataError@50:1", 3, "horovodrun", 2), ("CheckpointError@evaluation:3", 4, "mpirun", 4)],
+    [("DataError@50:1", 3, "horovodrun", 2), ("CheckpointError@evaluation:2", 4, "mpirun", 3)],
 )
 def test_the_code_is_the_causes_own_on_any_number_of_ranks(attempt, fault, code, launcher, np):
     """And rank 0, which did not fail itself, writes the page with the same code where its main thread can."""

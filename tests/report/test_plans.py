@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from matplotlib import image
 
 from harness.config import LRConfig
 from harness.data import Batching
 from harness.plan import LRPlan, Sizes
-from harness.report import NamedPlan, first_difference, plot_plans, table_of_plans
+from harness.report import NamedPlan, first_difference, plot_plan, plot_plans, table_of_plans
 
 LONG = 2_500_000  # more than is compared at a time
 
@@ -72,6 +74,19 @@ def test_the_table_fits_a_terminal_whatever_the_numbers():
 
 def test_a_run_of_one_iteration_is_one_phase():
     assert table_of_plans([named(0.1, 1)], "plan")[1].split()[-1] == "1"
+
+
+@pytest.mark.parametrize("momentum", [None, {"sequential": {"schedules": [0.9, 0.8], "boundaries": ["50it"]}}])
+def test_a_run_draws_its_plan(make_run, monkeypatch, momentum):
+    """Which the other tests do without."""
+    monkeypatch.setattr("harness.report.plan_files.plot_plan", plot_plan)
+    lr = {"base": 3e-5, "warmup": {"length": "10it"}, "schedule": "1x", "momentum": momentum}
+    pixels = image.imread(make_run(lr=lr, optimizer={"params": {"momentum": 0.9}}) / "plan.png")[:, :, :3]
+    assert pixels.shape == (572 if momentum else 396, 880, 3)
+    blue = np.isclose(pixels, (0x1F / 255, 0x5F / 255, 0xA8 / 255), atol=0.01).all(axis=2)
+    columns = np.flatnonzero(blue.any(axis=0))
+    assert columns[-1] - columns[0] > 700  # from the first iteration to the last
+    assert (pixels[:, :3] == 1).all(), "a margin is too narrow for its numbers"
 
 
 def test_a_picture_names_every_plan_and_draws_momenta_where_one_is_scheduled(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import THOROUGH, job_of
 
 ROOT = Path(__file__).parents[2]
-KILLS, ITERATIONS = (20, 450) if THOROUGH else (4, 150)
+KILLS, ITERATIONS = (20, 450) if THOROUGH else (4, 90)
 NETWORK = (
     "network={name: cnn, params: {channels: [8, 16], hidden: 32, dropout: 0.3, batch_norm: true}}",
     "data.augment={pad_crop: 1, flip: true, mean: [0.3], std: [0.4]}",
@@ -156,7 +156,7 @@ def test_killed_at_random_moments(fork_server, tmp_path, optimizer, np):
         if attempt % 4 == 3:  # at any time of the set-up, and a little into training
             time.sleep(generator.uniform(0, 1.1 * set_up_s))
         else:
-            wait_for_iteration(job, last_iteration(job) + generator.randint(8, 30))
+            wait_for_iteration(job, last_iteration(job) + generator.randint(8, 30 if THOROUGH else 20))
             time.sleep(generator.uniform(0, 0.02))
         survived += job.process.poll() is not None
         job.kill("one" if attempt % 3 == 2 else "all", generator)
