@@ -1,14 +1,15 @@
 # make train     set up and train the digits on two ranks        make check   ruff and mypy
 # make setup     install everything into .venv (see install.sh)  make format  format the code
-# make test      set up and run the tests, three at a time       make clean   remove .venv, runs/ and plans/
+# make test      set up and run the tests, three at a time       make clean   remove .venv*, runs/, plans/
 # make thorough  the tests, with 8 ranks, random kills and long loops (more than half an hour)
 # make pythons   on Python 3.12 and 3.13 the digests of .venv, and the tests of what computes or stores bits
+# make clients   train models of GluonCV, GluonNLP, GluonTS and Sockeye (examples/clients), in .venv-clients
 # make benchmarks  measure everything in docs/performance.md (more than an hour)
 RUN := . .venv/bin/activate &&
 # on two cores, because tests that start jobs wait for them
 AT_A_TIME := --numprocesses 3 --dist worksteal
 
-.PHONY: setup train test thorough pythons check format format-check benchmarks clean
+.PHONY: setup train test thorough pythons clients check format format-check benchmarks clean
 
 setup:
 	@./install.sh
@@ -26,6 +27,10 @@ pythons: setup
 	@$(RUN) python tests/pythons.py set-up
 	@$(RUN) python tests/pythons.py test
 
+clients:
+	@examples/clients/install.sh
+	@. .venv-clients/bin/activate && python -m pytest tests/clients --numprocesses 2 --dist loadgroup
+
 check: setup
 	@$(RUN) ruff check
 	@$(RUN) mypy
@@ -42,4 +47,4 @@ benchmarks: setup
 	@$(RUN) python benchmarks/everything.py
 
 clean:
-	rm -rf .venv .pythons runs plans
+	rm -rf .venv .venv-clients .pythons runs plans

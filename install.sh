@@ -8,13 +8,15 @@
 #   WITH_MPICH=0      leave out the MPICH wheel, and use this machine's mpi4py and mpirun (Open MPI, MPICH)
 #   WITH_DEV=0        leave out what only development needs (pytest, ruff, mypy, tensorboard)
 #   WITH_MPI=1        build MPI into Horovod as well (needs an MPI with mpicxx; a bare horovodrun then goes through mpirun)
+#   HARNESS_VENV=...  what the environment is called, in this folder (default: .venv)
 #   HARNESS_CACHE=... where to cache the Horovod wheel (default: ~/.cache/mxnet-horovod-harness)
 #
 # PYTHON and the WITH_ choices are remembered in .venv/choices, so later calls need not repeat them.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-log=.venv/setup.log
+venv=${HARNESS_VENV:-.venv}
+log=$venv/setup.log
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
@@ -25,7 +27,7 @@ choice() { # NAME DEFAULT
     if [ -n "${!1:-}" ] || [ "$1${WITH_CUDA-unset}" = WITH_CUDA ]; then # WITH_CUDA= takes CUDA back
         printf '%s' "${!1}"
     else
-        before=$(sed -n "s/^$1=//p" .venv/choices 2>/dev/null || true)
+        before=$(sed -n "s/^$1=//p" $venv/choices 2>/dev/null || true)
         printf '%s' "${before:-$2}"
     fi
 }
@@ -43,11 +45,11 @@ export UV_PYTHON_PREFERENCE=only-managed
 [ "$horovod" = 1 ] || say "without Horovod (WITH_HOROVOD=1 make setup adds it)"
 
 stamp() { # what is installed, in one line; as long as it stays the same there is nothing to do
-    printf '%s python=%s horovod=%s cuda=%s mpi=%s mpich=%s dev=%s %s\n' "$(.venv/bin/python --version 2>&1)" \
+    printf '%s python=%s horovod=%s cuda=%s mpi=%s mpich=%s dev=%s %s\n' "$($venv/bin/python --version 2>&1)" \
         "$python" "$horovod" "$cuda" "$mpi" "$mpich" "$dev" \
         "$(cat constraints.txt setup.py install.sh | sha256sum | cut -c1-16)"
 }
-if [ -x .venv/bin/python ] && [ "$(cat .venv/installed 2>/dev/null)" = "$(stamp)" ]; then
+if [ -x $venv/bin/python ] && [ "$(cat $venv/installed 2>/dev/null)" = "$(stamp)" ]; then
     exit 0
 fi
 
@@ -161,7 +163,7 @@ fi
 # --- Packages.
 
 free_mb() { df -Pk "$1" | awk 'END { print int($4 / 1024) }'; }
-pip() { .venv/bin/python -m pip "$@"; }
+pip() { $venv/bin/python -m pip "$@"; }
 add() { pip install --no-compile --progress-bar off --no-color "$@"; }
 
 fail() { # WHAT LOG: one line instead of pip's many
@@ -177,22 +179,22 @@ fail() { # WHAT LOG: one line instead of pip's many
 }
 
 needed_mb=$((700 + 300 * horovod + 300 * dev))
-if ! [ -x .venv/bin/python ] || [ -e .venv/unfinished ] || ! pip --version >/dev/null 2>&1 ||
-    [ "$(.venv/bin/python --version)" != "$("$python" --version)" ] ||
-    [ "$(sed -n 's/^WITH_CUDA=//p' .venv/choices 2>/dev/null || true)" != "$cuda" ]; then # MXNets share a folder
+if ! [ -x $venv/bin/python ] || [ -e $venv/unfinished ] || ! pip --version >/dev/null 2>&1 ||
+    [ "$($venv/bin/python --version)" != "$("$python" --version)" ] ||
+    [ "$(sed -n 's/^WITH_CUDA=//p' $venv/choices 2>/dev/null || true)" != "$cuda" ]; then # MXNets share a folder
     [ "$(free_mb .)" -ge "$needed_mb" ] ||
-        die "$(free_mb .) MB are free in $PWD, and .venv needs $needed_mb MB: free some, or move the checkout to another disk"
-    output=$("$python" -m venv --clear .venv 2>&1) || die "could not make .venv: $(tail -n 1 <<<"$output")"
+        die "$(free_mb .) MB are free in $PWD, and $venv needs $needed_mb MB: free some, or move the checkout to another disk"
+    output=$("$python" -m venv --clear $venv 2>&1) || die "could not make $venv: $(tail -n 1 <<<"$output")"
 fi
-rm -f .venv/installed
-touch .venv/unfinished
+rm -f $venv/installed
+touch $venv/unfinished
 printf '%s\n' "PYTHON=$python" "WITH_HOROVOD=$horovod" "WITH_CUDA=$cuda" "WITH_MPI=$mpi" "WITH_MPICH=$mpich" \
-    "WITH_DEV=$dev" >.venv/choices
+    "WITH_DEV=$dev" >$venv/choices
 # pip splits this at spaces, of which this folder's path may have some; so the path is relative
-export PATH="$PWD/.venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
+export PATH="$PWD/$venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
 mxnet=mxnet${cuda:+-$cuda}
 extras=$([ "$mpich" = 0 ] || echo mpich)$([ "$dev" = 0 ] || echo ,dev)
-say "installing into .venv with Python $version ($([ "$horovod" = 1 ] && echo "Python packages first, then Horovod" || echo "Python packages"))"
+say "installing into $venv with Python $version ($([ "$horovod" = 1 ] && echo "Python packages first, then Horovod" || echo "Python packages"))"
 add setuptools >"$log" 2>&1 || fail "installing setuptools" "$log"
 
 # MXNet's metadata asks for a NumPy below 2, which harness_compat makes unnecessary: hence without its dependencies,
@@ -207,7 +209,7 @@ wait "$others" || fail "installing $mxnet" "$log.mxnet"
 trap - EXIT
 [ "$mpich" = 1 ] || pip uninstall --quiet --yes mpich >>"$log" 2>&1
 [ "$horovod" = 1 ] || pip uninstall --quiet --yes horovod >>"$log" 2>&1
-rm .venv/unfinished
+rm $venv/unfinished
 
 # --- Horovod, from a wheel that was built before, or from its source.
 
@@ -242,7 +244,7 @@ fi
 test="$launch python -m harness.comm.smoke $kind"
 built=$($test 2>"$log.test") || {
     cause=$(grep -m 1 -oE '[A-Za-z]*([Ee]rror|Exception): .*' "$log.test" || tail -n 1 "$log.test")
-    die "a sum over two ranks failed: $cause; the log is $PWD/$log.test, and to try again: . .venv/bin/activate && $test"
+    die "a sum over two ranks failed: $cause; the log is $PWD/$log.test, and to try again: . $venv/bin/activate && $test"
 }
-stamp >.venv/installed
+stamp >$venv/installed
 say "$(sed -n 's/.*\(ready: .*\)/\1/p' <<<"$built" | tail -n 1)"

@@ -40,6 +40,8 @@ PDEATHSIG = 1  # of prctl(2)
 SPAWNED = "--multiprocessing-fork"  # in the arguments of what `multiprocessing` spawns
 HIGH = 500  # numbers of files from here on are in nobody's way
 LIBRARIES = ("matplotlib.backends.backend_agg", "mxnet", "horovod.mxnet", "horovod.runner.launch")
+# of `make clients`; most of what its jobs would do is import these
+LIBRARIES += ("gluoncv.model_zoo", "gluonnlp", "gluonts.mx", "sockeye.model")
 
 
 def import_all():
