@@ -154,9 +154,8 @@ def start(fork_server):
     """Run a program of the project, on `np` ranks under a launcher or (np=None) as one plain process.
 
     The processes are forked from one that has everything imported; `fresh=True` starts ordinary ones, for what is about
-    start-up itself. So are those that may fail under mpirun, unless `fresh=False`: it kills all ranks as soon as one
-    has failed, often before the client of a forked rank has passed on its exit code. The whole process group is killed
-    at the time limit, and what was printed is shown when the exit code is unexpected.
+    start-up itself. The whole process group is killed at the time limit, and what was printed is shown when the exit
+    code is unexpected.
     """
 
     def run(
@@ -166,11 +165,9 @@ def start(fork_server):
         timeout_s: float = 300,
         exit_code: int | None = 0,
         cwd: Path = ROOT,
-        fresh: bool | None = None,
+        fresh: bool = False,
         **environ: str,
     ):
-        if fresh is None:
-            fresh = np is not None and launcher == "mpirun" and exit_code != 0
         command = job_of(arguments, np, launcher, fresh)
         environment = {**os.environ, **fork_server.environ, **environ}
         process = subprocess.Popen(

@@ -116,7 +116,7 @@ def test_an_unreadable_item_ends_a_supervised_job_for_good(start, tmp_path):
 
 def test_mpirun_ends_all_ranks_itself_when_one_is_killed(attempt, tmp_path):
     """The launcher leaves the others no time to say anything: a job without an outcome, which may be started again."""
-    ended = attempt(*LIMITS, faults="kill@50:1", launcher="mpirun")
+    ended = attempt(*LIMITS, faults="kill@50:1", launcher="mpirun", fresh=True)
     assert ended.code != 0
     assert ended.took_s < 20
     assert ended.outcome is None or ended.outcome["exit_code"] == 7

@@ -60,7 +60,7 @@ def test_a_signal_to_one_rank_stops_all_after_saving(attempt, straight, t, rank)
 
 
 def test_a_signal_under_mpirun_and_going_on_under_horovodrun(attempt, straight):
-    ended = attempt(faults="term@77:1", options=("--resume", "auto"), launcher="mpirun", fresh=False)
+    ended = attempt(faults="term@77:1", options=("--resume", "auto"), launcher="mpirun")
     assert ended.outcome["exit_code"] == 75
     ended = attempt(options=("--resume", "auto"), exit_code=0)
     assert ended.digest == straight[0]

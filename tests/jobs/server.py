@@ -5,10 +5,13 @@ numbers of its own, and ends like any Python: its threads and exit functions com
 differs from a fresh one in four points: the modules are imported, hashes of strings are those of the server, its parent
 in `/proc` is the server, and where it ends well or by `sys.exit` its objects are not freed one by one, which would copy
 every page that it shares with the server. What it spawns through `multiprocessing` is forked from the server too:
-horovodrun spawns one process for each rank, which would import Horovod again. Every job writes the same
-`plan.png`, which takes longer to draw than most jobs train. A job whose environment is read when
-modules are imported (the number of threads, for example), or whose PYTHONPATH has other modules under names that are
-imported already, is refused, and becomes an ordinary process.
+horovodrun spawns one process for each rank, which would import Horovod again. Every job writes the same `plan.png`,
+which takes longer to draw than most jobs train. A job whose environment is read when modules are imported (the number
+of threads, for example), or whose PYTHONPATH has other modules under names that are imported already, is refused, and
+becomes an ordinary process.
+
+mpirun kills all ranks as soon as one has failed. Ordinary ones that end at the same time have ended by then; so that
+clients have as well, the code of a rank that failed is held back until the other ranks have ended, or for a second.
 
 Ends when its standard input does.
 """
@@ -31,6 +34,7 @@ import socket
 import struct
 import sys
 import tempfile
+import time
 import types
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +42,7 @@ from pathlib import Path
 READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MXNET_", "MKL", "DNNL_", "ONEDNN_", "DMLC_", "PYTHON", "LD_", "MALLOC_")
 PDEATHSIG = 1  # of prctl(2)
 SPAWNED = "--multiprocessing-fork"  # in the arguments of what `multiprocessing` spawns
+HELD_S = 1.0  # at most, for the other ranks to end
 HIGH = 500  # numbers of files from here on are in nobody's way
 LIBRARIES = ("matplotlib.backends.backend_agg", "mxnet", "horovod.mxnet", "horovod.runner.launch")
 # of `make clients`; most of what its jobs would do is import these
@@ -134,14 +139,17 @@ class Server:
         self.ready.register(self.listener, selectors.EVENT_READ, self.accept)
         self.ready.register(0, selectors.EVENT_READ, lambda: sys.exit(0))
         self.clients = {}  # by process
+        self.ranks = {}  # the process of mpirun that started each of its ranks
+        self.held = []  # ranks that have failed: when to tell it at the latest, by whom it was started, whom, and what
 
     def serve(self):
         """The job, in a forked process; the server itself never returns."""
         while True:
-            for key, _ in self.ready.select():
+            for key, _ in self.ready.select(HELD_S if self.held else None):
                 job = key.data()
                 if job is not None:
                     return job
+            self.release()
 
     def accept(self):
         connection, _ = self.listener.accept()
@@ -166,6 +174,8 @@ class Server:
         for file in files:
             os.close(file)
         self.clients[pid] = connection
+        if "PMI_RANK" in job["environ"]:
+            self.ranks[pid] = job["parent"]
         watched = os.pidfd_open(pid)
         self.ready.register(watched, selectors.EVENT_READ, lambda: self.ended(pid, watched))
         self.ready.register(connection, selectors.EVENT_READ, lambda: self.forward(pid, connection))
@@ -189,15 +199,27 @@ class Server:
         _, status = os.waitpid(pid, 0)
         if connection in self.ready.get_map():
             self.ready.unregister(connection)
-        with suppress(OSError):  # the client has gone
-            connection.send(struct.pack("!i", os.waitstatus_to_exitcode(status)))
-        connection.close()
+        code, started_by = os.waitstatus_to_exitcode(status), self.ranks.pop(pid, None)
+        is_held = code > 0 and started_by in self.ranks.values()
+        self.held.append((time.monotonic() + HELD_S * is_held, started_by, connection, code))
+
+    def release(self):
+        """Tell the clients whose processes have ended, but for those that are to wait for other ranks."""
+        held, self.held, now = self.held, [], time.monotonic()
+        for one in held:
+            until, started_by, connection, code = one
+            if now < until and started_by in self.ranks.values():
+                self.held.append(one)
+                continue
+            with suppress(OSError):  # the client has gone
+                connection.send(struct.pack("!i", code))
+            connection.close()
 
     def forget(self):
         """In a forked process: close all that is the server's."""
         self.ready.close()
         self.listener.detach()
-        for connection in self.clients.values():
+        for connection in (*self.clients.values(), *(one[2] for one in self.held)):
             connection.detach()
 
 

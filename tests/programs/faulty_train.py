@@ -47,7 +47,7 @@ def strike(fault):
 def plant():
     from harness.gluon.learner import Learner  # MXNet must not be imported before the number of threads is settled
 
-    plain_update, plain_predict, seen = Learner.update, Learner.predict, []
+    plain_update, plain_predict, seen = Learner.update, Learner.predict_from, []
 
     def update(self, batch, *more):
         for fault, where in faults:
@@ -65,7 +65,7 @@ def plant():
                 strike(fault)
         return plain_predict(self, *arguments)
 
-    Learner.update, Learner.predict = update, predict
+    Learner.update, Learner.predict_from = update, predict
 
 
 plain_open = harness.guard.watch.Guard.open
