@@ -76,6 +76,7 @@ setup(
         "cpu": ['mxnet; python_version < "3.13"', "graphviz", "requests", "mpich"],
         **{cuda: [f"mxnet-{cuda}"] for cuda in CUDA},
         "mpich": ["mpich"],
+        "pictures": ["simplejpeg", "opencv-python-headless"],
         "benchmarks": ["torch"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "types-PyYAML", "jsonschema", "tensorboard"],
     },

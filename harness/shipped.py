@@ -56,12 +56,17 @@ def install_command(package: str) -> str:
     """The command that installs a part of the stack here.
 
     Args:
-        package: such as `mxnet`, `mxnet-cu117`, `horovod`, or `horovod-nccl`, which is Horovod built for GPUs too.
+        package: such as `mxnet`, `mxnet-cu117`, `horovod`, `horovod-nccl`, which is Horovod built for
+            GPUs too, or `pictures`, what decodes picture files.
     """
     if is_checkout():
         if package.startswith("mxnet-"):
             return f"WITH_CUDA={package.removeprefix('mxnet-')} make setup"
-        return "WITH_HOROVOD=1 make setup" if package == "horovod" else "make setup"
+        if package in ("horovod", "pictures"):
+            return f"WITH_{package.upper()}=1 make setup"
+        return "make setup"
+    if package == "pictures":
+        return "pip install simplejpeg opencv-python-headless"
     if package.startswith("horovod"):  # pip builds one without MXNet, and does not say so
         return f"{'HOROVOD_GPU_OPERATIONS=NCCL ' * package.endswith('nccl')}{_PREFIX}build-horovod"
     if package == "mxnet":

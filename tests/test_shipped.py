@@ -47,6 +47,7 @@ def test_the_start_of_a_command_that_trains_again(command, start):
         ("mxnet-cu117", "WITH_CUDA=cu117 make setup", "pip uninstall --yes mxnet && pip install mxnet-cu117==1.9.1"),
         ("horovod", "WITH_HOROVOD=1 make setup", "harness-build-horovod"),
         ("mpich", "make setup", "pip install mpich"),
+        ("pictures", "WITH_PICTURES=1 make setup", "pip install simplejpeg opencv-python-headless"),
     ],
 )
 def test_what_installs_a_part_of_the_stack(monkeypatch, package, here, installed):

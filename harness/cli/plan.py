@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from harness.command import add_config_options, report_failure
 from harness.config import RunConfig, load_config
+from harness.config.pictures import picture_request
 from harness.data import Functions, count_samples
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.finder import read_result, take_result
@@ -92,7 +93,12 @@ def count_training_samples(config: RunConfig) -> tuple[int, str]:
     try:
         functions = Functions.of(data.transform, data.collate) if ":" in data.name else Functions()
         counts = count_samples(
-            data.name, root=data.root, validation=data.validation, params=data.params, functions=functions
+            data.name,
+            root=data.root,
+            validation=data.validation,
+            params=data.params,
+            functions=functions,
+            pictures=picture_request(data),
         )
     except (ConfigError, DataError) as error:
         error.found_in(config.source)

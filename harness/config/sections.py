@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from harness.config.messages import show
+from harness.config.picture_sections import STRICT, PicturesConfig
 from harness.config.values import (
     CollateChoice,
     Count,
@@ -25,6 +26,7 @@ from harness.config.values import (
     Problem,
     RefusedError,
     Scale,
+    Share,
     Validation,
 )
 from harness.schedules.bounds import BELOW_ONE, LARGEST, SMALLEST
@@ -49,9 +51,7 @@ _OWNED = {
 class Section(BaseModel):
     """A mapping in the configuration: frozen, strict about types, and closed to unknown keys."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = STRICT
 
 
 class AugmentConfig(Section):
@@ -65,15 +65,27 @@ class AugmentConfig(Section):
     """Values to subtract from each channel, where 1 is a full pixel; one for all channels, or one for each."""
     std: list[Positive] | None = None
     """Values to divide each channel by afterwards."""
+    brightness: Share = 0.0
+    """Multiply pictures by a random number from 1 - x to 1 + x; this and the following for picture files alone."""
+    contrast: Share = 0.0
+    """Multiply the distance from a picture's mean grey by a random number from 1 - x to 1 + x."""
+    saturation: Share = 0.0
+    """Multiply the distance from each pixel's own grey by a random number from 1 - x to 1 + x."""
+    hue: Share = 0.0
+    """Turn hues by a random angle, up to x half turns."""
+    lighting: Share = 0.0
+    """The deviation of random noise along the principal components of ImageNet's colours."""
+    erase: Share = 0.0
+    """The probability that a random rectangle becomes the mean colour."""
 
 
 class DataConfig(Section):
     """Where samples come from: a named data set, or `module:function`."""
 
     name: str = "digits"
-    """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `npy`, or your own `module:function`."""
+    """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `npy`, `records`, `folder`, or your own `module:function`."""
     root: PathText | None = None
-    """The folder with the files; null means the download folder."""
+    """The folder with the files; null means the download folder, or, for picture files, the current one."""
     download: bool = False
     """Download missing files."""
     validation: Validation = 0
@@ -89,6 +101,8 @@ class DataConfig(Section):
     with (items, random), that returns (data, label) (data.md)."""
     params: Parameters = {}
     """Arguments of your own function; for `npy`, `num_classes`."""
+    pictures: PicturesConfig | None = None
+    """Picture files, for `records` and `folder`."""
 
 
 class BatchConfig(Section):

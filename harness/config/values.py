@@ -96,7 +96,8 @@ def _read_own(value: str) -> str:
     return value
 
 
-def _read_path(value: str) -> str:
+def read_path(value: str) -> str:
+    """A path as text."""
     if not value.strip():
         raise ValueError("must be a path, not empty text")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
@@ -252,7 +253,8 @@ def _unwritable(value: object, path: tuple[str | int, ...]) -> list[Problem]:
 MOST = 10**9  # of anything that is counted; more is a typo
 
 
-def _any(*options: dict[str, Any]) -> WithJsonSchema:
+def either(*options: dict[str, Any]) -> WithJsonSchema:
+    """The JSON Schema of a value with several forms."""
     return WithJsonSchema({"anyOf": list(options)})
 
 
@@ -275,6 +277,7 @@ MomentumSpec = Annotated[
     ScheduleSpec | GivenSchedule, PlainValidator(_read_momentum), PlainSerializer(lambda spec: spec.raw), _SCHEDULE
 ]
 Count = Annotated[int, Field(ge=1, le=MOST)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_read_float32)]
 Factor = Annotated[float, Field(ge=0), AfterValidator(_read_float32)]
 Float32 = Annotated[float, AfterValidator(_read_float32)]
@@ -283,11 +286,11 @@ Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
 Name = Annotated[str, AfterValidator(_read_name)]
 Own = Annotated[str, AfterValidator(_read_own)]
-PathText = Annotated[str, AfterValidator(_read_path)]
+PathText = Annotated[str, AfterValidator(read_path)]
 Threads = Annotated[
     int | str,
     PlainValidator(_read_threads),
-    _any({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_THREADS}),
+    either({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_THREADS}),
 ]
 Devices = Annotated[
     list[str],
@@ -297,7 +300,7 @@ Devices = Annotated[
 Base = Annotated[
     float | str | None,
     PlainValidator(_read_base),
-    _any(
+    either(
         {"type": "number", "exclusiveMinimum": 0},
         {"const": "auto"},
         {"type": "string", "pattern": r"\.json$"},
@@ -307,23 +310,23 @@ Base = Annotated[
 WarmupStart = Annotated[
     float | str,
     PlainValidator(_read_start),
-    _any({"type": "number", "minimum": 0}, {"const": "unscaled"}, _text(_MULTIPLE)),
+    either({"type": "number", "minimum": 0}, {"const": "unscaled"}, _text(_MULTIPLE)),
 ]
 Scale = Annotated[
     float | str | None,
     PlainValidator(_read_scale),
-    _any({"type": "number", "exclusiveMinimum": 0}, {"const": "keep"}, {"type": "null"}),
+    either({"type": "number", "exclusiveMinimum": 0}, {"const": "keep"}, {"type": "null"}),
 ]
 Validation = Annotated[int | float, PlainValidator(_read_validation), WithJsonSchema({"type": "number", "minimum": 0})]
 Initializer = Annotated[
     str | dict[str, dict[str, Any]],
     PlainValidator(_read_initializer),
-    _any({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
+    either({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
 ]
 CollateChoice = Annotated[
     str | dict[str, dict[str, Any]],
     PlainValidator(_read_collate),
-    _any({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
+    either({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
 ]
 Layers = Annotated[
     list[str | list[str]],
@@ -333,5 +336,5 @@ Layers = Annotated[
 MetricChoice = Annotated[
     str | dict[str, dict[str, Any]],
     PlainValidator(_read_metric),
-    _any({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
+    either({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
 ]

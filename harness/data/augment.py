@@ -29,16 +29,24 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio, the
 
 
 def random_bits(seed: int, epoch: int, indices: Indices) -> Bits:
-    """64 random bits for each sample, by hashing `(seed, epoch, index)`.
-
-    The hash is the output function of SplitMix64 (G. Steele, D. Lea, C. Flood: Fast Splittable Pseudorandom Number
-    Generators, OOPSLA 2014) at state `key + (index + 1) * golden`, with a key from `(seed, epoch)`.
-    """
+    """64 random bits for each sample, by hashing `(seed, epoch, index)`."""
     digest = hashlib.blake2b(f"augment/{seed}/{epoch}".encode(), digest_size=8).digest()
-    bits = indices.astype(np.uint64)
+    return mixed_bits(indices.astype(np.uint64), int.from_bytes(digest, "little"))
+
+
+def mixed_bits(counters: Bits, key: int) -> Bits:
+    """64 random bits for each counter: the output of SplitMix64 at state `key + (counter + 1) * golden`.
+
+    G. Steele, D. Lea, C. Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
+
+    Args:
+        counters: of any shape; the array is used up.
+        key: of 64 bits.
+    """
+    bits = counters
     bits += np.uint64(1)
     bits *= _GOLDEN  # unsigned arithmetic on arrays wraps around, as the hash requires
-    bits += np.uint64(int.from_bytes(digest, "little"))
+    bits += np.uint64(key)
     bits ^= bits >> np.uint64(30)
     bits *= np.uint64(0xBF58476D1CE4E5B9)
     bits ^= bits >> np.uint64(27)
@@ -134,6 +142,7 @@ class Augmentation:
         flip: mirror half of the images left to right.
         mean: value to subtract after scaling, one number or one for each channel; None for none.
         std: value to divide by, one number or one for each channel; None for none.
+        is_done: whether the data set does all of it, so that batches stay as they are.
 
     Raises:
         DataError: if `pad_crop` is negative or a `std` is not above 0.
@@ -143,6 +152,7 @@ class Augmentation:
     flip: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    is_done: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
@@ -223,6 +233,8 @@ class Augmentation:
 
     def evaluate(self, data: Data, full_scale: Scales, name: Name = "sample {}".format) -> Data:
         """The batch for evaluation: only normalised."""
+        if self.is_done:
+            return data
         if isinstance(data, tuple | dict):
             leaves, names = leaves_of(data), names_of(data, "data")
             scales = full_scale if isinstance(full_scale, tuple) else (full_scale,) * len(leaves)

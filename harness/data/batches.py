@@ -6,6 +6,7 @@ Knows which samples a reader needs and how to augment them; knows nothing about 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -13,10 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from harness.data.augment import labels_as_they_are
-from harness.data.collated import BatchForm, CollatedDataset, innermost, training_batch, uncollated
+from harness.data.collated import BatchForm, CollatedDataset, training_batch, uncollated
 from harness.data.leaves import count_of, rows_of, sample_shape_of
 from harness.data.purity import draws_at_random
-from harness.data.sequences import SequenceDataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -78,10 +78,10 @@ class EvaluationBatch(NamedTuple):
 class BatchStream:
     """The training batches of one reader: `stream(t)` is a pure function of `t`, and works in any order.
 
-    While the caller works on batch `t`, one thread assembles `t + 1`; an error there is raised by the call that
-    requests that batch. The caller itself reads items that draw from global generators, because its own computation may
-    draw from them too. Arrays are new in every batch and never reused. A stream serves one caller at a time; close it
-    or use it as a context manager.
+    While the caller works on batch `t`, one thread assembles those that follow; an error there is raised by the call
+    that requests that batch. The caller itself reads items that draw from global generators, because its own
+    computation may draw from them too. Arrays are new in every batch and never reused. A stream serves one caller at a
+    time; close it or use it as a context manager.
 
     Args:
         dataset: the training set.
@@ -89,6 +89,7 @@ class BatchStream:
         shards: the shards to return, each from 0 to `order.shards - 1`, in this order.
         augmentation: applied to the data.
         seed: the seed of the augmentation.
+        prefetch: how many batches are assembled ahead of time.
 
     Raises:
         DataError: if the augmentation does not suit the samples.
@@ -96,7 +97,14 @@ class BatchStream:
     """
 
     def __init__(
-        self, dataset: Dataset, order: Order, shards: Sequence[int], augmentation: Augmentation, seed: int
+        self,
+        dataset: Dataset,
+        order: Order,
+        shards: Sequence[int],
+        augmentation: Augmentation,
+        seed: int,
+        *,
+        prefetch: int = 1,
     ) -> None:
         """Check that the parts fit together; the first call assembles the first batch."""
         if len(dataset) != order.num_samples:
@@ -110,26 +118,28 @@ class BatchStream:
         self._shards = self.shards = tuple(shards)
         self._augmentation = augmentation
         self._seed = seed
-        self._ahead: tuple[int, Future[GlobalBatch]] | None = None
+        self._prefetch = prefetch
+        self._ahead: deque[tuple[int, Future[GlobalBatch]]] = deque()  # of consecutive iterations
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
 
     def __call__(self, t: int) -> GlobalBatch:
         """This reader's shards of global batch `t`, from 1."""
         if draws_at_random(self._dataset):
             return self._assemble(t)
-        ahead, self._ahead = self._ahead, None
-        if ahead is None or ahead[0] != t:
-            if ahead is not None:
-                ahead[1].cancel()
-            ahead = (t, self._worker.submit(self._assemble, t))
-        batch = ahead[1].result()
-        self._ahead = (t + 1, self._worker.submit(self._assemble, t + 1))
-        return batch
+        if self._ahead and self._ahead[0][0] != t:
+            self._cancel()
+        for following in range(t + len(self._ahead), t + self._prefetch + 1):
+            self._ahead.append((following, self._worker.submit(self._assemble, following)))
+        return self._ahead.popleft()[1].result()
 
     def close(self) -> None:
         """End the thread after its current batch; calling this again does nothing."""
-        self._ahead = None
+        self._cancel()
         self._worker.shutdown(cancel_futures=True)
+
+    def _cancel(self) -> None:
+        while self._ahead:
+            self._ahead.popleft()[1].cancel()
 
     def __enter__(self) -> Self:
         """The stream itself."""
@@ -163,7 +173,7 @@ class BatchStream:
             shards = [Batch(shard, *one) for shard, one in zip(self._shards, collated, strict=True)]
             return GlobalBatch(t, tuple(shards), order.global_count(t), order.begins(t))
         indices = np.concatenate(parts)
-        data, label = _take(self._dataset, indices, order.epoch(t), self._seed)
+        data, label = self._dataset.take(indices, order.epoch(t), self._seed)
         name = _name_of(self._dataset, indices)
         images = self._augmentation.train(
             data, order.epoch(t), indices, self._seed, self._dataset.full_scale, name("sample")
@@ -260,13 +270,6 @@ def _form_of(dataset: Dataset, augmentation: Augmentation) -> BatchForm | None:
     """The form of collated batches; refuses an augmentation that does not suit the samples."""
     augmentation.check(sample_shape_of(uncollated(dataset).take(np.arange(1))[0]))
     return BatchForm.of(dataset, augmentation) if isinstance(dataset, CollatedDataset) else None
-
-
-def _take(dataset: Dataset, indices: Indices, epoch: int, seed: int) -> tuple[Data, Data]:
-    """Samples of a training set; random ones are drawn for this epoch."""
-    if isinstance(innermost(dataset), SequenceDataset):
-        return dataset.take(indices, epoch, seed)
-    return dataset.take(indices)
 
 
 def _name_of(dataset: Dataset, indices: Indices) -> Callable[[str], Name]:

@@ -168,8 +168,8 @@ def network_samples(
             data = augmentation.evaluate(data, scale, name)
         return data, labels_as_they_are(label, lambda row: f"{source}: label {own[row]}")
 
-    if isinstance(innermost(dataset), ArrayDataset):  # all at once
-        data, label = prepared(*dataset.take(indices), indices)
+    if not isinstance(innermost(dataset), SequenceDataset):  # all at once
+        data, label = prepared(*dataset.take(indices, *draws), indices)
         return [(_read_only(row_of(data, row)), _read_only(row_of(label, row))) for row in range(len(indices))]
     found = []
     for row, sample in enumerate(samples_of(dataset, indices, *draws)):

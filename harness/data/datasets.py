@@ -15,6 +15,8 @@ from harness.data.digits import count_digits, load_digits
 from harness.data.functions import Functions
 from harness.data.idx import count_idx, load_idx
 from harness.data.npy import count_npy, load_npy
+from harness.data.pictures.reader import count_pictures, load_pictures
+from harness.data.pictures.request import PictureRequest
 from harness.data.request import Counts, DataRequest
 from harness.data.scales import rescaled
 from harness.data.splits import Splits, hold_out, holdout_size, splits_with
@@ -42,6 +44,8 @@ DATASETS = {
     "fashion_mnist": Reader(load_idx, count_idx),
     "cifar10": Reader(load_cifar10, count_cifar10),
     "npy": Reader(load_npy, count_npy),
+    "records": Reader(load_pictures, count_pictures),
+    "folder": Reader(load_pictures, count_pictures),
 }
 
 
@@ -56,6 +60,7 @@ def load(
     scale: float | str | None = None,
     labels_are_numbers: bool | None = False,
     functions: Functions = _NONE,
+    pictures: PictureRequest | None = None,
 ) -> Splits:
     """The splits of a data set, checked.
 
@@ -72,13 +77,15 @@ def load(
         labels_are_numbers: whether integer labels are numbers to compute with, as for the loss `l2`, not classes
             to count; None, as for a loss of the user's own: where counting would read every sample.
         functions: between items and batches (`harness.data.functions`).
+        pictures: the files of `records` and `folder`, and what becomes of them.
 
     Raises:
         DataError: if the data set is unknown, its files are missing or damaged, or a setting does not fit it.
     """
-    request = _request(name, root, download, params, functions)
-    read = _reader(name).load(replace(request, labels_are_numbers=labels_are_numbers))
-    splits = rescaled(splits_with(read, functions), scale)
+    request = replace(
+        _request(name, root, download, params, functions, pictures), labels_are_numbers=labels_are_numbers
+    )
+    splits = rescaled(splits_with(_reader(name).load(request), functions), scale)
     size = _holdout(request, validation, len(splits.train), splits.validation is not None)
     if size == 0:
         return splits
@@ -94,6 +101,7 @@ def count_samples(
     validation: float = 0,
     params: Mapping[str, object] | None = None,
     functions: Functions = _NONE,
+    pictures: PictureRequest | None = None,
 ) -> Counts:
     """The number of samples that `load` would return for the same arguments, from the file headers.
 
@@ -103,17 +111,25 @@ def count_samples(
     Raises:
         DataError: as in `load`, except for what only reading the data shows.
     """
-    request = _request(name, root, download, params, functions)
+    request = _request(name, root, download, params, functions, pictures)
     counts = _reader(name).count(request)
     size = _holdout(request, validation, counts.train, counts.validation > 0)
     return replace(counts, train=counts.train - size, validation=counts.validation + size)
 
 
 def _request(
-    name: str, root: str | None, download: bool, params: Mapping[str, object] | None, functions: Functions
+    name: str,
+    root: str | None,
+    download: bool,
+    params: Mapping[str, object] | None,
+    functions: Functions,
+    pictures: PictureRequest | None,
 ) -> DataRequest:
     folder = None if root is None else Path(root).expanduser()
-    return DataRequest(name, folder, download, dict(params or {}), functions=functions)
+    request = DataRequest(name, folder, download, dict(params or {}), functions=functions, pictures=pictures)
+    if name not in ("records", "folder"):
+        request.refuse("pictures")
+    return request
 
 
 def _reader(name: str) -> Reader:

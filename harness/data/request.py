@@ -12,6 +12,8 @@ from harness.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from harness.data.pictures.request import PictureRequest
+
 
 @dataclass(frozen=True)
 class DataRequest:
@@ -25,6 +27,7 @@ class DataRequest:
         labels_are_numbers: whether integer labels are numbers to compute with, not classes to count; None: where
             counting would read every sample.
         functions: of the user's own, between items and batches.
+        pictures: `data.pictures`, for the data sets of picture files.
     """
 
     name: str
@@ -33,6 +36,7 @@ class DataRequest:
     params: Mapping[str, object] = field(default_factory=dict)
     labels_are_numbers: bool | None = False
     functions: Functions = field(default_factory=Functions)
+    pictures: PictureRequest | None = None
 
     @property
     def where(self) -> str:

@@ -40,6 +40,11 @@ _FREE = (
     "init.match",
     "data.root",
     "data.download",
+    "data.pictures.train",
+    "data.pictures.validation",
+    "data.pictures.test",
+    "data.pictures.workers",
+    "data.pictures.prefetch",
     "network.hybridize",
 )
 _FIXED = ("seed", "batch", "data", "train.last_batch", "init.freeze", "network.state")

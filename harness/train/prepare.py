@@ -82,7 +82,7 @@ def _prepare(
     finder_settings = agreed(world, config, "finder", lambda: settings_of(config, middle=is_trained))
 
     # Then the data, whose number of samples turns durations into iterations, and with them the plan.
-    data = _read_data(config, world)
+    data = _read_data(config, world, threads)
     sizes, plan, undecided = agreed(
         world, config, "plan", lambda: _build_plan(config, data, state, resume_point, resolved)
     )
@@ -178,9 +178,9 @@ def _initial_state(config: RunConfig, resume_point: ResumePoint | None, resolved
     return replace(saved, amendments=tuple(resolved.amendments))
 
 
-def _read_data(config: RunConfig, world: World) -> RunData:
+def _read_data(config: RunConfig, world: World, threads: int) -> RunData:
     """The data, probed: items that draw at random are seeded one by one, on every rank."""
-    splits = agreed(world, config, "data", lambda: load_splits(config))
+    splits = agreed(world, config, "data", lambda: load_splits(config, threads))
     found = agreed(world, config, "items", lambda: probe_items(splits))
     return seeded_data(world, splits, found, config.seed)
 

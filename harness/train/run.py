@@ -99,4 +99,12 @@ class Run:
         return evaluate(learner, dataset, batch, self.augmentation, self.metrics, stop, streams)
 
     def _stream(self, order: Order, seed: int) -> BatchStream:
-        return BatchStream(self.data.splits.train, order, self.own_shards, self.augmentation, seed)
+        pictures = self.config.data.pictures
+        return BatchStream(
+            self.data.splits.train,
+            order,
+            self.own_shards,
+            self.augmentation,
+            seed,
+            prefetch=1 if pictures is None else pictures.prefetch,
+        )

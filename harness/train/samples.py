@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.comm import World
 from harness.config import RunConfig
+from harness.config.pictures import picture_request
 from harness.data import (
     Augmentation,
     Dataset,
@@ -48,8 +49,12 @@ class RunData(NamedTuple):
         return [split for split in ("validation", "test") if getattr(self.splits, split) is not None]
 
 
-def load_splits(config: RunConfig) -> Splits:
+def load_splits(config: RunConfig, threads: int = 1) -> Splits:
     """The data that a configuration names.
+
+    Args:
+        config: the run's.
+        threads: of this rank, that decode pictures where none are asked for.
 
     Raises:
         DataError: see `harness.data.load`; also for integer labels that cannot be classes, where the loss wants some.
@@ -66,6 +71,7 @@ def load_splits(config: RunConfig) -> Splits:
         scale=data.scale,
         labels_are_numbers=None if ":" in loss else not picks,
         functions=functions_of(config),
+        pictures=picture_request(config.data, threads),
     )
     labels = splits.train.labels()
     if splits.num_classes is None and picks and isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
@@ -110,9 +116,12 @@ def seeded_data(world: World, splits: Splits, found: Mapping[str, Found], seed: 
 
     Raises:
         DisagreementError: on every rank, if some items are others on some rank.
+        DataError: on every rank, if a sample cannot be read on some.
     """
     seeded = seed_items(world, splits, found, seed)
-    return RunData(seeded, seeded.fingerprint(), found["train"].digest if "train" in found else None)
+    return RunData(
+        seeded, world.agreed("fingerprint", seeded.fingerprint), found["train"].digest if "train" in found else None
+    )
 
 
 def build_augmentation(config: RunConfig, splits: Splits) -> Augmentation:
@@ -122,6 +131,8 @@ def build_augmentation(config: RunConfig, splits: Splits) -> Augmentation:
         DataError: if it does not suit them.
     """
     section = config.data.augment
+    if config.data.pictures is not None:  # which their recipe has normalised already
+        return Augmentation(is_done=True)
     mean, std = [None if values is None else tuple(values) for values in (section.mean, section.std)]
     augmentation = Augmentation(pad_crop=section.pad_crop, flip=section.flip, mean=mean, std=std)
     augmentation.check(splits.sample_shape)

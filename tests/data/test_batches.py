@@ -39,7 +39,7 @@ class Failing:
     def __len__(self) -> int:
         return 12
 
-    def take(self, indices):
+    def take(self, indices, *draws):
         self.asked.append(indices.tolist())
         self.threads.add(threading.current_thread().name)
         if indices.tolist() == self.expected:

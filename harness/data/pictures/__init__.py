@@ -1,0 +1,1 @@
+"""Pictures in files: decoded, cut and coloured by several threads, as pure functions of (seed, epoch, sample)."""

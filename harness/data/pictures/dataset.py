@@ -1,0 +1,206 @@
+"""A split of picture files, decoded by several threads of the rank's own process.
+
+Threads, not processes: the decoders let go of Python's lock, nothing is copied between processes, and no process is
+forked beside MXNet and MPI. What a sample becomes depends on (seed, epoch, sample) alone, so neither the number of
+threads nor their order can be seen in a batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data.arrays import Indices, Subset
+from harness.data.augment import Bits
+from harness.data.pictures.decoding import Picture
+from harness.data.pictures.draws import Draws, sample_words
+from harness.data.pictures.recipe import Floats, Recipe
+from harness.errors import DataError
+
+_AT_ONCE = 4  # samples that a thread takes: few enough to share a small batch out, enough to hide the hand-over
+
+
+class PictureSource(Protocol):
+    """Picture files with labels: `PictureFiles`, or `RecordPictures`."""
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+
+    def name_of(self, row: int) -> str:
+        """What messages call a picture."""
+
+    def read(self, row: int) -> tuple[memoryview, npt.NDArray[np.float32]]:
+        """The bytes of its file, and its labels `(k,)`."""
+
+
+class PictureDataset:
+    """A split: pictures as arrays `(3, height, width)` of float32, and labels.
+
+    Attributes:
+        source: where the samples come from, for messages.
+        full_scale: 1, since pictures are normalised already.
+        replaced: the damaged samples that others have replaced.
+
+    Args:
+        pictures: the files.
+        recipe: what becomes of them.
+        where: they come from, for messages.
+        workers: threads that decode.
+        num_classes: if labels are classes; `None` leaves them numbers.
+        replace_damaged: whether a damaged picture is replaced by the one whose number follows.
+    """
+
+    full_scale = 1.0
+
+    def __init__(
+        self,
+        pictures: PictureSource,
+        recipe: Recipe,
+        where: str,
+        *,
+        workers: int = 1,
+        num_classes: int | None = None,
+        replace_damaged: bool = False,
+    ) -> None:
+        """Start no thread yet; the first batch does."""
+        self.source = where
+        self.replaced: set[int] = set()
+        self._pictures, self._recipe, self._num_classes = pictures, recipe, num_classes
+        self._replace_damaged = replace_damaged
+        self._workers = Workers(workers)
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self._pictures)
+
+    def take(self, indices: Indices, *draws: int) -> tuple[Floats, npt.NDArray[Any]]:
+        """Pictures `(n, 3, height, width)`, and labels `(n,)` or, if a sample has several, `(n, k)`.
+
+        Args:
+            indices: which samples.
+            draws: epoch and seed, in training; in evaluation nothing is drawn.
+
+        Raises:
+            DataError: naming the damaged picture, of several the one in the lowest row.
+        """
+        pixels = np.empty((len(indices), 3, *self._recipe.size), np.float32)
+        labels: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * len(indices)
+        epoch, seed = draws or (0, 0)
+        words = sample_words(seed, epoch, indices) if draws else None
+
+        def fill(rows: range) -> None:
+            for row in rows:
+                labels[row] = self._fill(int(indices[row]), None if words is None else words[row], pixels[row])
+
+        self._workers.run(fill, len(indices))
+        return pixels, self._joined(indices, labels)
+
+    def subset(self, indices: Indices) -> Subset:
+        """A data set of these samples."""
+        return Subset(self, indices)
+
+    def labels(self) -> None:
+        """None: reading them all would mean reading every file."""
+        return
+
+    def close(self) -> None:
+        """End the threads; calling this again does nothing."""
+        self._workers.close()
+
+    def _fill(self, index: int, words: Bits | None, out: Floats) -> npt.NDArray[np.float32]:
+        """Write one picture, and return its labels; a damaged one is replaced by the next that is not, if so wished."""
+        for step in range(len(self)):
+            row = (index + step) % len(self)
+            try:
+                content, labels = self._pictures.read(row)
+                try:
+                    picture = Picture(content)
+                    if words is None:
+                        self._recipe.evaluate(picture, out)
+                    else:
+                        self._recipe.train(picture, Draws(words), out)
+                except ValueError as error:
+                    raise DataError(f"{self._pictures.name_of(row)}: {error}") from error
+            except DataError as error:
+                if not self._replace_damaged:
+                    raise DataError(
+                        f"{self.source}: sample {index}: {error}; replace the file, leave it out, or set "
+                        "data.pictures.damaged: replace"
+                    ) from error
+                self.replaced.add(row)
+            else:
+                return labels
+        raise DataError(f"{self.source}: every one of {len(self)} pictures is damaged")
+
+    def _joined(self, indices: Indices, labels: list[npt.NDArray[np.float32]]) -> npt.NDArray[Any]:
+        widths = {len(one) for one in labels}
+        if len(widths) > 1:
+            row = next(row for row, one in enumerate(labels) if len(one) != len(labels[0]))
+            raise DataError(
+                f"{self.source}: sample {indices[row]} has {len(labels[row])} labels, and sample {indices[0]} has "
+                f"{len(labels[0])}; give all samples equally many"
+            )
+        joined = np.stack(labels) if labels else np.empty((0, 1), np.float32)
+        if joined.shape[1] == 1:
+            joined = joined[:, 0]
+        if self._num_classes is None:
+            return joined
+        classes = joined.astype(np.int32)
+        wrong = np.argwhere((classes != joined) | (classes < 0) | (classes >= self._num_classes))
+        if len(wrong):
+            place = tuple(wrong[0].tolist())
+            raise DataError(
+                f"{self.source}: sample {indices[place[0]]}: the label is {joined[place]:g}, but classes are 0 to "
+                f"{self._num_classes - 1}; mend it, or set data.pictures.num_classes"
+            )
+        return classes
+
+
+class Workers:
+    """Threads that share out the rows of a batch, a few at a time, in order.
+
+    Args:
+        count: of threads, at least 1.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Start none; the first batch does."""
+        self.count = count
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(self, function: Callable[[range], None], count: int) -> None:
+        """Call a function with ranges of rows that together are `range(count)`, and wait for all.
+
+        Raises:
+            Exception: what it raised for the lowest range; ranges that have not begun are then left out.
+        """
+        parts = [range(first, min(first + _AT_ONCE, count)) for first in range(0, count, _AT_ONCE)]
+        if self.count == 1:
+            for part in parts:
+                function(part)
+            return
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="pictures")
+            pool = self._pool
+        waiting: list[Future[None]] = [pool.submit(function, part) for part in parts]
+        try:
+            for one in waiting:
+                one.result()
+        except BaseException:
+            for one in waiting:
+                one.cancel()
+            raise
+
+    def close(self) -> None:
+        """End the threads, after what they do."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()

@@ -1,0 +1,100 @@
+"""`records` and `folder`: splits of picture files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from harness.data.folders import PictureFiles, listed_file, listed_folder
+from harness.data.pictures.dataset import PictureDataset, PictureSource
+from harness.data.pictures.request import PictureRequest, SplitFiles
+from harness.data.records import RecordFile, RecordFiles, RecordPictures
+from harness.data.request import Counts, DataRequest
+from harness.data.splits import Splits, make_splits
+from harness.errors import DataError
+
+_SPLITS = ("train", "validation", "test")
+_FEW_RECORDS = 100_000  # whose labels are read to count classes: a second
+
+
+def load_pictures(request: DataRequest) -> Splits:
+    """The splits; nothing but indices, lists and the names of files is read.
+
+    Raises:
+        DataError: naming the file that is missing or damaged, or if nothing says how many classes there are.
+    """
+    pictures, sources = _opened(request)
+    num_classes = None if request.labels_are_numbers else _count_classes(request, pictures, sources[0])
+    splits = [
+        None
+        if source is None
+        else PictureDataset(
+            source,
+            pictures.recipe,
+            f"data.pictures.{name}",
+            workers=pictures.workers,
+            num_classes=num_classes,
+            replace_damaged=pictures.replace_damaged,
+        )
+        for name, source in zip(_SPLITS, sources, strict=True)
+    ]
+    train, validation, test = splits
+    assert train is not None
+    return make_splits(train, validation, test, num_classes, count_classes=False)
+
+
+def count_pictures(request: DataRequest) -> Counts:
+    """The sizes, from indices, lists and the names of files.
+
+    Raises:
+        DataError: as in `load_pictures`.
+    """
+    _, sources = _opened(request)
+    train, validation, test = (0 if source is None else len(source) for source in sources)
+    return Counts(train, validation, test)
+
+
+def _opened(request: DataRequest) -> tuple[PictureRequest, list[PictureSource | None]]:
+    request.refuse("download", "params")
+    pictures = request.pictures
+    if pictures is None:
+        raise DataError(f"{request.where}: needs data.pictures, with train: {{{_wanted(request.name)}: PATH}}")
+    return pictures, [
+        None if files is None else _open(f"data.pictures.{name}", request.name, files, pictures.class_names)
+        for name, files in zip(_SPLITS, pictures.located(request.root), strict=True)
+    ]
+
+
+def _wanted(name: str) -> str:
+    return "rec" if name == "records" else "folder"
+
+
+def _open(where: str, name: str, files: SplitFiles, class_names: Path | None) -> PictureSource:
+    wanted, other = ("rec", "folder") if name == "records" else ("folder", "rec")
+    if not getattr(files, wanted) or getattr(files, other):
+        raise DataError(f"{where}: data.name: {name!r} needs {wanted}, and no {other}")
+    if wanted == "rec":
+        if files.lst is not None:
+            raise DataError(f"{where}.lst: has no effect on records, which have their labels inside; remove it")
+        if files.idx is not None and len(files.rec) > 1:
+            raise DataError(f"{where}.idx: there are {len(files.rec)} .rec files; put an .idx file beside each")
+        return RecordPictures(RecordFiles([RecordFile(path, files.idx) for path in files.rec]))
+    if files.idx is not None:
+        raise DataError(f"{where}.idx: has no effect on a folder; remove it")
+    assert files.folder is not None
+    return listed_folder(files.folder, class_names) if files.lst is None else listed_file(files.folder, files.lst)
+
+
+def _count_classes(request: DataRequest, pictures: PictureRequest, train: PictureSource | None) -> int:
+    """As many as are asked for, are folders, or are in the labels."""
+    assert train is not None
+    if pictures.num_classes is not None:
+        return pictures.num_classes
+    if isinstance(train, PictureFiles):
+        return len(train.classes) if train.classes is not None else int(train.labels.max()) + 1
+    if len(train) > _FEW_RECORDS:
+        raise DataError(
+            f"{request.where}: counting classes would read all of {len(train):,} records; set data.pictures.num_classes"
+        )
+    return int(max(float(np.max(train.read(row)[1])) for row in range(len(train)))) + 1

@@ -1,0 +1,166 @@
+"""Runs on picture files: one digest from records and from folders, on any number of ranks and threads, and resumed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+simplejpeg = pytest.importorskip("simplejpeg")
+pytest.importorskip("cv2")
+
+CONFIG = """
+name: pictures
+data:
+  name: folder
+  validation: 0.25
+  pictures: {train: {folder: set}, size: 16, resize: 20, area: [0.5, 1], workers: 1}
+  augment:
+    flip: true
+    mean: [0.485, 0.456, 0.406]
+    std: [0.229, 0.224, 0.225]
+    brightness: 0.2
+    contrast: 0.2
+    saturation: 0.2
+    hue: 0.1
+    lighting: 0.1
+    erase: 0.2
+batch: {size: 4, shards: 3}
+train: {iterations: 14, last_batch: keep}
+evaluation: {every: 7it}
+checkpoint: {every: 7it, keep: 5}
+network: {name: mlp}
+optimizer: {name: sgd, params: {momentum: 0.9}}
+lr: {base: 0.02, schedule: {constant: {lr: 1x}}}
+"""
+CLASSES, EACH = 3, 20
+RECORDS = ["data.name=records", "data.pictures.train={rec: all.rec}"]
+
+
+def options_of(*settings):
+    return [word for one in settings for word in ("--set", one)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a folder of JPEG files for each class, the records of them in another order, and a configuration.
+
+    The pictures of a class are bright in a third of their own.
+    """
+    root = tmp_path_factory.mktemp("made")
+    random = np.random.default_rng(0)
+    files = []
+    for number in range(CLASSES):
+        folder = root / "set" / f"class{number}"
+        folder.mkdir(parents=True)
+        for one in range(EACH):
+            height, width = random.integers(30, 60, 2)
+            pixels = random.integers(0, 120, (height, width, 3)).astype(np.uint8)
+            pixels[number * height // CLASSES : (number + 1) * height // CLASSES] += 120
+            path = folder / f"{one:02}.jpg"
+            path.write_bytes(simplejpeg.encode_jpeg(pixels, quality=90))
+            files.append((number, path.read_bytes()))
+    writer = mx.recordio.MXIndexedRecordIO(str(root / "all.idx"), str(root / "all.rec"), "w")
+    for key in random.permutation(len(files)).tolist():  # as im2rec with several threads
+        label, content = files[key]
+        writer.write_idx(key, mx.recordio.pack(mx.recordio.IRHeader(0, float(label), key, 0), content))
+    writer.close()
+    (root / "pictures.yaml").write_text(CONFIG)
+    return root
+
+
+@pytest.fixture
+def train(start, tmp_path, made):
+    def run(*settings, name="run", options=(), **how):
+        words = options_of(f"output={tmp_path}", f"data.root={made}", f"name={name}", *settings)
+        return start("launch/train.py", "--config", made / "pictures.yaml", *words, *options, **how)
+
+    return run
+
+
+def digest_of(done):
+    (digest,) = re.findall(r"digest ([0-9a-f]{64})", done.stdout)
+    return digest
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory, made):
+    words = options_of(f"output={tmp_path_factory.mktemp('alone')}", f"data.root={made}")
+    return digest_of(start("launch/train.py", "--config", made / "pictures.yaml", *words))
+
+
+@pytest.mark.parametrize(
+    ("settings", "how"),
+    [
+        (["data.pictures.workers=3", "data.pictures.prefetch=1"], {}),
+        ([*RECORDS, "data.pictures.workers=2"], {"np": 2, "launcher": "mpirun"}),
+        ([*RECORDS, "data.pictures.prefetch=9"], {"np": 3, "launcher": "mpirun"}),
+    ],
+    ids=["threads", "records on two ranks", "records on three ranks"],
+)
+def test_one_digest(train, alone, settings, how):
+    assert digest_of(train(*settings, **how)) == alone
+
+
+def test_resumed_in_the_middle_from_another_place_with_other_threads(train, alone, tmp_path, made):
+    train("data.pictures.workers=2")
+    place = tmp_path / "run" / "checkpoints" / "iteration-000000007"
+    done = train(*RECORDS[1:], "data.name=folder", name="wrong", options=["--resume", place], exit_code=3)
+    assert "data.pictures.train: data.name: 'folder' needs folder, and no rec" in done.stderr
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(made / "set", moved)
+    settings = [f"data.pictures.train={{folder: {moved}}}", "data.pictures.workers=1"]
+    assert digest_of(train(*settings, name="again", options=["--resume", place])) == alone
+
+
+def test_a_list_gives_labels_of_its_own(train, made):
+    paths = sorted((made / "set").rglob("*.jpg"))
+    lines = [f"{row}\t{row % 2}\t{path.relative_to(made)}\n" for row, path in enumerate(paths)]
+    (made / "own.lst").write_text("".join(reversed(lines)))
+    done = train("data.pictures.train={folder: ., lst: own.lst}", "train={iterations: 1}")
+    assert "digest" in done.stdout
+
+
+def test_a_damaged_picture_ends_the_run_or_is_replaced(train, alone, tmp_path, made):
+    moved = tmp_path / "damaged"
+    shutil.copytree(made / "set", moved)
+    broken = moved / "class1" / "07.jpg"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    files = f"data.pictures.train={{folder: {moved}}}"
+    for how in ({}, {"np": 2, "launcher": "mpirun"}):
+        done = train(files, name="stops", options=["--overwrite"], exit_code=3, **how)
+        assert done.stderr.count("data.pictures.train: sample 27: ") == 1
+        advice = "replace the file, leave it out, or set data.pictures.damaged: replace"
+        assert re.search(rf"{broken}: .*; {advice}", done.stderr)
+    found = [digest_of(train(files, "data.pictures.damaged=replace", name=f"r{np}", np=np)) for np in (None, 2)]
+    assert found[0] == found[1] != alone
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        (["data.name=digits"], 3, "data.name: 'digits': data.pictures: no effect on this data set; leave it out"),
+        (["data.pictures=null"], 2, "data.augment.brightness: has no effect without data.pictures"),
+        (["data.pictures.size=0"], 2, "data.pictures.size: found 0; must be pixels (224), or [height, width]"),
+        (["data.pictures.area=[0.5]"], 2, "data.pictures.area: found [0.5]; must be [least, greatest], two numbers"),
+        (["data.pictures.area=[0.5, 2]"], 2, "data.pictures.area: found [0.5, 2.0]; shares of a picture are at most 1"),
+        (["data.pictures.resize=8"], 2, "data.pictures.resize: 8, but the network gets 16 x 16; give at least 16"),
+        (["data.pictures.pad=2"], 2, "data.pictures.pad: has an effect only with crop: random"),
+        (["data.augment.pad_crop=2"], 2, "data.augment.pad_crop: is for arrays; for pictures use data.pictures.crop"),
+        (["data.augment.mean=[0.5, 0.5]"], 2, "data.augment.mean: found 2 numbers; give 1, or 3 for red, green"),
+        (["data.scale=255"], 3, "data.scale: 255.0: no effect on float data"),
+        (["data.pictures.train={folder: nowhere}"], 3, "nowhere: is not a folder; give one that has a folder for"),
+        (["data.pictures.train={rec: all.rec}"], 3, "data.pictures.train: data.name: 'folder' needs folder, and no"),
+        (["data.pictures.train={folder: set, idx: a}"], 3, "data.pictures.train.idx: has no effect on a folder"),
+        (["data.name=records", "data.pictures.train={rec: none.rec}"], 3, "none.rec: cannot be read (No such file"),
+        ([*RECORDS, "data.pictures.num_classes=2"], 3, "the label is 2, but classes are 0 to 1"),
+        (["data.params={a: 1}"], 3, "data.name: 'folder': data.params: no effect on this data set"),
+    ],
+)
+def test_wrong_uses(train, settings, code, said):
+    done = train(*settings, exit_code=code)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
