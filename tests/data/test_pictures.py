@@ -373,6 +373,7 @@ def test_a_damaged_picture_is_replaced_by_the_one_that_follows():
     assert data.tobytes() == expected.tobytes()
     assert label.tolist() == labels.tolist()
     assert split.replaced == {39, 17, 18}
+    split.close()
 
 
 def test_where_all_are_damaged_it_is_said():
