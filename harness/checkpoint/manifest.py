@@ -230,7 +230,12 @@ def read_numbers(path: Path) -> dict[str, Any] | None:
     if "state" not in content:
         return None
     try:
-        return numbers_of(Fields(content).inner("state"), content["iteration"])
+        state = Fields(content).inner("state")
+        if not state.has("learners"):
+            return numbers_of(state, content["iteration"])
+        state.whole("iteration", content["iteration"], content["iteration"])
+        learners = state.inner("learners")
+        return {"learners": _each(learners, lambda name: _numbers_of(learners.inner(name)))}
     except RecordError as error:
         raise CheckpointError(f"{path}: manifest.json: {error}; {CHANGED_BY_ANOTHER}") from None
 
@@ -242,6 +247,10 @@ def numbers_of(state: Fields, iteration: int) -> dict[str, Any]:
         RecordError: naming the field that is missing, of another kind or impossible.
     """
     state.whole("iteration", iteration, iteration)
+    return _numbers_of(state)
+
+
+def _numbers_of(state: Fields) -> dict[str, Any]:
     state.maybe(state.number, "applied_lr", 0.0, LARGEST_RATE)
     most = state.whole("num_update")
     counts, scalars = state.items("update_counts"), state.inner("scalars")

@@ -4,6 +4,7 @@ from harness.comm import shards_of_rank
 from harness.gluon.control import Requests
 from harness.gluon.evaluation import evaluate
 from harness.gluon.learner import Learner
+from harness.gluon.learners import Learners
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.state import LearnerState
 
@@ -12,6 +13,7 @@ State = LearnerState  # its earlier name
 __all__ = [
     "Learner",
     "LearnerState",
+    "Learners",
     "Placement",
     "Requests",
     "State",

@@ -55,13 +55,13 @@ class Carried:
         if begins:
             self._held.clear()
 
-    def before(self, t: int, shard: int, rows: int) -> Any:
-        """The state that a shard is processed with in iteration `t`.
+    def before(self, t: int, shard: int, rows: int, begins: bool) -> Any:
+        """The state that a shard is processed with in iteration `t`, which may begin anew.
 
         Raises:
             ConfigError: if it is that of another number of rows.
         """
-        state = self._held.get(shard)
+        state = None if begins else self._held.get(shard)
         if state is None:
             return self._first.on_device(rows, self._places[shard])
         if form_of_state(state) != form_of_state(self._first(rows)):

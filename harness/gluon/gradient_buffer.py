@@ -80,6 +80,7 @@ class GradientBuffer:
         self._ctx = ctx
         self._views = []
         self._written: list[Any] = []  # what a backward writes to
+        self._statistics: list[tuple[Any, Any]] = []  # parameters and their parts
         for parameter, part in zip(trainable.values(), parts, strict=False):
             view = part.reshape(held(parameter, ctx).shape)
             parameter._grad[parameter.list_ctx().index(ctx)] = view
@@ -92,10 +93,27 @@ class GradientBuffer:
             view = part.reshape(held(parameter, ctx).shape)
             held(parameter, ctx).copyto(view)
             parameter._data[parameter.list_ctx().index(ctx)] = view
+            self._statistics.append((parameter, view))
         end = begins[num_gradients]
         self.gradients = self.memory.array[:end]
         self.statistics = self.memory.array[end : begins[-1]] if statistics else None
         self.control = self.memory.array[begins[-1] :]
+
+    def take_back(self, others: Sequence[Any]) -> None:
+        """Let parameters see their parts of this buffer again, after another learner has had them.
+
+        Args:
+            others: parameters of the network that are not trained.
+        """
+        ctx = self._ctx
+        for parameter, view, written in zip(self._trainable.values(), self._views, self._written, strict=True):
+            parameter._grad[parameter.list_ctx().index(ctx)] = view
+            mx.autograd.mark_variables([held(parameter, ctx)], [written], parameter.grad_req)
+        for parameter, view in self._statistics:
+            if held(parameter, ctx) is not view:
+                held(parameter, ctx).copyto(view)
+                parameter._data[parameter.list_ctx().index(ctx)] = view
+        leave_out(others, ctx)
 
     def write_control(self, values: Sequence[float]) -> None:
         """Write control values, while nothing pending uses them, or writes to the buffer but for a shard's forward."""
@@ -193,6 +211,23 @@ class Fold:
             mx.nd.elemwise_add(self._memory.array, partial_sum.array, out=self._memory.array)
             self._spare.append(partial_sum)
         self._position += 1
+
+
+def take_in(parameters: Sequence[Any], ctx: Any) -> None:
+    """Let a backward compute gradients of parameters that another learner may have left out."""
+    for parameter in parameters:
+        if hasattr(parameter, "_harness_owner"):
+            mx.autograd.mark_variables([held(parameter, ctx)], [parameter.grad(ctx)], parameter.grad_req)
+            parameter._harness_owner = None  # who had it takes it back
+
+
+def leave_out(parameters: Sequence[Any], ctx: Any) -> None:
+    """Let no backward compute a gradient of parameters, though they have one for another learner."""
+    for parameter in parameters:
+        parameter._harness_owner = None
+    arrays = [held(parameter, ctx) for parameter in parameters if parameter.grad_req != "null"]
+    if arrays:  # arrays for gradients are asked for, and never written to
+        mx.autograd.mark_variables(arrays, [array.detach() for array in arrays], "null")
 
 
 def _aligned_zeros(size: int) -> npt.NDArray[Any]:

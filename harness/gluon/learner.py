@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -56,6 +56,7 @@ class Learner(KeepsState):
         options: UpdateOptions = _DEFAULTS,
         forward: ForwardFunction | None = None,
         state: StateFunction | None = None,
+        trainable: str | Sequence[str] | None = None,
     ) -> None:
         """Settle the network's shapes and try it; the first update compares ranks and broadcasts rank 0's weights.
 
@@ -73,6 +74,8 @@ class Learner(KeepsState):
             state: rows -> the first state of a shard with so many rows, nested arrays, for a network that carries
                 state: `net(data, state) -> (output, state)`, and `forward` with the state last in both. Updates whose
                 batch `begins`, and the first, start from it, all others from what the last one returned.
+            trainable: patterns of the parameters that this learner changes (`generator.*`), running statistics among
+                them; others are as they are. They may be another learner's. By default all.
 
         Raises:
             ConfigError: for parameters that cannot be reduced, or fewer shards than workers.
@@ -82,7 +85,8 @@ class Learner(KeepsState):
         self._contexts = list(placement.contexts) or [mx.cpu()]
         workers_that_share(world, len(self._contexts), shards)
         calls = Calls(net, loss, forward, FirstState.of(state))
-        network = prepare_network(calls, world, self._contexts, sample, options)
+        patterns = [trainable] if isinstance(trainable, str) else trainable
+        network = prepare_network(calls, world, self._contexts, sample, options, patterns)
         self.parameters = network.parameters
         self.remarks = [network.forward.remark] if network.forward.remark else []
         self.began_with: dict[str, Any] | None = None
@@ -134,6 +138,8 @@ class Learner(KeepsState):
         """
         # Before the first update ranks compare their networks, and take rank 0's weights.
         self.ensure_shared()
+        if self._sums.take_back():
+            self._optimizer.weights_changed()
 
         # The sums over all shards of all ranks: gradients, running statistics, control values. A loss with weights is
         # divided by a sum of them, which is among the control values, or which the loss is told before.
@@ -142,9 +148,8 @@ class Learner(KeepsState):
         if self._options.compression == "fp16":
             half = HalfPrecision.of(self._sums.buffer.gradients.size, network.samples_of(batch.num_samples))
         if self._totals is not None:
-            labels = {shard.shard: shard.label for shard in batch.batches if shard.count}
-            totals = self._totals(labels, self._num_shards, lambda shard: f"iteration {batch.t}, shard {shard}")
-            weight = float(any(totals.values()))
+            totals = self._totals_of(batch)
+            weight = float(any((totals or {}).values()))
         has_digits = network.terms_per_sample is not None
         self._sums(batch, (*own, *NOTHING) if has_digits else own, half, totals)
 
@@ -178,6 +183,32 @@ class Learner(KeepsState):
         self._sums.apply(num_shards)
         self._optimizer.step(batch.t, lr, momentum, weight, self._sums.rows)
         return loss
+
+    def forward_only(self, batch: GlobalBatch) -> list[Any]:
+        """What the network gives for this rank's shards in training, without gradients; nothing is changed.
+
+        Every shard draws what it draws in an update of the same iteration, and carries on no state. Under `forward` it
+        is the first thing that this returns.
+
+        Args:
+            batch: as for `update`.
+
+        Returns:
+            For each of `batch.batches` an array of NumPy, or tuples and dicts of them; `None` where it is empty.
+
+        Raises:
+            ConfigError: for other shards than this rank processes.
+        """
+        self.ensure_shared()
+        self.check_pending()
+        return self._sums.forward_only(batch, self._totals_of(batch))
+
+    def _totals_of(self, batch: GlobalBatch) -> Mapping[str, float] | None:
+        """Of a global batch, for a loss that is told them; then a collective."""
+        if self._totals is None:
+            return None
+        labels = {shard.shard: shard.label for shard in batch.batches if shard.count}
+        return self._totals(labels, self._num_shards, lambda shard: f"iteration {batch.t}, shard {shard}")
 
     def check_pending(self) -> None:
         """Check the last update where its check was put off; call it before the weights are used for anything.

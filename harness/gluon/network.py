@@ -12,6 +12,7 @@ from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Data
 from harness.errors import ConfigError
 from harness.gluon.forward import Forward
+from harness.gluon.gradient_buffer import leave_out, take_in
 from harness.gluon.graph import Graph
 from harness.gluon.options import UpdateOptions
 from harness.gluon.probe import probe
@@ -19,6 +20,7 @@ from harness.gluon.trial import Trial, data_and_label
 from harness.gluon.weighing import MOST_SHARDS
 from harness.model.calls import Calls
 from harness.model.carried import FirstState
+from harness.model.freezing import part_of
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.parameters import has_rows, parameters_of, refuse_unreducible, refuse_untrained_loss
@@ -30,8 +32,10 @@ class Network:
 
     Attributes:
         parameters: all parameters by structural name.
-        trainable: those with a gradient; their order is the optimizer's index.
+        trainable: those that are trained; their order is the optimizer's index.
         statistics: those that a training forward changes.
+        untouched: statistics that stay as they are nevertheless.
+        is_part: whether only a part of the parameters is trained, so that others may be another learner's.
         graph: what is known of both before they train.
         forward: runs both.
         terms_per_sample: how many numerators a loss gives for a sample with its weights; `None` for other losses.
@@ -42,6 +46,8 @@ class Network:
     parameters: dict[str, Any]
     trainable: dict[str, Any]
     statistics: dict[str, Any]
+    untouched: frozenset[str]
+    is_part: bool
     graph: Graph
     forward: Forward
     terms_per_sample: float | None
@@ -60,9 +66,10 @@ class Network:
 
     @property
     def form_of_loss(self) -> list[str]:
-        """What ranks compare of the loss's form: nothing where it is one value a sample."""
+        """What ranks compare of the loss's form: nothing where it is one value a sample. And which part is trained."""
         told = [f"the loss is told totals of {', '.join(self.totals)}"] if self.totals else []
-        return ["the loss gives numerators and weights", *told] if self.terms_per_sample is not None else told
+        part = [f"{', '.join(self.trainable)} are trained"] if self.is_part else []
+        return [*part, *(["the loss gives numerators and weights"] if self.terms_per_sample is not None else []), *told]
 
     def samples_of(self, num_samples: int) -> int:
         """As how many samples' losses a sum of gradients is scaled, where it travels in 16 bits."""
@@ -87,6 +94,7 @@ def prepare_network(
     contexts: Sequence[Any],
     sample: GlobalBatch | Batch | Data,
     options: UpdateOptions,
+    patterns: Sequence[str] | None = None,
 ) -> Network:
     """Settle shapes, refuse what cannot be trained alike on every rank, and compile; `world.agreed` is the collective.
 
@@ -96,10 +104,11 @@ def prepare_network(
         contexts: the devices of this rank.
         sample: a few samples, perhaps with labels.
         options: of an update.
+        patterns: of the parameters that are trained; by default all that have a gradient.
 
     Raises:
-        ConfigError: for parameters that cannot be reduced, or code that is not a function of its seed; the latter on
-            every rank.
+        ConfigError: for parameters that cannot be reduced, patterns that name none, or code that is not a function of
+            its seed; the latter on every rank.
     """
     data, label = data_and_label(sample)
     net, loss = calls.net, calls.loss
@@ -110,8 +119,14 @@ def prepare_network(
         settle(calls, data, label, ctx)
     parameters = parameters_of(net)
     refuse_unreducible(parameters, len(contexts))
+    part = part_of(parameters, patterns)
+    trainable = {name: parameters[name] for name in part if parameters[name].grad_req != "null"}
+    others = [one for name, one in parameters.items() if name not in part]
+    for ctx in contexts:
+        take_in(list(trainable.values()), ctx)
+        leave_out(others, ctx)
     # Then the graph as MXNet sees it, and a trial of what no graph shows, which fails on every rank if it does on one.
-    trial = Trial.of(calls, parameters, contexts[0], data, label, options.seed)
+    trial = Trial.of(calls, parameters, trainable, contexts[0], data, label, options.seed)
     graph = trial.graph
     moved, terms = world.agreed("probe", lambda: (probe(trial, options.hybridize), trial.terms_per_sample()))
     graph.statistics |= moved
@@ -120,8 +135,10 @@ def prepare_network(
     forward = Forward(calls, graph, options.hybridize, is_on_cpu, is_weighted=terms is not None)
     return Network(
         parameters,
-        {name: parameter for name, parameter in parameters.items() if parameter.grad_req != "null"},
+        trainable,
         {name: parameter for name, parameter in parameters.items() if parameter.name in graph.statistics},
+        frozenset(options.frozen) | (parameters.keys() - set(part)),
+        patterns is not None,
         graph,
         forward,
         terms,

@@ -15,11 +15,11 @@ from harness.data import Batch, count_of
 from harness.data.leaves import Data
 from harness.errors import ConfigError, DataError
 from harness.gluon.control import ControlValues
-from harness.gluon.gradient_buffer import Buffer, Fold, GradientBuffer
+from harness.gluon.gradient_buffer import Buffer, Fold, GradientBuffer, take_in
 from harness.gluon.network import Network
 from harness.gluon.options import UpdateOptions
 from harness.gluon.weighing import NUM_VALUES, Weighing
-from harness.model.calls import Called
+from harness.model.calls import Called, on_host
 from harness.model.inputs import check_losses, copies_on_device, nested_on_device, seed_of
 from harness.model.parameters import held, seed_python
 
@@ -48,9 +48,9 @@ class DeviceReplica:
         self._network = network
         self._ctx = ctx
         self._seed = options.seed
-        moving = [one for name, one in network.statistics.items() if name not in options.frozen]
-        frozen = [held(one, ctx) for name, one in network.statistics.items() if name in options.frozen]
-        self._frozen = [(statistic, statistic.copy()) for statistic in frozen]
+        moving = [one for name, one in network.statistics.items() if name not in network.untouched]
+        untouched = [one for name, one in network.statistics.items() if name in network.untouched]
+        self._untouched = [(statistic, held(statistic, ctx).copy()) for statistic in untouched]
         self._weigh = None if network.terms_per_sample is None else Weighing(ctx)
         self._tables = network.tables
         self._rows = RowFold(merges)
@@ -70,6 +70,15 @@ class DeviceReplica:
         self._round = HalfRounder()
         self._half: HalfPrecision | None = None
 
+    def take_back(self, others: Sequence[Any]) -> None:
+        """Let parameters see this device's buffer again, after another learner has had them.
+
+        Args:
+            others: parameters of the network that are not trained.
+        """
+        self.buffer.take_back(others)
+        take_in(list(self._tables.values()), self._ctx)
+
     def begin(self, half: HalfPrecision | None, *, has_control: bool) -> None:
         """Begin an update: remember the statistics that it starts from.
 
@@ -81,8 +90,8 @@ class DeviceReplica:
         self._half = half
         if not has_control:
             self.buffer.control[:] = 0
-        for statistic, copy in self._frozen:
-            statistic.copyto(copy)
+        for statistic, copy in self._untouched:
+            held(statistic, self._ctx).copyto(copy)
         if self._before is not None:
             self._statistics.copyto(self._before)
         self._fold.begin()
@@ -129,10 +138,10 @@ class DeviceReplica:
         self._rows.push(rows)
         return following
 
-    def restore_frozen(self) -> None:
-        """Leave frozen statistics as they were."""
-        for statistic, copy in self._frozen:
-            copy.copyto(statistic)
+    def restore_untouched(self) -> None:
+        """Leave statistics that are not this learner's as they were."""
+        for statistic, copy in self._untouched:
+            copy.copyto(held(statistic, self._ctx))
 
     @property
     def parts(self) -> list[Buffer]:
@@ -178,6 +187,34 @@ class DeviceReplica:
         labels = copies_on_device(forward.labels(label, "label"), self._ctx)
         return forward.prediction(copies_on_device(data, self._ctx), labels, totals, state)
 
+    def forward_only(self, t: int, shard: Batch, totals: Mapping[str, float] | None, state: Any = None) -> Any:
+        """What the network gives for a shard as in an update, without gradients; running statistics stay as they were.
+
+        Args:
+            t: the iteration, which together with the shard determines random numbers.
+            shard: its samples.
+            totals: for a loss that is told them.
+            state: that the shard carries.
+        """
+        forward, ctx = self._network.forward, self._ctx
+        before = [(one, held(one, ctx).copy()) for one in self._network.statistics.values()]
+        self._seed_for(t, shard.shard, is_compiled=False)
+        labels = copies_on_device(forward.labels(shard.label, f"iteration {t}, shard {shard.shard}: label"), ctx)
+        with mx.autograd.pause(train_mode=True):
+            called = forward.prediction(copies_on_device(shard.data, ctx), labels, totals, state)
+        prediction = on_host(called.prediction)
+        for statistic, copy in before:
+            copy.copyto(held(statistic, ctx))
+        return prediction
+
+    def _seed_for(self, t: int, shard: int, *, is_compiled: bool) -> None:
+        """Seeded by iteration and shard, random operations draw the same wherever the shard is processed."""
+        graph, seed = self._network.graph, seed_of(self._seed, t, shard)
+        if graph.random:
+            mx.random.seed(seed, ctx=self._ctx)
+        if graph.opaque or (graph.has_code and not is_compiled):
+            seed_python(seed)
+
     def _forward_backward(
         self, t: int, shard: Batch, totals: Mapping[str, float] | None, state: Any
     ) -> tuple[Any, Any, Any]:
@@ -189,12 +226,8 @@ class DeviceReplica:
         Raises:
             ConfigError: if the loss has another form than it should, or a parameter took no part in it.
         """
-        graph, forward = self._network.graph, self._network.forward
-        # Seeded by iteration and shard, random operations draw the same wherever the shard is processed.
-        if graph.random:
-            mx.random.seed(seed_of(self._seed, t, shard.shard), ctx=self._ctx)
-        if graph.opaque or (graph.has_code and not forward.is_compiled):
-            seed_python(seed_of(self._seed, t, shard.shard))
+        forward = self._network.forward
+        self._seed_for(t, shard.shard, is_compiled=forward.is_compiled)
         data = nested_on_device(shard.data, self._ctx)
         labels = forward.labels(shard.label, f"iteration {t}, shard {shard.shard}: label")
         labels = nested_on_device(labels, self._ctx)

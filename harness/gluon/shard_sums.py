@@ -71,6 +71,12 @@ class ShardSums:
         if len(self.replicas) > 1:
             self._sum_devices = DeviceAllreduce(placement.kvstore, self.replicas, self._assignment)
         self._has_predicted = True  # to settle its shapes
+        moving = set(network.statistics) - network.untouched
+        self._others = [one for name, one in network.parameters.items() if name not in {*network.trainable, *moving}]
+        self._parameters = list(network.parameters.values())
+        self._token = object()
+        for parameter in self._parameters:
+            parameter._harness_owner = self._token
 
     def __call__(
         self,
@@ -118,14 +124,48 @@ class ShardSums:
             parts = [part for message, held in numbers for part in unpack(message, widths, held)]
         return finish(parts, self._assignment)
 
-    def _process(self, batch: GlobalBatch, half: HalfPrecision | None, totals: Mapping[str, float] | None) -> None:
-        """Leave every device with the partial sums of its shards."""
+    def take_back(self) -> bool:
+        """Take the parameters back if another learner has had some of them since; returns whether one had."""
+        if self._has_them:
+            return False
+        for replica in self.replicas:
+            replica.take_back(self._others)
+        for parameter in self._parameters:
+            parameter._harness_owner = self._token
+        return True
+
+    @property
+    def _has_them(self) -> bool:
+        """Whether the parameters are this learner's now."""
+        return all(parameter._harness_owner is self._token for parameter in self._parameters)
+
+    def forward_only(self, batch: GlobalBatch, totals: Mapping[str, float] | None) -> list[Any]:
+        """What the network gives for this rank's shards, as in an update of the same iteration; `None` for empty ones.
+
+        Raises:
+            ConfigError: for other shards than this rank processes.
+        """
+        self._refuse_other_shards(batch)
+        found = []
+        for (device, _), shard in zip(self._turns, batch.batches, strict=True):
+            state = None
+            if self.carried is not None and shard.count:
+                state = self.carried.before(batch.t, shard.shard, shard.count, batch.begins)
+            one = self.replicas[device].forward_only(batch.t, shard, totals, state) if shard.count else None
+            found.append(one)
+        return found
+
+    def _refuse_other_shards(self, batch: GlobalBatch) -> None:
         found, own = [shard.shard for shard in batch.batches], [shard for _, shard in self._turns]
         if found != own:
             raise ConfigError(
                 f"iteration {batch.t}: the batch has the shards {found}, but this rank processes {own}, in this order; "
                 "read the shards that `shards_of_rank` gives"
             )
+
+    def _process(self, batch: GlobalBatch, half: HalfPrecision | None, totals: Mapping[str, float] | None) -> None:
+        """Leave every device with the partial sums of its shards."""
+        self._refuse_other_shards(batch)
         # After a prediction oneDNN has laid weights out for itself; training would turn them round in every update.
         if self._has_predicted:
             for replica in self.replicas:
@@ -139,12 +179,12 @@ class ShardSums:
             carried.begin(batch.begins)
         for (device, _), shard in zip(self._turns, batch.batches, strict=True):
             if carried is not None and shard.count:
-                state = carried.before(batch.t, shard.shard, shard.count)
+                state = carried.before(batch.t, shard.shard, shard.count, batch.begins)
             following = self.replicas[device].process(batch.t, shard, totals, state)
             if carried is not None and shard.count:
                 carried.after(shard.shard, following)
         for replica in self.replicas:
-            replica.restore_frozen()
+            replica.restore_untouched()
 
     def predict(self, data: Any, label: Any, totals: Mapping[str, float] | None, state: Any = None) -> Called:
         """Prediction, losses and next state of samples, in predict mode; wait for them."""
@@ -166,10 +206,10 @@ class ShardSums:
             self.carried.drop()
 
     def refuse_rebound_gradients(self) -> None:
-        """Notice gradients that no longer go into the sums.
+        """Notice gradients that no longer go into the sums, unless another learner has taken the parameters since.
 
         Raises:
             ConfigError: naming their parameters.
         """
-        for replica in self.replicas:
+        for replica in self.replicas if self._has_them else ():
             replica.buffer.refuse_rebound_gradients()

@@ -28,7 +28,7 @@ class LearnerState:
         parameters: weights and running statistics by structural name.
         optimizer_state: the optimizer's arrays (momenta, moments, ...) by `name/number`.
         numbers: scalars that belong to the state: applied learning rate, update counts, the optimizer's own; JSON can
-            hold them.
+            hold them; of several learners (`Learners`) those of each under `learners`.
         carried: what shards carry from one update to the next, by `shard/name`; empty where they carry nothing.
     """
 

@@ -121,6 +121,8 @@ class StateKeeper:
 
     def mismatches(self, state: LearnerState) -> list[str]:
         """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
+        if "learners" in state.numbers:
+            return [f"it is the state of the learners {', '.join(state.numbers['learners'])}: Learners restores it"]
         problems = mismatches(self._current_parameters(), state.parameters)
         problems += mismatches(self._state_arrays(), state.optimizer_state)
         if self._carried is not None:

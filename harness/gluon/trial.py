@@ -30,6 +30,7 @@ class Trial(NamedTuple):
     Attributes:
         calls: an initialised network, not compiled yet, and its loss.
         parameters: its parameters by structural name.
+        trainable: those of them that are trained.
         graph: of both.
         ctx: the device.
         data: a few samples, on the device.
@@ -41,6 +42,7 @@ class Trial(NamedTuple):
 
     calls: Calls
     parameters: Mapping[str, Any]
+    trainable: Mapping[str, Any]
     graph: Graph
     ctx: Any
     data: Any
@@ -51,7 +53,14 @@ class Trial(NamedTuple):
 
     @classmethod
     def of(
-        cls, calls: Calls, parameters: Mapping[str, Any], ctx: Any, sample: Data, label: Data | None, seed: int
+        cls,
+        calls: Calls,
+        parameters: Mapping[str, Any],
+        trainable: Mapping[str, Any],
+        ctx: Any,
+        sample: Data,
+        label: Data | None,
+        seed: int,
     ) -> Trial:
         """Put a few samples of the host on a device, and look at the graph; `seed` is the run's."""
         labels = None if label is None else copies_on_device(calls.labels(label, "label"), ctx)
@@ -61,7 +70,7 @@ class Trial(NamedTuple):
             totals = {name: sum_of_weights(one) for name, one in calls.weights_of(labels).items()}
         arguments = arguments_of(calls, data, labels, totals)
         graph = Graph(calls, parameters, arguments, labels)
-        return cls(calls, parameters, graph, ctx, data, labels, arguments, totals, seed_of(seed, 0, 0))
+        return cls(calls, parameters, trainable, graph, ctx, data, labels, arguments, totals, seed_of(seed, 0, 0))
 
     @property
     def net(self) -> Any:
@@ -136,14 +145,9 @@ class Trial(NamedTuple):
         return {name: one.grad(self.ctx).asnumpy() for name, one in self.trainable.items()}
 
     @property
-    def trainable(self) -> dict[str, Any]:
-        """The parameters with a gradient by structural name."""
-        return {name: one for name, one in self.parameters.items() if one.grad_req != "null"}
-
-    @property
     def fixed(self) -> dict[str, Any]:
-        """Those without."""
-        return {name: one for name, one in self.parameters.items() if one.grad_req == "null"}
+        """The parameters that are not trained."""
+        return {name: one for name, one in self.parameters.items() if name not in self.trainable}
 
     def bits(self, parameters: Mapping[str, Any]) -> dict[str, bytes]:
         """What parameters hold now."""

@@ -35,15 +35,7 @@ def freeze(net: Any, parameters: Mapping[str, Any], patterns: Sequence[str]) -> 
     Raises:
         ConfigError: if a pattern matches nothing, or nothing is left to train.
     """
-    named: dict[str, None] = {}
-    for pattern in patterns:
-        matching = [name for name in parameters if fnmatch.fnmatchcase(name, pattern)]
-        if not matching:
-            raise ConfigError(
-                f"init.freeze: the pattern {pattern!r} (as in a shell: features.*) matches no parameter; "
-                f"{did_you_mean(pattern, list(parameters))}the parameters are {', '.join(parameters)}"
-            )
-        named.update(dict.fromkeys(matching))
+    named = dict.fromkeys(matching(parameters, patterns, "init.freeze"))
     if not named:
         return []
     trained = [name for name, parameter in parameters.items() if parameter.grad_req != "null"]
@@ -62,6 +54,44 @@ def freeze(net: Any, parameters: Mapping[str, Any], patterns: Sequence[str]) -> 
         elif isinstance(block, mx.gluon.SymbolBlock):
             _freeze_graph(block, full_names, named, still)
     return [name for name in parameters if name in named]
+
+
+def matching(parameters: Mapping[str, Any], patterns: Sequence[str], key: str) -> list[str]:
+    """The names of the parameters that patterns name, in the order of the network.
+
+    Args:
+        parameters: by structural name.
+        patterns: as in a shell, such as `features.*`.
+        key: what messages call them.
+
+    Raises:
+        ConfigError: if a pattern matches nothing.
+    """
+    named: set[str] = set()
+    for pattern in patterns:
+        found = [name for name in parameters if fnmatch.fnmatchcase(name, pattern)]
+        if not found:
+            raise ConfigError(
+                f"{key}: the pattern {pattern!r} (as in a shell: features.*) matches no parameter; "
+                f"{did_you_mean(pattern, list(parameters))}the parameters are {', '.join(parameters)}"
+            )
+        named.update(found)
+    return [name for name in parameters if name in named]
+
+
+def part_of(parameters: Mapping[str, Any], patterns: Sequence[str] | None) -> list[str]:
+    """The names of the parameters that a learner of a part changes: all of them without patterns.
+
+    Raises:
+        ConfigError: if a pattern matches nothing, or none of what is named has a gradient.
+    """
+    if patterns is None:
+        return list(parameters)
+    part = matching(parameters, patterns, "trainable")
+    if all(parameters[name].grad_req == "null" for name in part):
+        named = f"; {', '.join(part)} have none" if part else ""
+        raise ConfigError(f"trainable: {list(patterns)} names no parameter that has a gradient{named}")
+    return part
 
 
 def _freeze_graph(block: Any, full_names: Mapping[str, str], named: dict[str, None], still: set[str]) -> None:

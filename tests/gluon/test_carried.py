@@ -256,7 +256,7 @@ def test_ranks_know_the_states_of_all_shards_when_they_are_gathered():
         assert carried.arrays("digest") == {}
         carried.begin(True)
         for shard in places:
-            state = carried.before(1, shard, 2 + shard)
+            state = carried.before(1, shard, 2 + shard, True)
             carried.after(shard, {"inner": (state["inner"][0] + shard,), "read": state["read"] + shard + 2**40})
         carried.commit()
         with pytest.raises(
@@ -272,7 +272,7 @@ def test_ranks_know_the_states_of_all_shards_when_they_are_gathered():
         again = other.arrays("digest")
         assert list(again) == list(found)
         assert all((again[name] == array).all() for name, array in found.items())
-        read = {shard: other.before(2, shard, 2 + shard)["read"].asnumpy() for shard in places}
+        read = {shard: other.before(2, shard, 2 + shard, False)["read"].asnumpy() for shard in places}
         assert all((one == shard + 2**40).all() for shard, one in read.items())
         return {name: (array.dtype.str, array.tolist()) for name, array in found.items()}
 

@@ -1,0 +1,35 @@
+"""A generator and a discriminator on ranks: one digest wherever they run, resumed from one checkpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+PROGRAM = "tests/programs/gan.py"
+
+
+def found(output):
+    ((digest, losses),) = map(json.loads, re.findall(r"FOUND (.*)$", output, re.MULTILINE))
+    return digest, losses
+
+
+@pytest.fixture(scope="module", params=["given", "whole"])
+def alone(request, start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gan")
+    return start(PROGRAM, folder, "new", request.param).stdout, folder, request.param
+
+
+@pytest.mark.parametrize(("launcher", "ranks"), [("mpirun", 2), ("mpirun", 4), ("horovodrun", 2)])
+def test_on_any_number_of_ranks(start, tmp_path, alone, launcher, ranks):
+    out = start(PROGRAM, tmp_path, "new", alone[2], np=ranks, launcher=launcher).stdout
+    assert found(out) == found(alone[0])
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_resumed_in_the_middle(start, tmp_path, alone, ranks):
+    output, folder, kind = alone
+    more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
+    again = start(PROGRAM, tmp_path, folder / "iteration-000000005", kind, **more).stdout
+    assert found(again) == found(output)
