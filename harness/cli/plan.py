@@ -164,7 +164,7 @@ def show_world_sizes(setup: Setup, world_sizes: list[int], folder: Path) -> str:
     name, own_momentum = setup.config.run_name, setup.config.optimizer.own_momentum
     plans = [NamedPlan(str(workers), setup.plan(workers), own_momentum) for workers in world_sizes]
     print(f"{name}: {setup.samples} samples ({setup.origin}), {setup.config.batch.size} a shard")
-    print("\n".join(table_of_plans(plans, "np")))
+    print("\n".join([*table_of_plans(plans, "np"), *describe_factors(setup.config.optimizer)]))
     notes = list(setup.notes)
     for workers, named in zip(world_sizes, plans, strict=True):
         notes += [f"np {workers}: {remark}" for remark in named.plan.remarks()]
@@ -202,6 +202,8 @@ def show_against(setup: Setup, other: Setup, workers: int, folder: Path) -> str:
         for named in plans:
             print(f"{named.name:<7}  {named.describe(first)}")
     for side, one, named in zip(sides, sides.values(), plans, strict=True):
+        for line in describe_factors(one.config.optimizer):
+            print(f"{side}: {line}")
         for remark in [*one.notes, *named.plan.remarks()]:
             print(f"note: {side}: {remark}")
     names = setup.config.run_name, f"against {other.config.run_name}"

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from harness.folder import AmendmentRecord, Fields, PlanRecord, RecordError, read_curve, read_plan
+from harness.folder import AmendmentRecord, FactorGroup, Fields, PlanRecord, RecordError, read_curve, read_plan
 from harness.plan import Rewind
 from tests.report.folders import make_run
 
@@ -32,6 +32,32 @@ def test_what_is_written_is_read(folder, content):
     t, lr = read_curve(folder, record)
     assert (t == np.arange(1, 101)).all()
     assert lr[-1] == record.phases[-1].lr[1]
+
+
+def test_factors_of_parameters_are_written_as_they_were_read(content):
+    content["factors"] = [{"lr": 0.5, "wd": 0.0, "count": 9, "names": ["a.bias", "b.bias"]}]
+    record = PlanRecord.read(Fields(content))
+    assert record.to_json() == content
+    assert record.factors == [FactorGroup(0.5, 0.0, 9, ["a.bias", "b.bias"])]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"lr": -1}, r"factors\[0\].lr is -1; allowed"),
+        ({"wd": "x"}, r"factors\[0\].wd is the text 'x'"),
+        ({"count": 0}, r"factors\[0\].count is 0; allowed: 1 to"),
+        ({"names": []}, r"factors\[0\].names is not a list of 1 to 8 names"),
+        ({"names": ["a", 3]}, r"factors\[0\].names is not a list of 1 to 8 names"),
+        ({"names": ["a"] * 9, "count": 9}, r"factors\[0\].names is not a list of 1 to 8 names"),
+        (None, r"factors\[0\] is null, not an object"),
+    ],
+)
+def test_factors_that_are_none_say_what_is_wrong(content, change, reason):
+    good = {"lr": 0.5, "wd": 0.0, "count": 1, "names": ["a.bias"]}
+    content["factors"] = [None if change is None else {**good, **change}]
+    with pytest.raises(RecordError, match=f"^{reason}"):
+        PlanRecord.read(Fields(content))
 
 
 @pytest.mark.parametrize("amendment", [REWIND, TAKEN])

@@ -47,7 +47,11 @@ def stepped(optimizer, kvstore=None):
 
 
 @pytest.mark.parametrize("clip", [None, 0.3])
-@pytest.mark.parametrize("form", [{}, {"bias_correction": False, "epsilon": 1e-6}], ids=["AdamW", "bertadam"])
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"bias_correction": False, "epsilon": 1e-6}, {"epsilon": 0.3}, {"bias_correction": False, "epsilon": 0.3}],
+    ids=["AdamW", "bertadam", "AdamW with a large epsilon", "bertadam with a large epsilon"],
+)
 def test_twenty_updates_are_the_formulas(form, clip):
     found = stepped(build_optimizer("adamw", {"wd": 0.1, "beta2": 0.98, **form}, clip_value=clip))
     for name in SHAPES:

@@ -21,9 +21,9 @@ CHOICES = {
 
 @pytest.fixture
 def train(start, tmp_path):
-    def run(*settings, folder="runs", options=(), **more):
+    def run(*settings, folder="runs", options=(), program="launch/train.py", **more):
         words = [word for setting in (*BASE, "threads_per_rank=1", *settings) for word in ("--set", setting)]
-        return start("launch/train.py", *options, *words, "--set", f"output={tmp_path / folder}", **more)
+        return start(program, *options, *words, "--set", f"output={tmp_path / folder}", **more)
 
     return run
 
@@ -56,6 +56,8 @@ def test_rates_by_layer_are_told_and_recorded(train, command, tmp_path):
     planned = command("plan", *words, "--output", tmp_path / "plans")
     assert "learning rate by name: x 2 for *.bias\n" in planned.out
     assert "learning rate by layer: x 0.5 for [0-2].*; x 1 for all others\n" in planned.out
+    for more in (["--np", "1", "2"], ["--against", "configs/digits.yaml"]):
+        assert "learning rate by layer: x 0.5" in command("plan", *words, *more, "--output", tmp_path / "plans").out
     done = train(*settings)
     assert "learning rates of parameters: x 0.5 to x 2, 4 groups by rate and decay" in done.stdout
     groups = json.loads((tmp_path / "runs/digits/plan.json").read_text())["factors"]
@@ -80,6 +82,16 @@ def test_a_step_is_as_long_as_its_layer_says(train, tmp_path):
     for name, factor in (("0.weight", 0.25), ("1.bias", 0.5), ("2.weight", 1.0), ("3.weight", 1.0)):
         assert np.abs(plain[name]).max() > 1e-4
         np.testing.assert_allclose(layered[name], factor * plain[name], rtol=1e-3, atol=1e-7)
+
+
+def test_the_finder_puts_everything_back(train, tmp_path):
+    """With factors on, and an optimizer that keeps numbers beside its arrays: it compares digests itself."""
+    settings = (
+        f"optimizer={{name: '{OWN}:Noisy', params: {{}}, layer_decay: {{rate: 0.5, layers: ['[0-2].*']}}}}",
+        "finder={lr_start: 1e-3, lr_multiplier: 1.5, max_iterations: 30}",
+    )
+    train(*settings, program="launch/find_lr.py", options=["--output", str(tmp_path / "finder")], exit_code=None)
+    assert len(json.loads((tmp_path / "finder/result.json").read_text())["proof"]["digest"]) == 64
 
 
 @pytest.mark.parametrize("ranks", [None, 2])
