@@ -16,9 +16,8 @@ from harness.data.batches import (
 )
 from harness.data.batching import Batching
 from harness.data.collated import CollatedDataset, with_functions
-from harness.data.collates import COLLATES
 from harness.data.datasets import DATASETS, count_samples, load
-from harness.data.functions import Functions
+from harness.data.functions import COLLATES, Functions
 from harness.data.leaves import count_of, described_shapes, each_leaf, leaves_of, names_of, pack, rows_of
 from harness.data.order import Order, permutation, sweep_order
 from harness.data.purity import draws_at_random, probe_splits, seeded_splits

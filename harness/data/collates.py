@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -146,9 +145,6 @@ class Pad:
                 raise DataError(f"{part} has an array named lengths already; rename it, or leave out pad.lengths")
             return {**joined, "lengths": lengths}
         return (*leaves_of(joined), lengths)
-
-
-COLLATES: dict[str, Callable[..., Callable[[list[Sample], Any], Sample]]] = {"stack": Stack, "pad": Pad}
 
 
 def stacked(name: str, arrays: Sequence[Array]) -> Array:

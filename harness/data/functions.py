@@ -10,16 +10,17 @@ import inspect
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from harness.data.arrays import as_array
-from harness.data.collates import COLLATES
+from harness.data.collates import Pad, Stack
 from harness.data.dtypes import as_they_are, refuse_dtype
 from harness.data.items import Sample, pair_of
 from harness.data.leaves import Array, Data, each_leaf, leaves_of, names_of
+from harness.data.mixes import CutMix, Mixup
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.named import call, choose, kind_of, load_function
 
@@ -27,6 +28,7 @@ Random = np.random.Generator | None
 TransformFunction = Callable[[Any, Random], Any]
 CollateFunction = Callable[[list[Sample], Random], Any]
 
+COLLATES: dict[str, Callable[..., CollateFunction]] = {"stack": Stack, "pad": Pad, "mixup": Mixup, "cutmix": CutMix}
 _MOST_NAMED = 4  # items in a message
 _ONE_AT_A_TIME = threading.RLock()  # training reads ahead in a thread of its own while an evaluation begins
 
@@ -103,6 +105,15 @@ class Functions:
 
     transform: Transform | None = None
     collate: Collate | None = None
+
+    def for_classes(self, num_classes: int | None) -> Functions:
+        """The same, for data of so many classes, where a collate by name needs to know them."""
+        if self.collate is None or num_classes is None:
+            return self
+        function = self.collate.function
+        if not isinstance(function, Mixup | CutMix) or function.classes is not None:
+            return self
+        return replace(self, collate=replace(self.collate, function=replace(function, classes=num_classes)))
 
     @classmethod
     def of(cls, transform: object, collate: object, begin: str = "data.") -> Functions:

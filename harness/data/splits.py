@@ -143,6 +143,7 @@ def splits_with(splits: Splits, functions: Functions) -> Splits:
     """
     if functions == Functions():
         return splits
+    functions = functions.for_classes(splits.num_classes)
     parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
     made = {name: None if one is None else with_functions(one, functions) for name, one in parts.items()}
     num_classes = splits.num_classes

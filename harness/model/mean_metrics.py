@@ -42,7 +42,7 @@ def _in_top(k: int, axis: int | None) -> Values:
     """Whether fewer than k classes have a higher prediction than the label's: among equal ones the label wins."""
 
     def values(prediction: Array, label: Array) -> Array:
-        along = class_axis(prediction.shape, label.shape) if axis is None else axis
+        along, label = _classes(prediction, label, axis)
         own = np.take_along_axis(prediction, np.expand_dims(label.astype(np.int64), along), axis=along)
         return _over_positions(np.asarray((prediction > own).sum(axis=along) < k))
 
@@ -51,10 +51,17 @@ def _in_top(k: int, axis: int | None) -> Values:
 
 def _is_right(axis: int | None) -> Values:
     def values(prediction: Array, label: Array) -> Array:
-        along = class_axis(prediction.shape, label.shape) if axis is None else axis
+        along, label = _classes(prediction, label, axis)
         return np.asarray(prediction.argmax(axis=along) == label)
 
     return values
+
+
+def _classes(prediction: Array, label: Array, axis: int | None) -> tuple[int, Array]:
+    """The axis of classes, and labels as classes: of shares, such as mixup's, the largest."""
+    along = class_axis(prediction.shape, label.shape) if axis is None else axis
+    is_shares = label.shape == prediction.shape and label.dtype.kind == "f" and label.ndim > 1
+    return along, np.asarray(label.argmax(axis=along)) if is_shares else label
 
 
 def _over_positions(right: Array) -> Array:

@@ -331,7 +331,7 @@ def test_collates_that_are_refused(name, message):
         ),
         (3, None, r"data\.transform: found an int; give a function\(item, random\)$"),
         (None, 3, r"data\.collate: found an int; give a function\(items, random\), stack, pad"),
-        (None, "paddd", r"data\.collate: unknown name 'paddd'; did you mean 'pad'\? known: pad, stack"),
+        (None, "paddd", r"data\.collate: unknown name 'paddd'; did you mean 'pad'\? known: cutmix, mixup, pad, stack"),
         (None, {"pad": {"values": 1}}, r"data\.collate\.pad\.values: there is no such parameter; did you mean 'value'"),
         (None, {"pad": {"axis": -1}}, r"axis is -1; allowed: a whole number from 0"),
         (None, {"pad": {"lengths": "all"}}, r"lengths is 'all'; allowed: true, false, 'data', 'label' or 'both'"),
