@@ -157,8 +157,10 @@ class Manifest:
         iteration = fields.whole("iteration")
         sizes, plan, world = fields.inner("sizes"), fields.inner("plan"), fields.inner("world")
         shards, batch_size = fields.whole("shards", 1, _MOST), fields.whole("batch_size", 1, _MOST)
-        num_samples = sizes.whole("num_samples", shards * batch_size)
+        has_own = sizes.has("own_batches")  # of any number and size, as a function of the user's own says
+        num_samples = sizes.whole("num_samples", 1 if has_own else shards * batch_size)
         full, rest = divmod(num_samples, shards * batch_size)
+        fewest, most = (sizes.whole("own_batches", 1),) * 2 if has_own else (full, full + bool(rest))
         rates, environment = plan.inner("lr"), fields.inner("environment")
         world.whole("size", 1, _MOST)
         for key in ("described", "fingerprint"):
@@ -180,7 +182,7 @@ class Manifest:
             shards=shards,
             batch_size=batch_size,
             num_samples=num_samples,
-            iterations_per_epoch=sizes.whole("iterations_per_epoch", full, full + bool(rest)),
+            iterations_per_epoch=sizes.whole("iterations_per_epoch", fewest, most),
             num_iterations=num_iterations,
             data=fields.text("data"),
             items=fields.maybe(fields.text, "items"),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from harness.command import add_config_options, report_failure
 from harness.config import RunConfig, load_config
 from harness.config.pictures import picture_request
-from harness.data import Functions, count_samples
+from harness.data import Functions, GroupBy, count_samples, load
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.finder import read_result, take_result
 from harness.plan import LRPlan, Sizes, imbalance, resolve_shards
@@ -75,6 +75,11 @@ class Setup(NamedTuple):
     def read(cls, path: str, overrides: list[str], samples: int | None) -> Setup:
         """Read a configuration, and count its samples unless their number is given."""
         config, notes = take_found_base(load_config(path, overrides))
+        if samples and config.data.batches is not None:
+            raise ConfigError(
+                f"--samples: has no effect with data.batches ({config.data.batches}), which is asked for the batches "
+                "of the data; leave it out"
+            ).found_in(config.source)
         return cls(config, *((samples, "as given") if samples else count_training_samples(config)), notes)
 
     def plan(self, workers: int) -> LRPlan:
@@ -82,7 +87,12 @@ class Setup(NamedTuple):
         config = self.config
         shards = resolve_shards(config, workers)
         sizes = Sizes.of(
-            config.train, num_samples=self.samples, shards=shards, batch_size=config.batch.size, source=config.source
+            config.train,
+            num_samples=self.samples,
+            shards=shards,
+            batch_size=config.batch.size,
+            num_batches=count_batches(config, shards),
+            source=config.source,
         )
         return LRPlan(config.lr, sizes, config.source)
 
@@ -106,6 +116,31 @@ def count_training_samples(config: RunConfig) -> tuple[int, str]:
     if counts.official:
         return counts.train, f"the published count of {data.name}, because its files are not here"
     return counts.train, f"counted in {data.root or data.name}"
+
+
+def count_batches(config: RunConfig, shards: int) -> int | None:
+    """The number of global batches in an epoch where `data.batches` says which they are, for which the data is read."""
+    data = config.data
+    if data.batches is None:
+        return None
+    try:
+        group_by = GroupBy.of(None if data.bucket is None else data.bucket.model_dump(), data.batches)
+        splits = load(
+            data.name,
+            root=data.root,
+            validation=data.validation,
+            params=data.params,
+            seed=config.seed,
+            labels_are_numbers=True,
+            functions=Functions.of(data.transform, data.collate),
+            pictures=picture_request(data),
+        )
+        assert group_by is not None
+        grouping = group_by.make(group_by.length(splits.train), shards * config.batch.size)
+    except (ConfigError, DataError) as error:
+        error.found_in(config.source)
+        raise
+    return grouping.num_batches
 
 
 def take_found_base(config: RunConfig) -> tuple[RunConfig, list[str]]:

@@ -110,6 +110,9 @@ class RunConfig(Section):
             )
         if self.devices is not None and self.device != "auto":
             problems.append(Problem(("device",), f"{self.device} has no effect beside devices; remove one of them"))
+        if self.data.batches is not None and self.train.last_batch == "keep":
+            message = f"keep has no effect beside data.batches ({self.data.batches}); remove it"
+            problems.append(Problem(("train", "last_batch"), message))
         for name, found in (("kvstore", self.kvstore), ("update_on_kvstore", self.update_on_kvstore)):
             if found and self.num_devices < 2:
                 message = f"{str(found).lower()} has no effect without several devices; list them in devices"
@@ -138,6 +141,10 @@ class RunConfig(Section):
         if self.train.last_batch == "keep":
             message = "keep is not possible with network.state, whose rows are streams of equal length; use drop"
             problems.append(Problem(("train", "last_batch"), message))
+        for name, found in (("bucket", self.data.bucket), ("batches", self.data.batches)):
+            if found is not None:
+                message = "is not possible with network.state, whose rows read consecutive samples; remove it"
+                problems.append(Problem(("data", name), message))
         if self.data.validation:
             message = (
                 "is not possible with network.state: samples are held out at random, which tears its streams; have "

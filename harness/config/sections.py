@@ -6,16 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from harness.config.choices import CollateChoice, Initializer, MetricChoice, Widths
 from harness.config.messages import show
 from harness.config.picture_sections import STRICT, PicturesConfig
 from harness.config.values import (
-    CollateChoice,
     Count,
     Factor,
     Float32,
-    Initializer,
     Layers,
-    MetricChoice,
     Name,
     NotNegative,
     Own,
@@ -79,6 +77,16 @@ class AugmentConfig(Section):
     """The probability that a random rectangle becomes the mean colour."""
 
 
+class BucketConfig(Section):
+    """Batches of samples of alike lengths."""
+
+    by: Name = "data"
+    """What the length of a sample is: an array, such as `data[1]`, its length or (a single number) its value; or your
+    `module:function` of an item (data, label)."""
+    widths: Widths | None = None
+    """The widths of the buckets, such as `[16, 32, 64]`, or the number of buckets of equal steps."""
+
+
 class DataConfig(Section):
     """Where samples come from: a named data set, or `module:function`."""
 
@@ -97,12 +105,29 @@ class DataConfig(Section):
     transform: Own | None = None
     """Your `module:function`, called with (item, random), that makes a pair (data, label) of an item (data.md)."""
     collate: CollateChoice | None = None
-    """How items become a batch: `stack`, `pad`, one name with its parameters, or your own `module:function`, called
-    with (items, random), that returns (data, label) (data.md)."""
+    """How items become a batch: `stack`, `pad`, `mixup`, `cutmix`, one name with its parameters, or your own
+    `module:function`, called with (items, random), that returns (data, label) (data.md)."""
+    bucket: BucketConfig | None = None
+    """Put samples of alike lengths together in batches; null leaves that to chance."""
+    batches: Own | None = None
+    """Your `module:function`, called with (lengths, epoch, seed), that returns the global batches of an epoch."""
     params: Parameters = {}
     """Arguments of your own function; for `npy`, `num_classes`."""
     pictures: PicturesConfig | None = None
     """Picture files, for `records` and `folder`."""
+
+    @model_validator(mode="after")
+    def _batches_are_said_once(self) -> DataConfig:
+        bucket = self.bucket
+        if bucket is None:
+            return self
+        if bucket.widths is None and self.batches is None:
+            message = "is missing; give the widths of the buckets, such as [16, 32, 64], or the number of buckets"
+            raise RefusedError([Problem(("bucket", "widths"), message)])
+        if bucket.widths is not None and self.batches is not None:
+            message = f"has no effect beside data.batches ({self.batches}), which says what is in a batch; remove it"
+            raise RefusedError([Problem(("bucket", "widths"), message)])
+        return self
 
 
 class BatchConfig(Section):

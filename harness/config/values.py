@@ -83,7 +83,8 @@ def _read_devices(value: object) -> list[str]:
     return value
 
 
-def _read_name(value: str) -> str:
+def read_name(value: str) -> str:
+    """A name, or `module:function` with both of its parts."""
     module, colon, function = value.partition(":")
     if not module.strip() or (colon and not function.strip()):
         raise ValueError("must be a name, or package.module:function")
@@ -150,34 +151,6 @@ def _read_scale(value: object) -> float | str | None:
     raise ValueError("must be a finite number above 0, keep (which leaves integers unchanged), or null")
 
 
-def _read_initializer(value: object) -> str | dict[str, dict[str, Any]]:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict) and len(value) == 1:
-        ((name, params),) = value.items()
-        if isinstance(name, str) and isinstance(params, dict | None):
-            return {name: _read_parameters(params or {}, (name,))}
-    raise ValueError("must be a name (xavier), or one name with its parameters ({xavier: {magnitude: 2}})")
-
-
-def _read_metric(value: object) -> str | dict[str, dict[str, Any]]:
-    return _read_choice(value, "accuracy", "{top_k: {k: 3}}")
-
-
-def _read_collate(value: object) -> str | dict[str, dict[str, Any]]:
-    return _read_choice(value, "pad", "{pad: {value: 1}}")
-
-
-def _read_choice(value: object, plain: str, detailed: str) -> str | dict[str, dict[str, Any]]:
-    if isinstance(value, str):
-        return _read_name(value)
-    if isinstance(value, dict) and len(value) == 1:
-        ((name, params),) = value.items()
-        if isinstance(name, str) and isinstance(params, dict | None):
-            return {_read_name(name): _read_parameters(params or {}, (name,))}
-    raise ValueError(f"must be a name ({plain}), or one name with its parameters ({detailed})")
-
-
 def _read_layers(value: object) -> list[str | list[str]]:
     """Patterns of layers, from the input to the output; several of one layer are a list."""
     if not isinstance(value, list) or not value:
@@ -225,7 +198,7 @@ def _read_momentum(value: object) -> ScheduleSpec | GivenSchedule:
     return read_schedule(value) if callable(value) else parse_spec(value, allow_x=False)
 
 
-def _read_parameters(value: dict[str, Any], where: tuple[str | int, ...] = ()) -> dict[str, Any]:
+def read_parameters(value: dict[str, Any], where: tuple[str | int, ...] = ()) -> dict[str, Any]:
     """Free parameters: anything that both YAML and JSON can hold, so that it can be written, compared and read back."""
     problems = list(_unwritable(value, where))
     if problems:
@@ -283,8 +256,8 @@ Factor = Annotated[float, Field(ge=0), AfterValidator(_read_float32)]
 Float32 = Annotated[float, AfterValidator(_read_float32)]
 NotNegative = Annotated[int, Field(ge=0, le=MOST)]
 Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
-Parameters = Annotated[dict[str, Any], AfterValidator(_read_parameters)]
-Name = Annotated[str, AfterValidator(_read_name)]
+Parameters = Annotated[dict[str, Any], AfterValidator(read_parameters)]
+Name = Annotated[str, AfterValidator(read_name)]
 Own = Annotated[str, AfterValidator(_read_own)]
 PathText = Annotated[str, AfterValidator(read_path)]
 Threads = Annotated[
@@ -318,23 +291,8 @@ Scale = Annotated[
     either({"type": "number", "exclusiveMinimum": 0}, {"const": "keep"}, {"type": "null"}),
 ]
 Validation = Annotated[int | float, PlainValidator(_read_validation), WithJsonSchema({"type": "number", "minimum": 0})]
-Initializer = Annotated[
-    str | dict[str, dict[str, Any]],
-    PlainValidator(_read_initializer),
-    either({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
-]
-CollateChoice = Annotated[
-    str | dict[str, dict[str, Any]],
-    PlainValidator(_read_collate),
-    either({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
-]
 Layers = Annotated[
     list[str | list[str]],
     PlainValidator(_read_layers),
     WithJsonSchema({"type": "array", "minItems": 1, "items": {"type": ["string", "array"]}}),
-]
-MetricChoice = Annotated[
-    str | dict[str, dict[str, Any]],
-    PlainValidator(_read_metric),
-    either({"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}),
 ]

@@ -18,6 +18,8 @@ from harness.data.batching import Batching
 from harness.data.collated import CollatedDataset, with_functions
 from harness.data.datasets import DATASETS, count_samples, load
 from harness.data.functions import COLLATES, Functions
+from harness.data.group_by import GroupBy
+from harness.data.grouping import Grouping
 from harness.data.leaves import count_of, described_shapes, each_leaf, leaves_of, names_of, pack, rows_of
 from harness.data.order import Order, permutation, sweep_order
 from harness.data.purity import draws_at_random, probe_splits, seeded_splits
@@ -42,6 +44,8 @@ __all__ = [
     "EvaluationStreams",
     "Functions",
     "GlobalBatch",
+    "GroupBy",
+    "Grouping",
     "Order",
     "SequenceDataset",
     "Splits",

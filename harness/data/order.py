@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.data.batching import Batching
+from harness.data.grouping import Buckets, OwnBatches, seed_of_stream
 from harness.errors import DataError
 
 if TYPE_CHECKING:
     from harness.data.arrays import Indices
+    from harness.data.grouping import Grouping
 
 
 def permutation(num_samples: int, seed: int, stream: str, epoch: int) -> Indices:
@@ -42,7 +44,8 @@ class Order:
 
     Every epoch has one permutation of all samples. Global batch `t`, counted from 1 through all epochs, is the next
     slice of it, as long as `Batching` says, and shard `s` is the slice `[s * batch_size, (s + 1) * batch_size)` of
-    it.
+    it. With buckets the permutation is one that brings samples of alike lengths together. Batches of the user's own
+    may have any size, and are divided among the shards as evenly as possible.
 
     As streams, nothing is shuffled: the samples are cut into as many pieces of `iterations_per_epoch` samples as a
     global batch has rows, and every row reads its piece from front to back. What is left at the end is never read.
@@ -60,6 +63,7 @@ class Order:
         stream: a name; orders of different streams have nothing in common, but where they read streams of samples: then
             they begin at another place.
         are_streams: whether each row of a shard reads consecutive samples, one in every batch.
+        grouping: which samples come together in a batch; None leaves that to chance.
         batching: the geometry of the batches, made of the above.
 
     Raises:
@@ -73,14 +77,21 @@ class Order:
     last_batch: str = "drop"
     stream: str = "train"
     are_streams: bool = False
+    grouping: Grouping | None = None
     batching: Batching = field(init=False, repr=False, compare=False)
-    # The most recent permutation. A single reference is replaced, so threads need no lock: at worst they
+    # The batches of the most recent epoch. A single reference is replaced, so threads need no lock: at worst they
     # both compute it.
-    _last: tuple[int, Indices] | None = field(default=None, init=False, repr=False, compare=False)
+    _last: tuple[int, list[Indices]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse settings that do not give a single full global batch, and streams of unequal lengths."""
-        batching = Batching(self.num_samples, self.shards, self.batch_size, self.last_batch)
+        own = self.grouping.num_batches if isinstance(self.grouping, OwnBatches) else None
+        batching = Batching(self.num_samples, self.shards, self.batch_size, self.last_batch, own)
+        if self.are_streams and self.grouping is not None:
+            raise DataError(
+                "samples that are read as streams (network.state) come in their own order; leave out data.bucket and "
+                "data.batches"
+            )
         if self.are_streams and self.last_batch != "drop":
             raise DataError(
                 f"last_batch is {self.last_batch!r}, but rows that read streams of samples are equally many in every "
@@ -104,35 +115,56 @@ class Order:
 
     def global_count(self, t: int) -> int:
         """The number of samples in global batch `t`."""
+        if isinstance(self.grouping, OwnBatches):
+            return len(self.global_indices(t))
         return self.batching.count(t)
 
     def global_indices(self, t: int) -> Indices:
         """The samples of global batch `t`, shard after shard, as a read-only array."""
-        epoch, start = self.batching.position(t)
-        return self._permutation(epoch)[start : start + self.global_batch]
+        epoch, number = self.batching.place(t)
+        last = self._last
+        if last is None or last[0] != epoch:
+            last = (epoch, self._batches(epoch))
+            object.__setattr__(self, "_last", last)
+        return last[1][number]
 
     def begins(self, t: int) -> bool:
         """Whether global batch `t` is the first of its epoch, with which states that are carried begin anew."""
-        return self.batching.position(t)[1] == 0
+        return self.batching.place(t)[1] == 0
 
     def shard_indices(self, t: int, shard: int) -> Indices:
         """The samples of one shard (from 0) of global batch `t`; with `"keep"` there may be few, or none."""
         if not 0 <= shard < self.shards:
             raise ValueError(f"shard {shard} is not one of 0 to {self.shards - 1}")
+        samples = self.global_indices(t)
+        if isinstance(self.grouping, OwnBatches):
+            return np.array_split(samples, self.shards)[shard]
         start = shard * self.batch_size
-        return self.global_indices(t)[start : start + self.batch_size]
+        return samples[start : start + self.batch_size]
 
-    def _permutation(self, epoch: int) -> Indices:
-        last = self._last
-        if last is None or last[0] != epoch:
-            if self.are_streams:
-                order = self._streams()
-            else:
-                order = permutation(self.num_samples, self.seed, self.stream, epoch)
-            order.setflags(write=False)
-            last = (epoch, order)
-            object.__setattr__(self, "_last", last)
-        return last[1]
+    def _batches(self, epoch: int) -> list[Indices]:
+        """The global batches of an epoch."""
+        grouping = self.grouping
+        if isinstance(grouping, OwnBatches):
+            batches = grouping.epoch(epoch, seed_of_stream(self.stream, self.seed))
+        else:
+            samples = self._samples(epoch)
+            if isinstance(grouping, Buckets):
+                samples = grouping.arrange(
+                    samples,
+                    self.global_batch,
+                    self.last_batch == "keep",
+                    lambda count: permutation(count, self.seed, f"{self.stream}/batches", epoch),
+                )
+            starts = range(0, self.iterations_per_epoch * self.global_batch, self.global_batch)
+            batches = [samples[start : start + self.global_batch] for start in starts]
+        for batch in batches:
+            batch.setflags(write=False)
+        return batches
+
+    def _samples(self, epoch: int) -> Indices:
+        """All samples in the order of an epoch, before they are grouped."""
+        return self._streams() if self.are_streams else permutation(self.num_samples, self.seed, self.stream, epoch)
 
     def _streams(self) -> Indices:
         """Batch after batch, one sample of each stream in each; of another name they begin elsewhere, and go round."""

@@ -159,13 +159,18 @@ class FactorGroup:
 
 @dataclass(frozen=True)
 class PlannedSizes:
-    """The numbers that durations are measured by; see `harness.plan.sizes.Sizes`."""
+    """The numbers that durations are measured by; see `harness.plan.sizes.Sizes`.
+
+    Attributes:
+        own_batches: global batches in an epoch, where a function of the user's own says which they are.
+    """
 
     num_samples: int
     shards: int
     batch_size: int
     iterations_per_epoch: int
     num_iterations: int
+    own_batches: int | None = None
 
     @classmethod
     def read(cls, fields: Fields) -> PlannedSizes:
@@ -174,7 +179,11 @@ class PlannedSizes:
         Raises:
             RecordError: naming the field that is missing, of another kind, or contradicts the others.
         """
-        sizes = cls(**{name: fields.whole(name, 1) for name in cls.__dataclass_fields__})
+        names = [name for name in cls.__dataclass_fields__ if name != "own_batches" or fields.has(name)]
+        sizes = cls(**{name: fields.whole(name, 1) for name in names})
+        if sizes.own_batches is not None:  # of any size
+            fields.whole("own_batches", sizes.iterations_per_epoch, sizes.iterations_per_epoch)
+            return sizes
         full = sizes.num_samples // (sizes.shards * sizes.batch_size)
         if not max(full, 1) <= sizes.iterations_per_epoch <= full + 1:
             raise RecordError(
@@ -210,7 +219,7 @@ class PlanRecord:
         """As the file holds it."""
         return {
             "described": self.described,
-            "sizes": vars(self.sizes),
+            "sizes": {name: number for name, number in vars(self.sizes).items() if number is not None},
             "phases": [phase.to_json() for phase in self.phases],
             "num_phases": self.num_phases,
             "remarks": list(self.remarks),

@@ -23,7 +23,7 @@ from harness.job.checkpoints import JobCheckpoints
 from harness.job.evaluation import Evaluator, MetricsGiven
 from harness.job.finding import find_rate
 from harness.job.session import Given, Session, open_session
-from harness.job.settings import WHERE, JobOptions, of_kind, read_settings, whole_number
+from harness.job.settings import WHERE, JobOptions, of_kind, read_group_by, read_settings, whole_number
 from harness.model.calls import Calls
 from harness.model.given import (
     devices_of,
@@ -90,6 +90,8 @@ class Job:
                 its parameters (`{"pad": {"value": 1}}`). `random` is a `numpy.random.Generator`, or None in evaluation.
             state: rows -> the first state of a shard with so many rows, for a network that carries state from one
                 update to the next: `net(data, state) -> (output, state)`. Samples are then read as streams.
+            bucket: batches of samples of alike lengths, `{"by": "data[1]", "widths": [16, 32]}`, as `data.bucket`.
+            batches: `batches(lengths, epoch, seed)` returns the global batches of an epoch, as `data.batches`.
             last_batch: what becomes of an epoch's remainder: `"drop"` (the default) or `"keep"`.
             augmentation: what is done to pictures.
             clip_norm: the largest Euclidean norm of the mean gradient.
@@ -106,6 +108,8 @@ class Job:
         augmentation = of_kind("augmentation", options.pop("augmentation", None), Augmentation) or Augmentation()
         functions = Functions.of(options.pop("transform", None), options.pop("collate", None), f"{WHERE}: ")
         forward, state = options.pop("forward", None), given_state(options.pop("state", None))
+        bucket, batches = options.pop("bucket", None), options.pop("batches", None)
+        group_by = read_group_by(bucket, batches, options.get("last_batch"), has_state=state is not None)
         place = f"runs/{_program()}" if folder is None else folder
         settings = read_settings(
             lr, batch=batch, epochs=epochs, iterations=iterations, shards=shards, folder=place, **options
@@ -118,7 +122,7 @@ class Job:
         calls = Calls(net, given_loss(loss), given_forward(forward), state)
         devices, own = devices_of(net), given_optimizer(optimizer, net)
         refuse_idle_momentum(own, settings.lr.momentum_correction, settings.lr.momentum is not None)
-        self._given = Given(calls, own, devices, train, functions, augmentation, settings, world)
+        self._given = Given(calls, own, devices, train, functions, group_by, augmentation, settings, world)
         self.folder = Path(settings.folder)
         self.iteration = 0
         self._session: Session | None = None

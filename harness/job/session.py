@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from harness.comm import World
 from harness.config import TrainConfig
-from harness.data import Augmentation, Batch, BatchStream, Functions, Order, sweep_order
+from harness.data import Augmentation, Batch, BatchStream, Functions, GroupBy, Order, sweep_order
 from harness.errors import ConfigError
 from harness.gluon import Learner, Placement, UpdateOptions, shards_of_rank
 from harness.guard import ConsistencyCheck
@@ -19,7 +19,7 @@ from harness.job.settings import WHERE, JobSettings
 from harness.model.calls import Calls
 from harness.model.given import classes_of, describe_loss, describe_optimizer, remarks_on_loss, settle_shapes
 from harness.plan import LRPlan, Sizes, imbalance
-from harness.train.samples import RunData, first_samples
+from harness.train.samples import RunData, first_samples, grouped
 from harness.versions import versions
 
 _ADVICE = "start every rank with the same program, packages, arguments and data"
@@ -34,6 +34,7 @@ class Given(NamedTuple):
         devices: of the network.
         train: the training data, as they were given.
         functions: between items and batches.
+        group_by: which samples are to come together in a batch.
         augmentation: what is done to samples.
         settings: numbers.
         world: the ranks, if they are joined already.
@@ -44,6 +45,7 @@ class Given(NamedTuple):
     devices: list[Any]
     train: object
     functions: Functions
+    group_by: GroupBy | None
     augmentation: Augmentation
     settings: JobSettings
     world: World | None
@@ -109,7 +111,9 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     world.agreed("shapes", lambda: settle_shapes(given.calls, given.devices, *samples))
     data = probe(world, "train", splits, settings.seed)  # which seeds generators that initialisers draw from
     workers = world.size * len(given.devices)
-    sizes = world.agreed("sizes", lambda: _sizes(settings, len(data.splits.train), settings.shards or workers))
+    shards = settings.shards or workers
+    data = grouped(world, data, given.group_by, shards * settings.batch)
+    sizes = world.agreed("sizes", lambda: _sizes(settings, data, shards))
     plan = world.agreed("plan", lambda: LRPlan(settings.lr, sizes, WHERE))
     order = Order(
         sizes.num_samples,
@@ -118,6 +122,7 @@ def open_session(given: Given, stack: ExitStack) -> Session:
         settings.seed,
         settings.last_batch,
         are_streams=given.calls.first_state is not None,
+        grouping=data.grouping,
     )
 
     def open_stream() -> BatchStream:
@@ -146,9 +151,16 @@ def open_session(given: Given, stack: ExitStack) -> Session:
     return Session(given, ranks, data, sizes, order, plan, stream, learner, described, check, remarks)
 
 
-def _sizes(settings: JobSettings, num_samples: int, shards: int) -> Sizes:
+def _sizes(settings: JobSettings, data: RunData, shards: int) -> Sizes:
     train = TrainConfig(epochs=settings.epochs, iterations=settings.iterations, last_batch=settings.last_batch)
-    return Sizes.of(train, num_samples=num_samples, shards=shards, batch_size=settings.batch, source=WHERE)
+    return Sizes.of(
+        train,
+        num_samples=len(data.splits.train),
+        shards=shards,
+        batch_size=settings.batch,
+        num_batches=data.num_batches,
+        source=WHERE,
+    )
 
 
 def _build_learner(given: Given, world: World, data: RunData, shards: int) -> Learner:

@@ -13,10 +13,11 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from harness.comm import World
 from harness.config import LRConfig, Problem, config_error
 from harness.config.messages import explain
-from harness.config.sections import Section
+from harness.config.sections import DataConfig, Section
 from harness.config.values import Count, PathText, Positive, RefusedError, Seconds
-from harness.data import Augmentation
+from harness.data import Augmentation, GroupBy
 from harness.data.functions import CollateFunction, TransformFunction
+from harness.data.grouping import BatchesFunction
 from harness.errors import ConfigError
 from harness.model.calls import ForwardFunction
 from harness.model.carried import StateFunction
@@ -35,6 +36,8 @@ class JobOptions(TypedDict, total=False):
     transform: TransformFunction | None
     collate: CollateFunction | str | Mapping[str, Any] | None
     state: StateFunction | None
+    bucket: Mapping[str, Any] | None
+    batches: BatchesFunction | None
     last_batch: Literal["drop", "keep"]
     augmentation: Augmentation | None
     clip_norm: float | None
@@ -103,6 +106,40 @@ def read_settings(lr: object, **values: Any) -> JobSettings:
         return JobSettings.model_validate({**plain, "lr": section})
     except ValidationError as error:
         raise config_error(WHERE, explain(error, JobSettings)) from None
+
+
+def read_group_by(bucket: object, batches: Any, last_batch: object, *, has_state: bool) -> GroupBy | None:
+    """Which samples are to come together in a batch.
+
+    Args:
+        bucket: as the section `data.bucket`, where `by` may be a function too, or None.
+        batches: a function, or None.
+        last_batch: of the job.
+        has_state: whether its network carries state.
+
+    Raises:
+        ConfigError: with every problem, a line each.
+    """
+    if bucket is None and batches is None:
+        return None
+    if has_state:
+        raise ConfigError(
+            f"{WHERE}: bucket, batches: are not possible with state, whose rows read consecutive samples; remove them"
+        )
+    given = dict(bucket) if isinstance(bucket, Mapping) else bucket
+    name = None if batches is None else f"Job:{getattr(batches, '__name__', type(batches).__name__)}"
+    by = given.get("by") if isinstance(given, dict) else None
+    plain = {**given, "by": "data"} if isinstance(given, dict) and callable(by) else given
+    try:
+        read = DataConfig.model_validate({"bucket": plain_numbers(plain), "batches": name})
+    except ValidationError as error:
+        raise config_error(WHERE, explain(error, DataConfig)) from None
+    if batches is not None and last_batch == "keep":
+        raise ConfigError(
+            f"{WHERE}: last_batch: keep has no effect beside batches, which say what is in each; remove it"
+        )
+    section = None if read.bucket is None else {**read.bucket.model_dump(), **({"by": by} if callable(by) else {})}
+    return GroupBy.of(section, batches, f"{WHERE}: ")
 
 
 def whole_number(name: str, value: Any, least: int = 0, most: int | None = None) -> int:

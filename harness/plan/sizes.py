@@ -49,14 +49,31 @@ class Sizes:
         return self.batching.iterations_per_epoch
 
     @classmethod
-    def of(cls, train: TrainConfig, *, num_samples: int, shards: int, batch_size: int, source: str = "config") -> Sizes:
+    def of(
+        cls,
+        train: TrainConfig,
+        *,
+        num_samples: int,
+        shards: int,
+        batch_size: int,
+        num_batches: int | None = None,
+        source: str = "config",
+    ) -> Sizes:
         """Count the iterations; an epoch's remainder is dropped, or kept as one smaller batch.
+
+        Args:
+            train: the length of the run.
+            num_samples: training samples.
+            shards: of a global batch.
+            batch_size: samples of a shard.
+            num_batches: global batches in an epoch, where `data.batches` says which they are.
+            source: the configuration's file, for messages.
 
         Raises:
             ConfigError: if there are fewer samples than one global batch, or more iterations than can be counted.
         """
         try:
-            batching = Batching(num_samples, shards, batch_size, train.last_batch)
+            batching = Batching(num_samples, shards, batch_size, train.last_batch, num_batches)
         except DataError as error:
             raise config_error(source, [Problem(("batch",), str(error))]) from None
         per_epoch = batching.iterations_per_epoch
@@ -74,17 +91,24 @@ class Sizes:
             ConfigError: as `of` does.
         """
         return Sizes.of(
-            train, num_samples=self.num_samples, shards=self.shards, batch_size=self.batch_size, source=source
+            train,
+            num_samples=self.num_samples,
+            shards=self.shards,
+            batch_size=self.batch_size,
+            num_batches=self.batching.num_batches,
+            source=source,
         )
 
     def to_json(self) -> dict[str, int]:
-        """The five numbers, by name, as manifests, `plan.json` and fingerprints hold them."""
+        """The five numbers, by name, as manifests, `plan.json` and fingerprints hold them; a sixth for own batches."""
+        own = self.batching.num_batches
         return {
             "num_samples": self.num_samples,
             "shards": self.shards,
             "batch_size": self.batch_size,
             "iterations_per_epoch": self.iterations_per_epoch,
             "num_iterations": self.num_iterations,
+            **({} if own is None else {"own_batches": own}),
         }
 
     def epoch(self, t: int) -> int:

@@ -96,7 +96,11 @@ def saved_config(manifest: Manifest, path: str) -> RunConfig:
     try:
         saved = parse_config(manifest.config, f"{path}/manifest.json: config")
         counted = Sizes.of(
-            saved.train, num_samples=manifest.num_samples, shards=manifest.shards, batch_size=manifest.batch_size
+            saved.train,
+            num_samples=manifest.num_samples,
+            shards=manifest.shards,
+            batch_size=manifest.batch_size,
+            num_batches=None if saved.data.batches is None else manifest.iterations_per_epoch,
         )
     except Exception as error:
         raise CheckpointError(
@@ -162,9 +166,9 @@ def refuse_other_data(
         found = f"{manifest.num_samples} samples then, {num_samples} now; number, shape or labels differ"
     elif None not in (items, manifest.items) and items != manifest.items:
         found = (
-            "the first, the last, or an item between has other values: files that were created again, values drawn at "
-            "random before the first reading, or another version of a library; hash() of text differs in every "
-            "process"
+            "the first, the last, or an item between has other values, or data.transform or data.collate gives others: "
+            "files that were created again, values drawn at random before the first reading, a function that was "
+            "changed, or another version of a library; hash() of text differs in every process"
         )
     else:
         return

@@ -24,7 +24,15 @@ from harness.train.conflicts import refuse_other_data
 from harness.train.resolve import ResolvedConfig, resolve, resolve_plan
 from harness.train.resume import ResumePoint, StartOptions, agree_on_resume_point
 from harness.train.run import Run
-from harness.train.samples import RunData, build_augmentation, load_splits, probe_items, seeded_data
+from harness.train.samples import (
+    RunData,
+    build_augmentation,
+    group_by_of,
+    grouped,
+    load_splits,
+    probe_items,
+    seeded_data,
+)
 from harness.train.state import RunState
 
 T = TypeVar("T")
@@ -94,6 +102,7 @@ def _prepare(
         config.seed,
         config.train.last_batch,
         are_streams=config.network.state is not None,
+        grouping=data.grouping,
     )
     augmentation = agreed(world, config, "augmentation", lambda: build_augmentation(config, data.splits))
 
@@ -182,7 +191,12 @@ def _read_data(config: RunConfig, world: World, threads: int) -> RunData:
     """The data, probed: items that draw at random are seeded one by one, on every rank."""
     splits = agreed(world, config, "data", lambda: load_splits(config, threads))
     found = agreed(world, config, "items", lambda: probe_items(splits))
-    return seeded_data(world, splits, found, config.seed)
+    data = seeded_data(world, splits, found, config.seed)
+    group_by = agreed(world, config, "grouping", lambda: group_by_of(config))
+    try:
+        return grouped(world, data, group_by, (config.batch.shards or 1) * config.batch.size)
+    except DataError as error:
+        raise error.found_in(config.source) from None
 
 
 def _build_plan(
@@ -202,6 +216,7 @@ def _build_plan(
         num_samples=num_samples,
         shards=config.batch.shards or 1,
         batch_size=config.batch.size,
+        num_batches=data.num_batches,
         source=config.source,
     )
     if resume_point is None or resolved is None:

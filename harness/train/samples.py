@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from harness.data import (
     Augmentation,
     Dataset,
     Functions,
+    GroupBy,
+    Grouping,
     Splits,
     evaluation_samples,
     load,
@@ -37,11 +40,18 @@ class RunData(NamedTuple):
         fingerprint: of the training samples.
         items_digest: of the probed training items, and of what `transform` and `collate` make of them; `None` for
             arrays without either.
+        grouping: which samples come together in a batch; `None` leaves that to chance.
     """
 
     splits: Splits
     fingerprint: str
     items_digest: str | None
+    grouping: Grouping | None = None
+
+    @property
+    def num_batches(self) -> int | None:
+        """The global batches of an epoch, if a function of the user's own says which they are."""
+        return None if self.grouping is None else self.grouping.num_batches
 
     @property
     def held_out(self) -> list[str]:
@@ -91,6 +101,16 @@ def functions_of(config: RunConfig) -> Functions:
     return Functions.of(config.data.transform, config.data.collate)
 
 
+def group_by_of(config: RunConfig) -> GroupBy | None:
+    """`data.bucket` and `data.batches`.
+
+    Raises:
+        ConfigError: if there are none of these names.
+    """
+    data = config.data
+    return GroupBy.of(None if data.bucket is None else data.bucket.model_dump(), data.batches)
+
+
 def probe_items(splits: Splits) -> dict[str, Found]:
     """Whether items are functions of their index, and the user's functions of theirs; see `harness.data.purity`."""
     return probe_splits(splits, seed_generator)
@@ -122,6 +142,32 @@ def seeded_data(world: World, splits: Splits, found: Mapping[str, Found], seed: 
     return RunData(
         seeded, world.agreed("fingerprint", seeded.fingerprint), found["train"].digest if "train" in found else None
     )
+
+
+def grouped(world: World, data: RunData, group_by: GroupBy | None, most: int) -> RunData:
+    """The data with batches of samples that belong together; a collective.
+
+    Every rank reads the lengths of its part of the samples.
+
+    Args:
+        world: the ranks.
+        data: the data.
+        group_by: what is wanted; `None` for nothing.
+        most: samples in a global batch.
+
+    Raises:
+        DataError: on every rank, if a sample is too long, or a function of the user's own does not do.
+    """
+    if group_by is None:
+        return data
+    train = data.splits.train
+    own = world.agreed("lengths", lambda: group_by.length(train, world.rank, world.size).tolist())
+    lengths = np.empty(len(train), np.int64)
+    for rank, part in enumerate(world.allgather_object(own, "all lengths")):
+        lengths[rank :: world.size] = part
+    grouping = world.agreed("batches", lambda: group_by.make(lengths, most))
+    fingerprint = hashlib.sha256(f"{data.fingerprint}/{grouping.digest}".encode()).hexdigest()
+    return data._replace(fingerprint=fingerprint, grouping=grouping)
 
 
 def build_augmentation(config: RunConfig, splits: Splits) -> Augmentation:

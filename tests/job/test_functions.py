@@ -95,6 +95,39 @@ def test_one_with_other_functions_does_not_resume(tmp_path, other):
         job.resume()
 
 
+@pytest.mark.parametrize("given", [{"bucket": {"by": "data['ids']", "widths": 3}}, {"batches": functions.alike}])
+def test_batches_of_alike_lengths_resume(tmp_path, given):
+    given = {"last_batch": "drop", **given}
+    digest = finished(words_job(tmp_path / "whole", **given))
+    assert digest != finished(words_job(tmp_path / "other", last_batch="drop"))
+    with words_job(tmp_path / "job", **given) as job:
+        for t in job:
+            job.update(t)
+            if t == 6:
+                job.save()
+                break
+    with words_job(tmp_path / "job", **given) as job:
+        assert job.resume() == 6
+        for t in job:
+            job.update(t)
+        assert job.learner.digest() == digest
+    with (
+        words_job(tmp_path / "job", last_batch="drop") as job,
+        pytest.raises(CheckpointError, match=r"belongs to another job:\n  data was "),
+    ):
+        job.resume()
+
+
+def test_the_length_of_a_job_follows_from_own_batches(tmp_path):
+    with words_job(tmp_path, batches=functions.alike, last_batch="drop", iterations=None, epochs=2) as job:
+        lengths = np.array([len(functions.sentences()["train"][i][0]) for i in range(100)])
+        count = len(functions.alike(lengths, 1, 0))
+        assert (job.sizes.iterations_per_epoch, job.sizes.num_iterations) == (count, 2 * count)
+        for t in job:
+            job.update(t)
+    assert job.iteration == 2 * count
+
+
 def test_an_evaluation_has_the_functions_of_the_job(tmp_path):
     test = functions.sentences()["test"]
     with words_job(tmp_path) as job:
@@ -119,6 +152,30 @@ def test_evaluations_do_not_depend_on_chance(tmp_path):
         ({"collate": "padd"}, ConfigError, "^Job: collate: unknown name 'padd'; did you mean 'pad'"),
         ({"collate": {"pad": {"axes": 1}}}, ConfigError, r"^Job: collate\.pad\.axes: there is no such parameter"),
         ({"collate": lambda items: items}, ConfigError, r"takes \(items\), but is called with \(items, random\)"),
+        ({"bucket": {"by": "data"}}, ConfigError, r"^Job: bucket\.widths: is missing; give the widths of the buckets"),
+        ({"bucket": 3}, ConfigError, "^Job: bucket: found 3"),
+        (
+            {"bucket": {"widths": 2, "bi": 1}},
+            ConfigError,
+            r"^Job: bucket\.bi: unknown key; known here: by, widths",
+        ),
+        (
+            {"batches": functions.alike, "bucket": {"widths": 3}},
+            ConfigError,
+            r"^Job: bucket\.widths: has no effect besi",
+        ),
+        (
+            {"batches": functions.alike, "last_batch": "keep"},
+            ConfigError,
+            "^Job: last_batch: keep has no effect beside",
+        ),
+        ({"state": lambda rows: None, "bucket": {"widths": 3}}, ConfigError, "^Job: bucket, batches: are not possible"),
+        ({"batches": lambda lengths: []}, ConfigError, r"^Job: batches: .* is called with \(lengths, epoch, seed\)"),
+        (
+            {"batches": functions.too_many},
+            DataError,
+            r"^Job: batches: too_many: batch 0 of epoch 1 has 1437 samples, but",
+        ),
         ({"transform": functions.draws_globally}, DataError, r"^Job: transform: draws_globally: draws from the global"),
         (
             {"collate": functions.only_data},

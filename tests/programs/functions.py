@@ -87,6 +87,18 @@ def mean_over_tokens():
     return loss
 
 
+def alike(lengths, epoch, seed):
+    """Batches of up to 40 tokens, shuffled; equally many in every epoch, because only ties are left to chance."""
+    random = np.random.default_rng([seed, epoch])
+    order = np.lexsort([random.random(len(lengths)), lengths])
+    batches, begin = [], 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - begin) * lengths[order[end]] > 40 or end - begin == 24:
+            batches.append(order[begin:end])
+            begin = end
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
 # Boxes: pictures with any number of boxes; collate makes targets for fixed anchors, and mixes pictures in training.
 
 
@@ -195,6 +207,20 @@ SETTINGS = {
 }
 
 
+SETTINGS["buckets"] = [*SETTINGS["words"], "data.bucket={by: \"data['ids']\", widths: [3, 6, 12]}"]
+SETTINGS["alike"] = [
+    *SETTINGS["words"],
+    f"data.batches={HERE}:alike",
+    "train={iterations: 22, last_batch: drop}",
+]
+SETTINGS["mixed"] = [
+    "lr.base=0.003",
+    "data={name: digits, augment: {pad_crop: 1}, collate: mixup}",
+    "network={name: mlp, loss: softmax_cross_entropy, loss_params: {sparse_label: false}}",
+    "evaluation.metrics=[accuracy, top_5_accuracy]",
+]
+
+
 def settings_of(name: str) -> list[str]:
     """The settings of a job, beside those of configs/digits.yaml."""
     return [*COMMON, f"name={name}", *SETTINGS[name]]
@@ -255,6 +281,18 @@ def two_types(item, random):
 
 def pass_on(item, random):
     return np.ones(len(item[0]), np.float32), _row(item)
+
+
+def counted(item, random):
+    return _row(item), len(item[0])
+
+
+def too_many(lengths, epoch, seed):
+    return [np.arange(len(lengths))]
+
+
+def fewer_later(lengths, epoch, seed):
+    return [[0], [1]] if epoch == 1 else [[0]]
 
 
 def joined(items):
