@@ -9,7 +9,7 @@ may be a tenth faster or slower a second later. The speed of a run is what it di
 they took; a ratio is taken within a round, and what counts is its lower quartile.
 
     python benchmarks/speed.py [--network lenet|mnist_cnn|resnet18_v2] [--np 1|2|4|8|horovod-4|...] [--rounds 15]
-                               [--python .pythons/3.13/.venv/bin/python]
+                               [--python .pythons/3.13/.venv/bin/python] [--checkout ../before]
 """
 
 from __future__ import annotations
@@ -127,6 +127,17 @@ def pythons(np: str, others: list[Path]) -> dict[str, Contender]:
         versions = subprocess.check_output([python, "-c", code], text=True).strip()
         launcher = [] if np == "1" else [str(Path(python).with_name("mpirun")), "-np", np]
         found[f"harness, Python {versions}"] = Contender(harness(launcher, python=python), int(np))
+    return found
+
+
+def checkouts(np: str, others: list[Path]) -> dict[str, Contender]:
+    """The harness of other checkouts, such as one of an earlier commit, and of this one; by mpirun on several ranks."""
+    launcher = [] if np == "1" else [str(BIN / "mpirun"), "-np", np]
+    found = {}
+    for root in [*(other.resolve() for other in others), ROOT]:
+        commit = subprocess.check_output(["git", "-C", root, "rev-parse", "--short", "HEAD"], text=True).strip()
+        command = [word.replace(str(ROOT / "launch"), str(root / "launch")) for word in harness(launcher)]
+        found[f"harness, {commit}"] = Contender(["env", f"PYTHONPATH={root}:{ROOT / 'benchmarks'}", *command], int(np))
     return found
 
 
@@ -302,13 +313,24 @@ def main() -> None:
         metavar="PATH",
         help="the harness alone, run by this Python of another environment (tests/pythons.py) and by the own",
     )
+    parser.add_argument(
+        "--checkout",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="the harness alone, of another checkout, such as one of an earlier commit, and of this one",
+    )
     parser.add_argument("--cores", type=int, metavar="N", help="let every contender have but N cores")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     if options.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
-    all_of_them = pythons(options.np, options.python) if options.python else contenders(options.np)
+    if options.checkout:
+        all_of_them = checkouts(options.np, options.checkout)
+    else:
+        all_of_them = pythons(options.np, options.python) if options.python else contenders(options.np)
     taking_part = {name: contender for name, contender in all_of_them.items() if re.search(options.only, name)}
     found = measure(options.network, options.np, options.rounds, taking_part)
     print("\n".join(table(found)))
