@@ -37,7 +37,7 @@ def trained(tmp_path, monkeypatch):
                 f"data.name={data}",
                 f"network={network}",
                 "batch.size=8",
-                "train={epochs: 4}",
+                "train={epochs: 4}" if data.startswith(NETS) else "train={iterations: 8}",
                 "lr={base: 0.05, schedule: 1x}",
                 f"output={tmp_path}",
                 f"name={name}",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 
 import pytest
 
-from tests.conftest import THOROUGH, launched_by
+from tests.conftest import THOROUGH, job_of
 from tests.guard.conftest import still_running
 
 STALL_S = 6
@@ -107,9 +106,8 @@ def test_an_unreadable_item_ends_a_supervised_job_for_good(start, tmp_path):
     ]
     settings += ["batch={size: 8, shards: 2}", "train={epochs: 1, iterations: null}"]
     words = [word for setting in settings for word in ("--set", setting)]
-    ranks = [str(word) for word in launched_by("mpirun", 2)]
-    command = [*ranks, sys.executable, "launch/train.py", *words]
-    done = start("launch/supervise.py", "--pause", "0", "--", *command, exit_code=3, PYTHONPATH=".")
+    command = job_of(["launch/train.py", *words], 2, "mpirun")
+    done = start("launch/supervise.py", "--pause", "0", "--", *command, exit_code=3)
     assert done.stderr.count("supervise:") == 1
     assert "ended: exit code 3: rank" in done.stderr
 

@@ -293,7 +293,7 @@ def test_the_rank_that_says_why_has_said_it_before_another_one_ends(start, tmp_p
 
 
 def test_a_listener_who_leaves_does_not_end_the_training(tmp_path):
-    command = f"{sys.executable} launch/train.py --set output={tmp_path} | head -1"
+    command = f"{sys.executable} launch/train.py --set output={tmp_path} --set train.epochs=3 | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
