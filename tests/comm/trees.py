@@ -6,9 +6,16 @@ import numpy as np
 
 from harness.comm.tree import Assignment
 
+PERIOD = 4999
+
 
 def adversarial(shards: int, count: int, seed: int) -> list[np.ndarray]:
-    """Values whose sums show another order: of all magnitudes, denormal, zeros of both signs, and their opposites."""
+    """Values whose sums show another order: of all magnitudes, denormal, zeros of both signs, and their opposites.
+
+    Long arrays repeat some thousands of them, a prime number, so that blocks of any size begin at other ones.
+    """
+    if count > PERIOD:
+        return [np.resize(one, count) for one in adversarial(shards, PERIOD, seed)]
     random = np.random.default_rng(seed)
     kinds = [
         random.normal(size=(shards, count)) * 10.0 ** random.integers(-30, 30, (shards, count)),
