@@ -16,6 +16,7 @@ from tests.programs.gan import POINTS, SHARDS, batch_of, fool, gan, judge, learn
 
 RANDOM = np.random.default_rng(0)
 LOSS = mx.gluon.loss.L2Loss()
+POINT, ONES = RANDOM.normal(size=(2, POINTS)).astype(np.float32), np.ones(2, np.float32)
 
 
 def owned(contexts=()):
@@ -175,6 +176,95 @@ def test_forward_only_changes_nothing_and_draws_as_the_update():
     assert (predicted != made[0]).any()  # which normalises by the running statistics
     with pytest.raises(ConfigError, match=r"iteration 3: the batch has the shards \[2\], but this rank processes"):
         generator.forward_only(GlobalBatch(3, batch.batches[1:2], 4))
+
+
+class Counted(nn.Block):
+    """Draws random numbers, and counts rows in a statistic of its own that the forward pass writes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with self.name_scope():
+            self.dense, self.dropout = nn.Dense(2, in_units=3), nn.Dropout(0.5)
+            self.rows = self.params.get("rows", shape=(1, 1), init="zeros", grad_req="null")
+
+    def forward(self, x):
+        if mx.autograd.is_training():
+            with mx.autograd.pause():
+                self.rows.data()[:] = self.rows.data() + len(x)
+        return self.dropout(self.dense(x))
+
+
+def test_forward_only_puts_statistics_back_and_draws_as_the_update():
+    net, seen = Counted(), []
+    net.initialize(mx.init.Xavier())
+
+    def forward(net, loss, data, label):
+        prediction = net(data)
+        if mx.autograd.is_recording():
+            seen.append(prediction.asnumpy())
+        return prediction, loss(prediction, label)
+
+    learner = Learner(
+        net,
+        LOSS,
+        mx.optimizer.SGD(),
+        SingleWorld(),
+        shards=2,
+        sample=points(1, 1),
+        forward=forward,
+        trainable="dense.*",
+    )
+    before = learner.digest()
+    made = learner.forward_only(points(1, 1))
+    assert learner.digest() == before
+    seen.clear()
+    learner.update(points(1, 1), 0.1)
+    assert all((one == other).all() for one, other in zip(made, seen, strict=True))
+    assert not net.rows.data().asnumpy().any()  # it is no part of what the learner changes
+    whole = Learner(net, LOSS, mx.optimizer.SGD(), SingleWorld(), shards=2, sample=points(1, 1), forward=forward)
+    whole.forward_only(points(2, 1))
+    assert not net.rows.data().asnumpy().any()
+    whole.update(points(2, 1), 0.1)
+    assert net.rows.data().asnumpy() == 4  # the mean over shards
+    learner.update(points(3, 1), 0.1)
+    whole.update(points(4, 1), 0.1)
+    assert net.rows.data().asnumpy() == 8
+
+
+def test_no_gradient_of_the_other_part_is_computed():
+    learners, generator, judging = learners_of(SingleWorld())
+    for t in (1, 2):
+        update(t, owned(), generator, judging)
+    judging.update(GlobalBatch(3, tuple(Batch(s, (POINT, POINT), ONES) for s in owned()), 8), 0.0)
+    gradient = judging.parameters["0.weight"].data().grad  # the array that a backward writes to
+    before = gradient.asnumpy()
+    generator.update(batch_of(3, owned()), 0.01)
+    assert (gradient.asnumpy() == before).all()
+    assert learners.digest() == learners.snapshot().digest()
+
+
+def test_running_statistics_that_two_learners_change():
+    """In turns, without a step: what plain Gluon has after the same batches."""
+    net, plain = TwoHeads(), TwoHeads()
+    for one in (net, plain):
+        mx.random.seed(3)
+        one.initialize(mx.init.Xavier())
+        one(mx.nd.zeros((1, 3)))
+    given = {"shards": 1, "sample": points(1, 1)}
+    learners = [
+        Learner(net, LOSS, mx.optimizer.SGD(), SingleWorld(), forward=head_of(number, everything=True), **given)
+        for number in (0, 1)
+    ]
+    for t in range(1, 6):
+        batch = points(t, 1).batches[0]
+        learners[t % 2].update(GlobalBatch(t, (batch,), 4), 0.0)
+        with mx.autograd.record():
+            loss = sum(head.sum() for head in plain(mx.nd.array(batch.data)))
+        loss.backward()
+    for name in ("running_mean", "running_var"):
+        np.testing.assert_array_equal(
+            getattr(net.body[1], name).data().asnumpy(), getattr(plain.body[1], name).data().asnumpy()
+        )
 
 
 def test_the_finder_sweeps_over_one_of_them():
