@@ -9,9 +9,11 @@ from mxnet.gluon import nn
 
 from harness.checkpoint import read_arrays, verify, write_checkpoint
 from harness.comm import SingleWorld
+from harness.comm.rows import Rows
 from harness.data import Batch, GlobalBatch
 from harness.errors import CheckpointError, ConfigError, DataError, DivergedError
 from harness.gluon import Learner, LearnerState, Placement, UpdateOptions, shards_of_rank
+from harness.gluon.step import OptimizerStep
 from harness.model.optimizers import NOT_BY_ROWS, build_optimizer, known_optimizers, set_multipliers
 from tests.programs.embeddings import Bag, Factors
 from tests.programs.own_optimizers import Lion
@@ -126,7 +128,7 @@ def test_where_every_row_has_a_gradient_it_is_the_dense_update(name):
     every = np.arange(ROWS, dtype=np.float32).reshape(-1, 2)
 
     def trained(sparse):
-        learner = learner_of(Bag(sparse, rows=ROWS), built(name))
+        learner = learner_of(Bag(sparse, rows=ROWS), built(name, wd=0.1, **MOMENTUM.get(name, {})))
         for t in range(1, 5):
             shards = tuple(Batch(one.shard, every, np.resize(one.label, (len(every), 1))) for one in batch(t).batches)
             learner.update(GlobalBatch(t, shards, SHARDS * len(every)), 0.01)
@@ -152,6 +154,16 @@ def test_other_rows_keep_weight_and_history():
         assert (after[key][:FREQUENT] != before[key][:FREQUENT]).any(axis=1).all()
         assert after[key][FREQUENT:].tobytes() == before[key][FREQUENT:].tobytes()
     assert learner.numbers()["update_counts"] == [3] * 5
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.0])
+def test_an_update_without_a_row_counts_and_moves_nothing(rate):
+    table = mx.gluon.Parameter("table", shape=(ROWS, 2), grad_stype="row_sparse", init=mx.init.One())
+    table.initialize()
+    step = OptimizerStep(built("adam", wd=0.1), {"table": table})
+    step.step(1, rate, None, 1.0, [Rows.none(2)])
+    assert step.optimizer.num_update == 1
+    assert (table.data().asnumpy() == 1).all()
 
 
 def test_momentum_of_a_row_follows_the_rate_since_its_last_step():
@@ -192,7 +204,7 @@ def ids_of_half(ids, t):
 
 @pytest.mark.parametrize("name", ["sgd", "nag", "adam", "adamw", "rmsprop", "ftml"])
 def test_an_update_at_rate_0_moves_no_row(name):
-    learner = learner_of(Bag(rows=ROWS), built(name, wd=0.1))
+    learner = learner_of(Bag(rows=ROWS), built(name, wd=0.1, **MOMENTUM.get(name, {})))
     for t, rate in enumerate((0.0, 0.02, 0.0, 0.01), start=1):
         before = learner.snapshot().parameters["embed.weight"]
         learner.update(batch(t), rate)

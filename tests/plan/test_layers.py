@@ -34,6 +34,7 @@ def test_each_layer_has_the_rate_of_the_next_times_the_factor():
         (["a.*", "b.*"], {"a.w": 0.25, "b.0.w": 0.5, "b.2.w": 0.5, "b.10.w": 0.5, "c.3.7.w": 1, "c.12.1.w": 1}),
         # numbers in ascending order, not as text; gaps are no layers
         (["b.#.w"], {"a.w": 1, "b.0.w": 0.125, "b.2.w": 0.25, "b.10.w": 0.5, "c.3.7.w": 1, "c.12.1.w": 1}),
+        (["b*#.w"], {"a.w": 1, "b.0.w": 0.125, "b.2.w": 0.25, "b.10.w": 0.5, "c.3.7.w": 1, "c.12.1.w": 1}),
         # a number is matched as a whole, and several count as one place after the other
         (["*.#.#.w"], {"a.w": 1, "b.0.w": 1, "b.2.w": 1, "b.10.w": 1, "c.3.7.w": 0.25, "c.12.1.w": 0.5}),
         (["c.*#.w"], {"a.w": 1, "b.0.w": 1, "b.2.w": 1, "b.10.w": 1, "c.3.7.w": 0.5, "c.12.1.w": 0.25}),
