@@ -132,6 +132,15 @@ def test_a_wrong_one_is_one_message_before_training(train, tmp_path, settings, m
     assert not list(tmp_path.glob("runs/digits/checkpoints/iteration-*"))
 
 
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_one_that_raises_later_is_named_with_the_iteration(train, ranks):
+    launched = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
+    done = train(f"optimizer={{name: '{OWN}:Bad', params: {{how: raises later}}}}", exit_code=2, **launched)
+    text = done.stdout + done.stderr
+    assert "iteration 6: optimizer: Bad raised RuntimeError (the weights are on strike, at own_optimizers.py:" in text
+    assert "Traceback" not in text
+
+
 def test_one_that_ignores_the_rate_is_told(train):
     assert (
         "optimizer: Deaf steps alike at every learning rate but 0"

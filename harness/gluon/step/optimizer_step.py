@@ -8,20 +8,23 @@ the remedy: when the applied rate goes from a to b the buffers are multiplied by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 
 from harness.comm.rows import Rows
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError
+from harness.gluon.graph import place_of
 from harness.gluon.options import Placement, UpdateOptions
 from harness.gluon.step.kvstore import KVStoreStep
 from harness.gluon.step.numpy_step import NumpyStep
 from harness.gluon.step.per_device import PerDeviceStep
 from harness.gluon.step.row_step import RowStep
 from harness.model.inputs import seed_of
+from harness.model.optimizer_numbers import is_supplied
 from harness.model.optimizers import HOLD_RATE, RESTS_WITHOUT_GRADIENT, traits_of
 from harness.model.own_optimizer import arrays_in
 from harness.model.parameters import has_rows, list_held
@@ -73,6 +76,8 @@ class OptimizerStep:
         if "momentum" in self.traits.scalars:
             self._momentum = None  # a number that an optimizer of the user's own changes by itself
         self._noise_seed: int | None = None
+        self._noise_of_rows: int | None = None
+        self._rows: dict[int, Rows] = {}
         self._tables = {i: one for i, one in enumerate(self._parameters) if has_rows(one)}
         self._names_of_tables = [name for name, one in trainable.items() if has_rows(one)]
         if self._tables and kvstore is not None:
@@ -155,7 +160,8 @@ class OptimizerStep:
             rows: the gradients that are rows, of the parameters that have such, in their order.
 
         Raises:
-            ConfigError: for a momentum that the optimizer has no buffers for, or a rate that float32 has not.
+            ConfigError: for a momentum that the optimizer has no buffers for, a rate that float32 has not, or what an
+                optimizer of the user's own raises.
         """
         self._refuse_rates(t, lr)
         if momentum and self._momentum == 0:
@@ -169,16 +175,33 @@ class OptimizerStep:
         self._noise_seed = seed_of(self._seed, t, -1) if self.traits.is_noisy else None
         self._noise_of_rows = seed_of(self._seed, t, -2) if self.traits.is_noisy else None
         self._rows = dict(zip(self._tables, rows, strict=True))
-        if lr == 0:
-            self._update_history(divisor)
-            return
-        factor = lr / self.applied_lr if self.corrects_momentum and self.applied_lr is not None else 1.0
-        self._update(lr, divisor, factor)
+        with self._naming(t):
+            if lr == 0:
+                self._update_history(divisor)
+                return
+            factor = lr / self.applied_lr if self.corrects_momentum and self.applied_lr is not None else 1.0
+            self._update(lr, divisor, factor)
         self.applied_lr = lr
 
     def weights_changed(self) -> None:
         """To be called when weights have been written to other than by a step."""
         self._backend.weights_changed()
+
+    @contextmanager
+    def _naming(self, t: int) -> Iterator[None]:
+        """Turn what an optimizer of the user's own raises into one sentence; MXNet's errors may be another rank's."""
+        try:
+            yield
+        except (HarnessError, mx.base.MXNetError):
+            raise
+        except Exception as error:
+            if is_supplied(type(self.optimizer)):
+                raise
+            said = str(error).strip().splitlines() or ["without a word"]
+            raise ConfigError(
+                f"iteration {t}: optimizer: {type(self.optimizer).__name__} raised {type(error).__name__} ({said[0]}"
+                f"{place_of(error)})"
+            ) from error
 
     def _update(self, lr: float, divisor: float, factor: float = 1.0, *, moves_rows: bool = True) -> None:
         for updater in self.updaters:
