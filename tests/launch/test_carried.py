@@ -109,6 +109,18 @@ def test_the_finder_puts_it_back(start, tmp_path, launcher):
     assert re.search(r"state restored: digest \w+ unchanged", out)
 
 
+def test_a_rewound_run_takes_the_states_of_the_checkpoint(start, tmp_path):
+    diverging = "lr={schedule: {sequential: {schedules: [1.0, 1.0e+25], boundaries: [9it]}}}"
+    rewind = "guard.divergence={policy: rewind, at_most: 3, lr_factor: 1.0e-24}"
+    more = ["optimizer={name: sgd, params: {momentum: 0.9}}", diverging, rewind, "train={iterations: 14}"]
+    digests = set()
+    for number, launched in enumerate(({}, {"np": 2, "launcher": "mpirun"})):
+        done = start("launch/train.py", *words("reader", *more, f"output={tmp_path}", f"name=run{number}"), **launched)
+        assert "rewound to iteration 8 (1 of at most 3)" in done.stdout + done.stderr
+        digests |= set(re.findall(r"digest ([0-9a-f]{64})", done.stdout))
+    assert len(digests) == 1
+
+
 def test_a_device_for_every_two_shards(start, tmp_path):
     digests = set()
     for number, more in enumerate(([], ["devices=[cpu(0), cpu(1)]"])):

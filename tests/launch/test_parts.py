@@ -33,3 +33,10 @@ def test_resumed_in_the_middle(start, tmp_path, alone, ranks):
     more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
     again = start(PROGRAM, tmp_path, folder / "iteration-000000005", kind, **more).stdout
     assert found(again) == found(output)
+
+
+def test_ranks_that_train_other_parts(start, tmp_path):
+    done = start(PROGRAM, tmp_path, "new", "apart", np=2, launcher="mpirun", exit_code=None, timeout_s=120)
+    assert done.returncode
+    assert "DisagreementError: parameters: the ranks do not agree" in done.stderr
+    assert "generator.0.weight, generator.0.bias are trained" in done.stderr

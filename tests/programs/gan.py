@@ -78,13 +78,13 @@ def batch_of(t, own):
     return GlobalBatch(t, tuple(batches[shard] for shard in own), sum(one.count for one in batches))
 
 
-def learners_of(world, contexts=(), whole=False, **options):
+def learners_of(world, contexts=(), whole=False, pattern="generator.*", **options):
     """Generator's and discriminator's; `whole`: both over the whole network."""
     net = gan(contexts)
     given = {"shards": SHARDS, "sample": batch_of(1, [0]), "placement": Placement(contexts)}
     given["options"] = UpdateOptions(**options)
     adam, sgd = mx.optimizer.Adam(beta1=0.5), mx.optimizer.SGD(momentum=0.9)
-    generator = Learner(net, LOSS, adam, world, forward=fool, trainable="generator.*", **given)
+    generator = Learner(net, LOSS, adam, world, forward=fool, trainable=pattern, **given)
     if whole:
         judging = Learner(net, LOSS, sgd, world, forward=judge_whole, trainable=["discriminator.*"], **given)
     else:
@@ -109,9 +109,10 @@ def update(t, own, generator, judging, whole=False):
     return float(judging.update(seen, 0.05 / t, 0.5)), float(generator.update(batch, 0.01))
 
 
-def main(folder: Path, begun: Path | None, *, whole: bool) -> None:
+def main(folder: Path, begun: Path | None, *, whole: bool, apart: bool) -> None:
     world = connect()
-    learners, *both = learners_of(world, whole=whole)
+    pattern = "generator.0.*" if apart and world.rank else "generator.*"
+    learners, *both = learners_of(world, whole=whole, pattern=pattern)
     t, losses, own = 0, [], shards_of_rank(SHARDS, world)
     if begun is not None:
         t = iteration_of(begun)
@@ -130,4 +131,9 @@ def main(folder: Path, begun: Path | None, *, whole: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), None if sys.argv[2] == "new" else Path(sys.argv[2]), whole=sys.argv[3] == "whole")
+    main(
+        Path(sys.argv[1]),
+        None if sys.argv[2] == "new" else Path(sys.argv[2]),
+        whole=sys.argv[3] == "whole",
+        apart=sys.argv[3] == "apart",
+    )
