@@ -244,8 +244,13 @@ def _transformed(dataset: Dataset, functions: Functions) -> Dataset:
                 "them"
             )
         return SequenceDataset(dataset.items, source=dataset.source, transform=transform, is_ragged=is_ragged)
-    if transform is None or not isinstance(dataset, ArrayDataset):
+    if transform is None:
         return dataset
+    if not isinstance(dataset, ArrayDataset):
+        raise DataError(
+            f"{dataset.source}: {transform.where}: there is no transform of pictures that data.pictures reads; make "
+            "targets and mix in data.collate, or read pictures as items of your own (data.name: module:function)"
+        )
     made = SequenceDataset(_Rows(dataset), source=dataset.source, transform=transform, is_ragged=is_ragged)
     before, after = dataset.take(np.arange(1))[0], made.read(0)[0]
     is_alike = isinstance(before, np.ndarray) and isinstance(after, np.ndarray) and before.dtype == after.dtype

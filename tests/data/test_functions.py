@@ -301,6 +301,15 @@ def test_items_that_differ_in_length_name_what_pads_them():
         probed(stacked)
 
 
+def test_pictures_that_are_decoded_for_each_epoch_have_no_transform():
+    class Decoded:
+        full_scale, source = 1.0, "pictures"
+
+    with pytest.raises(DataError, match=r"pictures: .*: there is no transform of pictures that data\.pictures reads"):
+        with_functions(Decoded(), Functions.of(shifted, "pad"))
+    assert with_functions(Decoded(), Functions.of(None, "mixup")).source == "pictures"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

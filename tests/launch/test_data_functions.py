@@ -69,58 +69,69 @@ def test_another_function_is_noticed_by_a_run_that_resumes(start, alone):
     assert f"data.transform: {HERE}:window -> {HERE}:other_window" in done.stderr
 
 
-@pytest.mark.parametrize("ranks", [None, 2])
-@pytest.mark.parametrize(
-    ("settings", "code", "said"),
-    [
-        (["transform=mean"], 2, "data.transform: found 'mean'; must be package.module:function"),
-        (["transform=HERE:nothing"], 2, "data.transform: 'HERE:nothing': no such name in"),
-        (["transform=HERE:one_argument"], 2, "data.transform: 'HERE:one_argument': takes (item), but is called with"),
-        (
-            ["collate=padd"],
-            2,
-            "data.collate: unknown name 'padd'; did you mean 'pad'? known: cutmix, mixup, pad, stack",
-        ),
-        (["collate={pad: {valeu: 1}}"], 2, "data.collate.pad.valeu: there is no such parameter; did you mean 'value'?"),
-        (["collate={pad: {to: [8, 4]}}"], 2, "to is [8, 4]; allowed: a list of whole numbers from 1, each larger"),
-        (["collate=3"], 2, "data.collate: found 3; must be a name (pad), or one name with its parameters"),
-        (["collate={mixup: {alpha: 0}}"], 2, "alpha is 0; allowed: a number above 0"),
-        ([*PAD, "bucket={by: data}"], 2, "data.bucket.widths: is missing; give the widths of the buckets"),
-        (
-            [*PAD, "bucket={widths: [4, 2]}"],
-            2,
-            "data.bucket.widths: found [4, 2]; must be a list of whole numbers from 1",
-        ),
-        (
-            [*PAD, "bucket={widths: 2}", "batches=HERE:alike"],
-            2,
-            "data.bucket.widths: has no effect beside data.batches",
-        ),
-        (
-            [*PAD, "bucket={widths: 2}", "network.state=HERE:tagger"],
-            2,
-            "data.bucket: is not possible with network.state",
-        ),
-        ([*PAD, "batches=HERE:one_argument"], 2, "takes (item), but is called with (lengths, epoch, seed)"),
-        ([*PAD, "bucket={widths: [3]}"], 3, "data.bucket: sample 2 has a length of 11, more than the widest bucket, 3"),
-        ([*PAD, "bucket={by: 'data[1]', widths: 3}"], 3, "data.bucket.by: 'data[1]': there is no such array"),
-        ([*PAD, "batches=HERE:too_many"], 3, "'HERE:too_many': batch 0 of epoch 1 has 100 samples, but a global batch"),
-        ([*PAD, "batches=HERE:fewer_later"], 3, "gave 1 batches for epoch 2, but 2 for epoch 1; give equally many in"),
-        (["collate=mixup", "transform=HERE:counted"], 3, "labels are classes, but how many is not known"),
-        ([], 3, "train: data is <U10; allowed are integers, float32 and float64"),
-        (["transform=HERE:raises"], 3, "data.transform: 'HERE:raises': raised KeyError: 'divisor' for item 0 (at"),
-        (["transform=HERE:counts"], 3, "'HERE:counts': was called twice with the same arguments, and gave different"),
-        (["transform=HERE:draws_globally"], 3, "draws from the global generators of random or np.random"),
-        (["transform=HERE:pass_on"], 3, "give all items the same type and shape, or fill up what differs in length"),
-        (["transform=HERE:pass_on", "collate=HERE:drops_one"], 3, "its first dimension must be the number of items"),
-        (["transform=HERE:pass_on", "collate=HERE:counting"], 3, "'HERE:counting': was called twice with the same"),
-    ],
-)
-def test_wrong_uses_end_every_rank_with_one_message(start, tmp_path, settings, code, said, ranks):
-    words = [f"data={{name: {HERE}:sentences, params: {{}}}}", "network.loss=l2", f"output={tmp_path}"]
+WRONG = [
+    (["transform=mean"], 2, "data.transform: found 'mean'; must be package.module:function"),
+    (["transform=HERE:nothing"], 2, "data.transform: 'HERE:nothing': no such name in"),
+    (["transform=HERE:one_argument"], 2, "data.transform: 'HERE:one_argument': takes (item), but is called with"),
+    (
+        ["collate=padd"],
+        2,
+        "data.collate: unknown name 'padd'; did you mean 'pad'? known: cutmix, mixup, pad, stack",
+    ),
+    (["collate={pad: {valeu: 1}}"], 2, "data.collate.pad.valeu: there is no such parameter; did you mean 'value'?"),
+    (["collate={pad: {to: [8, 4]}}"], 2, "to is [8, 4]; allowed: a list of whole numbers from 1, each larger"),
+    (["collate=3"], 2, "data.collate: found 3; must be a name (pad), or one name with its parameters"),
+    (["collate={mixup: {alpha: 0}}"], 2, "alpha is 0; allowed: a number above 0"),
+    ([*PAD, "bucket={by: data}"], 2, "data.bucket.widths: is missing; give the widths of the buckets"),
+    (
+        [*PAD, "bucket={widths: [4, 2]}"],
+        2,
+        "data.bucket.widths: found [4, 2]; must be a list of whole numbers from 1",
+    ),
+    (
+        [*PAD, "bucket={widths: 2}", "batches=HERE:alike"],
+        2,
+        "data.bucket.widths: has no effect beside data.batches",
+    ),
+    (
+        [*PAD, "bucket={widths: 2}", "network.state=HERE:tagger"],
+        2,
+        "data.bucket: is not possible with network.state",
+    ),
+    ([*PAD, "batches=HERE:one_argument"], 2, "takes (item), but is called with (lengths, epoch, seed)"),
+    ([*PAD, "bucket={widths: [3]}"], 3, "data.bucket: sample 2 has a length of 11, more than the widest bucket, 3"),
+    ([*PAD, "bucket={by: 'data[1]', widths: 3}"], 3, "data.bucket.by: 'data[1]': there is no such array"),
+    ([*PAD, "batches=HERE:too_many"], 3, "'HERE:too_many': batch 0 of epoch 1 has 100 samples, but a global batch"),
+    ([*PAD, "batches=HERE:fewer_later"], 3, "gave 1 batches for epoch 2, but 2 for epoch 1; give equally many in"),
+    (["collate=mixup", "transform=HERE:counted"], 3, "labels are classes, but how many is not known"),
+    ([], 3, "train: data is <U10; allowed are integers, float32 and float64"),
+    (["transform=HERE:raises"], 3, "data.transform: 'HERE:raises': raised KeyError: 'divisor' for item 0 (at"),
+    (["transform=HERE:counts"], 3, "'HERE:counts': was called twice with the same arguments, and gave different"),
+    (["transform=HERE:draws_globally"], 3, "draws from the global generators of random or np.random"),
+    (["transform=HERE:pass_on"], 3, "give all items the same type and shape, or fill up what differs in length"),
+    (["transform=HERE:pass_on", "collate=HERE:drops_one"], 3, "its first dimension must be the number of items"),
+    (["transform=HERE:pass_on", "collate=HERE:counting"], 3, "'HERE:counting': was called twice with the same"),
+]
+ON_TWO_RANKS = ("padd", "widest bucket", "for epoch 2", "'HERE:raises'", "'HERE:counts'", "'HERE:counting'")
+
+
+def refused(start, folder, settings, code, said, **more):
+    """A command that ends with one message."""
+    words = [f"data={{name: {HERE}:sentences, params: {{}}}}", "network.loss=l2", f"output={folder}"]
     words += [(one if one.startswith("network.") else f"data.{one}").replace("HERE", HERE) for one in settings]
-    more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
     done = start("launch/train.py", *(word for one in words for word in ("--set", one)), exit_code=code, **more)
     assert said.replace("HERE", HERE) in done.stderr
     assert done.stderr.count("error:") == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("settings", "code", "said"), WRONG)
+def test_wrong_uses_end_with_one_message(start, tmp_path, settings, code, said):
+    refused(start, tmp_path, settings, code, said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"), [one for one in WRONG if any(word in one[2] for word in ON_TWO_RANKS)]
+)
+def test_wrong_uses_end_every_rank_with_one_message(start, tmp_path, settings, code, said):
+    refused(start, tmp_path, settings, code, said, np=2, launcher="mpirun")
