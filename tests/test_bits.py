@@ -14,8 +14,8 @@ CONVOLUTIONS = (
     "network={name: cnn, params: {channels: [6, 16], hidden: 32, dropout: 0.3}}",
     "data.augment={pad_crop: 1, flip: true, mean: [0.3], std: [0.4]}",
     "batch.size=8",
-    "train={iterations: 40}",  # the first wrong bit is never right again
-    "evaluation.every=20it",
+    "train={iterations: 20}",  # the first wrong bit is never right again
+    "evaluation.every=10it",
     "threads_per_rank=1",
     "lr.schedule={one_cycle: {start_lr: 0.1x, max_lr: 1x, cycle_length: 80%, cooldown_length: 20%, finish_lr: 0.001x}}",
 )
@@ -80,7 +80,7 @@ def test_any_number_of_ranks_ends_with_the_bits_of_one_process(digest_of, shards
 def test_a_run_that_resumes_on_ever_other_numbers_of_ranks_ends_with_the_bits_of_one(start, tmp_path):
     def trained(name, *options, **how):
         settings = [*CONVOLUTIONS, "batch.shards=8", "evaluation.every=null", f"output={tmp_path / name}"]
-        settings += ["checkpoint={every: 10it, keep: 9}"]
+        settings += ["checkpoint={every: 5it, keep: 9}"]
         arguments = [word for setting in settings for word in ("--set", setting)]
         out = start("launch/train.py", *arguments, *options, **how).stdout
         return re.search(r"digest ([0-9a-f]{64})", out)[1]
@@ -88,16 +88,16 @@ def test_a_run_that_resumes_on_ever_other_numbers_of_ranks_ends_with_the_bits_of
     # each resumes from a checkpoint that the one before has written
     checkpoints = tmp_path / "often" / "digits" / "checkpoints"
     ends = [trained("unbroken"), trained("often", np=8 if THOROUGH else 4, launcher="mpirun")]
-    for ranks, iteration in ((3, 10), (5, 20)):
+    for ranks, iteration in ((3, 5), (5, 10)):
         newest = checkpoints / f"iteration-{iteration:09d}"
         ends.append(trained("often", "--resume", newest, np=ranks, launcher="mpirun"))
-    ends.append(trained("often", "--resume", checkpoints / "iteration-000000030"))
+    ends.append(trained("often", "--resume", checkpoints / "iteration-000000015"))
     assert len(set(ends)) == 1
 
 
 def test_gradients_in_16_bits_on_any_number_of_workers(digest_of):
     network = "network={name: cnn, params: {channels: [6, 16], hidden: 32, dropout: 0.3, batch_norm: true}}"
-    short = (*CONVOLUTIONS, network, "train={iterations: 20}", "evaluation.every=null", "batch.shards=4")
+    short = (*CONVOLUTIONS, network, "train={iterations: 10}", "evaluation.every=null", "batch.shards=4")
     exact = digest_of(*short)
     four = digest_of(*short, "compression=fp16", options=["--emulate-np", 2])
     assert four != exact
@@ -107,13 +107,13 @@ def test_gradients_in_16_bits_on_any_number_of_workers(digest_of):
 
 
 def test_the_digest_sees_the_seed_and_the_learning_rate(digest_of):
-    short = (*CONVOLUTIONS, "train={iterations: 20}", "evaluation.every=null")
+    short = (*CONVOLUTIONS, "train={iterations: 10}", "evaluation.every=null")
     digests = {digest_of(*short, *more)[0] for more in ((), ("seed=1",), ("lr.base=0.051",), ("batch.shards=2",))}
     assert len(digests) == 4
 
 
 def test_ranks_of_horovod_end_with_the_bits_of_one_process(digest_of):
-    short = (*CONVOLUTIONS, "train={iterations: 20}", "batch.shards=8", "comm=horovod")
+    short = (*CONVOLUTIONS, "train={iterations: 10}", "batch.shards=8", "comm=horovod")
     alone = digest_of(*short[:-1])
     for ranks in (3, 4, 8) if THOROUGH else (3,):
         assert digest_of(*short, np=ranks) == alone

@@ -92,10 +92,16 @@ def test_a_long_evaluation_is_left_for_the_run_that_goes_on(attempt):
 
 
 def test_during_the_finder(attempt):
-    ended = attempt("lr.base=auto", "batch.shards=4", faults="term@finder:1")
+    settings = (
+        "lr.base=auto",
+        "batch.shards=4",
+        "finder={lr_start: 1e-4, lr_multiplier: 1.3}",
+        "train={iterations: 40}",
+    )
+    ended = attempt(*settings, faults="term@finder:1")
     assert ended.outcome["exit_code"] == 75
     assert "stopped on request (SIGTERM to rank 1): the learning-rate finder restored" in ended.outcome["cause"]
-    again = attempt("lr.base=auto", "batch.shards=4", options=("--resume", "auto"), exit_code=0)
+    again = attempt(*settings, options=("--resume", "auto"), exit_code=0)
     assert again.outcome["exit_code"] == 0
 
 

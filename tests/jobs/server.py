@@ -92,6 +92,7 @@ def python_path(environ, cwd):
     return [os.path.abspath(os.path.join(cwd, folder)) for folder in told.split(os.pathsep)] if told else []
 
 
+BEGAN_WITH = early(os.environ)  # modules may change it for processes that they start, as OpenCV's does
 OWN_PATH = python_path(os.environ, os.getcwd())
 
 
@@ -109,7 +110,7 @@ def is_imported_from_elsewhere(folder):
 def can_be_forked(job):
     """Whether an ordinary process with this environment would have the modules that are imported here."""
     path = python_path(job["environ"], job["cwd"])
-    if early(job["environ"]) != early(os.environ) or not set(OWN_PATH) <= set(path):
+    if early(job["environ"]) != BEGAN_WITH or not set(OWN_PATH) <= set(path):
         return False
     return not any(is_imported_from_elsewhere(folder) for folder in path)
 

@@ -19,7 +19,7 @@ NET = (
     "data.augment={pad_crop: 1, flip: true}",
     "threads_per_rank=1",
 )
-QUICK = ("finder={lr_start: 1e-4, lr_multiplier: 1.2}",)
+QUICK = ("finder={lr_start: 1e-4, lr_multiplier: 1.3}",)
 
 
 def words(*settings):
@@ -110,7 +110,7 @@ def test_from_a_checkpoint(start, find, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("np", [pytest.param(None, marks=pytest.mark.thorough), 2])
 def test_auto_trains_as_the_same_number_by_hand(start, tmp_path, np):
-    settings = (*NET, *QUICK, "train={iterations: 60}")
+    settings = (*NET, *QUICK, "train={iterations: 20}")
 
     def digest(*more):
         out = start("launch/train.py", *words(*settings, *more), np=np).stdout

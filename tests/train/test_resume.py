@@ -317,7 +317,7 @@ def test_two_processes_do_not_share_a_folder(start, copy):
 def test_by_the_clock_and_the_best(start, tmp_path):
     settings = words(
         *SMALL,
-        "train.iterations=120",
+        "train.iterations=60",
         "evaluation.every=10it",
         "checkpoint={every: 0.2s, keep: 2, best: accuracy}",
         f"output={tmp_path}",
