@@ -29,7 +29,7 @@ pythons: setup
 
 clients:
 	@examples/clients/install.sh
-	@. .venv-clients/bin/activate && python -m pytest tests/clients --numprocesses 2 --dist loadgroup
+	@. .venv-clients/bin/activate && python -m pytest tests/clients --numprocesses 2 --dist loadscope
 
 check: setup
 	@$(RUN) ruff check

@@ -23,7 +23,7 @@ import speed
 from contenders import SHAPES
 
 WORDS, TOKENS, SIZE, SAMPLES = 30_522, 32, 16, 1024
-SHAPES["bert"], speed.MARKS["bert"] = ((TOKENS,), SIZE), 8
+SHAPES["bert"], speed.MARKS["bert"] = ((TOKENS,), SIZE), 2
 
 
 def sentences() -> dict[str, object]:

@@ -77,8 +77,8 @@ class Pictures:
 
 def pictures():
     """For `data.name`."""
-    train = Pictures(128, 0, SSDDefaultTrainTransform(SIZE, SIZE))
-    return train, Pictures(32, 1, SSDDefaultValTransform(SIZE, SIZE))
+    train = Pictures(96, 0, SSDDefaultTrainTransform(SIZE, SIZE))
+    return train, Pictures(24, 1, SSDDefaultValTransform(SIZE, SIZE))
 
 
 @cache

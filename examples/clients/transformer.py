@@ -46,7 +46,7 @@ def corpus():
     return sentences(1196, 0), sentences(60, 1)
 
 
-def network():
+def network(dropout=0.05):
     """For `network.name`: as Sockeye's `train.py` puts it together from its options."""
     transformer = TransformerConfig(
         model_size=SIZE,
@@ -54,9 +54,9 @@ def network():
         feed_forward_num_hidden=4 * SIZE,
         act_type=constants.RELU,
         num_layers=1,
-        dropout_attention=0.05,
-        dropout_act=0.05,
-        dropout_prepost=0.05,
+        dropout_attention=dropout,
+        dropout_act=dropout,
+        dropout_prepost=dropout,
         positional_embedding_type=constants.FIXED_POSITIONAL_EMBEDDING,
         preprocess_sequence="n",
         postprocess_sequence="dr",

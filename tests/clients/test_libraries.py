@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
+from typing import ClassVar
 
 import pytest
 
 from tests.conftest import ROOT
 
-# what each reports in the end, and from where on it has learnt something
-LEARNT = {
-    "awd_lstm": ("test.perplexity", lambda perplexity: perplexity < 5),
-    "bert": ("test.accuracy", lambda accuracy: accuracy > 0.9),
-    "deepar": ("test.loss", lambda loss: loss < 3.5),
-    "ssd": ("test.voc07.mAP", lambda precision: precision > 0.05),
-    "transformer": ("test.bleu", lambda score: score > 40),
-}
-each = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in LEARNT])
 
-
-def trained(start, name, output, *arguments, **more):
-    """What a run printed."""
-    settings = ("--set", f"output={output}", "--set", "threads_per_rank=1")
-    words = ["launch/train.py", "--config", f"examples/clients/{name}.yaml", *settings, *arguments]
-    return start(*words, timeout_s=600, **more).stdout
+def words_for(name, output, *more):
+    settings = (f"output={output}", "threads_per_rank=1", *more)
+    return ["--config", f"examples/clients/{name}.yaml", *(word for one in settings for word in ("--set", one))]
 
 
 def digest_of(output):
@@ -33,67 +21,94 @@ def digest_of(output):
     return digest
 
 
-@pytest.fixture(scope="module")
-def trained_alone(start, tmp_path_factory):
-    """A client's digest and folder, trained in one process when it is first asked for."""
-
-    @functools.cache
-    def run(name):
-        folder = tmp_path_factory.mktemp(name)
-        printed = trained(start, name, folder, "--set", "checkpoint.keep=20")
-        assert "cannot be compiled" not in printed
-        return digest_of(printed), folder / name
-
-    return run
-
-
 def evaluations(run):
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [line for line in lines if line["split"] == "test"]
+    """What was evaluated, and when, but for the time of day."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: repr(one) for key, one in line.items() if key != "time"} for line in lines if line["split"] == "test"]
 
 
-@each
-def test_it_learns(trained_alone, name):
-    _, run = trained_alone(name)
-    key, has_learnt = LEARNT[name]
-    assert has_learnt(evaluations(run)[-1][key.removeprefix("test.")])
+def on(ranks, launcher="mpirun"):
+    return {} if ranks is None else {"np": ranks, "launcher": launcher}
 
 
-@each
-@pytest.mark.parametrize(("launcher", "ranks"), [("mpirun", 2), ("mpirun", 4), ("horovodrun", 2)])
-def test_on_any_number_of_ranks(start, tmp_path, trained_alone, name, launcher, ranks):
-    digest, run = trained_alone(name)
-    assert digest_of(trained(start, name, tmp_path, np=ranks, launcher=launcher)) == digest
-    without_time = [
-        [{key: value for key, value in line.items() if key != "time"} for line in evaluations(place)]
-        for place in (run, tmp_path / name)
-    ]
-    assert without_time[0] == without_time[1]
+class Client:
+    """What holds for each of them; a class each, so that one worker of pytest-xdist runs its tests.
+
+    Attributes:
+        name: of the program.
+        learnt: what it reports in the end, and bounds that it only keeps to if it has learnt something.
+    """
+
+    name: ClassVar[str]
+    learnt: ClassVar[tuple[str, float, float]]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def alone(cls, start, tmp_path_factory):
+        """Trained in one process: its digest and the folder of the run."""
+        folder = tmp_path_factory.mktemp(cls.name)
+        printed = start("launch/train.py", *words_for(cls.name, folder, "checkpoint.keep=20"), timeout_s=600).stdout
+        assert "cannot be compiled" not in printed
+        return digest_of(printed), folder / cls.name
+
+    def trained(self, start, folder, *arguments, **more):
+        return start("launch/train.py", *words_for(self.name, folder), *arguments, timeout_s=600, **more).stdout
+
+    def test_it_learns(self, alone):
+        key, lowest, highest = self.learnt
+        assert lowest < float(evaluations(alone[1])[-1][key]) < highest
+
+    @pytest.mark.parametrize(("launcher", "ranks"), [("mpirun", 2), ("mpirun", 4), ("horovodrun", 2)])
+    def test_on_any_number_of_ranks(self, start, tmp_path, alone, launcher, ranks):
+        digest, run = alone
+        assert digest_of(self.trained(start, tmp_path, **on(ranks, launcher))) == digest
+        assert evaluations(tmp_path / self.name) == evaluations(run)
+
+    @pytest.mark.parametrize("ranks", [None, 2])
+    def test_resumed_in_the_middle(self, start, tmp_path, alone, ranks):
+        digest, run = alone
+        checkpoints = sorted((run / "checkpoints").iterdir())
+        middle = checkpoints[len(checkpoints) // 2 - 1]
+        assert digest_of(self.trained(start, tmp_path, "--resume", middle, **on(ranks))) == digest
+
+    def test_the_finder_puts_everything_back(self, start, tmp_path):
+        words = ["launch/find_lr.py", *words_for(self.name, tmp_path, "finder={max_iterations: 16, min_iter: 4}")]
+        printed = [start(*words, **on(ranks), exit_code=None, timeout_s=600).stdout for ranks in (None, 2)]
+        told = [re.findall(r"state restored: digest \w+ unchanged", one) for one in printed]
+        assert len(told[0]) == 1
+        assert told[0] == told[1]
+
+    def test_it_is_short(self):
+        assert len((ROOT / f"examples/clients/{self.name}.py").read_text().splitlines()) < 150
 
 
-@each
-@pytest.mark.parametrize("ranks", [None, 2])
-def test_resumed_in_the_middle(start, tmp_path, trained_alone, name, ranks):
-    digest, run = trained_alone(name)
-    checkpoints = sorted((run / "checkpoints").iterdir())
-    middle = checkpoints[len(checkpoints) // 2 - 1]
-    more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
-    assert digest_of(trained(start, name, tmp_path, "--resume", middle, **more)) == digest
+class TestSSD(Client):
+    name, learnt = "ssd", ("voc07.mAP", 0, 1)  # which rises late
+
+    def test_its_loss_falls(self, alone):
+        lines = map(json.loads, (alone[1] / "metrics.jsonl").read_text().splitlines())
+        losses = [line["loss"] for line in lines if line["split"] == "train"]
+        assert losses[-1] < 0.75 * losses[0]
 
 
-@each
-def test_the_finder_puts_everything_back(start, tmp_path, name):
-    words = ["--config", f"examples/clients/{name}.yaml", "--set", f"output={tmp_path}", "--set", "threads_per_rank=1"]
-    words += ["--set", "finder={max_iterations: 16, min_iter: 4}"]
-    printed = [
-        start("launch/find_lr.py", *words, **more, exit_code=None, timeout_s=600).stdout
-        for more in ({}, {"np": 2, "launcher": "mpirun"})
-    ]
-    told = [re.findall(r"state restored: digest \w+ unchanged", one) for one in printed]
-    assert len(told[0]) == 1
-    assert told[0] == told[1]
+class TestBERT(Client):
+    name, learnt = "bert", ("accuracy", 0.9, 1.1)
 
 
-@each
-def test_it_is_short(name):
-    assert len((ROOT / f"examples/clients/{name}.py").read_text().splitlines()) < 150
+class TestAWDLSTM(Client):
+    name, learnt = "awd_lstm", ("perplexity", 1, 4)
+
+
+class TestTransformer(Client):
+    name, learnt = "transformer", ("bleu", 40, 101)
+
+    @pytest.mark.parametrize("ranks", [None, 2, 4])
+    def test_a_token_mean_is_that_of_one_process_of_plain_gluon(self, start, ranks):
+        done = start("tests/clients/token_mean.py", **on(ranks))
+        losses, _, away = json.loads(re.search("FOUND (.*)$", done.stdout, re.MULTILINE)[1])
+        assert len(losses) == 15
+        assert away < 1e-6
+
+
+class TestDeepAR(Client):
+    name, learnt = "deepar", ("loss", 0, 3.3)

@@ -43,7 +43,9 @@ def compare(
     if world.rank == 0:
         batches = [[shard(t, number) for number, size in enumerate(sizes) if size] for t in range(1, updates + 1)]
         expected = _plainly(network(), batches, mean)
-        one, other = (np.concatenate([np.ravel(of[name]) for name in expected]) for of in (state.parameters, expected))
+        one, other = (
+            np.concatenate([np.ravel(of[name]) for name in state.parameters]) for of in (state.parameters, expected)
+        )
         away = float(np.linalg.norm(one - other) / np.linalg.norm(other))
         print("FOUND", json.dumps([losses, digest, away]), flush=True)
     world.close()
