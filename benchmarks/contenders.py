@@ -141,19 +141,21 @@ def summing(network: str) -> Callable[[], None]:
     from harness.gluon.forward import Forward
     from harness.gluon.gradient_buffer import GradientBuffer
     from harness.gluon.graph import Graph
+    from harness.model.calls import Calls
     from harness.model.parameters import parameters_of
 
     world = connect("mpi")
     mx, net, loss = gluon_network(network)
     parameters = parameters_of(net)
     sums = GradientBuffer({name: p for name, p in parameters.items() if p.grad_req != "null"}, [], mx.cpu())
-    forward = Forward(net, loss, Graph(net, parameters, loss), hybridize=True, is_on_cpu=True)
+    calls = Calls(net, loss)
+    forward = Forward(calls, Graph(calls, parameters), hybridize=True, is_on_cpu=True)
     data, label = (mx.nd.array(array) for array in next(batches(network)))
     own = assign(world.size, world.size)
 
     def step() -> None:
         with mx.autograd.record():
-            losses, _ = forward.losses(data, label)
+            losses = forward.losses(data, label)[0]
         losses.backward()
         world.sum_parts([sums.memory], own, "update")
 
