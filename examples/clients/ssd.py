@@ -113,10 +113,7 @@ class OverPositives(SSDMultiBoxLoss):
 def detect(net, loss, data, label):
     """For `network.forward`: SSD gives what the loss takes while it trains, and otherwise detections."""
     outputs = net(data)
-    if autograd.is_training():
-        return outputs, loss(outputs, label)
-    nothing = mx.nd.zeros((1,), ctx=data.ctx)
-    return outputs, (nothing, nothing)
+    return outputs, loss(outputs, label) if autograd.is_training() else None
 
 
 class MeanAP:

@@ -83,8 +83,11 @@ def sums_of_losses(losses: Any) -> tuple[float, float]:
     """The sum of a batch's losses and what it is to be divided by, of which every batch's are added up.
 
     Args:
-        losses: one value a sample, or numerators and weights.
+        losses: one value a sample, or numerators and weights; `None` where a function of the user's gives none outside
+            of training, which counts as no weight.
     """
+    if losses is None:
+        return 0.0, 0.0
     numerators, weights = losses if isinstance(losses, tuple) else (losses, np.ones(len(losses)))
     return float(numerators.astype(np.float64).sum()), float(weights.astype(np.float64).sum())
 

@@ -104,7 +104,7 @@ class Trial(NamedTuple):
             or (type(self.calls.loss).__module__ == mx.gluon.loss.__name__ and not self.calls.forward)
         ):
             return None
-        with self.put_back(), mx.autograd.predict_mode():
+        with self.put_back(), mx.autograd.train_mode():
             mx.random.seed(self.seed, ctx=self.ctx)
             seed_python(self.seed)
             losses = self.calls(self.data, self.labels).losses

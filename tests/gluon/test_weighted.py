@@ -17,6 +17,7 @@ from harness.errors import ConfigError, DivergedError
 from harness.finder import FinderSettings, Sweep, find_lr
 from harness.gluon import Learner, Placement, UpdateOptions, evaluate, shards_of_rank
 from harness.gluon.weighing import MOST_SHARDS, Weighing, check_weighted, weight_of
+from harness.model.metrics import as_metric
 from tests.programs import tokens, two_means
 
 RANDOM = np.random.default_rng(0)
@@ -188,6 +189,25 @@ def test_evaluation_is_over_weights():
         assert evaluate(learner, dataset, size, Augmentation(), {})["loss"] == pytest.approx(expected, rel=1e-6)
     nothing = ArrayDataset(DATA, (CLASSES, 0 * ONES))
     assert math.isnan(evaluate(learner, nothing, 7, Augmentation(), {})["loss"])
+
+
+def test_a_function_may_give_no_losses_outside_of_training():
+    def forward(net, loss, data, label):
+        prediction = net(data)
+        return prediction, loss(prediction, label) if mx.autograd.is_training() else None
+
+    sample, dataset = batch_of(1, (4, 4)), ArrayDataset(DATA, (CLASSES, ONES))
+    learners = [
+        Learner(small_net(), weighted, mx.optimizer.Adam(), SingleWorld(), shards=2, sample=sample, forward=one)
+        for one in (forward, None)
+    ]
+    losses = [float(learner.update(batch_of(1, (4, 4)), 0.01)) for learner in learners]
+    assert losses[0] == losses[1]
+    assert learners[0].digest() == learners[1].digest()
+    first = {"first": as_metric(lambda prediction, label: prediction[:, 0], "first", "metrics")}
+    found = [evaluate(learner, dataset, 7, Augmentation(), first) for learner in learners]
+    assert math.isnan(found[0]["loss"])
+    assert found[0]["first"] == found[1]["first"]
 
 
 def test_the_finder_passes_over_batches_without_weight():
