@@ -7,7 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from harness.folder import AmendmentRecord, FactorGroup, Fields, PlanRecord, RecordError, read_curve, read_plan
+from harness.folder import (
+    AmendmentRecord,
+    FactorGroup,
+    Fields,
+    PlannedSizes,
+    PlanRecord,
+    RecordError,
+    read_curve,
+    read_plan,
+)
 from harness.plan import Rewind
 from tests.report.folders import make_run
 
@@ -120,3 +129,13 @@ def test_a_curve_that_was_cut_is_not_drawn_as_if_it_were_whole(folder, tmp_path)
     (tmp_path / "plan.csv").write_text("".join(lines[:50]))
     with pytest.raises(RecordError, match="line 50: the last iteration is 49, but the plan ends at 100"):
         read_curve(tmp_path, read_plan(folder))
+
+
+def test_batches_of_ones_own_may_be_of_any_number():
+    numbers = {"num_samples": 100, "shards": 8, "batch_size": 3, "iterations_per_epoch": 18, "num_iterations": 36}
+    sizes = PlannedSizes.read(Fields({**numbers, "own_batches": 18}))
+    assert (sizes.iterations_per_epoch, sizes.own_batches) == (18, 18)
+    with pytest.raises(RecordError, match="own_batches is 17; allowed: 18 to 18"):
+        PlannedSizes.read(Fields({**numbers, "own_batches": 17}))
+    with pytest.raises(RecordError, match="iterations_per_epoch is 18, but 100 samples make 4 global batches of 8 x 3"):
+        PlannedSizes.read(Fields(numbers))

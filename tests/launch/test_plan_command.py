@@ -56,6 +56,17 @@ def test_samples_are_counted(plan):
     assert "iterations: 660, 44 per epoch, 1 shard of 32\n" in out
 
 
+def test_batches_of_ones_own_are_counted(start, tmp_path):
+    data = "{name: 'tests.programs.functions:sentences', params: {}, transform: 'tests.programs.functions:ids', "
+    data += "collate: pad, batches: 'tests.programs.functions:alike'}"
+    settings = ["--set", f"data={data}", "--set", "batch={size: 3, shards: 8}", "--set", "train={epochs: 2}"]
+    out = start("launch/plan.py", "--output", tmp_path, *settings).stdout
+    assert "100 samples (counted in tests.programs.functions:sentences)\n" in out
+    assert "iterations: 36, 18 per epoch, 8 shards of 3\n" in out
+    ended = start("launch/plan.py", *settings, "--samples", "50", exit_code=2)
+    assert "--samples: has no effect with data.batches (tests.programs.functions:alike)" in ended.stderr
+
+
 def test_published_counts_are_used_where_files_are_absent_and_it_says_so(plan, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, count in (("mnist_cnn", 60_000), ("fashion_mnist_cnn", 60_000), ("cifar10_resnet18", 50_000)):
