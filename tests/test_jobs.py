@@ -108,6 +108,26 @@ def test_code_and_modules_are_run_as_well(start):
     assert start("-m", "harness.comm.smoke").stdout == start("-m", "harness.comm.smoke", fresh=True).stdout
 
 
+TOGETHER = """
+import os, time
+import mpi4py.MPI
+if os.environ["PMI_RANK"] == "0":
+    open("begun", "w").close()
+    time.sleep(0.2)
+    print("the end of rank 0", flush=True)
+while not os.path.exists("begun"):
+    time.sleep(0.01)
+os._exit(7)
+"""
+
+
+def test_a_rank_of_mpirun_that_fails_leaves_the_others_a_moment(start, tmp_path):
+    """Clients end later than their processes, and mpirun would kill those of ranks that fail at the same time."""
+    program = tmp_path / "together.py"
+    program.write_text(TOGETHER)
+    assert "the end of rank 0" in start(program, np=2, launcher="mpirun", exit_code=7, cwd=tmp_path).stdout
+
+
 SPAWNS = """
 import multiprocessing, os, sys
 def tell(pipe):
