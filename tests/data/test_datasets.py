@@ -47,7 +47,7 @@ def test_the_seed_chooses_what_is_held_out():
 
 
 def test_an_unknown_name_lists_the_known():
-    assert set(DATASETS) == {"digits", "mnist", "fashion_mnist", "cifar10", "npy"}
+    assert set(DATASETS) == {"digits", "mnist", "fashion_mnist", "cifar10", "npy", "records", "folder"}
     for ask in (load, count_samples):
         with pytest.raises(DataError, match=r"unknown name 'minst'; did you mean 'mnist'\? known: cifar10, digits, fa"):
             ask("minst")
