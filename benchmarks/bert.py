@@ -79,6 +79,7 @@ def loop(folder: str, iterations: int, every: int) -> None:
             losses.wait_to_read()
             if t % every == 0:
                 marks.write(json.dumps({"iteration": t, "time": round(time.time(), 3)}) + "\n")
+    mx.nd.waitall()  # or the rank that ends first would shut down Horovod under the other
 
 
 def contenders(launcher: str) -> dict[str, speed.Contender]:
