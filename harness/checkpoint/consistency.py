@@ -16,7 +16,7 @@ from harness.folder.reading import whole
 SUMS = ("tree", "engine")
 LARGEST_RATE = 3.4028234663852886e38  # of float32
 COUNTS_ALWAYS = frozenset(  # optimizers whose every step is an update of all weights, at a rate of 0 as well
-    ("adagrad", "adam", "adamax", "ccsgd", "lamb", "lars", "nadam", "nag", "rmsprop", "sgd", "signum")
+    ("adagrad", "adam", "adamax", "adamw", "ccsgd", "lamb", "lars", "nadam", "nag", "rmsprop", "sgd", "signum")
 )
 
 

@@ -268,7 +268,7 @@ def test_a_forward_trains_the_rewritten_graph(is_on_cpu, expected, monkeypatch):
     calls = Calls(net, loss)
     forward = Forward(calls, Graph(calls, parameters_of(net)), hybridize=True, is_on_cpu=is_on_cpu)
     with mx.autograd.record():
-        losses, total = forward.losses(data, mx.nd.arange(6))
+        losses, total, _ = forward.losses(data, mx.nd.arange(6))
     assert [widths(one) for one in seen] == [expected]
     np.testing.assert_allclose(losses.asnumpy(), loss(net(data), mx.nd.arange(6)).asnumpy(), rtol=1e-5)
     np.testing.assert_allclose(total.asscalar(), losses.asnumpy().sum(), rtol=1e-6)

@@ -109,7 +109,7 @@ def test_an_unreadable_item_ends_a_supervised_job_for_good(start, tmp_path):
     command = job_of(["launch/train.py", *words], 2, "mpirun")
     done = start("launch/supervise.py", "--pause", "0", "--", *command, exit_code=3)
     assert done.stderr.count("supervise:") == 1
-    assert "ended: exit code 3: rank" in done.stderr
+    assert re.search(r"ended: exit code 3: data.name: .* train: reading item \d+ raised", done.stderr)
 
 
 def test_mpirun_ends_all_ranks_itself_when_one_is_killed(attempt, tmp_path):

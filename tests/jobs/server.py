@@ -42,7 +42,7 @@ from pathlib import Path
 READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MXNET_", "MKL", "DNNL_", "ONEDNN_", "DMLC_", "PYTHON", "LD_", "MALLOC_")
 PDEATHSIG = 1  # of prctl(2)
 SPAWNED = "--multiprocessing-fork"  # in the arguments of what `multiprocessing` spawns
-HELD_S = 1.0  # at most, for the other ranks to end
+HELD_S = 5.0  # at most, for the other ranks to end
 HIGH = 500  # numbers of files from here on are in nobody's way
 LIBRARIES = ("matplotlib.backends.backend_agg", "mxnet", "horovod.mxnet", "horovod.runner.launch")
 # of `make clients`; most of what its jobs would do is import these

@@ -78,8 +78,8 @@ def planted(what):
             self.restore(after)
         return loss
 
-    def other_data(config):
-        splits = plain_load(config)
+    def other_data(*given):
+        splits = plain_load(*given)
         array = {"pixel": splits.train.data, "label": splits.train.label}[what]
         array.flags.writeable = True
         array[700] = array[701] if what == "label" and array[700] != array[701] else (array[700] + 1) % 10
