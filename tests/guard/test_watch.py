@@ -172,7 +172,7 @@ def test_what_all_ranks_end_with_counts_more_than_a_rank_that_is_lost_at_the_end
 def test_a_rank_that_freezes_where_all_end_is_named_and_keeps_nobody(start, tmp_path):
     settings = ("train.epochs=1", "guard.stall_after_s=2", f"output={tmp_path}")
     words = [word for setting in settings for word in ("--set", setting)]
-    done = start("tests/programs/frozen_end.py", "0", *words, np=2, launcher="mpirun", exit_code=7, timeout_s=60)
+    done = start("tests/programs/frozen_end.py", "0", *words, np=2, launcher="mpirun", exit_code=7, fresh=True)
     told = read_outcome(tmp_path / "digits")
     assert (told.exit_code, "2 s without progress in the end: rank 0 (pid" in told.cause) == (7, True)
     assert "done after 22 iterations" in done.stdout + done.stderr
