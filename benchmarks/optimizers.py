@@ -19,9 +19,6 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import mxnet as mx
 import numpy as np
 from contenders import SHAPES, batches
-from speed import BIN, ROOT, shown
+from speed import found_by_ranks, shown
 
 from harness.comm import SingleWorld, connect
 from harness.data import Batch, GlobalBatch
@@ -236,12 +233,7 @@ def main() -> None:
     if options.rank:
         rank(options, names)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "found.json"
-        command = [str(BIN / "mpirun"), "-np", options.np, sys.executable, __file__, *sys.argv[1:], "--rank", str(file)]
-        environ = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}", "PYTHONWARNINGS": "ignore"}
-        subprocess.run(command, env=environ, check=True)
-        found = json.loads(file.read_text())
+    found = found_by_ranks(options.np)
     print("\n".join(table(found)))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))

@@ -29,7 +29,7 @@ import time
 import uuid
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from contenders import SHAPES
 
@@ -139,6 +139,16 @@ def checkouts(np: str, others: list[Path]) -> dict[str, Contender]:
         command = [word.replace(str(ROOT / "launch"), str(root / "launch")) for word in harness(launcher)]
         found[f"harness, {commit}"] = Contender(["env", f"PYTHONPATH={root}:{ROOT / 'benchmarks'}", *command], int(np))
     return found
+
+
+def found_by_ranks(np: str) -> Any:
+    """What this program finds as ranks of mpirun: started again with `--rank FILE`, into which rank 0 writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "found.json"
+        command = [str(BIN / "mpirun"), "-np", np, sys.executable, *sys.argv, "--rank", str(file)]
+        environ = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}", "PYTHONWARNINGS": "ignore"}
+        subprocess.run(command, env=environ, check=True)
+        return json.loads(file.read_text())
 
 
 def prepared(

@@ -220,6 +220,12 @@ def call(function: Callable[..., T], arguments: Mapping[str, Any], key: str) -> 
         ) from error
 
 
+def where_raised(error: BaseException) -> str:
+    """File and line that raised an error, for messages about a user's code."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"
+
+
 def _own_line(function: Callable[..., Any], error: BaseException) -> str:
     """The line of the function's own file that raised, because the fault may be in the code."""
     file = getattr(getattr(function, "__code__", None), "co_filename", None)

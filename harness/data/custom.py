@@ -15,7 +15,6 @@ in an item; `(a, b, label)` is `((a, b), label)`. With a transform, items may be
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,7 +27,7 @@ from harness.data.request import Counts, DataRequest
 from harness.data.sequences import Items, SequenceDataset
 from harness.data.splits import Splits, as_num_classes, make_splits
 from harness.errors import DataError, HarnessError
-from harness.named import kind_of, load_function
+from harness.named import kind_of, load_function, where_raised
 
 _NONE = Functions()
 _ALLOWED = (
@@ -51,9 +50,8 @@ def load_custom(request: DataRequest) -> Splits:
     except HarnessError:
         raise
     except (Exception, SystemExit) as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
         raise DataError(
-            f"{request.where}: raised {type(error).__name__}: {error} (at {last.filename}:{last.lineno})"
+            f"{request.where}: raised {type(error).__name__}: {error} (at {where_raised(error)})"
         ) from error
     return _as_splits(request, returned)
 

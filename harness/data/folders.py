@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.data.records import Labels
 from harness.errors import DataError
@@ -137,8 +136,3 @@ def _lines_of(path: Path) -> list[str]:
     if not lines:
         raise DataError(f"{path}: is empty")
     return lines
-
-
-def labels_of_one(labels: Labels) -> npt.NDArray[np.generic]:
-    """Labels as the network's loss wants them: `(n,)` where each sample has one."""
-    return labels[:, 0] if labels.shape[1] == 1 else labels

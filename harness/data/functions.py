@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +21,7 @@ from harness.data.items import Sample, pair_of
 from harness.data.leaves import Array, Data, each_leaf, leaves_of, names_of
 from harness.data.mixes import CutMix, Mixup
 from harness.errors import ConfigError, DataError, HarnessError
-from harness.named import call, choose, kind_of, load_function
+from harness.named import call, choose, kind_of, load_function, where_raised
 
 Random = np.random.Generator | None
 TransformFunction = Callable[[Any, Random], Any]
@@ -149,12 +148,11 @@ def called(where: str, what: str, function: Callable[..., Any], argument: Any, r
     except HarnessError as error:
         raise type(error)(f"{where}: {what}: {error}") from error
     except (Exception, SystemExit) as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
         without = "; random is None outside of training" if random is None else ""
         if isinstance(error, ValueError) and "read-only" in str(error):
             without = "; what it is given belongs to the data set, so return new arrays, such as item.copy()"
         raise DataError(
-            f"{where}: raised {type(error).__name__}: {error} for {what} (at {last.filename}:{last.lineno}){without}"
+            f"{where}: raised {type(error).__name__}: {error} for {what} (at {where_raised(error)}){without}"
         ) from error
 
 

@@ -7,7 +7,6 @@ of `(lengths, epoch, seed)`, and give the same number of batches in every epoch.
 from __future__ import annotations
 
 import hashlib
-import traceback
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 from harness.data.arrays import Indices
 from harness.data.generators import kept_generators, number_of, seed_generators, states
 from harness.errors import DataError, HarnessError
+from harness.named import where_raised
 
 BatchesFunction = Callable[[Indices, int, int], Sequence[Any]]
 
@@ -150,10 +150,8 @@ class OwnBatches:
         except HarnessError:
             raise
         except (Exception, SystemExit) as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
             raise DataError(
-                f"{self.where}: raised {type(error).__name__}: {error} for epoch {epoch} "
-                f"(at {last.filename}:{last.lineno})"
+                f"{self.where}: raised {type(error).__name__}: {error} for epoch {epoch} (at {where_raised(error)})"
             ) from error
         for number, batch in enumerate(batches):
             self._check(f"{self.where}: batch {number} of epoch {epoch}", batch)

@@ -35,7 +35,7 @@ _HEADER = struct.Struct("<IfQQ")
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)  # flags: which part of a record this is
 _LENGTH_BITS = 29
 _MOST_LABELS = 1 << 20
-_REINDEX = "write the index again (`launch/data.py index FILE.rec`), or remove it"
+_REINDEX = "write the index again (MXNet's tools/rec2idx.py), or remove it: records are found without one too"
 
 
 class Record(NamedTuple):
@@ -138,6 +138,23 @@ class RecordFile:
             return _unpacked(held)
         except ValueError as error:
             raise DataError(f"{self.name_of(row)}: {error}; pack it with im2rec or `mx.recordio.pack`") from error
+
+    def labels(self, row: int) -> Labels:
+        """The labels of a record, `(k,)`, without reading what follows them.
+
+        Raises:
+            DataError: as `record`.
+        """
+        start = int(self._table.starts[row])
+        try:
+            held = os.pread(self._file, _FRAME.size + _HEADER.size, start)
+        except OSError:
+            held = b""  # reading the record says why
+        if len(held) == _FRAME.size + _HEADER.size and _frame(held, 0, f"{self.name_of(row)}: ")[0] == _WHOLE:
+            count, label, _, _ = _HEADER.unpack_from(held, _FRAME.size)
+            if count == 0:
+                return np.array([label], np.float32)
+        return self.record(row).labels
 
     def _indexed(self, index: Path) -> _Table:
         """The table that an index holds: a line `key<TAB>start` for each record."""
@@ -294,6 +311,15 @@ class RecordPictures:
         """What messages call a picture."""
         file, own = self._files.place(row)
         return file.name_of(own)
+
+    def labels(self, row: int) -> Labels:
+        """The labels of a picture, `(k,)`, without reading its file.
+
+        Raises:
+            DataError: naming the record, if it is damaged.
+        """
+        file, own = self._files.place(row)
+        return file.labels(own)
 
     def read(self, row: int) -> tuple[memoryview, Labels]:
         """The bytes of a picture's file, and its labels `(k,)`.

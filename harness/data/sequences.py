@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -20,6 +19,7 @@ from harness.data.generators import Reading, Seeding, generator_of, kept_generat
 from harness.data.items import Sample, digest_of, digest_of_any, pair_of
 from harness.data.leaves import Array, Data, each_leaf, leaves_of, names_of, pack, row_of
 from harness.errors import DataError, HarnessError
+from harness.named import where_raised
 
 NUM_PROBED = 16
 _OR_PADDED = (
@@ -237,10 +237,9 @@ class SequenceDataset:
         except HarnessError:
             raise
         except (Exception, SystemExit) as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
             raise DataError(
                 f"{self.source}: reading item {index} raised {type(error).__name__}: {error} "
-                f"(at {last.filename}:{last.lineno}); fix it, or leave the item out"
+                f"(at {where_raised(error)}); fix it, or leave the item out"
             ) from error
 
     def _checked(self, index: int, item: Sample) -> list[Array]:

@@ -7,7 +7,6 @@ a tuple, list or dict of such states. Knows neither shards nor when a state begi
 from __future__ import annotations
 
 import hashlib
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from harness.data import described_shapes
 from harness.data.dtypes import as_they_are, counted, refuse_dtype, refuse_non_finite
 from harness.errors import ConfigError, DataError, HarnessError
-from harness.named import kind_of
+from harness.named import kind_of, where_raised
 
 StateFunction = Callable[[int], Any]
 """rows -> the first state of a shard with so many rows: arrays of NumPy or MXNet, nested."""
@@ -89,9 +88,8 @@ class FirstState:
         except HarnessError:
             raise
         except (Exception, SystemExit) as error:  # a user's code
-            last = traceback.extract_tb(error.__traceback__)[-1]
             raise ConfigError(
-                f"{_KEY}: raised {type(error).__name__}: {error} for {rows} rows (at {last.filename}:{last.lineno})"
+                f"{_KEY}: raised {type(error).__name__}: {error} for {rows} rows (at {where_raised(error)})"
             ) from error
         if not any(True for _ in arrays_in(state)):
             raise ConfigError(f"{_KEY}: gave {described_shapes(state)} for {rows} rows, without an array; {_ALLOWED}")

@@ -48,6 +48,7 @@ def is_held(file, held):
         labels, content = held[key]
         assert found.key == key
         np.testing.assert_array_equal(found.labels, labels)
+        np.testing.assert_array_equal(file.labels(row), labels)
         assert bytes(found.content) == content
 
 
@@ -202,4 +203,7 @@ def test_a_record_without_a_header_is_told_so(tmp_path):
     writer.close()
     file = RecordFile(path)
     assert bytes(file.read(0)) == b"short"
-    assert "a.rec, record 0 at byte 0: the record has 5 bytes, and its header alone 24" in said(lambda: file.record(0))
+    for read in (file.record, file.labels):
+        assert "a.rec, record 0 at byte 0: the record has 5 bytes, and its header alone 24" in said(
+            lambda read=read: read(0)
+        )

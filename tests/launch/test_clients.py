@@ -7,20 +7,10 @@ import re
 
 import pytest
 
-from tests.programs.clients import HERE, SETTINGS, settings_of
+from tests.programs.clients import HERE, SETTINGS, digests_of, results_of, settings_of
 
 PROGRAM = "tests/programs/clients.py"
 NAMES = list(SETTINGS)
-
-
-def digests_of(output: str) -> list[str]:
-    found = re.findall(r"done after \d+ iterations, digest ([0-9a-f]{64})", output)
-    assert len(found) == len(NAMES)
-    return found
-
-
-def results_of(output: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in re.findall(r"RESULTS (.*)$", output, re.MULTILINE)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +35,7 @@ def test_they_learn(alone):
 )
 def test_on_any_number_of_ranks(start, tmp_path, alone, launcher, ranks):
     out = start(PROGRAM, tmp_path, "new", *NAMES, np=ranks, launcher=launcher).stdout
-    assert digests_of(out) == digests_of(alone[0])
+    assert digests_of(out, NAMES) == digests_of(alone[0], NAMES)
     assert results_of(out) == results_of(alone[0])
 
 
@@ -53,7 +43,7 @@ def test_on_any_number_of_ranks(start, tmp_path, alone, launcher, ranks):
 def test_resumed_in_the_middle(start, tmp_path, alone, ranks):
     output, folder = alone
     more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
-    assert digests_of(start(PROGRAM, tmp_path, folder, *NAMES, **more).stdout) == digests_of(output)
+    assert digests_of(start(PROGRAM, tmp_path, folder, *NAMES, **more).stdout, NAMES) == digests_of(output, NAMES)
 
 
 @pytest.mark.parametrize("ranks", [None, 2])

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 
+from tests.programs.clients import digests_of, results_of
 from tests.programs.functions import HERE, SETTINGS, settings_of
 
 PROGRAM = "tests/programs/functions.py"
 NAMES = list(SETTINGS)
 PAD = ["transform=HERE:pass_on", "collate=pad"]
-
-
-def digests_of(output: str) -> list[str]:
-    found = re.findall(r"done after \d+ iterations, digest ([0-9a-f]{64})", output)
-    assert len(found) == len(NAMES)
-    return found
-
-
-def results_of(output: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in re.findall(r"RESULTS (.*)$", output, re.MULTILINE)]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +33,7 @@ def test_they_learn(alone):
 @pytest.mark.parametrize(("launcher", "ranks"), [("mpirun", 2), ("mpirun", 3), ("horovodrun", 2)])
 def test_on_any_number_of_ranks(start, tmp_path, alone, launcher, ranks):
     out = start(PROGRAM, tmp_path, "new", *NAMES, np=ranks, launcher=launcher).stdout
-    assert digests_of(out) == digests_of(alone[0])
+    assert digests_of(out, NAMES) == digests_of(alone[0], NAMES)
     assert results_of(out) == results_of(alone[0])
 
 
@@ -51,7 +41,7 @@ def test_on_any_number_of_ranks(start, tmp_path, alone, launcher, ranks):
 def test_resumed_in_the_middle(start, tmp_path, alone, ranks):
     output, folder = alone
     more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
-    assert digests_of(start(PROGRAM, tmp_path, folder, *NAMES, **more).stdout) == digests_of(output)
+    assert digests_of(start(PROGRAM, tmp_path, folder, *NAMES, **more).stdout, NAMES) == digests_of(output, NAMES)
 
 
 def test_the_finder_finds_the_same_and_puts_everything_back(start, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 
@@ -328,6 +329,18 @@ def train_all(output: str, begun: str, names: list[str], settings: Callable[[str
         if world.rank == 0:
             print("RESULTS", json.dumps(results), flush=True)
     world.close()
+
+
+def digests_of(output: str, names: list[str]) -> list[str]:
+    """The digests that `train_all` printed of these jobs."""
+    found = re.findall(r"done after \d+ iterations, digest ([0-9a-f]{64})", output)
+    assert len(found) == len(names)
+    return found
+
+
+def results_of(output: str) -> list[dict[str, float]]:
+    """The last evaluations that `train_all` printed."""
+    return [json.loads(line) for line in re.findall(r"RESULTS (.*)$", output, re.MULTILINE)]
 
 
 if __name__ == "__main__":

@@ -15,21 +15,9 @@ import numpy as np
 from mxnet.gluon import nn
 
 from tests.programs.clients import COMMON, train_all
+from tests.programs.own_data import Items
 
 HERE = "tests.programs.functions"
-
-
-class Items:
-    """Items by a function of the index."""
-
-    def __init__(self, count: int, item) -> None:
-        self.count, self.item = count, item
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int):
-        return self.item(index)
 
 
 # Words: text of any length is turned into ids, of which some are hidden in training; the mean is over tokens.

@@ -8,8 +8,8 @@ their EXIF data say, as MXNet's `ImageRecordIter` and OpenCV do.
 
 from __future__ import annotations
 
+import functools
 import struct
-import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,24 +209,13 @@ class Decoders(NamedTuple):
     cv2: Any
 
 
-_lock = threading.Lock()
-_loaded: list[Decoders] = []
-
-
+@functools.cache
 def decoders() -> Decoders:
     """The modules that decode, imported when a picture is first looked at: OpenCV costs .2 s and 40 MB.
 
     Raises:
         ConfigError: if they are not installed.
     """
-    if not _loaded:
-        with _lock:
-            if not _loaded:
-                _loaded.append(_import())
-    return _loaded[0]
-
-
-def _import() -> Decoders:
     try:
         import cv2
         import simplejpeg

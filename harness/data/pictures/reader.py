@@ -14,8 +14,9 @@ from harness.data.request import Counts, DataRequest
 from harness.data.splits import Splits, make_splits
 from harness.errors import DataError
 
+_KINDS = {"records": ("rec", "folder"), "folder": ("folder", "rec")}  # what each reads, and what it does not
 _SPLITS = ("train", "validation", "test")
-_FEW_RECORDS = 100_000  # whose labels are read to count classes: a second
+_FEW_RECORDS = 100_000  # whose labels are read to count classes
 
 
 def load_pictures(request: DataRequest) -> Splits:
@@ -59,19 +60,15 @@ def _opened(request: DataRequest) -> tuple[PictureRequest, list[PictureSource | 
     request.refuse("download", "params")
     pictures = request.pictures
     if pictures is None:
-        raise DataError(f"{request.where}: needs data.pictures, with train: {{{_wanted(request.name)}: PATH}}")
+        raise DataError(f"{request.where}: needs data.pictures, with train: {{{_KINDS[request.name][0]}: PATH}}")
     return pictures, [
         None if files is None else _open(f"data.pictures.{name}", request.name, files, pictures.class_names)
         for name, files in zip(_SPLITS, pictures.located(request.root), strict=True)
     ]
 
 
-def _wanted(name: str) -> str:
-    return "rec" if name == "records" else "folder"
-
-
 def _open(where: str, name: str, files: SplitFiles, class_names: Path | None) -> PictureSource:
-    wanted, other = ("rec", "folder") if name == "records" else ("folder", "rec")
+    wanted, other = _KINDS[name]
     if not getattr(files, wanted) or getattr(files, other):
         raise DataError(f"{where}: data.name: {name!r} needs {wanted}, and no {other}")
     if wanted == "rec":
@@ -93,8 +90,9 @@ def _count_classes(request: DataRequest, pictures: PictureRequest, train: Pictur
         return pictures.num_classes
     if isinstance(train, PictureFiles):
         return len(train.classes) if train.classes is not None else int(train.labels.max()) + 1
+    assert isinstance(train, RecordPictures)
     if len(train) > _FEW_RECORDS:
         raise DataError(
             f"{request.where}: counting classes would read all of {len(train):,} records; set data.pictures.num_classes"
         )
-    return int(max(float(np.max(train.read(row)[1])) for row in range(len(train)))) + 1
+    return int(max(float(np.max(train.labels(row))) for row in range(len(train)))) + 1
