@@ -101,6 +101,10 @@ class MpiWorld(World):
         _finalise(self._mpi)
 
     @override
+    def abandon(self) -> None:
+        atexit.unregister(_finalise)
+
+    @override
     def explain(self, error: Exception) -> HarnessError | None:
         if isinstance(error, self._mpi.Exception):
             return LostRankError(f"another rank left while this one waited in the collective {self.last_collective!r}")

@@ -102,6 +102,10 @@ class World(ABC):
     def close(self) -> None:
         """Shut down in good order: no rank leaves before all have called this."""
 
+    def abandon(self) -> None:
+        """This process ends without the other ranks: at its exit, wait for none of them."""
+        return
+
     def allgather_object(self, value: object, name: str) -> list[Any]:
         """Every rank's value (anything JSON can hold), in the order of the ranks; as JSON, so nothing is unpickled."""
         sent = np.frombuffer(json.dumps(value).encode(), np.uint8)

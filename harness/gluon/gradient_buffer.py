@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import ConfigError
+from harness.model.host_memory import in_host_memory
 from harness.model.parameters import held
 
 _ALIGNED = 16  # numbers; every part begins on a cache line, and what lies between parts stays 0
@@ -31,7 +32,7 @@ class Buffer:
         self.host: npt.NDArray[Any] | None = None
         if ctx == mx.cpu():
             self.host = _aligned_zeros(size)
-            self.array = mx.nd.from_numpy(self.host[:], zero_copy=True)  # which makes what it is given read-only
+            self.array = in_host_memory(self.host[:])
         else:
             self.array = mx.nd.zeros((size,), ctx=ctx)
 

@@ -19,6 +19,7 @@ from harness.errors import CheckpointError, DisagreementError, DivergedError, li
 from harness.gluon.carried import Carried
 from harness.gluon.state import LearnerState, digest_of, mismatches, not_finite
 from harness.gluon.step import OptimizerStep
+from harness.model.host_memory import in_host_memory
 from harness.model.parameters import held
 from harness.parsing import plain_numbers
 
@@ -228,7 +229,7 @@ def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]
     """Fill device arrays from host arrays of the same names, dtypes and shapes; returns when it is done."""
     for name, target in targets.items():
         # through an array of MXNet: one that oneDNN has laid out for itself cannot be written to directly
-        mx.nd.from_numpy(np.ascontiguousarray(values[name])).copyto(target)
+        in_host_memory(np.ascontiguousarray(values[name])).copyto(target)
     mx.nd.waitall()
 
 

@@ -76,6 +76,7 @@ class Monitor:
             for rank in self._peers:
                 selector.register(self._peers[rank].link.socket, selectors.EVENT_READ, rank)
             failures = 0
+            self._report(time.monotonic())  # a rank that is lost at once is known by its process and host
             while not self._is_ending.is_set():
                 try:
                     for key, _ in selector.select(PERIOD_S):
@@ -150,8 +151,7 @@ class Monitor:
     def _check_time(self, now_s: float) -> None:
         """Decide whatever does not begin with a message."""
         if now_s - self._reported_s > STATUS_EVERY_S:
-            self._reported_s = now_s
-            self._peers.send(self._this_rank.status())
+            self._report(now_s)
         self._departures.confirm()
         known = self._departures.known
         # This rank leaves by itself. Its main thread should end the process; this is in case it hangs.
@@ -174,6 +174,10 @@ class Monitor:
             self._peers.send(Message(stalled=True))
         if self._stalled_s is not None and (self._world.rank == 0 or now_s - self._stalled_s > SILENT_AFTER_S):
             self._declare_stall()
+
+    def _report(self, now_s: float) -> None:
+        self._reported_s = now_s
+        self._peers.send(self._this_rank.status())
 
     def _declare_stall(self) -> None:
         """Find out who holds the others up, tell all ranks, and end."""

@@ -162,6 +162,7 @@ class Guard:
         # launchers of MPI kill all ranks when one ends, and the others have yet to say why they end
         if cause.first and not self._world.fails_when_lost:
             self._peers.wait_until_all_left(GRACE_S)
+        self._world.abandon()
         return (self._departures.known.cause or cause).exit_code
 
     def begin_shutdown(self, cause: Cause | None = None) -> None:

@@ -13,6 +13,7 @@ from harness.data import each_leaf
 from harness.data.leaves import Array, Data
 from harness.errors import ConfigError
 from harness.model.calls import Calls, structure_of
+from harness.model.host_memory import in_host_memory
 from harness.model.operators import calls_across_devices_refused
 from harness.model.parameters import parameters_of, refuse_sparse
 
@@ -35,9 +36,9 @@ def on_device(array: Array, ctx: Any) -> Any:
     Who waits for the result passes a view, and leaves the caller's array writeable.
     """
     array = np.ascontiguousarray(array)
-    if array.dtype == np.int8:  # which `from_numpy` does not know
+    if array.dtype == np.int8:  # which DLPack's types in MXNet lack
         return mx.nd.array(array, ctx=ctx, dtype=np.int8)
-    return mx.nd.from_numpy(array).as_in_context(ctx)
+    return in_host_memory(array).as_in_context(ctx)
 
 
 def nested_on_device(data: Data, ctx: Any) -> Any:

@@ -11,13 +11,15 @@ of threads, for example), or whose PYTHONPATH has other modules under names that
 becomes an ordinary process.
 
 mpirun kills all ranks as soon as one has failed. Ordinary ones that end at the same time have ended by then; so that
-clients have as well, the code of a rank that failed is held back until the other ranks have ended, or for a second.
+clients have as well, the code of a rank that failed is held back until the other ranks have ended, at most for
+`HELD_S`, and what started them is stopped until all their clients have ended.
 
 Ends when its standard input does.
 """
 
 import array
 import atexit
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -184,6 +186,8 @@ class Server:
 
     def forward(self, pid, connection):
         """Send the process what its client has received; kill it when that is gone."""
+        if pid not in self.clients:  # it has ended in the same moment
+            return
         try:
             received = connection.recv(64)
         except OSError:
@@ -206,15 +210,20 @@ class Server:
 
     def release(self):
         """Tell the clients whose processes have ended, but for those that are to wait for other ranks."""
-        held, self.held, now = self.held, [], time.monotonic()
-        for one in held:
-            until, started_by, connection, code = one
-            if now < until and started_by in self.ranks.values():
-                self.held.append(one)
-                continue
-            with suppress(OSError):  # the client has gone
-                connection.send(struct.pack("!i", code))
-            connection.close()
+        now, running = time.monotonic(), set(self.ranks.values())
+        due = [one for one in self.held if now >= one[0] or one[1] not in running]
+        self.held = [one for one in self.held if one not in due]
+        launchers = {one[1] for one in due if one[0] > now}  # of ranks that have waited for each other
+        with stopped(launchers):
+            for _, _, connection, code in due:
+                with suppress(OSError):  # the client has gone
+                    connection.send(struct.pack("!i", code))
+            for _, launcher, connection, _ in due:
+                if launcher in launchers:
+                    connection.settimeout(HELD_S)
+                    with suppress(OSError):
+                        connection.recv(64)  # until the client has ended
+                connection.close()
 
     def forget(self):
         """In a forked process: close all that is the server's."""
@@ -222,6 +231,20 @@ class Server:
         self.listener.detach()
         for connection in (*self.clients.values(), *(one[2] for one in self.held)):
             connection.detach()
+
+
+@contextlib.contextmanager
+def stopped(pids):
+    """Have these processes wait."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def become(job, files):
