@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from harness.data.arrays import Indices, Subset
 from harness.data.augment import Bits
+from harness.data.memory import BatchMemory
 from harness.data.pictures.decoding import Picture
 from harness.data.pictures.draws import Draws, sample_words
 from harness.data.pictures.recipe import Floats, Recipe
@@ -53,6 +54,7 @@ class PictureDataset:
         workers: threads that decode.
         num_classes: if labels are classes; `None` leaves them numbers.
         replace_damaged: whether a damaged picture is replaced by the one whose number follows.
+        memory: of batches; splits may share one.
     """
 
     full_scale = 1.0
@@ -66,6 +68,7 @@ class PictureDataset:
         workers: int = 1,
         num_classes: int | None = None,
         replace_damaged: bool = False,
+        memory: BatchMemory | None = None,
     ) -> None:
         """Start no thread yet; the first batch does."""
         self.source = where
@@ -73,6 +76,7 @@ class PictureDataset:
         self._pictures, self._recipe, self._num_classes = pictures, recipe, num_classes
         self._replace_damaged = replace_damaged
         self._workers = Workers(workers)
+        self._memory = memory or BatchMemory()
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -88,7 +92,7 @@ class PictureDataset:
         Raises:
             DataError: naming the damaged picture, of several the one in the lowest row.
         """
-        pixels = np.empty((len(indices), 3, *self._recipe.size), np.float32)
+        pixels = self._memory.empty((len(indices), 3, *self._recipe.size))
         labels: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * len(indices)
         epoch, seed = draws or (0, 0)
         words = sample_words(seed, epoch, indices) if draws else None
@@ -109,8 +113,9 @@ class PictureDataset:
         return
 
     def close(self) -> None:
-        """End the threads; calling this again does nothing."""
+        """End the threads, and give memory back; calling this again does nothing."""
         self._workers.close()
+        self._memory.clear()
 
     def _fill(self, index: int, words: Bits | None, out: Floats) -> npt.NDArray[np.float32]:
         """Write one picture, and return its labels; a damaged one is replaced by the next that is not, if so wished."""

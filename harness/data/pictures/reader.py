@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.folders import PictureFiles, listed_file, listed_folder
+from harness.data.memory import BatchMemory
 from harness.data.pictures.dataset import PictureDataset, PictureSource
 from harness.data.pictures.request import PictureRequest, SplitFiles
 from harness.data.records import RecordFile, RecordFiles, RecordPictures
@@ -27,6 +28,7 @@ def load_pictures(request: DataRequest) -> Splits:
     """
     pictures, sources = _opened(request)
     num_classes = None if request.labels_are_numbers else _count_classes(request, pictures, sources[0])
+    memory = BatchMemory()
     splits = [
         None
         if source is None
@@ -37,6 +39,7 @@ def load_pictures(request: DataRequest) -> Splits:
             workers=pictures.workers,
             num_classes=num_classes,
             replace_damaged=pictures.replace_damaged,
+            memory=memory,
         )
         for name, source in zip(_SPLITS, sources, strict=True)
     ]
