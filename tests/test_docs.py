@@ -75,7 +75,7 @@ def checkout(tmp_path):
     folder = tmp_path / "checkout"
     folder.mkdir()
     for path in ROOT.iterdir():
-        if not path.name.startswith(".") and path.name not in ("runs", "plans"):
+        if not path.name.startswith(".") and path.name not in ("runs", "plans", "sheets"):
             (folder / path.name).symlink_to(path)
     return folder
 

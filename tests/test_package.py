@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 import harness
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = (".*", "__pycache__", "*.egg-info", "runs", "plans", "build", "dist")
+LEFT_OUT = (".*", "__pycache__", "*.egg-info", "runs", "plans", "sheets", "build", "dist")
 BUILD = "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_wheel(out); b.build_sdist(out)"
 HELP_OF_ALL = """
 import contextlib, sys

@@ -50,6 +50,14 @@ def checkpoint() -> int:
     return main()
 
 
+def data() -> int:
+    """Pack, check and show picture files."""
+    end_tool_quietly()
+    with _named_if_missing():
+        from harness.cli.data import main
+    return main()
+
+
 def doctor() -> int:
     """Check this machine."""
     end_tool_quietly()

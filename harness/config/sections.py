@@ -196,6 +196,11 @@ class NetworkConfig(Section):
     hybridize: bool = True
     """Compile the network, to train from an optimised graph (performance.md)."""
 
+    @property
+    def picks_classes(self) -> bool:
+        """Whether the loss is the one of Gluon's to which integer labels are classes."""
+        return self.loss == "softmax_cross_entropy" and self.loss_params.get("sparse_label", True) is True
+
 
 class LayerDecayConfig(Section):
     """Learning rates that fall from the output to the input, by the same factor from each layer to the next."""

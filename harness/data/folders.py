@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from harness.data.records import Labels
+from harness.data.arrays import Indices
+from harness.data.record_format import Labels
 from harness.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -76,7 +78,7 @@ def listed_folder(folder: Path, class_names: Path | None = None) -> PictureFiles
         raise DataError(
             f"{folder}: {found['.'][0]} lies beside the folders of classes; move it into one, or give a list (lst)"
         )
-    classes = list(found) if class_names is None else _lines_of(class_names)
+    classes = list(found) if class_names is None else class_names_of(class_names)
     missing = [name for name in classes if name not in found]
     if missing:
         raise DataError(f"{class_names}: there is no picture in {folder / missing[0]}; remove the class, or add some")
@@ -85,11 +87,48 @@ def listed_folder(folder: Path, class_names: Path | None = None) -> PictureFiles
     return PictureFiles(folder, tuple(names), labels.astype(np.float32)[:, None], tuple(classes))
 
 
+def class_names_of(path: Path) -> list[str]:
+    """The lines of a file with a class in each.
+
+    Raises:
+        DataError: if it cannot be read, or is empty.
+    """
+    return _lines_of(path)
+
+
+class Listed(NamedTuple):
+    """The lines of a list, in their order.
+
+    Attributes:
+        keys: `(n,)`.
+        names: of each picture, its path in the folder.
+        labels: `(n, k)`.
+    """
+
+    keys: Indices
+    names: tuple[str, ...]
+    labels: Labels
+
+
 def listed_file(folder: Path, path: Path) -> PictureFiles:
     """The pictures of a list, in the order of their keys.
 
     Args:
         folder: that the list's paths are in.
+        path: of the list.
+
+    Raises:
+        DataError: as `read_list`.
+    """
+    listed = read_list(path)
+    order = np.argsort(listed.keys)
+    return PictureFiles(folder, tuple(listed.names[row] for row in order), listed.labels[order], None)
+
+
+def read_list(path: Path) -> Listed:
+    """What a list says.
+
+    Args:
         path: of the list.
 
     Raises:
@@ -110,10 +149,8 @@ def listed_file(folder: Path, path: Path) -> PictureFiles:
                 f"{width or 'one or more'} numbers, and a path, between tabs"
             )
         rows[key] = (words[-1], labels)
-    ordered = [rows[key] for key in sorted(rows)]
-    return PictureFiles(
-        folder, tuple(name for name, _ in ordered), np.array([labels for _, labels in ordered], np.float32), None
-    )
+    names, labels_of_all = zip(*rows.values(), strict=True)
+    return Listed(np.array(list(rows)), names, np.array(labels_of_all, np.float32))
 
 
 def _by_folder(folder: Path) -> dict[str, list[str]]:

@@ -1,55 +1,37 @@
 """RecordIO files, as MXNet's im2rec writes them: read by many threads at once, with or without an index.
 
-A record is a magic number, a 32-bit word with the number of bytes (29 bits) and a flag (3 bits), the bytes, and zeros
-up to a multiple of four. Bytes that hold the magic number at such a multiple are split there into several parts, and
-the magic number between two parts is left out (dmlc-core, include/dmlc/recordio.h). A picture's record starts with a
-header: the number of labels if there are several, a label, and two numbers, of which the first is its key (MXNet,
-python/mxnet/recordio.py).
-
 Files are read by `pread`, which keeps no position, so threads need no lock; MXNet's own reader has one position for
-all (apache/mxnet#13945).
+all (apache/mxnet#13945). What a record is, `record_format.py` says.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.data.arrays import Indices
+from harness.data.record_format import (
+    FIRST,
+    FRAME,
+    HEADER,
+    LAST,
+    MIDDLE,
+    WHOLE,
+    Labels,
+    Record,
+    frame_at,
+    joined,
+    unpacked,
+)
 from harness.errors import DataError
+from harness.shipped import name_command
 
-Labels = npt.NDArray[np.float32]
-
-_MAGIC = 0xCED7230A
-_MAGIC_BYTES = struct.pack("<I", _MAGIC)
-_FRAME = struct.Struct("<II")
-_HEADER = struct.Struct("<IfQQ")
-_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)  # flags: which part of a record this is
-_LENGTH_BITS = 29
-_MOST_LABELS = 1 << 20
-_REINDEX = "write the index again (MXNet's tools/rec2idx.py), or remove it: records are found without one too"
-
-
-class Record(NamedTuple):
-    """A record with a header.
-
-    Attributes:
-        labels: of the sample, `(k,)`.
-        key: the number that im2rec gave it.
-        content: what was packed, such as a JPEG file.
-    """
-
-    labels: Labels
-    key: int
-    content: memoryview
+_REINDEX = f"write the index again ({name_command('data')} index), or remove it: records are found without one too"
 
 
 @dataclass(frozen=True)
@@ -77,12 +59,13 @@ class RecordFile:
     Args:
         path: the .rec file.
         index: the .idx file; `None` is the one beside it, if there is one.
+        walk: find the records by going through the file, whatever index there is.
 
     Raises:
         DataError: naming the file, if it cannot be read, or the index does not fit it.
     """
 
-    def __init__(self, path: Path, index: Path | None = None) -> None:
+    def __init__(self, path: Path, index: Path | None = None, *, walk: bool = False) -> None:
         """Open the file, and read where its records are; not the records."""
         self.path = path
         try:
@@ -94,7 +77,7 @@ class RecordFile:
         if self._size == 0:
             raise DataError(f"{path}: is empty; a .rec file has at least one record")
         beside = path.with_suffix(".idx")
-        if index is None and beside.is_file():
+        if index is None and not walk and beside.is_file():
             index = beside
         self.index = index
         self._table = self._walked() if index is None else self._indexed(index)
@@ -107,6 +90,11 @@ class RecordFile:
     def keys(self) -> Indices:
         """The keys of all rows, `(n,)`, rising."""
         return self._table.keys
+
+    @property
+    def starts(self) -> Indices:
+        """The byte where each row begins, `(n,)`."""
+        return self._table.starts
 
     def name_of(self, row: int) -> str:
         """What messages call a record."""
@@ -121,7 +109,7 @@ class RecordFile:
         start, size = int(self._table.starts[row]), int(self._table.sizes[row])
         try:
             held = memoryview(os.pread(self._file, size, start))
-            return _joined(held)
+            return joined(held)
         except OSError as error:
             raise DataError(f"{self.name_of(row)}: cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -135,7 +123,7 @@ class RecordFile:
         """
         held = self.read(row)
         try:
-            return _unpacked(held)
+            return unpacked(held)
         except ValueError as error:
             raise DataError(f"{self.name_of(row)}: {error}; pack it with im2rec or `mx.recordio.pack`") from error
 
@@ -147,11 +135,11 @@ class RecordFile:
         """
         start = int(self._table.starts[row])
         try:
-            held = os.pread(self._file, _FRAME.size + _HEADER.size, start)
+            held = os.pread(self._file, FRAME.size + HEADER.size, start)
         except OSError:
             held = b""  # reading the record says why
-        if len(held) == _FRAME.size + _HEADER.size and _frame(held, 0, f"{self.name_of(row)}: ")[0] == _WHOLE:
-            count, label, _, _ = _HEADER.unpack_from(held, _FRAME.size)
+        if len(held) == FRAME.size + HEADER.size and frame_at(held, 0, f"{self.name_of(row)}: ")[0] == WHOLE:
+            count, label, _, _ = HEADER.unpack_from(held, FRAME.size)
             if count == 0:
                 return np.array([label], np.float32)
         return self.record(row).labels
@@ -170,7 +158,7 @@ class RecordFile:
         twice = np.flatnonzero(np.diff(keys) == 0)
         if len(twice):
             raise DataError(f"{index}: key {keys[twice[0]]} is there twice; {_REINDEX}")
-        wrong = np.flatnonzero((starts < 0) | (starts > self._size - _FRAME.size) | (starts % 4 != 0))
+        wrong = np.flatnonzero((starts < 0) | (starts > self._size - FRAME.size) | (starts % 4 != 0))
         if len(wrong):
             raise DataError(
                 f"{index}: key {keys[wrong[0]]} is at byte {starts[wrong[0]]}, but {self.path} has {self._size} bytes "
@@ -188,18 +176,18 @@ class RecordFile:
         """The table that walking through the file gives; reads the frame and the header of each record alone."""
         starts, keys, place, inside = [], [], 0, False
         while place < self._size:
-            held = os.pread(self._file, _FRAME.size + _HEADER.size, place)
-            part, length = _frame(held, 0, f"{self.path}: at byte {place}: ")
-            if inside != (part in (_MIDDLE, _LAST)) or place + _FRAME.size + length > self._size:
+            held = os.pread(self._file, FRAME.size + HEADER.size, place)
+            part, length = frame_at(held, 0, f"{self.path}: at byte {place}: ")
+            if inside != (part in (MIDDLE, LAST)) or place + FRAME.size + length > self._size:
                 raise DataError(
                     f"{self.path}: at byte {place}: the record is cut off, or a part of it is missing; copy the file "
                     "again, or pack it anew"
                 )
             if not inside:
                 starts.append(place)
-                keys.append(_HEADER.unpack_from(held, _FRAME.size)[2] if len(held) == _FRAME.size + _HEADER.size else 0)
-            inside = part in (_FIRST, _MIDDLE)
-            place += _FRAME.size + length + (-length) % 4
+                keys.append(HEADER.unpack_from(held, FRAME.size)[2] if len(held) == FRAME.size + HEADER.size else 0)
+            inside = part in (FIRST, MIDDLE)
+            place += FRAME.size + length + (-length) % 4
         if inside:
             raise DataError(f"{self.path}: the last record is cut off; copy the file again, or pack it anew")
         places = np.array(starts, np.int64)
@@ -242,54 +230,6 @@ def _numbers_in(text: bytes, index: Path) -> tuple[Indices, Indices]:
     if len(numbers) != 2 * lines:
         raise DataError(f"{index}: has {len(numbers)} numbers in {lines} lines, not two in each; {_REINDEX}")
     return numbers[::2], numbers[1::2]
-
-
-def _frame(held: bytes | memoryview, place: int, where: str = "") -> tuple[int, int]:
-    """Which part of a record begins here, and its number of bytes."""
-    if len(held) - place < _FRAME.size:
-        raise _damaged(where, "cut off within a record's frame")
-    magic, word = _FRAME.unpack_from(held, place)
-    if magic != _MAGIC:
-        raise _damaged(where, f"found {magic:#010x} where a record begins with {_MAGIC:#010x}")
-    part = word >> _LENGTH_BITS
-    if part > _LAST:
-        raise _damaged(where, f"found the flag {part}; allowed: {_WHOLE} to {_LAST}")
-    return part, word & ((1 << _LENGTH_BITS) - 1)
-
-
-def _damaged(where: str, what: str) -> Exception:
-    return DataError(f"{where}{what}; copy the file again, or pack it anew") if where else ValueError(what)
-
-
-def _joined(held: memoryview) -> memoryview:
-    """The bytes of a record, whose parts lie one after the other."""
-    parts: list[bytes | memoryview] = []
-    place = 0
-    while True:
-        part, length = _frame(held, place)
-        if (part in (_WHOLE, _FIRST)) != (not parts):
-            raise ValueError("a part of the record is missing")
-        place += _FRAME.size
-        if len(held) - place < length:
-            raise ValueError(f"the record has {length} bytes, of which {len(held) - place} are there")
-        if part == _WHOLE:
-            return held[place : place + length]
-        parts += [held[place : place + length], *([_MAGIC_BYTES] if part != _LAST else [])]
-        if part == _LAST:
-            return memoryview(b"".join(parts))
-        place += length + (-length) % 4
-
-
-def _unpacked(held: memoryview) -> Record:
-    if len(held) < _HEADER.size:
-        raise ValueError(f"the record has {len(held)} bytes, and its header alone {_HEADER.size}")
-    count, label, key, _ = _HEADER.unpack_from(held)
-    if count == 0:
-        return Record(np.array([label], np.float32), key, held[_HEADER.size :])
-    if count > _MOST_LABELS or len(held) < _HEADER.size + 4 * count:
-        raise ValueError(f"the record's header claims {count} labels, in {len(held)} bytes")
-    labels = np.frombuffer(held, "<f4", count, _HEADER.size)
-    return Record(labels, key, held[_HEADER.size + 4 * count :])
 
 
 class RecordPictures:

@@ -28,7 +28,6 @@ from harness.data.purity import Found
 from harness.errors import DataError
 from harness.model.inputs import seed_generator
 
-_PICKS = "softmax_cross_entropy"  # the one loss of Gluon's to which integer labels are classes
 _SAME_ITEMS = "give every rank the same data; an item is a function of its index, and not of the rank or the host"
 
 
@@ -69,8 +68,7 @@ def load_splits(config: RunConfig, threads: int = 1) -> Splits:
     Raises:
         DataError: see `harness.data.load`; also for integer labels that cannot be classes, where the loss wants some.
     """
-    data, loss = config.data, config.network.loss
-    picks = loss == _PICKS and config.network.loss_params.get("sparse_label", True) is True
+    data, loss, picks = config.data, config.network.loss, config.network.picks_classes
     splits = load(
         data.name,
         root=data.root,
@@ -87,7 +85,7 @@ def load_splits(config: RunConfig, threads: int = 1) -> Splits:
     if splits.num_classes is None and picks and isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
         raise DataError(
             f"{splits.train.source}: labels go up to {labels.max()}, but there are only {labels.size}, so they can "
-            f"hardly be classes, which {_PICKS} needs; fix them, or give the number of classes (num_classes)"
+            f"hardly be classes, which {loss} needs; fix them, or give the number of classes (num_classes)"
         )
     return splits
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.report.folders import make_run
@@ -60,6 +61,22 @@ def test_reports_without_mxnet(tmp_path):
     ended = python(_RUN, "launch/report.py", make_run(tmp_path))
     assert (ended.returncode, ended.stderr) == (0, "")
     assert f"wrote {tmp_path}/digits/report.html" in ended.stdout
+
+
+def test_pictures_are_packed_and_checked_without_mxnet(tmp_path):
+    simplejpeg = pytest.importorskip("simplejpeg")
+    pytest.importorskip("cv2")
+    (tmp_path / "set/one").mkdir(parents=True)
+    (tmp_path / "set/one/a.jpg").write_bytes(simplejpeg.encode_jpeg(np.zeros((9, 9, 3), np.uint8)))
+    ended = python(_RUN, "launch/data.py", "pack", tmp_path / "set", tmp_path / "a.rec", "--workers", "1")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    said = "1 records, 0.0 MB; the harness (there is no MXNet here) reads key, labels and picture of each as they were"
+    assert said in ended.stdout
+    pictures = ["--set", "data.name=records", "--set", f"data.pictures={{train: {{rec: {tmp_path}/a.rec}}}}"]
+    ended = python(_RUN, "launch/data.py", "check", "digits", *pictures)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    ended = python(_RUN, "launch/data.py", "show", "digits", "--output", tmp_path)
+    assert (ended.returncode, ended.stderr) == (2, f"error: {sys.executable} has no mxnet; run `make setup`\n")
 
 
 def test_the_block_is_real():

@@ -69,6 +69,7 @@ def ended(process):
         (["launch/plan.py"], signal.SIGINT, 130),
         (["launch/report.py", "runs/x"], signal.SIGINT, 130),
         (["launch/checkpoint.py", "list", "runs/x"], signal.SIGINT, 130),
+        (["launch/data.py", "check", "x.yaml"], signal.SIGINT, 130),
         (["launch/doctor.py"], signal.SIGINT, 130),
         (["launch/supervise.py", "--", "true"], signal.SIGINT, 130),
     ],

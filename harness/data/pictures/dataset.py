@@ -78,6 +78,11 @@ class PictureDataset:
         self._workers = Workers(workers)
         self._memory = memory or BatchMemory()
 
+    @property
+    def pictures(self) -> PictureSource:
+        """The files."""
+        return self._pictures
+
     def __len__(self) -> int:
         """The number of samples."""
         return len(self._pictures)

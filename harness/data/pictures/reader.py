@@ -16,7 +16,7 @@ from harness.data.splits import Splits, make_splits
 from harness.errors import DataError
 
 _KINDS = {"records": ("rec", "folder"), "folder": ("folder", "rec")}  # what each reads, and what it does not
-_SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 _FEW_RECORDS = 100_000  # whose labels are read to count classes
 
 
@@ -26,8 +26,10 @@ def load_pictures(request: DataRequest) -> Splits:
     Raises:
         DataError: naming the file that is missing or damaged, or if nothing says how many classes there are.
     """
-    pictures, sources = _opened(request)
-    num_classes = None if request.labels_are_numbers else _count_classes(request, pictures, sources[0])
+    pictures, sources = open_sources(request)
+    num_classes = pictures.num_classes  # which says that labels are classes, whatever the loss
+    if num_classes is None and not request.labels_are_numbers:
+        num_classes = _count_classes(request, sources[0])
     memory = BatchMemory()
     splits = [
         None
@@ -41,7 +43,7 @@ def load_pictures(request: DataRequest) -> Splits:
             replace_damaged=pictures.replace_damaged,
             memory=memory,
         )
-        for name, source in zip(_SPLITS, sources, strict=True)
+        for name, source in zip(SPLITS, sources, strict=True)
     ]
     train, validation, test = splits
     assert train is not None
@@ -54,19 +56,25 @@ def count_pictures(request: DataRequest) -> Counts:
     Raises:
         DataError: as in `load_pictures`.
     """
-    _, sources = _opened(request)
+    _, sources = open_sources(request)
     train, validation, test = (0 if source is None else len(source) for source in sources)
     return Counts(train, validation, test)
 
 
-def _opened(request: DataRequest) -> tuple[PictureRequest, list[PictureSource | None]]:
+def open_sources(request: DataRequest) -> tuple[PictureRequest, list[PictureSource | None]]:
+    """The request for pictures, and those of training, validation and test.
+
+    Raises:
+        DataError: as in `load_pictures`.
+    """
     request.refuse("download", "params")
     pictures = request.pictures
     if pictures is None:
         raise DataError(f"{request.where}: needs data.pictures, with train: {{{_KINDS[request.name][0]}: PATH}}")
+    class_names = pictures.class_names_under(request.root)
     return pictures, [
-        None if files is None else _open(f"data.pictures.{name}", request.name, files, pictures.class_names)
-        for name, files in zip(_SPLITS, pictures.located(request.root), strict=True)
+        None if files is None else _open(f"data.pictures.{name}", request.name, files, class_names)
+        for name, files in zip(SPLITS, pictures.located(request.root), strict=True)
     ]
 
 
@@ -86,11 +94,9 @@ def _open(where: str, name: str, files: SplitFiles, class_names: Path | None) ->
     return listed_folder(files.folder, class_names) if files.lst is None else listed_file(files.folder, files.lst)
 
 
-def _count_classes(request: DataRequest, pictures: PictureRequest, train: PictureSource | None) -> int:
-    """As many as are asked for, are folders, or are in the labels."""
+def _count_classes(request: DataRequest, train: PictureSource | None) -> int:
+    """As many as are folders, or are in the labels."""
     assert train is not None
-    if pictures.num_classes is not None:
-        return pictures.num_classes
     if isinstance(train, PictureFiles):
         return len(train.classes) if train.classes is not None else int(train.labels.max()) + 1
     assert isinstance(train, RecordPictures)

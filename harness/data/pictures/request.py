@@ -56,6 +56,10 @@ class PictureRequest:
     workers: int = 1
     replace_damaged: bool = False
 
+    def class_names_under(self, root: Path | None) -> Path | None:
+        """The file with the names of classes, with a relative path taken from a folder."""
+        return None if self.class_names is None else (root or Path()) / self.class_names
+
     def located(self, root: Path | None) -> list[SplitFiles | None]:
         """The files of the three splits, with relative paths taken from a folder."""
         splits = self.train, self.validation, self.test
