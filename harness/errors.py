@@ -10,9 +10,15 @@ from collections.abc import Sequence
 from typing import Self
 
 
-def listed(problems: Sequence[str], most: int = 20) -> str:
-    """Problems, one on each line, for the end of a message: the first ones, and how many more there are."""
-    left = len(problems) - most
+def listed(problems: Sequence[str], most: int = 20, of: int | None = None) -> str:
+    """Problems, one on each line, for the end of a message: the first ones, and how many more there are.
+
+    Args:
+        problems: the first ones, or all.
+        most: lines.
+        of: how many there are; by default those.
+    """
+    left = (len(problems) if of is None else of) - min(len(problems), most)
     return "".join(f"\n  {problem}" for problem in [*problems[:most], *([f"and {left:,} more"] if left > 0 else [])])
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from harness.checkpoint.consistency import LARGEST_RATE, check_init, check_updates, sum_of
 from harness.checkpoint.places import iteration_of
+from harness.checkpoint.replaced import NONE_REPLACED, Replaced
 from harness.errors import CheckpointError
 from harness.files import must_be_regular
 from harness.folder import Fields, RecordError, described, parse_json
@@ -66,6 +67,7 @@ class SavedState:
         evaluation_due: whether the last evaluation was left to the run that resumes.
         skipped: updates that were left out because they were not finite.
         weightless: updates that changed nothing because every weight of the loss was 0.
+        replaced: damaged samples that others have replaced.
     """
 
     iteration: int
@@ -74,6 +76,7 @@ class SavedState:
     evaluation_due: bool = False
     skipped: int = 0
     weightless: int = 0
+    replaced: Replaced = NONE_REPLACED
 
     @classmethod
     def read(cls, fields: Fields, iteration: int, optimizer: str, planned: float | None) -> SavedState:
@@ -97,6 +100,7 @@ class SavedState:
             evaluation_due=fields.has("evaluation_due") and _flag(fields, "evaluation_due"),
             skipped=skipped,
             weightless=weightless,
+            replaced=Replaced.read(fields.inner("replaced")) if fields.has("replaced") else NONE_REPLACED,
         )
 
 

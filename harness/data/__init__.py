@@ -22,6 +22,7 @@ from harness.data.group_by import GroupBy
 from harness.data.grouping import Grouping
 from harness.data.leaves import count_of, described_shapes, each_leaf, leaves_of, names_of, pack, rows_of
 from harness.data.order import Order, permutation, sweep_order
+from harness.data.pictures.replacement import Replacement
 from harness.data.purity import draws_at_random, probe_splits, seeded_splits
 from harness.data.request import Counts
 from harness.data.scales import describe_scale
@@ -47,6 +48,7 @@ __all__ = [
     "GroupBy",
     "Grouping",
     "Order",
+    "Replacement",
     "SequenceDataset",
     "Splits",
     "Subset",

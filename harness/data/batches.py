@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from harness.data.augment import labels_as_they_are
-from harness.data.collated import BatchForm, CollatedDataset, training_batch, uncollated
+from harness.data.collated import BatchForm, CollatedDataset, innermost, training_batch, uncollated
 from harness.data.leaves import count_of, rows_of, sample_shape_of
+from harness.data.pictures.dataset import PictureDataset
 from harness.data.purity import draws_at_random
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from harness.data.dtypes import Name
     from harness.data.leaves import Data
     from harness.data.order import Order
+    from harness.data.pictures.replacement import Replacement
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,20 +61,30 @@ class GlobalBatch:
         batches: the requested shards in the requested order.
         num_samples: the size of the entire global batch, including the shards of others.
         begins: whether it is the first of its epoch, with which states that shards carry begin anew.
+        replaced: the damaged samples in the requested shards that others have replaced.
     """
 
     t: int
     batches: tuple[Batch, ...]
     num_samples: int
     begins: bool = False
+    replaced: tuple[Replacement, ...] = ()
 
 
 class EvaluationBatch(NamedTuple):
-    """A batch of an evaluation: its number from 0, its data and its labels, as in `Batch`."""
+    """A batch of an evaluation.
+
+    Attributes:
+        number: from 0.
+        data: as in `Batch`.
+        label: as in `Batch`.
+        replaced: the damaged samples that others have replaced.
+    """
 
     number: int
     data: Data
     label: Data
+    replaced: tuple[Replacement, ...] = ()
 
 
 class BatchStream:
@@ -156,24 +168,13 @@ class BatchStream:
         order = self._order
         parts = [order.shard_indices(t, shard) for shard in self._shards]
         if isinstance(self._dataset, CollatedDataset):
-            assert self._form is not None
-            collated = [
-                training_batch(
-                    self._dataset,
-                    self._form,
-                    part,
-                    self._augmentation,
-                    epoch=order.epoch(t),
-                    seed=self._seed,
-                    t=t,
-                    shard=shard,
-                )
-                for shard, part in zip(self._shards, parts, strict=True)
-            ]
-            shards = [Batch(shard, *one) for shard, one in zip(self._shards, collated, strict=True)]
-            return GlobalBatch(t, tuple(shards), order.global_count(t), order.begins(t))
+            shards = [self._collated(self._dataset, t, *one) for one in zip(self._shards, parts, strict=True)]
+            replaced = tuple(itertools.chain.from_iterable(others for _, others in shards))
+            batches = [batch for batch, _ in shards]
+            return GlobalBatch(t, tuple(batches), order.global_count(t), order.begins(t), replaced)
         indices = np.concatenate(parts)
         data, label = self._dataset.take(indices, order.epoch(t), self._seed)
+        replaced = _replaced_in(self._dataset)
         name = _name_of(self._dataset, indices)
         images = self._augmentation.train(
             data, order.epoch(t), indices, self._seed, self._dataset.full_scale, name("sample")
@@ -185,7 +186,18 @@ class BatchStream:
             for shard, part, end in zip(self._shards, parts, ends, strict=True)
             for rows in [slice(end - len(part), end)]
         ]
-        return GlobalBatch(t, tuple(batches), order.global_count(t), order.begins(t))
+        return GlobalBatch(t, tuple(batches), order.global_count(t), order.begins(t), replaced)
+
+    def _collated(
+        self, dataset: CollatedDataset, t: int, shard: int, part: Indices
+    ) -> tuple[Batch, tuple[Replacement, ...]]:
+        """A shard that a function makes of its items, and which of these are in the place of damaged ones."""
+        assert self._form is not None
+        epoch = self._order.epoch(t)
+        collated = training_batch(
+            dataset, self._form, part, self._augmentation, epoch=epoch, seed=self._seed, t=t, shard=shard
+        )
+        return Batch(shard, *collated), _replaced_in(dataset) if len(part) else ()
 
 
 def evaluation_batches(
@@ -248,7 +260,8 @@ def _read_ahead(
     dataset: Dataset, parts: Iterable[tuple[int, Indices]], augmentation: Augmentation, form: BatchForm | None
 ) -> Iterator[EvaluationBatch]:
     def assemble(number: int, indices: Indices) -> EvaluationBatch:
-        batch = EvaluationBatch(number, *evaluation_samples(dataset, indices, augmentation))
+        samples = evaluation_samples(dataset, indices, augmentation)
+        batch = EvaluationBatch(number, *samples, _replaced_in(dataset))
         if form is not None and isinstance(dataset, CollatedDataset):
             form.check(f"{dataset.collate.where}: {dataset.source}: batch {number}", batch.data, batch.label)
         return batch
@@ -275,3 +288,9 @@ def _form_of(dataset: Dataset, augmentation: Augmentation) -> BatchForm | None:
 def _name_of(dataset: Dataset, indices: Indices) -> Callable[[str], Name]:
     """How messages name a row of a batch, by its sample."""
     return lambda what: lambda row: f"{dataset.source}: {what} {indices[row]}"
+
+
+def _replaced_in(dataset: Dataset) -> tuple[Replacement, ...]:
+    """The damaged samples that others replaced in what this thread has just taken."""
+    pictures = innermost(dataset)
+    return pictures.last_replaced if isinstance(pictures, PictureDataset) else ()

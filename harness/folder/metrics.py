@@ -12,9 +12,10 @@ from harness.folder.reading import LARGEST, LATEST_S, parse_json
 from harness.folder.unread import RecordError, Unread, described, seen
 
 METRICS = "metrics.jsonl"
-EVENTS = ("skipped", "weightless", "rewind")
+EVENTS = ("skipped", "weightless", "replaced", "rewind")
 _NAME = 200
 _MOST_SPLITS = 20
+_MOST_SAID, _SENTENCE = 20, 1000
 _LARGEST_LR = 3.5e38  # a float32
 _POSITION = {"epoch": (1, LARGEST), "lr": (0, _LARGEST_LR), "momentum": (-1e6, 1e6), "time": (0, LATEST_S)}
 _KNOWN = {  # bounds of what the harness itself measures; a diverging run measures NaN and infinity
@@ -36,13 +37,14 @@ class MetricsLine(NamedTuple):
 
     Attributes:
         split: `train`; an evaluated split; `skipped` for a skipped update; `weightless` for one that changed nothing,
-            because every weight was 0; `rewind`.
+            because every weight was 0; `replaced` for damaged samples that others have replaced; `rewind`.
         iteration: after which it was written.
         epoch: of that iteration; `None` if the line does not say.
         lr: the learning rate that its update applied.
         momentum: likewise; `None` for an optimizer without one.
         values: what was measured, by name.
         time: seconds since 1970.
+        said: sentences, of an event.
     """
 
     split: str
@@ -52,6 +54,7 @@ class MetricsLine(NamedTuple):
     momentum: float | None
     values: Mapping[str, float]
     time: float | None = None
+    said: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """The content of the line, without unknown fields."""
@@ -64,6 +67,8 @@ class MetricsLine(NamedTuple):
         if self.split not in EVENTS:
             content["momentum"] = self.momentum
         content |= self.values
+        if self.said:
+            content["said"] = list(self.said)
         return content if self.time is None else {**content, "time": self.time}
 
     @classmethod
@@ -80,6 +85,7 @@ class MetricsLine(NamedTuple):
             raise RecordError(f"split is {described(split)}, not a name")
         if iteration == 0 and split != "rewind":
             raise RecordError("iteration is 0; the first is 1")
+        said = _sentences(content.pop("said", None)) if split in EVENTS else ()
         position = {name: _bounded(name, content.pop(name, None), *_POSITION[name]) for name in _POSITION}
         values = {}
         for name, value in content.items():
@@ -101,6 +107,7 @@ class MetricsLine(NamedTuple):
             position["momentum"],
             values,
             position["time"],
+            said,
         )
 
 
@@ -193,6 +200,14 @@ def _bounded(name: str, value: object, low: float, high: float) -> float | None:
     if (value.__class__ is float or value.__class__ is int) and low <= value <= high:  # type-checked by class: fast
         return float(value)
     raise RecordError(f"{name} is {described(value)}; allowed: a number from {low:g} to {high:g}")
+
+
+def _sentences(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > _MOST_SAID or not all(isinstance(one, str) for one in value):
+        raise RecordError(f"said is {described(value)}; allowed: at most {_MOST_SAID} sentences")
+    return tuple(seen(one, _SENTENCE) for one in value)
 
 
 def _measured(name: str, value: object) -> float:

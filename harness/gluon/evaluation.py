@@ -8,7 +8,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from harness.data import Augmentation, EvaluationStreams, chosen_batches, evaluation_batches
+from harness.data import Augmentation, EvaluationBatch, EvaluationStreams, chosen_batches, evaluation_batches
 from harness.gluon.learner import Learner
 from harness.gluon.totals import Seen, Totals
 from harness.model.metrics import Metric
@@ -24,6 +24,7 @@ def evaluate(
     metrics: Mapping[str, Metric],
     stop: Callable[[], bool] | None = None,
     streams: int | None = None,
+    watch: Callable[[EvaluationBatch], None] | None = None,
 ) -> dict[str, float] | None:
     """The mean loss and metrics over a data set, the same on any number of ranks (`harness.gluon.totals`).
 
@@ -38,6 +39,7 @@ def evaluate(
         stop: is called with every batch; ranks ask each other now and then whether any was told to stop.
         streams: for a network that carries state, how many rows read consecutive samples; by default as many as a
             global batch of training. They begin with the first state, and training's states are left alone.
+        watch: is called with every batch of this rank.
 
     Returns:
         `loss` and each metric by its name, or by its name, a dot and a key where it reports several numbers; `None` on
@@ -69,7 +71,9 @@ def evaluate(
         if batch is None:  # the last round is not everybody's
             totals.add(None)
             continue
-        index, data, label = batch
+        if watch is not None:
+            watch(batch)
+        index, data, label, _ = batch
         group = batches.group(index)
         prediction, losses, states[group] = learner.predict_from(states.get(group), data, label, told)
         sums = sums_of_losses(losses)
@@ -115,7 +119,7 @@ class _Batches:
         """Which batches carry state to each other."""
         return 0 if self._streams is None else self._streams.group(number)
 
-    def read(self) -> Iterator[Any]:
+    def read(self) -> Iterator[EvaluationBatch]:
         """This rank's."""
         first, step = self._world.rank, self._world.size
         if self._streams is None:

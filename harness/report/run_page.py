@@ -28,6 +28,7 @@ _IDLE = {
     "skipped": "update skipped: loss or gradient not finite",
     "weightless": "nothing updated: every weight of the loss is 0",
 }
+_MOST_REPLACED = 20  # epochs and evaluations with damaged samples that are listed: the last ones
 _SAID = 2000  # characters of one line of what happened
 
 
@@ -76,6 +77,8 @@ def run_page(record: RunRecord) -> str:
         sentence=sentence_of(record),
         charts_drawn=_charts(record),
         happened=[(t, seen(said, _SAID)) for t, said in _happened(record)],
+        replaced=_replaced(record),
+        most_replaced=_MOST_REPLACED,
         most_phases=_MOST_PHASES,
         most_events=_MOST_EVENTS,
         most_sets=_MOST_SETS,
@@ -151,6 +154,12 @@ def _happened(record: RunRecord) -> list[tuple[int, str]]:
     found += [(one.iteration, _amended(one)) for one in (record.plan.amendments if record.plan is not None else [])]
     found += [(line.iteration, _IDLE[line.split]) for line in record.metrics.events if line.split in _IDLE]
     return sorted(found)
+
+
+def _replaced(record: RunRecord) -> list[tuple[int, int, tuple[str, ...]]]:
+    """Of each epoch and evaluation with damaged samples, its last iteration, how many, and what there is to say."""
+    lines = [line for line in record.metrics.events if line.split == "replaced"]
+    return [(line.iteration, int(line.values.get("count", 0)), line.said) for line in lines]
 
 
 def _amended(amendment: AmendmentRecord) -> str:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.checkpoint import Replaced
+from harness.errors import listed
 from harness.folder import MetricsLine
 from harness.gluon import Learner
 from harness.report import Progress
@@ -58,6 +60,21 @@ class TrainingLog:
         self._progress.warn(f"iteration {t}: every weight of the loss is 0; nothing was updated")
         self._record(_line(run, t, "weightless", {}))
 
+    def replaced(self, run: Run, t: int, what: str, replaced: Replaced) -> None:
+        """Show and record which damaged samples others have replaced, if there are any.
+
+        Args:
+            run: what is trained.
+            t: after which update.
+            what: they were used for, such as `epoch 3`.
+            replaced: those, and those of the run.
+        """
+        if replaced.in_epoch:
+            said = replaced_in_words(what, replaced)
+            self._progress.warn(said + listed(replaced.first, of=replaced.in_epoch))
+            line = _line(run, t, "replaced", {"count": replaced.in_epoch})
+            self._record(line._replace(said=(said, *replaced.first)))
+
     def evaluated(self, run: Run, t: int, found: Mapping[str, Mapping[str, float]]) -> None:
         """Show and record the evaluation after update `t`, by split; its time does not count for the speed."""
         for split, values in found.items():
@@ -65,6 +82,17 @@ class TrainingLog:
             self._progress.evaluated(t, split, values)
             self._record(_line(run, t, split, values))
         self._clock.restart()
+
+
+def replaced_in_words(what: str, replaced: Replaced) -> str:
+    """How many damaged samples others have replaced, in a sentence.
+
+    >>> replaced_in_words("epoch 3", Replaced(12, 1))
+    'epoch 3: 1 damaged sample was replaced (data.pictures.damaged), 12 in the run'
+    """
+    count, total = replaced.in_epoch, replaced.count
+    were = f"{count} damaged sample{' was' if count == 1 else 's were'} replaced (data.pictures.damaged)"
+    return f"{what}: {were}{f', {total} in the run' if total > count else ''}"
 
 
 class _Clock:

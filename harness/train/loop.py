@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
+from harness.checkpoint import NONE_REPLACED
 from harness.config import dump_config
 from harness.data import BatchStream, describe_scale, draws_at_random
-from harness.errors import ConfigError, DataError, DivergedError
+from harness.errors import ConfigError, DataError, DivergedError, listed
 from harness.folder import METRICS, EventFile, FactorGroup, MetricsFile
 from harness.gluon import Learner, Requests
 from harness.guard import ConsistencyCheck
@@ -22,7 +23,8 @@ from harness.report import Progress, reported, write_finder_report, write_plan, 
 from harness.train.build import build_learner
 from harness.train.divergence import Divergence
 from harness.train.find import find_base, with_found_base
-from harness.train.log import TrainingLog
+from harness.train.log import TrainingLog, replaced_in_words
+from harness.train.replaced import ReplacedSamples
 from harness.train.resume import open_folder, warnings_for
 from harness.train.run import Run
 from harness.train.saving import Saver, attempt_start, environment_of, verify
@@ -97,6 +99,7 @@ def _iterate(
     divergence, first = Divergence(run, learner, saver, log.warn), state.iteration + 1
     log_every, verify_every = _iterations(run, config.log.every), _iterations(run, config.guard.verify_every)
     evaluate_every = None if config.evaluation.every is None else _iterations(run, config.evaluation.every)
+    replaced = ReplacedSamples(run.world, config)
 
     if state.evaluation_due:
         state = _evaluate_what_was_left(run, learner, state, saver, log)
@@ -115,6 +118,7 @@ def _iterate(
             requests = learner.pop_requests()
             state = replace(state, iteration=t)
             log.count(run.order.global_count(t))
+            replaced.note(batch.replaced, t)
 
             # Log the first, the last and every so many; this is where rank 0 waits for the device.
             if learner.skipped > num_skipped:
@@ -129,6 +133,12 @@ def _iterate(
             if is_due(t, verify_every):
                 verify(check, run, t)
 
+            # Tell after an epoch which damaged samples others have replaced.
+            if is_due(t, run.order.iterations_per_epoch, total):
+                state = replaced.into(state)
+                log.replaced(run, t, f"epoch {run.order.epoch(t)}", state.replaced)
+                state = replace(state, replaced=state.replaced.after_epoch())
+
             # Evaluate, unless the run has to stop: whoever asked for that has no time for it, so it is left for later.
             if t == total:
                 learner.check_weights(t)  # no update follows that would notice weights that are not finite
@@ -138,6 +148,7 @@ def _iterate(
 
             # Save after the evaluation, of which the checkpoint may be the best; and before the run stops.
             if saver.is_due(state, requests):
+                state = replaced.into(state)
                 saver.save(run, state)
             if state.evaluation_due or (requests.stop and t < total):
                 saver.wait_until_written()
@@ -145,6 +156,7 @@ def _iterate(
         except DivergedError as error:
             # Not finite: with `rewind` back to the newest checkpoint, on lower rates; otherwise this is the end.
             run, state = divergence.answer(run, state, t, error)
+            replaced.forget()
 
     guard.enter("the end", "evaluation")
     verify(check, run, total)
@@ -170,10 +182,12 @@ def _evaluate(run: Run, learner: Learner, state: RunState, log: TrainingLog) -> 
     t, held_out, best = state.iteration, run.data.held_out, run.config.checkpoint.best
     found = {}
     for split in held_out if t == run.sizes.num_iterations else held_out[:1]:
-        values = run.evaluate(learner, split)
+        noted = ReplacedSamples(run.world, run.config)
+        values = run.evaluate(learner, split, noted.watch)
         if values is None:
             return state
         found[split] = values
+        log.replaced(run, t, f"evaluation on {split}", noted.put_together(NONE_REPLACED))
     log.evaluated(run, t, found)
     state = replace(state, evaluation_due=False)
     if best is None:
@@ -201,12 +215,16 @@ def evaluate_only(run: Run) -> dict[str, float]:
     run.guard.defer_stops()
     results: dict[str, float] = {}
     for split in held_out:
-        values = run.evaluate(learner, split)
+        noted = ReplacedSamples(run.world, run.config)
+        values = run.evaluate(learner, split, noted.watch)
         if values is None:
             raise run.guard.stopped("nothing was changed; start it again")
+        replaced = noted.put_together(NONE_REPLACED)
         results.update({f"{split}.{name}": value for name, value in values.items()})
         if run.world.rank == 0:
             print(f"{split}: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()), flush=True)
+            if replaced:
+                print(replaced_in_words(split, replaced) + listed(replaced.first, of=replaced.count), flush=True)
     return results
 
 

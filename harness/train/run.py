@@ -5,13 +5,13 @@ What changes with every update is `RunState`; a plan that is changed on the way 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.comm import World, shards_of_rank
 from harness.config import RunConfig
-from harness.data import Augmentation, BatchStream, Order, sweep_order
+from harness.data import Augmentation, BatchStream, EvaluationBatch, Order, sweep_order
 from harness.finder import FinderSettings
 from harness.folder import RunFolder
 from harness.gluon import Learner, evaluate
@@ -87,8 +87,16 @@ class Run:
         """The batches of one sweep: another order and augmentation than any that training sees."""
         return self._stream(*sweep_order(self.order, repeat))
 
-    def evaluate(self, learner: Learner, split: str) -> dict[str, float] | None:
-        """Mean loss and metrics of a split by name; `None` on every rank if any was told to stop."""
+    def evaluate(
+        self, learner: Learner, split: str, watch: Callable[[EvaluationBatch], None] | None = None
+    ) -> dict[str, float] | None:
+        """Mean loss and metrics of a split by name; `None` on every rank if any was told to stop.
+
+        Args:
+            learner: to evaluate.
+            split: its name.
+            watch: is called with every batch of this rank.
+        """
         dataset = getattr(self.data.splits, split)
 
         def stop() -> bool:
@@ -96,7 +104,7 @@ class Run:
             return self.guard.stop_requested
 
         batch, streams = self.config.batch.size, self.config.evaluation.streams
-        return evaluate(learner, dataset, batch, self.augmentation, self.metrics, stop, streams)
+        return evaluate(learner, dataset, batch, self.augmentation, self.metrics, stop, streams, watch)
 
     def _stream(self, order: Order, seed: int) -> BatchStream:
         pictures = self.config.data.pictures

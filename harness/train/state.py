@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.checkpoint import Best, Manifest
+from harness.checkpoint import NONE_REPLACED, Best, Manifest, Replaced
 from harness.plan import Amendment, with_amendment
 from harness.train.plans import amendments_of
 
@@ -24,6 +24,7 @@ class RunState:
         best: the best evaluation so far, by `checkpoint.best`.
         evaluation_due: whether the evaluation after `iteration` was left to the run that resumes.
         weightless: updates that changed nothing because every weight of the loss was 0.
+        replaced: damaged samples that others have replaced, up to the last checkpoint or the end of the last epoch.
     """
 
     iteration: int = 0
@@ -32,6 +33,7 @@ class RunState:
     best: Best | None = None
     evaluation_due: bool = False
     weightless: int = 0
+    replaced: Replaced = NONE_REPLACED
 
     @classmethod
     def of(cls, manifest: Manifest, path: str) -> RunState:
@@ -47,7 +49,13 @@ class RunState:
         saved = manifest.state
         amendments = amendments_of(manifest, path)
         return cls(
-            saved.iteration, saved.skipped, amendments, saved.best, saved.evaluation_due, weightless=saved.weightless
+            saved.iteration,
+            saved.skipped,
+            amendments,
+            saved.best,
+            saved.evaluation_due,
+            weightless=saved.weightless,
+            replaced=saved.replaced,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -59,6 +67,7 @@ class RunState:
             **({"evaluation_due": True} if self.evaluation_due else {}),
             **({"skipped": self.skipped} if self.skipped else {}),
             **({"weightless": self.weightless} if self.weightless else {}),
+            **({"replaced": self.replaced.to_json()} if self.replaced else {}),
         }
 
     def amended(self, amendment: Amendment) -> RunState:

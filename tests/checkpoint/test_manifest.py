@@ -137,6 +137,8 @@ WRONG = [
     (["state", "best", "iteration"], 5, "state.best.iteration is 5; allowed: 1 to 4"),
     (["state", "evaluation_due"], "no", "state.evaluation_due is the text 'no', not true or false"),
     (["state", "skipped"], -1, "state.skipped is -1"),
+    (["state", "replaced"], 3, "state.replaced is 3, not an object"),
+    (["state", "replaced"], {"count": 1, "in_epoch": 2, "first": []}, "state.replaced.in_epoch is 2; allowed: 0 to 1"),
     (["data"], 3, "data is 3, not text"),
     (["data"], "x", "the training data are not those"),
     (["items"], 3, "items is 3, not text"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.errors import CheckpointError
-from harness.folder import MetricsFile, Unread, read_metrics_lines
+from harness.folder import MetricsFile, MetricsLine, Unread, read_metrics_lines
 from harness.report.measured import read_metrics
 from tests.report.folders import trained
 
@@ -77,6 +77,24 @@ def test_a_file_that_is_none_is_told(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(CheckpointError, match=r"metrics.jsonl: cannot be continued \(Is a directory\); move it aside"):
         MetricsFile(tmp_path / "metrics.jsonl")
+
+
+def test_what_an_event_says_is_read_back_and_never_of_a_measured_line(tmp_path):
+    path, said = tmp_path / "metrics.jsonl", ("epoch 1: 2 were replaced", "sample 3 by sample 4: \x1b")
+    with MetricsFile(path) as metrics:
+        metrics.write(MetricsLine("replaced", 3, 1, 0.1, None, {"count": 2.0}, said=said).to_json())
+        metrics.write({**trained(4, 1.0), "said": 7.0})
+    event, line = read_metrics_lines(path, Unread())
+    assert (event.values, event.said) == ({"count": 2}, (said[0], "sample 3 by sample 4: \\x1b"))
+    assert line.said == ()
+
+
+@pytest.mark.parametrize("said", ["x", 3, [3], ["x"] * 21])
+def test_an_event_that_says_something_else_is_unread(tmp_path, said):
+    path, unread = tmp_path / "metrics.jsonl", Unread()
+    path.write_text(json.dumps({"split": "replaced", "iteration": 3, "said": said}) + "\n")
+    assert list(read_metrics_lines(path, unread)) == []
+    assert [part.reason.partition(" is ")[0] for part in unread.parts] == ["said"]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
 import mxnet as mx
 import numpy as np
 import pytest
+
+from harness.data import Order, permutation
 
 simplejpeg = pytest.importorskip("simplejpeg")
 pytest.importorskip("cv2")
@@ -137,6 +140,106 @@ def test_a_damaged_picture_ends_the_run_or_is_replaced(train, alone, tmp_path, m
         assert re.search(rf"{broken}: .*; {advice}", done.stderr)
     found = [digest_of(train(files, "data.pictures.damaged=replace", name=f"r{np}", np=np)) for np in (None, 2)]
     assert found[0] == found[1] != alone
+
+
+WRONG = {0: b"", 27: b"<!DOCTYPE html><title>404</title>", 41: None, 42: b"GIF89a", 59: None}  # None: cut
+
+
+@pytest.fixture(scope="module")
+def broken(made):
+    """A copy of the pictures of which five are damaged, two of these one behind the other; and its records."""
+    folder = made / "broken"
+    shutil.copytree(made / "set", folder)
+    writer = mx.recordio.MXIndexedRecordIO(str(made / "broken.idx"), str(made / "broken.rec"), "w")
+    for row, path in enumerate(sorted(folder.rglob("*.jpg"))):
+        content = path.read_bytes()
+        if row in WRONG:
+            content = content[:-9] if WRONG[row] is None else WRONG[row]
+            path.write_bytes(content)
+        header = mx.recordio.IRHeader(0, float(row // EACH), row, 0)
+        writer.write_idx(row, mx.recordio.pack(header, content))
+    writer.close()
+    return f"data.pictures.train={{folder: {folder}}}"
+
+
+def told_of(done):
+    """What a run says of replaced samples: a line for each epoch and evaluation, and those that are indented."""
+    lines = done.stdout.splitlines()
+    starts = [number for number, line in enumerate(lines) if "data.pictures.damaged" in line]
+    told = []
+    for start in starts:
+        end = next((n for n in range(start + 1, len(lines)) if not lines[n].startswith("  ")), len(lines))
+        told.append(lines[start:end])
+    return told
+
+
+def replaced_lines(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{**line, "time": 0} for line in lines if line["split"] == "replaced"]
+
+
+def saved_in(folder, t):
+    manifest = json.loads((folder / f"checkpoints/iteration-{t:09}/manifest.json").read_text())
+    return manifest["state"].get("replaced")
+
+
+def expected():
+    """How many damaged samples each of 14 updates has, and the held-out split; and which replaces which."""
+    held_out = np.sort(permutation(60, 0, "validation", 0)[:15])
+    train = np.setdiff1d(np.arange(60), held_out)
+    order, pairs = Order(45, 3, 4, 0, "keep"), {}
+    for split in (train, held_out):
+        for sample in WRONG:
+            if sample in split:
+                others = [*split[split > sample], *split[split < sample]]
+                pairs[sample] = next(int(one) for one in others if one not in WRONG)
+    by_update = [sum(train[row] in WRONG for row in order.global_indices(t)) for t in range(1, 15)]
+    return by_update, sum(one in WRONG for one in held_out), pairs
+
+
+def test_replaced_samples_are_counted_once_and_told(train, broken, tmp_path):
+    """The same lines in the log, in metrics.jsonl and in checkpoints: on one rank, on two, and resumed in an epoch."""
+    by_update, held_out, pairs = expected()
+    assert held_out
+    assert sum(by_update[:4]) > 1
+    replace = [broken, "data.pictures.damaged=replace"]
+    done = train(*replace, "data.pictures.workers=3", "data.pictures.prefetch=9", name="one")
+    digest, told = digest_of(done), told_of(done)
+    counts = [sum(by_update[first : first + 4]) for first in range(0, 14, 4)]
+    epochs = [lines for lines in told if lines[0].startswith("epoch")]
+    assert [len(lines) - 1 for lines in epochs] == [count for count in counts if count]
+    assert epochs[0][0] == f"epoch 1: {counts[0]} damaged samples were replaced (data.pictures.damaged)"
+    assert epochs[1][0].endswith(f", {sum(counts[:2])} in the run")
+    assert [len(lines) - 1 for lines in told if lines[0].startswith("evaluation on validation: ")] == [held_out] * 2
+    said = {line.strip().partition(": ")[0] for lines in told for line in lines[1:]}
+    assert said == {f"sample {one} by sample {other}" for one, other in pairs.items()}
+    metrics = replaced_lines(tmp_path / "one")
+    assert sum(line["count"] for line in metrics) == sum(by_update) + 2 * held_out
+    assert [line["said"][1:] for line in metrics] == [[line.strip() for line in lines[1:]] for lines in told]
+    assert saved_in(tmp_path / "one", 14) == {"count": sum(by_update), "in_epoch": 0, "first": []}
+    saved = saved_in(tmp_path / "one", 7)
+    assert (saved["count"], saved["in_epoch"]) == (sum(by_update[:7]), sum(by_update[4:7]))
+    assert "<h2>Damaged samples</h2>" in (tmp_path / "one" / "report.html").read_text()
+
+    two = train(*replace, np=2, launcher="mpirun", name="two")
+    assert (digest_of(two), told_of(two)) == (digest, told)
+    assert replaced_lines(tmp_path / "two") == metrics
+
+    place = tmp_path / "two" / "checkpoints" / "iteration-000000007"
+    again = train(*replace, "data.pictures.workers=2", name="again", options=["--resume", place])
+    assert digest_of(again) == digest
+    later = [line for line in metrics if line["iteration"] > 7]
+    assert replaced_lines(tmp_path / "again") == later
+    assert told_of(again) == told[-len(later) :]
+    assert saved_in(tmp_path / "again", 14) == saved_in(tmp_path / "one", 14)
+
+
+def test_a_run_without_damaged_pictures_tells_of_none(train, alone, tmp_path):
+    done = train("data.pictures.damaged=replace")
+    assert digest_of(done) == alone
+    assert told_of(done) == replaced_lines(tmp_path / "run") == []
+    assert saved_in(tmp_path / "run", 14) is None
+    assert "Damaged samples" not in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,29 @@ def test_interruptions_resumes_and_what_was_changed(make_run):
     assert {"resumed", "update skipped: loss or gradient not finite"} <= set(page.titles)
 
 
+def test_damaged_samples_that_were_replaced(make_run):
+    def line(t, count, *said):
+        return {"split": "replaced", "iteration": t, "epoch": 1, "count": count, "said": said}
+
+    lines = ["sample 3 by sample 4: 3.jpg: is <empty>", "sample 7 by sample 9: 7.jpg: x"]
+    found = [line(25, 5, "epoch 1: 5 were replaced", *lines), line(50, 1, "evaluation on test: 1 was", lines[0])]
+    page, _ = page_of(make_run(metrics=[*METRICS, *found]))
+    assert "Others have replaced damaged samples 6 times in training and evaluations. " in page.words
+    assert f"25 epoch 1: 5 were replaced {' '.join(lines)} and 3 more 50 evaluation on test: 1 was {lines[0]}" in (
+        page.words
+    )
+    assert "what happened" not in page.words, "they are no events of the plan"
+
+
+def test_of_many_epochs_with_damaged_samples_the_last_are_listed(make_run):
+    found = [{"split": "replaced", "iteration": t, "count": 1, "said": [f"epoch {t}: 1", "a"]} for t in range(1, 31)]
+    page, _ = page_of(make_run(metrics=[*METRICS, *found, {"split": "replaced", "iteration": 31}]))
+    assert "samples 30 times" in page.words
+    assert "And 11 earlier ones, in metrics.jsonl." in page.words
+    assert "epoch 12: 1 a" in page.words
+    assert "epoch 11: 1 a" not in page.words
+
+
 def test_an_outcome_of_another_attempt_is_not_taken_for_this_one_s(make_run):
     folder = make_run(metrics=METRICS, outcome={**DONE, "attempt": "earlier"})
     assert "is running, or was killed" in page_of(folder)[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoint import Best, Manifest
+from harness.checkpoint import Best, Manifest, Replaced
 from harness.errors import CheckpointError
 from harness.plan import Extend, Replace, Rewind
 from harness.train.state import RunState, is_due
@@ -19,6 +19,7 @@ OLD = Path(__file__).parents[1] / "checkpoint/format_1/iteration-000000004/manif
 LEARNERS = ("applied_lr", "num_update", "update_counts", "scalars")
 STATES = [
     RunState(iteration=4),
+    RunState(4, replaced=Replaced(3, 1, ("sample 7 by sample 8: 7.jpg: is empty",))),
     RunState(4, evaluation_due=True, best=Best(2, "test.loss", math.inf)),
     RunState(
         4,

@@ -7,6 +7,7 @@ threads nor their order can be seen in a batch.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,8 +22,10 @@ from harness.data.memory import BatchMemory
 from harness.data.pictures.decoding import Picture
 from harness.data.pictures.draws import Draws, sample_words
 from harness.data.pictures.recipe import Floats, Recipe
+from harness.data.pictures.replacement import Replacement
 from harness.errors import DataError
 
+_MOST_IN_A_ROW = 1000  # damaged samples, after which no other is looked for
 _AT_ONCE = 4  # samples that a thread takes: few enough to share a small batch out, enough to hide the hand-over
 
 
@@ -45,7 +48,6 @@ class PictureDataset:
     Attributes:
         source: where the samples come from, for messages.
         full_scale: 1, since pictures are normalised already.
-        replaced: the damaged samples that others have replaced.
 
     Args:
         pictures: the files.
@@ -72,11 +74,12 @@ class PictureDataset:
     ) -> None:
         """Start no thread yet; the first batch does."""
         self.source = where
-        self.replaced: set[int] = set()
         self._pictures, self._recipe, self._num_classes = pictures, recipe, num_classes
         self._replace_damaged = replace_damaged
         self._workers = Workers(workers)
         self._memory = memory or BatchMemory()
+        self._of_thread = threading.local()
+        self._among: Indices | None = None  # the samples that may replace a damaged one, rising; by default all
 
     @property
     def pictures(self) -> PictureSource:
@@ -99,19 +102,29 @@ class PictureDataset:
         """
         pixels = self._memory.empty((len(indices), 3, *self._recipe.size))
         labels: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * len(indices)
+        replaced: list[Replacement | None] = [None] * len(indices)
         epoch, seed = draws or (0, 0)
         words = sample_words(seed, epoch, indices) if draws else None
 
         def fill(rows: range) -> None:
             for row in rows:
-                labels[row] = self._fill(int(indices[row]), None if words is None else words[row], pixels[row])
+                own = None if words is None else words[row]
+                labels[row], replaced[row] = self._fill(int(indices[row]), own, pixels[row])
 
         self._workers.run(fill, len(indices))
+        self._of_thread.replaced = tuple(one for one in replaced if one is not None)
         return pixels, self._joined(indices, labels)
 
+    @property
+    def last_replaced(self) -> tuple[Replacement, ...]:
+        """The damaged samples that others replaced in the last `take` of the calling thread, in the order of rows."""
+        return getattr(self._of_thread, "replaced", ())
+
     def subset(self, indices: Indices) -> Subset:
-        """A data set of these samples."""
-        return Subset(self, indices)
+        """A data set of these samples, of which a damaged one is replaced by another of these."""
+        part = copy.copy(self)
+        part._among = np.unique(indices)
+        return Subset(part, indices)
 
     def labels(self) -> None:
         """None: reading them all would mean reading every file."""
@@ -122,30 +135,45 @@ class PictureDataset:
         self._workers.close()
         self._memory.clear()
 
-    def _fill(self, index: int, words: Bits | None, out: Floats) -> npt.NDArray[np.float32]:
-        """Write one picture, and return its labels; a damaged one is replaced by the next that is not, if so wished."""
-        for step in range(len(self)):
-            row = (index + step) % len(self)
+    def _fill(self, index: int, words: Bits | None, out: Floats) -> tuple[npt.NDArray[np.float32], Replacement | None]:
+        """Write one picture, or the next that is not damaged if so wished; its labels, and what it has replaced."""
+        first: DataError | None = None  # of the sample itself; those after it only take its place
+        count = len(self) if self._among is None else len(self._among)
+        tried = min(count, _MOST_IN_A_ROW) if self._replace_damaged else 1
+        for step in range(tried):
+            row = self._following(index, step)
             try:
-                content, labels = self._pictures.read(row)
-                try:
-                    picture = Picture(content)
-                    if words is None:
-                        self._recipe.evaluate(picture, out)
-                    else:
-                        self._recipe.train(picture, Draws(words), out)
-                except ValueError as error:
-                    raise DataError(f"{self._pictures.name_of(row)}: {error}") from error
+                labels = self._written(row, words, out)
             except DataError as error:
-                if not self._replace_damaged:
-                    raise DataError(
-                        f"{self.source}: sample {index}: {error}; replace the file, leave it out, or set "
-                        "data.pictures.damaged: replace"
-                    ) from error
-                self.replaced.add(row)
+                first = first or error
             else:
-                return labels
-        raise DataError(f"{self.source}: every one of {len(self)} pictures is damaged")
+                return labels, None if first is None else Replacement(index, row, str(first))
+        where = f"{self.source}: sample {index}: {first}"
+        if not self._replace_damaged:
+            raise DataError(
+                f"{where}; replace the file, leave it out, or set data.pictures.damaged: replace"
+            ) from first
+        others = f"so is every other one of {tried}" if tried == count else f"so are the {tried - 1} samples after it"
+        raise DataError(f"{where}; {others}, and none can replace it; look at where they come from") from first
+
+    def _following(self, index: int, step: int) -> int:
+        """The sample so many places behind another; after the last comes the first."""
+        if self._among is None:
+            return (index + step) % len(self)
+        return int(self._among[(int(np.searchsorted(self._among, index)) + step) % len(self._among)])
+
+    def _written(self, row: int, words: Bits | None, out: Floats) -> npt.NDArray[np.float32]:
+        """Write one picture, and return its labels."""
+        content, labels = self._pictures.read(row)
+        try:
+            picture = Picture(content)
+            if words is None:
+                self._recipe.evaluate(picture, out)
+            else:
+                self._recipe.train(picture, Draws(words), out)
+        except ValueError as error:
+            raise DataError(f"{self._pictures.name_of(row)}: {error}") from error
+        return labels
 
     def _joined(self, indices: Indices, labels: list[npt.NDArray[np.float32]]) -> npt.NDArray[Any]:
         widths = {len(one) for one in labels}
@@ -160,7 +188,8 @@ class PictureDataset:
             joined = joined[:, 0]
         if self._num_classes is None:
             return joined
-        classes = joined.astype(np.int32)
+        with np.errstate(invalid="ignore"):  # of a damaged header: NaN is no class either
+            classes = joined.astype(np.int32)
         wrong = np.argwhere((classes != joined) | (classes < 0) | (classes >= self._num_classes))
         if len(wrong):
             place = tuple(wrong[0].tolist())

@@ -73,7 +73,10 @@ class Picture:
         self.size = Size(width, height) if self._turn >= 5 else Size(height, width)
 
     def _begin_jpeg(self) -> tuple[int, int]:
-        height, width, colours, _ = self._decoders.simplejpeg.decode_jpeg_header(self._content)
+        try:
+            height, width, colours, _ = self._decoders.simplejpeg.decode_jpeg_header(self._content)
+        except ValueError as error:
+            raise ValueError(f"the header of the JPEG file cannot be read ({error})") from error
         self._is_jpeg = colours not in ("CMYK", "YCCK")
         self._turn = orientation(self._content)
         return int(height), int(width)
