@@ -512,7 +512,9 @@ def test_everything_really_is_everything():
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_the_configurations_that_are_shipped_make_plans(path, workers):
     config = load_config(path)
-    samples = {"digits": 1437, "mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000}[config.data.name]
+    samples = {"digits": 1437, "mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "records": 1_281_167}[
+        config.data.name
+    ]
     shards = resolve_shards(config, workers)
     sizes = Sizes.of(config.train, num_samples=samples, shards=shards, batch_size=config.batch.size)
     plan = LRPlan(config.lr, sizes)
@@ -525,7 +527,7 @@ def test_the_configurations_that_are_shipped_make_plans(path, workers):
 
 
 def test_there_are_configurations_to_look_at():
-    assert {"digits", "one_cycle", "cifar10_resnet18"} <= {path.stem for path in CONFIGS}
+    assert {"digits", "one_cycle", "cifar10_resnet18", "imagenet_resnet50"} <= {path.stem for path in CONFIGS}
 
 
 @pytest.mark.parametrize(
