@@ -65,6 +65,9 @@ MAKERS = {
     "overlap_warm_up": lambda: OverlapWarmUp(FactorSchedule(1, 25, 0.5), 0, 30),
     "overlap_warm_up to the end": lambda: OverlapWarmUp(PolySchedule(1, 90, 1.5, 0.1), 0.3, 95),
     "scaled_after": lambda: ScaledAfter(FactorSchedule(1, 25, 0.5), 0.25, 60),
+    "scaled_after above a floor": lambda: ScaledAfter(
+        ScaledAfter(PolySchedule(1, 90, 1.5, 0.1), 0.5, 20, floor=0.3), 0.25, 60, floor=0.15
+    ),
     "scaled_after at the end": lambda: ScaledAfter(PolySchedule(1, 90, 1.5, 0.1), 0.25, 95),
     "spliced": lambda: Spliced(FactorSchedule(1, 25, 0.5), PolySchedule(1, 90), 60),
     "spliced at the end": lambda: Spliced(InverseSqrtSchedule(1, 20), PolySchedule(1, 90), 200),

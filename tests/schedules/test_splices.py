@@ -49,6 +49,22 @@ def test_a_cut_begins_with_the_iteration_after_its_last():
     assert table(ScaledAfter(DROPS, 0.5, last=0), 0, 1) == [1, 0.5]
 
 
+def test_a_cut_has_a_floor_which_raises_nothing():
+    schedule = ScaledAfter(lambda t: 8.0 - t, 0.5, last=2, floor=2.25)
+    assert table(schedule, 2, 3, 4, 5, 6, 8) == [6, 2.5, 2.25, 2.25, 2, 0]
+    assert table(ScaledAfter(schedule, 0.5, last=3, floor=2), 3, 4, 5, 6, 7) == [2.5, 2, 2, 2, 1]
+
+
+def test_thousands_of_cuts_are_possible():
+    schedule = ConstantSchedule(1.0)
+    for last in range(5000):
+        schedule = ScaledAfter(schedule, 0.999, last)
+    assert schedule(5000) == pytest.approx(0.999**5000)
+    assert schedule.values(np.array([1, 5000])).tolist() == [schedule(1), schedule(5000)]
+    assert schedule.breakpoints(6000) == tuple(range(1, 5001))
+    assert schedule.total_length == 5000
+
+
 def test_both_parts_of_a_splice_count_from_0():
     schedule = Spliced(DROPS, PolySchedule(1, 10, 1), last=4)
     assert table(schedule, 0, 3, 4, 5, 10) == pytest.approx([1, 1, 0.5, 0.5, 0])
@@ -72,6 +88,7 @@ def test_a_float32_is_cut_in_double_precision():
         (lambda: OverlapWarmUp("x", 0, 1), "schedule"),
         (lambda: ScaledAfter(DROPS, 0, 3), "factor"),
         (lambda: ScaledAfter(DROPS, 0.5, -1), "last"),
+        (lambda: ScaledAfter(DROPS, 0.5, 3, -1), "floor"),
         (lambda: Spliced(DROPS, None, 3), "after"),
         (lambda: Spliced(3, DROPS, 3), "before"),
         (lambda: Spliced(DROPS, DROPS, 1.5), "last"),
