@@ -16,6 +16,7 @@ from harness.data import Functions, GroupBy, count_samples, load
 from harness.errors import ConfigError, DataError, HarnessError
 from harness.finder import read_result, take_result
 from harness.plan import LRPlan, Sizes, imbalance, resolve_shards
+from harness.plan.decided import describe_decisions
 from harness.plan.layers import describe_factors
 from harness.report import NamedPlan, first_difference, plot_plan, plot_plans, table_of_plans
 
@@ -185,7 +186,8 @@ def show_plan(setup: Setup, workers: int, folder: Path) -> str:
         momentum = plan.momentum(t)
         shown = "" if momentum is None else f"{momentum:.4g}"
         print(f"{t:>10} {t / per_epoch:>8.2f} {plan.lr(t):>12.6g} {shown:>10}".rstrip())
-    for remark in [*setup.notes, *plan.remarks(), *imbalance(sizes.shards, workers)]:
+    decided = describe_decisions(setup.config, sizes)
+    for remark in [*setup.notes, *decided, *plan.remarks(), *imbalance(sizes.shards, workers)]:
         print(f"note: {remark}")
     table, picture = folder / f"{name}.csv", folder / f"{name}.png"
     with writing_into(folder):
@@ -202,7 +204,8 @@ def show_world_sizes(setup: Setup, world_sizes: list[int], folder: Path) -> str:
     print("\n".join([*table_of_plans(plans, "np"), *describe_factors(setup.config.optimizer)]))
     notes = list(setup.notes)
     for workers, named in zip(world_sizes, plans, strict=True):
-        notes += [f"np {workers}: {remark}" for remark in named.plan.remarks()]
+        remarks = [*describe_decisions(setup.config, named.plan.sizes), *named.plan.remarks()]
+        notes += [f"np {workers}: {remark}" for remark in remarks]
         notes += imbalance(named.plan.sizes.shards, workers)
     for note in notes:
         print(f"note: {note}")
@@ -239,7 +242,7 @@ def show_against(setup: Setup, other: Setup, workers: int, folder: Path) -> str:
     for side, one, named in zip(sides, sides.values(), plans, strict=True):
         for line in describe_factors(one.config.optimizer):
             print(f"{side}: {line}")
-        for remark in [*one.notes, *named.plan.remarks()]:
+        for remark in [*one.notes, *describe_decisions(one.config, named.plan.sizes), *named.plan.remarks()]:
             print(f"note: {side}: {remark}")
     names = setup.config.run_name, f"against {other.config.run_name}"
     picture = folder / f"{'-'.join(names).replace(' ', '-')}.png"

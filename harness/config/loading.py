@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from harness.config.finding import find_config
-from harness.config.lr import LRConfig
+from harness.config.lr import OWN_PLATEAU, LRConfig
 from harness.config.messages import config_error, explain, show
 from harness.config.model import RunConfig
 from harness.config.reading import apply_override, dump_yaml, path_of, read_yaml
@@ -39,10 +39,13 @@ def parse_lr(raw: object, source: str = "config") -> LRConfig:
         ConfigError: with every problem, as in `parse_config`.
     """
     try:
-        return LRConfig.model_validate(plain_numbers(raw))
+        section = LRConfig.model_validate(plain_numbers(raw))
     except ValidationError as error:
         problems = [Problem(("lr", *path), message) for path, message in explain(error, LRConfig)]
         raise config_error(source, problems) from None
+    if section.plateau is not None:
+        raise config_error(source, [Problem(("lr", "plateau"), OWN_PLATEAU)])
+    return section
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

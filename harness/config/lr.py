@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from harness.config.sections import Section
 from harness.config.values import (
     Base,
     Count,
+    Factor,
+    Floor,
     MomentumSpec,
+    Name,
     NotNegative,
     Positive,
     Problem,
@@ -18,7 +21,10 @@ from harness.config.values import (
     Spec,
     WarmupLength,
     WarmupStart,
+    read_float32,
 )
+
+OWN_PLATEAU = "is for evaluations of launch/train.py; in your own loop use harness.plan.PlateauRule (plateau.md)"
 
 
 class WarmupConfig(Section):
@@ -30,6 +36,34 @@ class WarmupConfig(Section):
     """The first learning rate: a number, `Nx`, or `unscaled` for the base without the factor."""
     mode: Literal["prefix", "overlap"] = "prefix"
     """`prefix` puts the warm-up in front of the schedule, `overlap` over its beginning."""
+
+
+class PlateauConfig(Section):
+    """Lower the learning rate once evaluations no longer improve, as PyTorch's ReduceLROnPlateau does."""
+
+    monitor: Name = "loss"
+    """What is watched: `loss`, or a metric of `evaluation.metrics`, of the first held-out split."""
+    mode: Literal["min", "max"] | None = None
+    """For your own metric: whether the lowest (`min`) or the highest value (`max`) is the best."""
+    factor: Annotated[float, Field(gt=0, lt=1), AfterValidator(read_float32)] = 0.1
+    """Factor on the learning rates of all later iterations."""
+    patience: NotNegative = 10
+    """Evaluations in a row without improvement that are put up with; the next one lowers the rates."""
+    cooldown: NotNegative = 0
+    """Evaluations after a cut that do not count."""
+    min_lr: Floor = 0.0
+    """What no rate falls below by a cut: a number, or `Nx`."""
+    threshold: Factor = 1e-4
+    """How much better than the best value counts as an improvement."""
+    threshold_mode: Literal["rel", "abs"] = "rel"
+    """Whether the threshold is a fraction of the best value (`rel`) or a difference (`abs`)."""
+
+    @model_validator(mode="after")
+    def _improvement_is_possible(self) -> PlateauConfig:
+        if self.threshold_mode == "rel" and self.threshold >= 1:
+            message = f"{self.threshold:g} of the best value is never reached; give a fraction below 1 (0.01), or use"
+            raise RefusedError([Problem(("threshold",), f"{message} threshold_mode: abs")])
+        return self
 
 
 class LRConfig(Section):
@@ -49,6 +83,8 @@ class LRConfig(Section):
     """The schedule: its name with its parameters, which may be schedules themselves."""
     momentum: MomentumSpec | None = None
     """A momentum schedule; null means the optimizer's own momentum."""
+    plateau: PlateauConfig | None = None
+    """Lower learning rates than the schedule has, once evaluations no longer improve (plateau.md)."""
 
     @property
     def is_found(self) -> bool:
@@ -59,12 +95,17 @@ class LRConfig(Section):
     def uses_x(self) -> bool:
         """Whether anything in the plan is a multiple of the scaled base."""
         start = self.warmup.start if self.warmup else 0.0
-        return self.schedule.uses_x or isinstance(start, str)
+        return self.schedule.uses_x or isinstance(start, str) or self._floor_scales
 
     @property
     def scales(self) -> bool:
         """Whether anything in the plan depends on the factor: a multiple does, `unscaled` does not."""
-        return self.schedule.uses_x or (self.uses_x and self.warmup is not None and self.warmup.start != "unscaled")
+        start = self.warmup.start if self.warmup else 0.0
+        return self.schedule.uses_x or self._floor_scales or (isinstance(start, str) and start != "unscaled")
+
+    @property
+    def _floor_scales(self) -> bool:
+        return self.plateau is not None and isinstance(self.plateau.min_lr, str)
 
     @model_validator(mode="after")
     def _x_and_base_go_together(self) -> LRConfig:

@@ -26,9 +26,11 @@ _UNSUPPORTED = {
     ),
     **dict.fromkeys(
         ("plateau", "reduce_on_plateau", "reduce_lr_on_plateau", "patience"),
-        "plateau schedules are not supported: a learning rate that depends on measured losses is not a function of the "
-        "iteration, so nothing could verify that ranks or a resumed run agree; use multi_factor or "
-        "warmup_stable_decay",
+        "is not a setting here: lr.plateau, beside a schedule, lowers its rates once evaluations no longer improve",
+    ),
+    **dict.fromkeys(
+        ("early_stop", "early_stopping"),
+        "is not a setting here: train.early_stop ends a run once evaluations no longer improve",
     ),
     "accumulation": "is set through batch.shards: more shards than workers means that each worker accumulates",
 }

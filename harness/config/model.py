@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,19 +117,33 @@ class RunConfig(Section):
             if found and self.num_devices < 2:
                 message = f"{str(found).lower()} has no effect without several devices; list them in devices"
                 problems.append(Problem((name,), message))
-        best, evaluation = self.checkpoint.best, self.evaluation
-        measured = ["loss", *(params.get("name", name) for name, params in map(name_and_params, evaluation.metrics))]
-        if best is not None and not any(best == name or best.startswith(f"{name}.") for name in measured):
-            known = ", ".join(map(str, measured))
-            problems.append(Problem(("checkpoint", "best"), f"{best!r} is not evaluated; choose one of {known}"))
-        if best is not None and evaluation.every is None:
-            problems.append(
-                Problem(("checkpoint", "best"), "has no effect without evaluation.every; set it, or remove best")
-            )
-        problems += self._refused_streams()
+        problems += [*self._refused_monitors(), *self._refused_streams()]
         if problems:
             raise RefusedError(problems)
         return self
+
+    @property
+    def monitors(self) -> dict[str, str]:
+        """By key, the value of evaluations that decides something."""
+        plateau, early_stop = self.lr.plateau, self.train.early_stop
+        found = {
+            "checkpoint.best": self.checkpoint.best,
+            "lr.plateau.monitor": None if plateau is None else plateau.monitor,
+            "train.early_stop.monitor": None if early_stop is None else early_stop.monitor,
+        }
+        return {key: name for key, name in found.items() if name is not None}
+
+    def _refused_monitors(self) -> Iterator[Problem]:
+        """What is to decide something, and is not evaluated."""
+        metrics = map(name_and_params, self.evaluation.metrics)
+        measured = ["loss", *(str(params.get("name", name)) for name, params in metrics)]
+        for key, monitor in self.monitors.items():
+            path = tuple(key.split("."))
+            if not any(monitor == name or monitor.startswith(f"{name}.") for name in measured):
+                yield Problem(path, f"{monitor!r} is not evaluated; choose one of {', '.join(measured)}")
+            if self.evaluation.every is None:
+                path = path if path[-1] == "best" else path[:-1]
+                yield Problem(path, f"has no effect without evaluation.every; set it, or remove {path[-1]}")
 
     def _refused_streams(self) -> list[Problem]:
         """What does not go together with state that is carried along streams of samples, or needs it."""

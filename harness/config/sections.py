@@ -139,6 +139,19 @@ class BatchConfig(Section):
     """Shards per global batch, fixed for the life of a run; null means one per worker at the first start."""
 
 
+class EarlyStopConfig(Section):
+    """End the run once evaluations no longer improve, as Keras' EarlyStopping does."""
+
+    monitor: Name = "loss"
+    """What is watched: `loss`, or a metric of `evaluation.metrics`, of the first held-out split."""
+    mode: Literal["min", "max"] | None = None
+    """For your own metric: whether the lowest (`min`) or the highest value (`max`) is the best."""
+    patience: Count
+    """After so many evaluations in a row without improvement the run ends."""
+    min_delta: Factor = 0.0
+    """By how much a value must be better than the best one to be an improvement."""
+
+
 class TrainConfig(Section):
     """The length of the run, in either epochs or iterations."""
 
@@ -148,6 +161,8 @@ class TrainConfig(Section):
     """The run's length in updates."""
     last_batch: Literal["drop", "keep"] = "drop"
     """What to do with the remainder of an epoch: drop it, or keep it as a smaller batch."""
+    early_stop: EarlyStopConfig | None = None
+    """End the run before that, once evaluations no longer improve (plateau.md)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

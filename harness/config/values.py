@@ -64,7 +64,8 @@ def _read_threads(value: object) -> int | str:
     return value
 
 
-def _read_float32(value: float) -> float:
+def read_float32(value: float) -> float:
+    """A number that float32 holds."""
     if value == 0 or SMALLEST <= abs(value) <= LARGEST:
         return value
     raise ValueError(f"must be a number that float32 can hold: 0, or {SMALLEST:.2g} to {LARGEST:.2g}")
@@ -113,25 +114,38 @@ def _read_base(value: object) -> float | str | None:
         return value
     number = _read_number(value)
     if number is not None and number > 0:
-        return _read_float32(number)
+        return read_float32(number)
     raise ValueError(
         "must be a finite number above 0, auto (to run the learning-rate finder), or the path of a finder's result.json"
     )
 
 
-def _read_start(value: object) -> float | str:
+def _read_rate(value: object) -> float | str | None:
+    """A learning rate, or a multiple of the scaled base; None for anything else."""
     number = _read_number(value)
     if number is not None and number >= 0:
-        return _read_float32(number)
-    if value == "unscaled":
-        return "unscaled"
+        return read_float32(number)
     match = _MULTIPLE.fullmatch(value) if isinstance(value, str) else None
     if match and math.isfinite(float(match[1] + (match[2] or ""))):
         return f"{match[1]}{match[2] or ''}x"
+    return None
+
+
+def _read_start(value: object) -> float | str:
+    rate = "unscaled" if value == "unscaled" else _read_rate(value)
+    if rate is not None:
+        return rate
     raise ValueError(
         "must be a finite number of at least 0, Nx (N times the scaled base, such as 0.1x), or unscaled (the base "
         "itself)"
     )
+
+
+def _read_floor(value: object) -> float | str:
+    rate = _read_rate(value)
+    if rate is None:
+        raise ValueError("must be a finite number of at least 0, or Nx (N times the scaled base, such as 0.01x)")
+    return rate
 
 
 def _read_validation(value: object) -> int | float:
@@ -147,7 +161,7 @@ def _read_scale(value: object) -> float | str | None:
         return value
     number = _read_number(value)
     if number is not None and number > 0:
-        return _read_float32(number)
+        return read_float32(number)
     raise ValueError("must be a finite number above 0, keep (which leaves integers unchanged), or null")
 
 
@@ -251,9 +265,9 @@ MomentumSpec = Annotated[
 ]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0), AfterValidator(_read_float32)]
-Factor = Annotated[float, Field(ge=0), AfterValidator(_read_float32)]
-Float32 = Annotated[float, AfterValidator(_read_float32)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(read_float32)]
+Factor = Annotated[float, Field(ge=0), AfterValidator(read_float32)]
+Float32 = Annotated[float, AfterValidator(read_float32)]
 NotNegative = Annotated[int, Field(ge=0, le=MOST)]
 Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Parameters = Annotated[dict[str, Any], AfterValidator(read_parameters)]
@@ -285,6 +299,7 @@ WarmupStart = Annotated[
     PlainValidator(_read_start),
     either({"type": "number", "minimum": 0}, {"const": "unscaled"}, _text(_MULTIPLE)),
 ]
+Floor = Annotated[float | str, PlainValidator(_read_floor), either({"type": "number", "minimum": 0}, _text(_MULTIPLE))]
 Scale = Annotated[
     float | str | None,
     PlainValidator(_read_scale),

@@ -1,5 +1,6 @@
 """The content of a run's folder: one typed form for every record, shared by writers and readers."""
 
+from harness.folder.amendments import AmendmentRecord
 from harness.folder.attempts import (
     ATTEMPTS,
     EXIT_CODES,
@@ -24,7 +25,6 @@ from harness.folder.plans import (
     MOST_NAMES,
     MOST_PHASES,
     PLAN,
-    AmendmentRecord,
     FactorGroup,
     Phase,
     PlannedSizes,

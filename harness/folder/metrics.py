@@ -12,7 +12,7 @@ from harness.folder.reading import LARGEST, LATEST_S, parse_json
 from harness.folder.unread import RecordError, Unread, described, seen
 
 METRICS = "metrics.jsonl"
-EVENTS = ("skipped", "weightless", "replaced", "rewind")
+EVENTS = ("skipped", "weightless", "replaced", "rewind", "plateau", "early_stop")
 _NAME = 200
 _MOST_SPLITS = 20
 _MOST_SAID, _SENTENCE = 20, 1000
@@ -25,6 +25,9 @@ _KNOWN = {  # bounds of what the harness itself measures; a diverging run measur
     "count": (0, LARGEST),
     "diverged_at": (1, LARGEST),
     "lr_factor": (0, _LARGEST_LR),
+    "min_lr": (0, _LARGEST_LR),
+    "evaluations": (1, LARGEST),
+    "best_at": (0, LARGEST),
     **dict.fromkeys(("accuracy", "error", "top_k", "top_5_accuracy", "binary_accuracy", "pixel_accuracy"), (0, 1)),
     **dict.fromkeys(("miou", "f1", "roc_auc"), (0, 1)),
     **dict.fromkeys(("mcc", "correlation"), (-1, 1)),
@@ -37,7 +40,8 @@ class MetricsLine(NamedTuple):
 
     Attributes:
         split: `train`; an evaluated split; `skipped` for a skipped update; `weightless` for one that changed nothing,
-            because every weight was 0; `replaced` for damaged samples that others have replaced; `rewind`.
+            because every weight was 0; `replaced` for damaged samples that others have replaced; `rewind`, `plateau`,
+            `early_stop` for a change of the plan.
         iteration: after which it was written.
         epoch: of that iteration; `None` if the line does not say.
         lr: the learning rate that its update applied.

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.folder.amendments import LARGEST_LR, AmendmentRecord
 from harness.folder.files import MB, is_there, read_small
 from harness.folder.reading import LARGEST, Fields, number, plain, read_object
 from harness.folder.unread import RecordError, seen
 
 PLAN, CURVE = "plan.json", "plan.csv"
 MOST_PHASES = 20_000  # to write
-_CHOICES = ("config", "checkpoint", "rewind")
-_LARGEST_LR = 3.5e38  # a float32
 _REMARKS = 100
 MOST_NAMES = 8  # of the parameters of a group, that are written
 _GROUPS = 1000  # that are read
@@ -57,66 +56,12 @@ class Phase:
         """
         first = fields.whole("first", 1, num_iterations)
         last = fields.whole("last", first, num_iterations)
-        lr = [number(value, fields.place("lr"), 0, _LARGEST_LR) for value in fields.items("lr")]
+        lr = [number(value, fields.place("lr"), 0, LARGEST_LR) for value in fields.items("lr")]
         place = fields.place("momentum")
         momentum = [None if value is None else number(value, place, 0, 1) for value in fields.items("momentum")]
         if len(lr) != 2 or len(momentum) != 2:
             raise RecordError(f"{place} and lr have {len(momentum)} and {len(lr)} values, not the first and the last")
         return cls(first, last, (lr[0], lr[1]), (momentum[0], momentum[1]))
-
-
-@dataclass(frozen=True)
-class AmendmentRecord:
-    """A change of the plan during the run, for display; `harness.plan.amendments` defines its meaning.
-
-    Attributes:
-        iteration: after which it applies.
-        choice: `config` or `checkpoint`, whichever of two different configurations was chosen; or `rewind`.
-        changes: by setting, the saved and the wanted value; for the first two.
-        lr_factor: factor on the learning rates; for a rewind.
-        diverged_at: the iteration that was not finite; for a rewind.
-        earlier: the sections `lr` and `train` that applied until then, if they differ.
-    """
-
-    iteration: int
-    choice: str
-    changes: Mapping[str, tuple[Any, Any]]
-    lr_factor: float | None
-    diverged_at: int | None
-    earlier: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, object]:
-        """The content in the plan and in checkpoints."""
-        content: dict[str, object] = {"iteration": self.iteration, "choice": self.choice}
-        if self.choice == "rewind":
-            content |= {"lr_factor": self.lr_factor, "diverged_at": self.diverged_at}
-        else:
-            content["changes"] = {key: list(values) for key, values in self.changes.items()}
-        return {**content, **self.earlier}
-
-    @classmethod
-    def read(cls, fields: Fields) -> AmendmentRecord:
-        """Read it from a plan or a checkpoint.
-
-        Raises:
-            RecordError: naming the field that is missing, of another kind or impossible.
-        """
-        choice = fields.text("choice", 100)
-        if choice not in _CHOICES:
-            raise RecordError(f"{fields.place('choice')} is {choice!r}; known: {', '.join(_CHOICES)}")
-        is_rewind = choice == "rewind"
-        changes = {} if is_rewind else fields.plain("changes")
-        for key, values in changes.items():
-            if not isinstance(values, list) or len(values) != 2:
-                raise RecordError(f"{fields.place('changes')}.{seen(key, 40)} is not a pair of old and new value")
-        return cls(
-            iteration=fields.whole("iteration"),
-            choice=choice,
-            changes={key: (old, new) for key, (old, new) in changes.items()},
-            lr_factor=fields.number("lr_factor", 0, _LARGEST_LR) if is_rewind else None,
-            diverged_at=fields.whole("diverged_at", 1) if is_rewind else None,
-            earlier={name: fields.plain(name) for name in ("lr", "train") if fields.has(name)},
-        )
 
 
 @dataclass(frozen=True)
@@ -150,8 +95,8 @@ class FactorGroup:
         if not 0 < len(names) <= MOST_NAMES or not all(isinstance(name, str) for name in names):
             raise RecordError(f"{fields.place('names')} is not a list of 1 to {MOST_NAMES} names")
         return cls(
-            lr=fields.number("lr", 0, _LARGEST_LR),
-            wd=fields.number("wd", 0, _LARGEST_LR),
+            lr=fields.number("lr", 0, LARGEST_LR),
+            wd=fields.number("wd", 0, LARGEST_LR),
             count=fields.whole("count", len(names)),
             names=[seen(name, 200) for name in names],
         )
@@ -322,7 +267,7 @@ def _point(row: Mapping[str, Any], last: int, total: int, known: Mapping[int, fl
     t, lr = _numeral(row, "iteration"), _numeral(row, "lr")
     if not (t.is_integer() and last < t <= total):
         raise RecordError(f"iteration is {t:g}; it must be whole, above {last} and at most {total}")
-    number(lr, "lr", 0, _LARGEST_LR)
+    number(lr, "lr", 0, LARGEST_LR)
     if known.get(int(t), lr) != lr:
         raise RecordError(f"lr is {lr!r} at iteration {t:g}, but plan.json has {known[int(t)]!r}")
     return int(t), lr

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from harness.comm import World
 from harness.config import LRConfig, Problem, config_error
+from harness.config.lr import OWN_PLATEAU
 from harness.config.messages import explain
 from harness.config.sections import DataConfig, Section
 from harness.config.values import Count, PathText, Positive, RefusedError, Seconds
@@ -80,10 +81,15 @@ class JobSettings(Section):
     """The folder of the checkpoints."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> JobSettings:
+    def _fit_together(self) -> JobSettings:
+        problems = []
         if (self.epochs is None) == (self.iterations is None):
             found = "neither" if self.epochs is None else "both"
-            raise RefusedError([Problem((), f"found {found} of epochs and iterations; give one of them")])
+            problems.append(Problem((), f"found {found} of epochs and iterations; give one of them"))
+        if self.lr.plateau is not None:
+            problems.append(Problem(("lr", "plateau"), OWN_PLATEAU))
+        if problems:
+            raise RefusedError(problems)
         return self
 
 

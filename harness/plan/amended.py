@@ -7,8 +7,8 @@ from typing import Any
 
 from harness.config import RunConfig
 from harness.errors import CheckpointError, ConfigError
-from harness.plan.amendments import Amendment, Extend, Replace, Rewind
-from harness.plan.lr_plan import LRPlan
+from harness.plan.amendments import Amendment, EarlyStop, Extend, PlateauCut, Replace, Rewind
+from harness.plan.lr_plan import Cut, LRPlan
 from harness.plan.sizes import Sizes
 
 
@@ -25,13 +25,15 @@ def amended_plan(config: RunConfig, sizes: Sizes, amendments: Sequence[Amendment
         CheckpointError: if an amendment holds no plan.
     """
     earlier: list[tuple[int, LRPlan]] = []
-    cuts: list[tuple[int, float]] = []
+    cuts: list[Cut] = []
     for amendment in amendments:
         if isinstance(amendment, Rewind):
-            cuts.append((amendment.iteration, amendment.lr_factor))
+            cuts.append(Cut(amendment.iteration, amendment.lr_factor))
+        elif isinstance(amendment, PlateauCut):
+            cuts.append(Cut(amendment.iteration, amendment.lr_factor, amendment.min_lr))
         elif isinstance(amendment, Replace):
             earlier.append((amendment.iteration, _plan_before(amendment, config, sizes, cuts)))
-        elif not isinstance(amendment, Extend):  # the saved plan was kept, which changes nothing
+        elif not isinstance(amendment, Extend | EarlyStop):  # which change no rate
             raise TypeError(f"{type(amendment).__name__} says nothing of what it does to the plan")
     return LRPlan(config.lr, sizes, config.source, earlier=earlier, cuts=cuts)
 
@@ -68,11 +70,13 @@ def rates_around(n: int, saved: LRPlan, wanted: LRPlan) -> list[str]:
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
 
 
-def _plan_before(amendment: Replace, config: RunConfig, sizes: Sizes, cuts: Sequence[tuple[int, float]]) -> LRPlan:
+def _plan_before(amendment: Replace, config: RunConfig, sizes: Sizes, cuts: Sequence[Cut]) -> LRPlan:
     """The plan that held until an amendment."""
     where = f"the plan that held until iteration {amendment.iteration}"
     try:
-        old = config.changed({"lr": dict(amendment.lr), "train": dict(amendment.train)})
+        # what evaluations decided until then is among the cuts, and they need not be possible any more
+        lr, train = {**amendment.lr, "plateau": None}, {**amendment.train, "early_stop": None}
+        old = config.changed({"lr": lr, "train": train})
         return LRPlan(old.lr, sizes.with_train(old.train, config.source), config.source, cuts=cuts)
     except ConfigError as error:
         raise CheckpointError(

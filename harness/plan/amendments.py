@@ -11,11 +11,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from typing_extensions import override
 
 from harness.folder import Fields, RecordError, described
+from harness.schedules.bounds import LARGEST
 
 _LEAST_FACTOR = 1.1754943508222875e-38  # the smallest normal float32
 
@@ -77,6 +78,74 @@ class Rewind(Amendment):
 
 
 @dataclass(frozen=True)
+class Judgement(Amendment):
+    """What evaluations decided: they did not improve for so long.
+
+    Attributes:
+        monitor: split and name of the value, such as `test.loss`.
+        evaluations: how many in a row were no improvement, the one after `iteration` included.
+        best_at: the iteration of the best value; 0 if there was none.
+        best: that value; `None` if there was none, or it was infinite.
+    """
+
+    monitor: str
+    evaluations: int
+    best_at: int
+    best: float | None
+
+    @classmethod
+    @override
+    def read(cls, fields: Fields, iteration: int) -> Self:
+        return cls(
+            iteration,
+            fields.text("monitor"),
+            fields.whole("evaluations", 1),
+            fields.whole("best_at", 0, iteration),
+            fields.maybe(fields.number, "best"),
+        )
+
+    @override
+    def to_json(self) -> dict[str, Any]:
+        found = {key: getattr(self, key) for key in ("monitor", "evaluations", "best_at", "best")}
+        return {**self._head(), **found}
+
+
+@dataclass(frozen=True)
+class PlateauCut(Judgement):
+    """The run came to a plateau, and trained on with smaller learning rates.
+
+    Every learning rate after `iteration` is `lr_factor` times what the plan gave before, but not below `min_lr` unless
+    it was there already. Several cuts follow one another.
+
+    Attributes:
+        lr_factor: above 0 and below 1.
+        min_lr: at least 0.
+    """
+
+    choice = "plateau"
+    lr_factor: float
+    min_lr: float
+
+    @classmethod
+    @override
+    def read(cls, fields: Fields, iteration: int) -> PlateauCut:
+        found = EarlyStop.read(fields, iteration)
+        factor = fields.number("lr_factor", _LEAST_FACTOR, math.nextafter(1.0, 0.0))
+        return cls(**vars(found), lr_factor=factor, min_lr=fields.number("min_lr", 0.0, LARGEST))
+
+    @override
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "lr_factor": self.lr_factor, "min_lr": self.min_lr}
+
+
+@dataclass(frozen=True)
+class EarlyStop(Judgement):
+    """The run ended after `iteration`, before the end of its plan. No learning rate changes."""
+
+    choice = "early_stop"
+
+
+@dataclass(frozen=True)
 class Extend(Amendment):
     """The run resumed by the plan of its checkpoint although the configuration asked for another.
 
@@ -127,7 +196,9 @@ class Replace(Amendment):
         return {**self._head(), "changes": _listed(self.changes), "lr": dict(self.lr), "train": dict(self.train)}
 
 
-AMENDMENTS: dict[str, type[Amendment]] = {kind.choice: kind for kind in (Replace, Extend, Rewind)}
+AMENDMENTS: dict[str, type[Amendment]] = {
+    kind.choice: kind for kind in (Replace, Extend, Rewind, PlateauCut, EarlyStop)
+}
 
 
 def read_amendments(listed: Sequence[Fields], last: int) -> tuple[Amendment, ...]:

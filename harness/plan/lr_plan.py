@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,34 @@ from harness.schedules import ScaledAfter, Schedule, ScheduleLike, Spliced, brea
 from harness.schedules.base import values_of
 
 MAX_CSV_ROWS = 10_000
+_MOST_CUTS = 10  # in words
 _PIECE = 1 << 15  # iterations that are evaluated at a time, so that they stay in the cache
+
+
+class Cut(NamedTuple):
+    """Learning rates that are lower after an iteration than the plan before had them.
+
+    Attributes:
+        last: the last iteration whose rate stays.
+        factor: on every rate after it, above 0.
+        floor: below which no rate falls by it, at least 0.
+    """
+
+    last: int
+    factor: float
+    floor: float = 0.0
+
+    def __call__(self, lr: float) -> float:
+        """What becomes of a learning rate."""
+        return max(self.factor * lr, min(self.floor, lr))
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> str(Cut(30, 0.5)), str(Cut(30, 0.5, 0.01))
+        ('x 0.5 after iteration 30', 'x 0.5 (at least 0.01) after iteration 30')
+        """
+        return f"x {self.factor:g}{f' (at least {self.floor:g})' if self.floor else ''} after iteration {self.last}"
 
 
 class LRPlan:
@@ -51,7 +79,7 @@ class LRPlan:
         sizes: Sizes,
         source: str = "config",
         earlier: Sequence[tuple[int, LRPlan]] = (),
-        cuts: Sequence[tuple[int, float]] = (),
+        cuts: Sequence[Cut] = (),
     ) -> None:
         """Build the plan.
 
@@ -60,7 +88,7 @@ class LRPlan:
             sizes: the run's sizes.
             source: the configuration's file, for messages.
             earlier: for a run whose plan was replaced on the way: plans that held up to an iteration, in order.
-            cuts: for a run that was rewound: after such an iteration every learning rate is multiplied by a factor.
+            cuts: for a run that was rewound, or came to a plateau, in order.
 
         Raises:
             ConfigError: if the schedule or the warm-up does not fit the run, or a value breaks a bound.
@@ -70,7 +98,7 @@ class LRPlan:
         self.scaling = Scaling(config, sizes)
         self.own_values: dict[str, dict[int, float]] = {}
         self._cuts = tuple(cuts)
-        self._amended_at = [last for last, _ in (*earlier, *cuts)]
+        self._amended_at = [*(last for last, _ in earlier), *(cut.last for cut in cuts)]
         problems: list[Problem] = []
         composition = compose(self.scaling, problems)
         if composition is None:
@@ -130,9 +158,10 @@ class LRPlan:
         return sorted(p for p in points if 1 <= p <= total)
 
     def describe(self) -> str:
-        """The plan's scaling in words, such as `0.1 at batch 64 x 8 shards (linear) = 0.8`, and its rewinds."""
-        cuts = "".join(f", x {factor:g} after iteration {last}" for last, factor in self._cuts)
-        return self.scaling.describe() + cuts
+        """The plan's scaling in words, such as `0.1 at batch 64 x 8 shards (linear) = 0.8`, and its cuts."""
+        left = len(self._cuts) - _MOST_CUTS
+        more = [f"and {left} more"] if left > 0 else []
+        return ", ".join([self.scaling.describe(), *map(str, self._cuts[:_MOST_CUTS]), *more])
 
     def fingerprint(self) -> str:
         """sha256 over the sizes and the values of `rows()`: equal plans, equal fingerprints."""
@@ -176,11 +205,11 @@ class LRPlan:
         return text.getvalue()
 
     def _amend(self, composition: Composition, earlier: Sequence[tuple[int, LRPlan]]) -> None:
-        """Cut what comes after a rewind, then put earlier plans, which have their own cuts, in front."""
+        """Cut the rates, then put earlier plans, which have their own cuts, in front."""
         self.schedule: ScheduleLike = composition.lr
         self.momentum_schedule: ScheduleLike | None = composition.momentum
-        for last, factor in self._cuts:
-            self.schedule = ScaledAfter(self.schedule, factor, last)
+        for last, factor, floor in self._cuts:
+            self.schedule = ScaledAfter(self.schedule, factor, last, floor)
         unplanned = _OptimizersOwn()
         for last, plan in reversed(earlier):
             self.schedule = Spliced(plan.schedule, self.schedule, last)

@@ -120,6 +120,12 @@ class RunRecord:
         return None if self.plan is None else self.plan.sizes.num_iterations
 
     @property
+    def stopped_early_at(self) -> int | None:
+        """The iteration after which evaluations last ended the run early, if its plan tells."""
+        amendments = [] if self.plan is None else self.plan.amendments
+        return max((one.iteration for one in amendments if one.choice == "early_stop"), default=None)
+
+    @property
     def iterations_per_epoch(self) -> int | None:
         """The number of iterations per epoch, if the plan was written."""
         return None if self.plan is None else self.plan.sizes.iterations_per_epoch

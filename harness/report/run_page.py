@@ -163,6 +163,15 @@ def _replaced(record: RunRecord) -> list[tuple[int, int, tuple[str, ...]]]:
 
 
 def _amended(amendment: AmendmentRecord) -> str:
+    if amendment.choice in ("plateau", "early_stop"):
+        best = "" if amendment.best is None else f" {number(amendment.best)}"
+        at = f" (best{best} after iteration {amendment.best_at})" if amendment.best_at else ""
+        count = f"{amendment.evaluations} evaluation{'' if amendment.evaluations == 1 else 's'}"
+        since = f"{amendment.monitor} has not improved in {count}{at}"
+        if amendment.choice == "early_stop":
+            return f"stopped early: {since}"
+        floor = f" (at least {number(amendment.min_lr)})" if amendment.min_lr else ""
+        return f"plateau: {since}; learning rates x {number(amendment.lr_factor)}{floor} from here"
     if amendment.choice == "rewind":
         return (
             f"rewound to here from iteration {amendment.diverged_at}, which was not finite; learning rates "

@@ -42,6 +42,8 @@ def _what_it_is(record: RunRecord) -> str:
     if record.ending is None:
         return f"is running, or was killed after {where} or later"
     code, cause = record.ending.exit_code, seen(record.ending.cause.split("\n", 1)[0], _CAUSE).rstrip(".")
+    if code == 0 and record.stopped_early_at == last and total:
+        return f"stopped early after {last} of {total} iterations"
     if code == 0 and record.unread.parts and total and last < total:
         return f"is done; its readable records end at iteration {last} of {total}"
     if code == 0:

@@ -40,8 +40,8 @@ Read = TypeVar("Read")
 _MOST_GUESSES = 20  # at misspelt names; comparing thousands would take minutes, and nobody reads them
 _WANTED = "a mapping from one schedule's name to its parameters, or for a constant a number"
 _PLATEAU = (
-    "is not a schedule: waiting for a plateau depends on measured losses, so it is not a function of the iteration and "
-    "could not be the same on every rank and after a resume; use multi_factor or warmup_stable_decay"
+    "is not a schedule, which is a function of the iteration: evaluations decide about a plateau; use lr.plateau "
+    "beside a schedule, such as a constant one"
 )
 
 

@@ -11,7 +11,8 @@ from harness.gluon import Learner, LearnerState, Placement, UpdateOptions
 from harness.gluon.state import refuse_not_finite
 from harness.guard import compare_ranks
 from harness.model import Model, build_model, try_metrics
-from harness.train.prepare import agreed, metric_of
+from harness.train.monitors import metric_of
+from harness.train.prepare import agreed
 from harness.train.resume import ResumePoint
 from harness.train.run import Run
 from harness.train.samples import first_samples
@@ -53,14 +54,12 @@ def build_learner(run: Run, policy: str | None = None) -> Learner:
 
 
 def _try_metrics(run: Run, prediction: Any, label: Any) -> None:
-    """Refuse metrics that do not fit, and a `checkpoint.best` that none of them reports."""
+    """Refuse metrics that do not fit, and a value that decides something and that none of them reports."""
     reported = try_metrics(run.metrics, prediction, label)
-    best = run.config.checkpoint.best
-    if best is None or best == "loss":
-        return
-    names = reported[metric_of(best, run.metrics)]
-    if names and best not in names:
-        raise ConfigError(f"checkpoint.best: {best!r} is not reported; choose one of {', '.join(names)}")
+    for key, monitor in run.config.monitors.items():
+        names = () if monitor == "loss" else reported[metric_of(monitor, run.metrics)]
+        if names and monitor not in names:
+            raise ConfigError(f"{key}: {monitor!r} is not reported; choose one of {', '.join(names)}")
 
 
 def _learner_of(run: Run, parts: Model, sample: Batch) -> Learner:

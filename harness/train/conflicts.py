@@ -3,6 +3,7 @@
 Every setting is of one of four kinds:
 
 - *free*: does not affect the result (location of the data, logging, what is kept), or only its rounding (threads);
+  so are evaluations, unless `lr.plateau` or `train.early_stop` decides from them;
 - *fixed*: determines which samples an update sees, or what the optimizer holds, so that no checkpoint would fit: seed,
   batch, data, frozen parameters, carried state;
 - *another optimizer*: its state has another meaning, even where the shapes agree;
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 from harness.checkpoint.manifest import Manifest
 from harness.config import RunConfig, parse_config
 from harness.errors import CheckpointError
-from harness.named import code_in
+from harness.named import code_in, name_and_params
 from harness.plan import Amendment, LRPlan, Replace, Sizes, rates_around
 
 _FREE = (
@@ -35,7 +36,6 @@ _FREE = (
     "checkpoint",
     "finder",
     "guard",
-    "evaluation",
     "init.from",
     "init.match",
     "data.root",
@@ -181,12 +181,33 @@ def refuse_other_data(
 def compare(saved: RunConfig, wanted: RunConfig) -> Conflicts:
     """Compare field by field; settings that may change freely are left out."""
     conflicts = Conflicts([], [], [])
+    free = _free_evaluation(saved, wanted)
     for difference in _differences((), saved.plain(), wanted.plain()):
-        if _is_of(difference.key, _FREE):
+        if _is_of(difference.key, _FREE) or _is_of(difference.key, free):
             continue
         kind = 0 if _is_of(difference.key, _FIXED) else 1 if _is_of(difference.key, _OPTIMIZER) else 2
         conflicts[kind].append(difference)
     return conflicts
+
+
+def _free_evaluation(saved: RunConfig, wanted: RunConfig) -> tuple[str, ...]:
+    """What of the evaluations may change: all of it, unless something of the plan is decided from them."""
+    monitors = [_monitored(config) for config in (saved, wanted)]
+    if not any(monitors):
+        return ("evaluation",)
+    return ("evaluation.metrics",) if monitors[0] == monitors[1] else ()
+
+
+def _monitored(config: RunConfig) -> dict[str, Any]:
+    """By the names of values that decide something of the plan, the metrics that may report them."""
+    names = [name for key, name in config.monitors.items() if key != "checkpoint.best"]
+    metrics = [
+        (str(params.get("name", name)), name, params)
+        for name, params in map(name_and_params, config.evaluation.metrics)
+    ]
+    return {
+        monitor: [one for one in metrics if monitor == one[0] or monitor.startswith(f"{one[0]}.")] for monitor in names
+    }
 
 
 def refuse_fixed(path: str, conflicts: Conflicts, source: str) -> None:

@@ -14,8 +14,8 @@ from harness.checkpoint import Manifest
 from harness.errors import DivergedError
 from harness.folder import MetricsLine
 from harness.gluon import Learner, LearnerState
-from harness.plan import Rewind
-from harness.report import write_plan
+from harness.plan import Amendment, Judgement, Rewind
+from harness.train.plan_files import write_plan_of
 from harness.train.run import Run
 from harness.train.saving import Saver
 from harness.train.state import RunState
@@ -85,19 +85,21 @@ class Divergence:
         """Put the newest checkpoint back and lower every learning rate after it."""
         world, factor = run.world, self._section.cut
 
-        # The newest checkpoint holds no rewind that came after it, so those of now are kept, and one is added.
+        # The newest checkpoint holds no rewind that came after it, so those of now are kept, and one is added. What
+        # evaluations decided after it is undone with them.
         found = world.on_root("rewind", self._put_back)
         self._learner.broadcast_state()
         back = run.initial_state
         if found is not None:
             back = RunState.of(Manifest.of(found[1], found[0]), found[0]).judged_by(run.config.checkpoint.best)
         rewind = Rewind(back.iteration, factor, diverged_at)
-        back = replace(back, amendments=state.amendments, evaluation_due=False).amended(rewind)
+        kept = tuple(one for one in state.amendments if not _is_undone(one, back.iteration))
+        back = replace(back, amendments=kept).amended(rewind)
         run = run.amended(back)
 
         # Files follow: metrics after that iteration are dropped, and the plan is written anew.
         self._saver.rewound(back)
-        world.on_root("rewind.plan", lambda: write_plan(run.folder.path, run.config, run.plan, back.amendments))
+        write_plan_of(run, back, self._learner, "rewind.plan")
         self._warn(f"{warning.format(back.iteration)}, learning rates x {factor:g} from here")
         cut = {"diverged_at": diverged_at, "lr_factor": factor}
         self._saver.record(MetricsLine("rewind", back.iteration, None, None, None, cut))
@@ -113,3 +115,8 @@ class Divergence:
             return None
         self._learner.restore(LearnerState.load(Path(point.path)))
         return [point.path, point.manifest.content]
+
+
+def _is_undone(amendment: Amendment, iteration: int) -> bool:
+    """Whether a run that goes back to an iteration has not come to this decision any more."""
+    return isinstance(amendment, Judgement) and amendment.iteration > iteration

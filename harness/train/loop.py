@@ -5,7 +5,7 @@ Every rank runs all of it; what only rank 0 does (files, the terminal) happens i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,13 +17,14 @@ from harness.errors import ConfigError, DataError, DivergedError, listed
 from harness.folder import METRICS, EventFile, FactorGroup, MetricsFile
 from harness.gluon import Learner, Requests
 from harness.guard import ConsistencyCheck
-from harness.model.optimizers import factor_groups
-from harness.plan.layers import describe_factors
-from harness.report import Progress, reported, write_finder_report, write_plan, write_run_report
+from harness.plan.decided import describe_decisions
+from harness.report import Progress, reported, write_finder_report, write_run_report
 from harness.train.build import build_learner
+from harness.train.decisions import Decided, Decisions
 from harness.train.divergence import Divergence
 from harness.train.find import find_base, with_found_base
 from harness.train.log import TrainingLog, replaced_in_words
+from harness.train.plan_files import factors_of, write_plan_of
 from harness.train.replaced import ReplacedSamples
 from harness.train.resume import open_folder, warnings_for
 from harness.train.run import Run
@@ -66,8 +67,8 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         if run.plan.in_units_of_base:
             run, remarks = _find_base(run, learner)
             notes += remarks
-        factors = factor_groups(learner.parameters) if describe_factors(run.config.optimizer) else []
-        world.on_root("plan", lambda: write_plan(folder, run.config, run.plan, run.initial_state.amendments, factors))
+        factors = factors_of(run, learner)
+        write_plan_of(run, run.initial_state, learner)
 
         # The saver is closed first, and with it the thread that still writes a checkpoint; the metrics last.
         metrics = _open_metrics(run, stack)
@@ -80,31 +81,38 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         saver = stack.enter_context(Saver(run, learner, check, metrics, progress.warn))
         log = TrainingLog(progress, saver.record)
         progress.say(_opening(run))
+        for line in describe_decisions(run.config, run.sizes):
+            progress.say(line)
         if factors:
             progress.say(_factors_in_words(factors))
         for line in [*run.world.remarks, *run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
             progress.warn(line)
 
-        _iterate(run, learner, stack.enter_context(run.stream()), check, saver, log)
+        ended = _iterate(run, learner, stack.enter_context(run.stream()), check, saver, log)
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
-        progress.say(f"{folder}: done after {run.sizes.num_iterations} iterations, digest {learner.digest()}")
+        total = run.sizes.num_iterations
+        early = "" if ended.iteration == total else f" of {total}, stopped early"
+        progress.say(f"{folder}: done after {ended.iteration} iterations{early}, digest {learner.digest()}")
     return log.results
 
 
 def _iterate(
     run: Run, learner: Learner, stream: BatchStream, check: ConsistencyCheck, saver: Saver, log: TrainingLog
-) -> None:
-    """All updates that are left, from top to bottom, and what is due after each."""
+) -> RunState:
+    """All updates that are left, from top to bottom, and what is due after each; returns the state at the end."""
     config, guard, state, total = run.config, run.guard, run.initial_state, run.sizes.num_iterations
     divergence, first = Divergence(run, learner, saver, log.warn), state.iteration + 1
     log_every, verify_every = _iterations(run, config.log.every), _iterations(run, config.guard.verify_every)
     evaluate_every = None if config.evaluation.every is None else _iterations(run, config.evaluation.every)
     replaced = ReplacedSamples(run.world, config)
+    decisions = Decisions(run, learner, saver.record, log.warn)
+    evaluation = partial(_evaluate, learner=learner, log=log, decisions=decisions)
 
+    decisions.tell_if_over(run)
     if state.evaluation_due:
-        state = _evaluate_what_was_left(run, learner, state, saver, log)
+        run, state = _evaluate_what_was_left(run, state, saver, evaluation)
 
-    while state.iteration < total:
+    while state.iteration < total and not decisions.is_over(state):
         t, num_skipped, num_weightless = state.iteration + 1, learner.skipped, learner.weightless
         try:
             # Ask. A signal reaches one rank, and only rank 0 has a clock and a disk: what a rank wants travels with
@@ -143,8 +151,9 @@ def _iterate(
             if t == total:
                 learner.check_weights(t)  # no update follows that would notice weights that are not finite
             if is_due(t, evaluate_every, total):
-                left = replace(state, evaluation_due=True)
-                state = left if requests.stop else _evaluate(run, learner, left, log)
+                state = replace(state, evaluation_due=True)
+                if not requests.stop:
+                    run, state = evaluation(run, state)
 
             # Save after the evaluation, of which the checkpoint may be the best; and before the run stops.
             if saver.is_due(state, requests):
@@ -157,47 +166,63 @@ def _iterate(
             # Not finite: with `rewind` back to the newest checkpoint, on lower rates; otherwise this is the end.
             run, state = divergence.answer(run, state, t, error)
             replaced.forget()
+            if state.evaluation_due:  # after the iteration that it went back to, whose checkpoint was told to stop
+                run, state = _evaluate_what_was_left(run, state, saver, evaluation)
 
     guard.enter("the end", "evaluation")
-    verify(check, run, total)
+    verify(check, run, state.iteration)
     saver.wait_until_written()
+    return state
 
 
-def _evaluate_what_was_left(run: Run, learner: Learner, state: RunState, saver: Saver, log: TrainingLog) -> RunState:
+def _evaluate_what_was_left(
+    run: Run, state: RunState, saver: Saver, evaluation: Callable[[Run, RunState], tuple[Run, RunState]]
+) -> tuple[Run, RunState]:
     """The evaluation before which the attempt that saved the checkpoint was stopped."""
-    state = _evaluate(run, learner, state, log)
+    run, state = evaluation(run, state)
     if state.evaluation_due:
         raise run.guard.stopped(f"iteration {state.iteration} is saved; start it again with --resume auto")
     if saver.is_due(state, Requests()):
         saver.save(run, state)
-    return state
+    return run, state
 
 
-def _evaluate(run: Run, learner: Learner, state: RunState, log: TrainingLog) -> RunState:
+def _evaluate(
+    run: Run, state: RunState, *, learner: Learner, log: TrainingLog, decisions: Decisions
+) -> tuple[Run, RunState]:
     """Evaluate on the first held-out split, after the last update on all of them.
 
     Returns:
-        The state with the best evaluation so far; with its evaluation still due if any rank was told to stop.
+        The run by the plan that the evaluation decided; the state with that, and with the best evaluation so far. With
+        its evaluation still due, and nothing decided, if any rank was told to stop.
     """
     t, held_out, best = state.iteration, run.data.held_out, run.config.checkpoint.best
-    found = {}
-    for split in held_out if t == run.sizes.num_iterations else held_out[:1]:
+    found: dict[str, dict[str, float]] = {}
+    decided = Decided(run, replace(state, evaluation_due=False))
+    for split in held_out:
         noted = ReplacedSamples(run.world, run.config)
         values = run.evaluate(learner, split, noted.watch)
         if values is None:
-            return state
+            return run, state
         found[split] = values
         log.replaced(run, t, f"evaluation on {split}", noted.put_together(NONE_REPLACED))
+        if split == held_out[0]:
+            decided = decisions.after(*decided[:2], values, split)
+            if t < run.sizes.num_iterations and not decided.state.stops_early:
+                break
     log.evaluated(run, t, found)
-    state = replace(state, evaluation_due=False)
+    decisions.tell(decided)
+    run, state = decided[:2]
+    if state.stops_early:
+        learner.check_weights(t)
     if best is None:
-        return state
+        return run, state
     values = found[held_out[0]]
     if best not in values:
         raise ConfigError(
             f"checkpoint.best: {best!r} is not reported; choose one of {', '.join(values)}"
         ).on_all_ranks()
-    return state.judged(f"{held_out[0]}.{best}", values[best], run.best_is)
+    return run, state.judged(f"{held_out[0]}.{best}", values[best], run.directions["checkpoint.best"])
 
 
 def evaluate_only(run: Run) -> dict[str, float]:

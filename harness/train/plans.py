@@ -13,7 +13,17 @@ from harness.config import RunConfig
 from harness.errors import CheckpointError, ConfigError
 from harness.folder import Fields, RecordError
 from harness.named import code_in
-from harness.plan import Amendment, LRPlan, Replace, Rewind, Sizes, amended_plan, read_amendments
+from harness.plan import (
+    Amendment,
+    LRPlan,
+    PlateauCut,
+    Replace,
+    Rewind,
+    Sizes,
+    Trend,
+    amended_plan,
+    read_amendments,
+)
 
 
 def amendments_of(manifest: Manifest, path: str) -> tuple[Amendment, ...]:
@@ -25,6 +35,19 @@ def amendments_of(manifest: Manifest, path: str) -> tuple[Amendment, ...]:
     try:
         listed = Fields(manifest.content["state"], "state").inners("amendments")
         return read_amendments(listed, manifest.iteration)
+    except RecordError as error:
+        raise CheckpointError(f"{path}: manifest.json: {error}; {CHANGED_BY_ANOTHER}") from None
+
+
+def trend_of(manifest: Manifest, key: str, path: str) -> Trend | None:
+    """What `plateau` or `early_stop` remembered of evaluations; `None` where a checkpoint has nothing of it.
+
+    Raises:
+        CheckpointError: naming the key that is missing, of another kind or impossible.
+    """
+    try:
+        state = Fields(manifest.content["state"], "state")
+        return Trend.read(state.inner(key), manifest.iteration) if state.has(key) else None
     except RecordError as error:
         raise CheckpointError(f"{path}: manifest.json: {error}; {CHANGED_BY_ANOTHER}") from None
 
@@ -41,12 +64,13 @@ def resumed_plan(config: RunConfig, sizes: Sizes, amendments: Sequence[Amendment
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except ConfigError as error:
-        rewinds = [(index, one) for index, one in enumerate(amendments) if isinstance(one, Rewind)]
-        if not rewinds:
+        cuts = [(index, one) for index, one in enumerate(amendments) if isinstance(one, Rewind | PlateauCut)]
+        if not cuts:
             raise
-        amended_plan(config, sizes, [one for one in amendments if not isinstance(one, Rewind)])
-        factors = ", ".join(f"state.amendments[{index}].lr_factor {one.lr_factor:g}" for index, one in rewinds)
-        raise CheckpointError(f"{path}: its rewinds ({factors}) leave no plan: {error}") from None
+        amended_plan(config, sizes, [one for one in amendments if not isinstance(one, Rewind | PlateauCut)])
+        kinds = "rewinds" if all(isinstance(one, Rewind) for _, one in cuts) else "cuts"
+        factors = ", ".join(f"state.amendments[{index}].lr_factor {one.lr_factor:g}" for index, one in cuts[:10])
+        raise CheckpointError(f"{path}: its {kinds} ({factors}) leave no plan: {error}") from None
 
 
 def saved_plan(saved: RunConfig, sizes: Sizes, amendments: Sequence[Amendment], path: str) -> LRPlan:

@@ -5,7 +5,7 @@ Each step either succeeds on all ranks or fails on all, with one message. The le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from harness.model import build_metrics
 from harness.model.metrics import Metric
 from harness.plan import LRPlan, Sizes, amended_plan, count_workers, imbalance, resolve_shards
 from harness.train.conflicts import refuse_other_data
+from harness.train.monitors import directions_of
 from harness.train.resolve import ResolvedConfig, resolve, resolve_plan
 from harness.train.resume import ResumePoint, StartOptions, agree_on_resume_point
 from harness.train.run import Run
@@ -108,7 +109,7 @@ def _prepare(
 
     # Last how a result is judged, so that a name that is wrong fails now and not after an epoch.
     metrics = agreed(world, config, "metrics", lambda: _build_metrics(config))
-    best_is = agreed(world, config, "best", lambda: _direction_of_best(config, metrics, data))
+    directions = agreed(world, config, "best", lambda: directions_of(config, metrics, data.held_out))
     return Run(
         config=config,
         world=world,
@@ -124,7 +125,7 @@ def _prepare(
         order=order,
         plan=plan,
         metrics=metrics,
-        best_is=best_is,
+        directions=directions,
         finder_settings=finder_settings,
         remarks=(*remarks, *([] if emulate_np else imbalance(sizes.shards, workers))),
     )
@@ -229,30 +230,3 @@ def _build_metrics(config: RunConfig) -> dict[str, Metric]:
     axis = network.loss_params.get("axis") if network.loss == "softmax_cross_entropy" else None
     from_logits = network.loss == "softmax_cross_entropy" and network.loss_params.get("from_logits") is True
     return build_metrics(config.evaluation.metrics, axis if isinstance(axis, int) else None, from_logits=from_logits)
-
-
-def metric_of(best: str, metrics: Mapping[str, Metric]) -> str:
-    """The metric that reports a value: of its name, or of its name, a dot and a key.
-
-    >>> metric_of("own:boxes.mAP", {"own:boxes": None, "f1": None})
-    'own:boxes'
-    """
-    return max((name for name in metrics if best == name or best.startswith(f"{name}.")), key=len)
-
-
-def _direction_of_best(config: RunConfig, metrics: Mapping[str, Metric], data: RunData) -> str | None:
-    """Whether the highest or the lowest value of `checkpoint.best` is the best; `None` where none is watched."""
-    best, told = config.checkpoint.best, config.checkpoint.best_is
-    if best is None:
-        return None
-    metric = "loss" if best == "loss" else metric_of(best, metrics)
-    known = "lowest" if best == "loss" else metrics[metric].best
-    if best != metric and told is not None:  # a number of several, each of which may be best in another direction
-        known = told
-    if known is None and told is None:
-        raise ConfigError(f"checkpoint.best: {best!r} is your own; say with best_is whether highest or lowest is best")
-    if None not in (known, told) and known != told:
-        raise ConfigError(f"checkpoint.best_is: {told} is wrong for {best!r}, of which the {known} is best; remove it")
-    if not data.held_out:
-        raise ConfigError("checkpoint.best: the data have neither a validation nor a test split; hold some out")
-    return known or told

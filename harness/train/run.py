@@ -42,7 +42,7 @@ class Run:
         order: which samples each iteration sees.
         plan: learning rate and momentum of every iteration.
         metrics: by name.
-        best_is: whether the `highest` or the `lowest` value of `checkpoint.best` is the best.
+        directions: for each of `config.monitors`, whether its `highest` or its `lowest` value is the best.
         finder_settings: of the learning-rate finder, if it is used.
         remarks: what the user should know of where its settings come from.
     """
@@ -61,7 +61,7 @@ class Run:
     order: Order
     plan: LRPlan
     metrics: Mapping[str, Metric]
-    best_is: str | None
+    directions: Mapping[str, str]
     finder_settings: FinderSettings
     remarks: tuple[str, ...]
 

@@ -182,7 +182,8 @@ class Saver:
             self._world.on_root("checkpoint", self._raise_failure)
         t = state.iteration
         by_count = is_due(t, self._every)
-        at_end = t == self._total and (self._settings.every is not None or self._settings.best is not None)
+        ends = t == self._total or state.stops_early
+        at_end = ends and (self._settings.every is not None or self._settings.best is not None)
         is_best = state.best != self._saved.best
         stops = requests.stop or state.evaluation_due
         # every term is the same on every rank: counts, what was asked with the update, and a state that all hold alike

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.checkpoint import NONE_REPLACED, Best, Manifest, Replaced
-from harness.plan import Amendment, with_amendment
-from harness.train.plans import amendments_of
+from harness.plan import Amendment, EarlyStop, Trend, with_amendment
+from harness.train.plans import amendments_of, trend_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class RunState:
         evaluation_due: whether the evaluation after `iteration` was left to the run that resumes.
         weightless: updates that changed nothing because every weight of the loss was 0.
         replaced: damaged samples that others have replaced, up to the last checkpoint or the end of the last epoch.
+        plateau: what `lr.plateau` remembers of its evaluations; `None` before the first.
+        early_stop: likewise for `train.early_stop`.
     """
 
     iteration: int = 0
@@ -34,6 +36,8 @@ class RunState:
     evaluation_due: bool = False
     weightless: int = 0
     replaced: Replaced = NONE_REPLACED
+    plateau: Trend | None = None
+    early_stop: Trend | None = None
 
     @classmethod
     def of(cls, manifest: Manifest, path: str) -> RunState:
@@ -44,18 +48,19 @@ class RunState:
             path: of the checkpoint, for messages.
 
         Raises:
-            CheckpointError: if its amendments are not possible.
+            CheckpointError: if its amendments, or what it remembers of evaluations, are not possible.
         """
         saved = manifest.state
-        amendments = amendments_of(manifest, path)
         return cls(
             saved.iteration,
             saved.skipped,
-            amendments,
+            amendments_of(manifest, path),
             saved.best,
             saved.evaluation_due,
-            weightless=saved.weightless,
-            replaced=saved.replaced,
+            saved.weightless,
+            saved.replaced,
+            trend_of(manifest, "plateau", path),
+            trend_of(manifest, "early_stop", path),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -68,11 +73,18 @@ class RunState:
             **({"skipped": self.skipped} if self.skipped else {}),
             **({"weightless": self.weightless} if self.weightless else {}),
             **({"replaced": self.replaced.to_json()} if self.replaced else {}),
+            **({} if self.plateau is None else {"plateau": self.plateau.to_json()}),
+            **({} if self.early_stop is None else {"early_stop": self.early_stop.to_json()}),
         }
 
     def amended(self, amendment: Amendment) -> RunState:
         """The state with one more change of the plan."""
         return replace(self, amendments=with_amendment(self.amendments, amendment))
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether it was decided to end the run after `iteration`."""
+        return any(isinstance(one, EarlyStop) and one.iteration == self.iteration for one in self.amendments)
 
     def judged(self, metric: str, value: float, direction: str | None) -> RunState:
         """The state with an evaluation of `checkpoint.best`; a value that is not better, or NaN, changes nothing.

@@ -145,6 +145,32 @@ _PLAIN = "has no effect, because plain learning rates are final and never scaled
             "lr.schedule={cosine: {min_l: 0}}",
             "lr.schedule.cosine.min_l: is not a parameter of cosine; did you mean 'min_lr'?",
         ),
+        ("lr.plateau=3", "lr.plateau: found 3; must be a mapping with the keys monitor, mode, factor, patience"),
+        ("lr.plateau={mode: lower}", "lr.plateau.mode: found 'lower'; must be min or max"),
+        ("lr.plateau={factor: 1}", "lr.plateau.factor: found 1; must be below 1"),
+        ("lr.plateau={factor: 0}", "lr.plateau.factor: found 0; must be above 0"),
+        ("lr.plateau={patience: -1}", "lr.plateau.patience: found -1; must be at least 0"),
+        ("lr.plateau={cooldown: 1ep}", "lr.plateau.cooldown: found '1ep'; must be a whole number"),
+        (
+            "lr.plateau={min_lr: -1}",
+            "lr.plateau.min_lr: found -1; must be a finite number of at least 0, or Nx (N times the scaled base, such "
+            "as 0.01x)",
+        ),
+        (
+            "lr.plateau={threshold: 1}",
+            "lr.plateau.threshold: 1 of the best value is never reached; give a fraction below 1 (0.01), or use "
+            "threshold_mode: abs",
+        ),
+        ("lr.plateau={threshold_mode: best}", "lr.plateau.threshold_mode: found 'best'; must be rel or abs"),
+        ("lr.plateau={monitor: f1}", "lr.plateau.monitor: 'f1' is not evaluated; choose one of loss, accuracy"),
+        ("lr.plateau={eps: 1e-8}", "lr.plateau.eps: unknown key; known here: monitor, mode, factor"),
+        ("train.early_stop={}", "train.early_stop.patience: is missing"),
+        ("train.early_stop={patience: 0}", "train.early_stop.patience: found 0; must be at least 1"),
+        ("train.early_stop={patience: 1, min_delta: -1}", "train.early_stop.min_delta: found -1; must be at least 0"),
+        (
+            "train.early_stop={patience: 1, monitor: f1}",
+            "train.early_stop.monitor: 'f1' is not evaluated; choose one of loss, accuracy",
+        ),
         ("lr.momentum=0.9x", "lr.momentum: momentum is never scaled: write a plain number, found '0.9x'"),
     ],
 )
@@ -164,10 +190,20 @@ def test_each_refusal_names_the_key_what_was_found_and_what_is_allowed(refusal, 
         ("optimizer.multi_precision=true", "mixed precision is not supported"),
         ("sparse=true", "is not a setting: an embedding of your own network has sparse_grad=True (nn.Embedding), and"),
         ("network.sparse_grad=true", "is not a setting: an embedding of your own network has sparse_grad=True"),
-        ("lr.plateau=3", "plateau schedules are not supported: a learning rate that depends on measured losses"),
-        ("lr.patience=3", "plateau schedules are not supported"),
-        ("lr.schedule=plateau", "'plateau' is not a schedule: waiting for a plateau depends on measured losses"),
-        ("lr.schedule={reduce_on_plateau: {patience: 3}}", "is not a schedule: waiting for a plateau depends on"),
+        (
+            "plateau=3",
+            "is not a setting here: lr.plateau, beside a schedule, lowers its rates once evaluations no longer",
+        ),
+        ("lr.patience=3", "is not a setting here: lr.plateau, beside a schedule"),
+        (
+            "lr.schedule=plateau",
+            "'plateau' is not a schedule, which is a function of the iteration: evaluations decide",
+        ),
+        ("lr.schedule={reduce_on_plateau: {patience: 3}}", "is not a schedule, which is a function of the iteration"),
+        (
+            "early_stopping=true",
+            "is not a setting here: train.early_stop ends a run once evaluations no longer improve",
+        ),
         ("accumulation=4", "is set through batch.shards: more shards than workers means that each worker accumulates"),
         ("batch.accumulation=4", "is set through batch.shards"),
     ],
@@ -252,6 +288,11 @@ def test_parameters_of_the_optimizer_that_the_harness_owns(refusal, name, instea
             "{schedule: 0.1, momentum_correction: false}",
             "{name: sgd}",
             ["lr.momentum_correction: has no effect on 'sgd' as configured; it applies to sgd, nag, lars with"],
+        ),
+        (
+            "{schedule: 0.1, plateau: {min_lr: 0.1x}}",
+            "{}",
+            ["lr.base: is missing, but the plan uses multiples of the base (Nx); set lr.base"],
         ),
         (
             "{schedule: 0.1, momentum: 0.9}",
@@ -407,7 +448,11 @@ def _everything():
             "params": {"num_classes": 3, "text": "1e5", "nested": {"yes": ["1:30", None, 1e22, False]}},
         },
         "batch": {"size": 8, "shards": 4},
-        "train": {"iterations": 50, "last_batch": "keep"},
+        "train": {
+            "iterations": 50,
+            "last_batch": "keep",
+            "early_stop": {"monitor": "mse", "mode": "min", "patience": 4, "min_delta": 0.01},
+        },
         "evaluation": {"every": "0.00001ep", "metrics": ["accuracy", "mse"]},
         "network": {
             "name": "cnn",
@@ -434,6 +479,16 @@ def _everything():
             "schedule": {"linear_cool_down": {"schedule": "1x", "start_idx": "30%", "finish_lr": 0, "length": "20it"}},
             "momentum": {
                 "cyclical": {"schedule_class": "triangular", "cycle_length": "25it", "min_lr": 0.8, "max_lr": 0.9}
+            },
+            "plateau": {
+                "monitor": "accuracy",
+                "mode": "max",
+                "factor": 0.5,
+                "patience": 3,
+                "cooldown": 1,
+                "min_lr": "0.01x",
+                "threshold": 0.002,
+                "threshold_mode": "abs",
             },
         },
         "finder": {
@@ -628,5 +683,14 @@ def test_the_mistakes_of_a_section_alone_are_all_told_with_their_keys():
         "own.py: lr.scaling: found 'lin'; must be linear, sqrt or none; did you mean 'linear'?\n"
         "own.py: lr.schedule: is missing\n"
         "own.py: lr.shedule: unknown key; did you mean 'schedule'? known here: base, reference_batch, scaling, warmup, "
-        "momentum_correction, schedule, momentum"
+        "momentum_correction, schedule, momentum, plateau"
+    )
+
+
+def test_a_plateau_is_not_for_a_loop_of_ones_own():
+    with pytest.raises(ConfigError) as caught:
+        parse_lr({"schedule": 0.1, "plateau": {}}, "own.py")
+    assert str(caught.value) == (
+        "own.py: lr.plateau: is for evaluations of launch/train.py; in your own loop use harness.plan.PlateauRule "
+        "(plateau.md)"
     )

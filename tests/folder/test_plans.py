@@ -21,6 +21,9 @@ from harness.plan import Rewind
 from tests.report.folders import make_run
 
 REWIND = {"iteration": 40, "choice": "rewind", "lr_factor": 0.5, "diverged_at": 46}
+JUDGED = {"monitor": "test.loss", "evaluations": 3, "best_at": 10, "best": 0.5}
+PLATEAU = {"iteration": 40, "choice": "plateau", **JUDGED, "lr_factor": 0.5, "min_lr": 0.01}
+STOP = {"iteration": 40, "choice": "early_stop", **JUDGED, "best": None}
 TAKEN = {"iteration": 40, "choice": "config", "changes": {"a": [1, {"b": [None]}]}, "lr": {"base": 1}, "train": {}}
 
 
@@ -69,7 +72,7 @@ def test_factors_that_are_none_say_what_is_wrong(content, change, reason):
         PlanRecord.read(Fields(content))
 
 
-@pytest.mark.parametrize("amendment", [REWIND, TAKEN])
+@pytest.mark.parametrize("amendment", [REWIND, TAKEN, PLATEAU, STOP])
 def test_an_amendment_is_written_as_it_was_read(amendment):
     assert AmendmentRecord.read(Fields(amendment)).to_json() == amendment
 

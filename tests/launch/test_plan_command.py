@@ -125,6 +125,20 @@ def test_what_uneven_shares_cost_is_noted(plan):
     assert (several.count(uneven), several.count("note: ")) == (1, 1)
 
 
+def test_what_evaluations_may_decide_is_noted(plan):
+    settings = ("--set", "lr.plateau={patience: 2}", "--set", "train={epochs: 20, early_stop: {patience: 5}}")
+    plateau = (
+        "a plateau may change the plan: after more than 2 evaluations of loss in a row without improvement, all later "
+        "learning rates are x 0.1"
+    )
+    stop = "the run may end early: after 5 evaluations of loss in a row without improvement"
+    assert plan(*settings).out.splitlines()[-3:-1] == [f"note: {plateau}", f"note: {stop}"]
+    several = plan("--np", "1", "2", *settings).out.splitlines()
+    assert [line for line in several if "plateau" in line] == [f"note: np {n}: {plateau}" for n in (1, 2)]
+    against = plan("--against", "configs/digits.yaml", *settings).out.splitlines()
+    assert [line for line in against if "early" in line] == [f"note: config: {stop}"]
+
+
 def test_against_another_configuration(plan, tmp_path):
     ended = plan("--np", "2", "--against", "configs/one_cycle.yaml", "--samples", "640", "--set", "train.epochs=10")
     picture = tmp_path / "plans" / "digits-against-one_cycle.png"

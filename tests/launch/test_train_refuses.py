@@ -46,7 +46,23 @@ CONFIGS = [
     ({"lr": "{schedule: 1x, base: -0.1}"}, "lr.base", ["must be a finite number above 0"]),
     ({"lr": "{schedule: 1x, base: .nan}"}, "lr.base", ["must be a finite number above 0"]),
     ({"lr": "{schedule: 1x, base: atuo}"}, "lr.base", ["auto (to run the learning-rate finder)"]),
-    ({"lr": "{schedule: plateau}"}, "lr.schedule", ["use multi_factor or warmup_stable_decay"]),
+    ({"lr": "{schedule: plateau}"}, "lr.schedule", ["use lr.plateau beside a schedule"]),
+    ({"lr": "{schedule: 0.1, plateau: {patience: x}}"}, "lr.plateau.patience", ["found 'x'; must be a whole number"]),
+    (
+        {"lr": "{schedule: 0.1, plateau: {}}", "evaluation": "{every: null}"},
+        "lr.plateau",
+        ["has no effect without evaluation.every; set it, or remove plateau"],
+    ),
+    (
+        {"lr": "{schedule: 0.1, plateau: {mode: max}}"},
+        "lr.plateau.mode",
+        ["max is wrong for 'loss', of which the lowest is best; remove it"],
+    ),
+    (
+        {"train": "{epochs: 1, early_stop: {patience: 2}}", "evaluation": "{every: null}"},
+        "train.early_stop",
+        ["has no effect without evaluation.every; set it, or remove early_stop"],
+    ),
     ({"lr": "{schedule: {cosinus: {}}}"}, "lr.schedule.cosinus", ["did you mean 'cosine'?"]),
     (
         {"lr": "{schedule: {poly: {base_lr: 1, max_update: -5it}}}"},

@@ -7,12 +7,25 @@ import pytest
 from harness.config import parse_config
 from harness.errors import CheckpointError
 from harness.folder import Fields, RecordError
-from harness.plan import Extend, Replace, Rewind, Sizes, amended_plan, read_amendments, with_amendment
+from harness.plan import (
+    EarlyStop,
+    Extend,
+    PlateauCut,
+    Replace,
+    Rewind,
+    Sizes,
+    amended_plan,
+    read_amendments,
+    with_amendment,
+)
 
 LR = {"base": 0.2, "schedule": "1x"}
 REWIND = {"iteration": 4, "choice": "rewind", "lr_factor": 0.5, "diverged_at": 6}
 EXTEND = {"iteration": 4, "choice": "checkpoint", "changes": {"lr.base": [0.2, 0.3]}}
 REPLACE = {"iteration": 4, "choice": "config", "changes": {"lr.base": [0.2, 0.1]}, "lr": LR, "train": {"iterations": 8}}
+JUDGED = {"monitor": "test.loss", "evaluations": 3, "best_at": 1, "best": 0.5}
+PLATEAU = {"iteration": 4, "choice": "plateau", **JUDGED, "lr_factor": 0.5, "min_lr": 0.0}
+STOP = {"iteration": 4, "choice": "early_stop", **JUDGED, "best_at": 0, "best": None}
 
 
 def read(*listed, last=10):
@@ -23,6 +36,8 @@ def read(*listed, last=10):
     ("content", "amendment"),
     [
         (REWIND, Rewind(4, 0.5, diverged_at=6)),
+        (PLATEAU, PlateauCut(4, "test.loss", 3, 1, 0.5, lr_factor=0.5, min_lr=0.0)),
+        (STOP, EarlyStop(4, "test.loss", 3, 0, None)),
         (EXTEND, Extend(4, {"lr.base": (0.2, 0.3)})),
         (REPLACE, Replace(4, {"lr.base": (0.2, 0.1)}, lr=LR, train={"iterations": 8})),
     ],
@@ -36,7 +51,16 @@ def test_the_json_of_checkpoints_is_read_and_written(content, amendment):
 @pytest.mark.parametrize(
     ("listed", "reason"),
     [
-        ([{**REWIND, "choice": "plateau"}], r"amendments\[0\].choice is the text 'plateau'; allowed: config, check"),
+        (
+            [{**REWIND, "choice": "pause"}],
+            r"amendments\[0\].choice is the text 'pause'; allowed: config, checkpoint, re",
+        ),
+        ([{**PLATEAU, "lr_factor": 1}], r"amendments\[0\].lr_factor is 1; allowed"),
+        ([{**PLATEAU, "min_lr": -1}], r"amendments\[0\].min_lr is -1; allowed"),
+        ([{**PLATEAU, "best_at": 5}], r"amendments\[0\].best_at is 5; allowed: 0 to 4"),
+        ([{**STOP, "evaluations": 0}], r"amendments\[0\].evaluations is 0; allowed: 1 to"),
+        ([{**STOP, "best": float("nan")}], r"amendments\[0\].best is nan"),
+        ([{**STOP, "monitor": None}], r"amendments\[0\].monitor is null, not text"),
         ([{**REWIND, "iteration": 11}], r"amendments\[0\].iteration is 11; allowed: 0 to 10"),
         ([{**REWIND, "iteration": 5}, EXTEND], r"amendments\[1\].iteration is 4; allowed: 5 to 10"),
         ([{**REWIND, "lr_factor": 1}], r"amendments\[0\].lr_factor is 1; allowed"),
@@ -69,6 +93,11 @@ def test_a_new_one_follows_those_of_its_iteration():
         ([EXTEND], [0.1] * 8),
         ([REWIND], [0.1] * 4 + [0.05] * 4),
         ([REWIND, {**REWIND, "iteration": 6, "diverged_at": 7}], [0.1] * 4 + [0.05] * 2 + [0.025] * 2),
+        ([PLATEAU], [0.1] * 4 + [0.05] * 4),
+        ([STOP], [0.1] * 8),
+        ([{**PLATEAU, "min_lr": 0.075}, {**PLATEAU, "iteration": 6}], [0.1] * 4 + [0.075] * 2 + [0.0375] * 2),
+        ([{**PLATEAU, "min_lr": 0.2}], [0.1] * 8),
+        ([{**PLATEAU, "iteration": 2, "best_at": 1}, REPLACE], [0.2] * 2 + [0.1] * 2 + [0.05] * 4),
         ([REPLACE], [0.2] * 4 + [0.1] * 4),
         ([{**REWIND, "iteration": 2}, REPLACE], [0.2] * 2 + [0.1] * 2 + [0.05] * 4),
         ([REPLACE, {**REWIND, "iteration": 6, "diverged_at": 7}], [0.2] * 4 + [0.1] * 2 + [0.05] * 2),

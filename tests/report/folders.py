@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from harness.config import parse_config
-from harness.plan import Rewind, Sizes, amended_plan
+from harness.plan import PlateauCut, Rewind, Sizes, amended_plan
 from harness.report import write_plan
 
 BEGUN = {
@@ -51,8 +51,8 @@ def make_run(parent, name="digits", metrics=(), attempts=(BEGUN,), outcome=DONE,
     }
     config = parse_config(raw, f"{name}.yaml")
     sizes = Sizes.of(config.train, num_samples=800, shards=2, batch_size=16)
-    rewinds = [amendment for amendment in amendments if isinstance(amendment, Rewind)]
-    write_plan(folder, config, amended_plan(config, sizes, rewinds), amendments)
+    cuts = [amendment for amendment in amendments if isinstance(amendment, Rewind | PlateauCut)]
+    write_plan(folder, config, amended_plan(config, sizes, cuts), amendments)
     lines_of(folder / "metrics.jsonl", metrics)
     lines_of(folder / "attempts.jsonl", attempts)
     if outcome is not None:

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.errors import ConfigError, DivergedError, StoppedOnRequestError
-from harness.plan import Replace, Rewind
+from harness.plan import EarlyStop, PlateauCut, Replace, Rewind
 from harness.report import reported, write_run_report
 from harness.report.charts import MOST_POINTS
 from tests.report.folders import BEGUN, DONE, evaluated, lines_of, trained
@@ -147,6 +147,29 @@ def test_of_many_epochs_with_damaged_samples_the_last_are_listed(make_run):
     assert "And 11 earlier ones, in metrics.jsonl." in page.words
     assert "epoch 12: 1 a" in page.words
     assert "epoch 11: 1 a" not in page.words
+
+
+def test_what_evaluations_decided(make_run):
+    amendments = [
+        PlateauCut(40, "test.loss", 3, 10, 0.5, lr_factor=0.5, min_lr=0.01),
+        PlateauCut(60, "test.loss", 4, 0, None, lr_factor=0.5, min_lr=0.0),
+        EarlyStop(70, "test.accuracy", 1, 50, 0.75),
+    ]
+    lines = [line for line in METRICS if line["iteration"] <= 70]
+    page, _ = page_of(make_run(metrics=[*lines, trained(70, 0.5)], amendments=amendments))
+    cut = (
+        "plateau: test.loss has not improved in 3 evaluations (best 0.5 after iteration 10); learning rates x 0.5 (at "
+        "least 0.01) from here"
+    )
+    for part in (
+        "stopped early after 70 of 100 iterations",
+        f"40 {cut}",
+        "60 plateau: test.loss has not improved in 4 evaluations; learning rates x 0.5 from here",
+        "70 stopped early: test.accuracy has not improved in 1 evaluation (best 0.75 after iteration 50)",
+        "x 0.5 (at least 0.01) after iteration 40, x 0.5 after iteration 60",
+    ):
+        assert part in page.words, part
+    assert cut in page.titles
 
 
 def test_an_outcome_of_another_attempt_is_not_taken_for_this_one_s(make_run):

@@ -37,16 +37,24 @@ OPTIMIZERS = {
     "nadam": "{name: nadam}",
 }
 BASES = {"adam": 0.003, "lamb": 0.01, "nadam": 0.003}
+# a plateau is almost everywhere, so the rate falls all the time; the end comes 18 iterations before the last
+DECISIONS = (
+    "evaluation={every: 4it, metrics: [accuracy]}",
+    "lr.schedule=1x",
+    "lr.plateau={patience: 1, cooldown: 1, threshold: 0.3, factor: 0.8, min_lr: 0.05x}",
+    f"train.early_stop={{monitor: accuracy, min_delta: 0.9, patience: {ITERATIONS // 4 - 5}}}",
+)
 CASES = [(name, np) for name in OPTIMIZERS for np in (None, 2)] if THOROUGH else [("sgd", 2), ("nadam", None)]
 
 
 class Job:
     """One attempt at a run, which can be killed with everything that it started."""
 
-    def __init__(self, server, output: Path, optimizer: str, np: int | None, *options: str) -> None:
+    def __init__(self, server, output: Path, optimizer: str, np: int | None, more=(), *options: str) -> None:
         self.output, self.server = output, server
         settings = [
             *NETWORK,
+            *more,
             f"optimizer={OPTIMIZERS[optimizer]}",
             f"lr.base={BASES.get(optimizer, 0.1)}",
             f"output={output}",
@@ -127,7 +135,7 @@ def wait_for_iteration(job: Job, t: int) -> None:
 
 def result_of(folder: Path) -> dict:
     """Everything that must be equal: every bit of the last set, its JSON, and the metrics without their clocks."""
-    last = folder / "digits" / "checkpoints" / f"iteration-{ITERATIONS:09d}"
+    last = max((folder / "digits" / "checkpoints").glob("iteration-*"))
     clocks = ("time", "images_per_s")
     lines = (folder / "digits" / "metrics.jsonl").read_text().splitlines()
     return {
@@ -143,7 +151,26 @@ def result_of(folder: Path) -> dict:
 @pytest.mark.long
 @pytest.mark.parametrize(("optimizer", "np"), CASES)
 def test_killed_at_random_moments(fork_server, tmp_path, optimizer, np):
-    job, begun = Job(fork_server, tmp_path / "straight", optimizer, np), time.monotonic()
+    survives(fork_server, tmp_path, optimizer, np, KILLS)
+    assert (tmp_path / f"killed/digits/checkpoints/iteration-{ITERATIONS:09d}").is_dir()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("np", [None, 2])
+def test_killed_at_random_moments_a_run_decides_what_the_unbroken_one_did(fork_server, tmp_path, np):
+    survives(fork_server, tmp_path, "sgd", np, 30 if THOROUGH else KILLS, DECISIONS)
+    newest = max((tmp_path / "killed/digits/checkpoints").glob("iteration-*"))
+    state = json.loads((newest / "manifest.json").read_text())["state"]
+    choices = [amendment["choice"] for amendment in state["amendments"]]
+    print(f"np={np}: {choices} until iteration {state['iteration']}")
+    assert choices.count("plateau") >= 3
+    assert (choices.count("early_stop"), choices[-1]) == (1, "early_stop")
+    assert state["iteration"] < ITERATIONS
+
+
+def survives(fork_server, tmp_path, optimizer, np, kills, more=()):
+    """Kill a run `kills` times, start it again each time, and compare it with one that was not."""
+    job, begun = Job(fork_server, tmp_path / "straight", optimizer, np, more), time.monotonic()
     wait_for_iteration(job, 1)
     set_up_s = time.monotonic() - begun
     straight = job.end()
@@ -151,19 +178,19 @@ def test_killed_at_random_moments(fork_server, tmp_path, optimizer, np):
     generator = random.Random(f"{optimizer} {np}")
     killed = tmp_path / "killed"
     survived = 0
-    for attempt in range(KILLS):
-        job = Job(fork_server, killed, optimizer, np, "--resume", "auto")
+    for attempt in range(kills):
+        job = Job(fork_server, killed, optimizer, np, more, "--resume", "auto")
         if attempt % 4 == 3:  # at any time of the set-up, and a little into training
             time.sleep(generator.uniform(0, 1.1 * set_up_s))
         else:
-            wait_for_iteration(job, last_iteration(job) + generator.randint(8, 30 if THOROUGH else 20))
+            wait_for_iteration(job, last_iteration(job) + generator.randint(8, 600 // kills if THOROUGH else 20))
             time.sleep(generator.uniform(0, 0.02))
         survived += job.process.poll() is not None
         job.kill("one" if attempt % 3 == 2 else "all", generator)
-    final = Job(fork_server, killed, optimizer, np, "--resume", "auto").end()
+    final = Job(fork_server, killed, optimizer, np, more, "--resume", "auto").end()
 
     resumed = sorted({int(n) for n in re.findall(r"resuming after iteration (\d+)", final)})
-    print(f"{optimizer} np={np}: {KILLS} kills, {survived} after the end, went on after {resumed}")
+    print(f"{optimizer} np={np}: {kills} kills, {survived} after the end, went on after {resumed}")
     assert survived <= 1  # the very end may be too quick to be hit
     assert len(resumed) >= 2, "no attempt went on from a set"
     digests = {re.search(r"digest ([0-9a-f]{64})", text)[1] for text in (straight, final)}

@@ -12,7 +12,7 @@ import pytest
 
 from harness.checkpoint import Best, Manifest, Replaced
 from harness.errors import CheckpointError
-from harness.plan import Extend, Replace, Rewind
+from harness.plan import EarlyStop, Extend, PlateauCut, Replace, Rewind, Trend
 from harness.train.state import RunState, is_due
 
 OLD = Path(__file__).parents[1] / "checkpoint/format_1/iteration-000000004/manifest.json"
@@ -29,6 +29,12 @@ STATES = [
             Replace(2, {"seed": (0, 1)}, {"base": 0.1}, {"epochs": 1}),
         ),
         best=Best(4, "validation.accuracy", 0.5),
+    ),
+    RunState(
+        4,
+        amendments=(PlateauCut(2, "test.loss", 3, 1, 0.5, 0.1, 0.0), EarlyStop(4, "test.loss", 4, 0, None)),
+        plateau=Trend("test.loss", 0.5, 1, 0, cooldown=2),
+        early_stop=Trend("test.loss", -math.inf, 3, 1),
     ),
 ]
 

@@ -1,0 +1,34 @@
+"""The plan in a run's folder, as a run writes it: at its beginning, and after each change on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.folder import FactorGroup
+from harness.gluon import Learner
+from harness.model.optimizers import factor_groups
+from harness.plan.layers import describe_factors
+from harness.report import write_plan
+from harness.train.run import Run
+from harness.train.state import RunState
+
+
+def factors_of(run: Run, learner: Learner) -> Sequence[FactorGroup]:
+    """Groups of parameters by their factors; none where all are alike."""
+    return factor_groups(learner.parameters) if describe_factors(run.config.optimizer) else []
+
+
+def write_plan_of(run: Run, state: RunState, learner: Learner, name: str = "plan") -> None:
+    """Write the plan's files on rank 0; a collective.
+
+    Args:
+        run: by its plan of now.
+        state: with the changes so far.
+        learner: of the run.
+        name: of the collective.
+
+    Raises:
+        ConfigError: on every rank, if the folder cannot be written.
+    """
+    factors, folder = factors_of(run, learner), run.folder.path
+    run.world.on_root(name, lambda: write_plan(folder, run.config, run.plan, state.amendments, factors))
