@@ -26,7 +26,10 @@ T = TypeVar("T")
 
 FORMAT = 1
 ARRAY_FILES = {"parameters": "params.safetensors", "slots": "optimizer.safetensors"}
-OPTIONAL_FILES = {"carried": "carried.safetensors"}  # of kinds that only some checkpoints have
+OPTIONAL_FILES = {
+    "carried": "carried.safetensors",
+    "averages": "averages.safetensors",
+}  # of kinds that only some checkpoints have
 LARGEST_MANIFEST = 8 << 20  # bytes; a network of 100,000 parameters has a manifest of two million
 NUMBERS = ("applied_lr", "num_update", "update_counts", "scalars")
 _SEAL = 65  # bytes of manifest.sha256

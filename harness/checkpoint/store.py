@@ -1,7 +1,8 @@
 """Checkpoints on disk: arrays as safetensors, everything else as JSON, and checksums of both. Knows no ranks.
 
 A checkpoint is a folder `iteration-000001234` with `params.safetensors`, `optimizer.safetensors`,
-`carried.safetensors` where shards carry state, `manifest.json` (format, state, each file's size and sha256) and
+`carried.safetensors` where shards carry state, `averages.safetensors` where weights are averaged,
+`manifest.json` (format, state, each file's size and sha256) and
 `manifest.sha256`. It is written beside its place under a temporary name, each file and the folder are forced to disk,
 the folder is renamed, the parent is forced to disk: a checkpoint that has its name is complete, whenever the process
 died. Nothing is ever pickled, and nothing pickled is ever read.
@@ -67,7 +68,7 @@ def write_checkpoint(folder: Path, iteration: int, arrays: Mapping[str, Arrays],
     Args:
         folder: of the checkpoints; it must exist, so that a folder that was deleted or unmounted is noticed.
         iteration: the last update that the state contains.
-        arrays: `parameters` and `slots`, each by structural name, and `carried` where shards carry state.
+        arrays: `parameters` and `slots`, each by structural name, `carried` where shards carry state, and `averages`.
         manifest: anything JSON can hold; `format`, `iteration` and `files` are added.
 
     Returns:
@@ -184,7 +185,7 @@ def verify(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """The arrays of a checkpoint, `parameters` and `slots`, each by structural name; `verify` it first.
 
-    Where shards carry state, `carried` by `shard/name`.
+    Where shards carry state, `carried` by `shard/name`; where weights are averaged, `averages` by structural name.
 
     Raises:
         CheckpointError: if a file cannot be read.

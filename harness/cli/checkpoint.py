@@ -35,6 +35,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     out = commands.add_parser("export", help="write a checkpoint's weights as a Gluon .params file")
     out.add_argument("path", type=Path, help=_PATH_HELP)
     out.add_argument("file", type=Path, help="the .params file to write")
+    out.add_argument("--ema", action="store_true", help="write the moving average of the weights (ema) instead")
     back = commands.add_parser("import", help="make a checkpoint from a Gluon .params file, for init.from")
     back.add_argument("file", type=Path, help="a .params file, from net.save_parameters")
     back.add_argument("path", type=Path, help="the folder for the checkpoint; it is created")
@@ -97,14 +98,21 @@ def diff(path: Path, other: Path) -> None:
     print("\n".join([f"{places[0]} against {places[1]}:", *(f"  {line}" for line in lines or ["no difference"])]))
 
 
-def export(path: Path, file: Path) -> None:
-    """Write weights and running statistics for `net.load_parameters`."""
+def export(path: Path, file: Path, *, ema: bool = False) -> None:
+    """Write weights and running statistics, or their moving average, for `net.load_parameters`.
+
+    Raises:
+        CheckpointError: if there is no average.
+    """
     from harness.gluon.weights import write_params
 
     place = _newest(path)
-    arrays = read_arrays(place)["parameters"]
+    kinds = read_arrays(place)
+    if ema and "averages" not in kinds:
+        raise CheckpointError(f"{place}: holds no average of its weights (ema); leave out --ema for the weights")
+    arrays = kinds["averages" if ema else "parameters"]
     write_params(file, arrays)
-    print(f"{file}: {len(arrays)} arrays of {place}")
+    print(f"{file}: {len(arrays)} arrays of {place}{', averaged' if ema else ''}")
 
 
 def bring_in(file: Path, path: Path) -> None:
@@ -130,7 +138,7 @@ def main() -> int:
         elif options.command == "diff":
             diff(options.path, options.other)
         elif options.command == "export":
-            export(options.path, options.file)
+            export(options.path, options.file, ema=options.ema)
         else:
             bring_in(options.file, options.path)
     except HarnessError as error:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from harness.config.averages import EMAConfig
 from harness.config.lr import FinderConfig, LRConfig
 from harness.config.messages import RUN_NAME_IN_WORDS, config_error, explain, show
 from harness.config.running import CheckpointConfig, GuardConfig, LogConfig
@@ -76,6 +77,8 @@ class RunConfig(Section):
     """The optimizer."""
     lr: LRConfig
     """The learning rate of every iteration."""
+    ema: EMAConfig | None = None
+    """A moving average of the weights."""
     finder: FinderConfig = FinderConfig()
     """The learning-rate finder."""
     init: InitConfig = InitConfig()

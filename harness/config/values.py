@@ -254,6 +254,7 @@ _LENGTH = WithJsonSchema({"type": "string", "pattern": LENGTH_PATTERN})
 _INTERVAL = WithJsonSchema({"type": "string", "pattern": f"{LENGTH_PATTERN}|{CLOCK_PATTERN}"})
 _SCHEDULE = WithJsonSchema({"$comment": "schedule"})
 
+Length = Annotated[Duration, PlainValidator(Duration.parse), PlainSerializer(str), _LENGTH]
 WarmupLength = Annotated[Duration, PlainValidator(_read_warmup_length), PlainSerializer(str), _LENGTH]
 Period = Annotated[Duration, PlainValidator(_read_period), PlainSerializer(str), _LENGTH]
 Interval = Annotated[Duration | ClockTime, PlainValidator(_read_interval), PlainSerializer(str), _INTERVAL]

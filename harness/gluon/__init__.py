@@ -5,12 +5,13 @@ from harness.gluon.control import Requests
 from harness.gluon.evaluation import evaluate
 from harness.gluon.learner import Learner
 from harness.gluon.learners import Learners
-from harness.gluon.options import Placement, UpdateOptions
+from harness.gluon.options import Averaging, Placement, UpdateOptions
 from harness.gluon.state import LearnerState
 
 State = LearnerState  # its earlier name
 
 __all__ = [
+    "Averaging",
     "Learner",
     "LearnerState",
     "Learners",

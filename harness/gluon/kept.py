@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,23 @@ class KeepsState(ABC):
         """A CRC-32 of every parameter, running statistic and optimizer array by name; equal on every rank."""
         self.check_pending()
         return self._keeper.checksums()
+
+    @property
+    def has_average(self) -> bool:
+        """Whether there is an average of the weights by now; the same on every rank."""
+        return bool(self._keeper.averages)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The average in place of weights and statistics until the block ends; bit for bit what they were then."""
+        self.check_pending()
+        own = self._keeper.current()
+        # copies, because MXNet takes an array over as it is, after which nobody may write to it
+        self._keeper.write({name: array.copy() for name, array in self._keeper.averages.items()})
+        try:
+            yield
+        finally:
+            self._keeper.write(own)
 
     def save_weights(self, path: Path) -> None:
         """Write weights and running statistics as a Gluon `.params` file."""

@@ -13,6 +13,7 @@ from harness.comm.half import HalfPrecision
 from harness.data import Batch, GlobalBatch
 from harness.data.leaves import Data
 from harness.errors import DivergedError
+from harness.gluon.average import WeightAverage
 from harness.gluon.control import ControlValues, Loss, NormCheck, PendingUpdate, Requests, UpdateStats
 from harness.gluon.kept import KeepsState
 from harness.gluon.network import prepare_network, workers_that_share
@@ -108,8 +109,11 @@ class Learner(KeepsState):
         self._norm_check = NormCheck(
             self._sums.buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
         )
+        self._average: WeightAverage | None = None
+        if options.average is not None:
+            self._average = WeightAverage(options.average, network.parameters, network.trainable, self._contexts)
         self._keeper = StateKeeper(
-            network.parameters, network.trainable, self._optimizer, self._contexts, self._sums.carried
+            network.parameters, network.trainable, self._optimizer, self._contexts, self._sums.carried, self._average
         )
 
         self._pending: PendingUpdate | None = None
@@ -171,6 +175,7 @@ class Learner(KeepsState):
                 loss = Loss(update.measured, weight)
             if not (stats.is_finite and weight):
                 self._sums.put_back()
+                self._take_average(batch.t)
                 return loss
             num_shards = stats.control.num_shards
             if self._options.clip_norm is not None:
@@ -182,6 +187,7 @@ class Learner(KeepsState):
         # The step, with the mean over all samples; running statistics become the mean over the shards that have any.
         self._sums.apply(num_shards)
         self._optimizer.step(batch.t, lr, momentum, weight, self._sums.rows)
+        self._take_average(batch.t)
         return loss
 
     def forward_only(self, batch: GlobalBatch) -> list[Any]:
@@ -202,6 +208,11 @@ class Learner(KeepsState):
         self.ensure_shared()
         self.check_pending()
         return self._sums.forward_only(batch, self._totals_of(batch))
+
+    def _take_average(self, t: int) -> None:
+        """Take the weights after iteration `t` into their average, also where the update was left out."""
+        if self._average is not None:
+            self._average.update(t)
 
     def _totals_of(self, batch: GlobalBatch) -> Mapping[str, float] | None:
         """Of a global batch, for a loss that is told them; then a collective."""

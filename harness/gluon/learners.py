@@ -51,6 +51,7 @@ class Learners:
             state.parameters.update({self._joint[name][key]: array for key, array in own.parameters.items()})
             state.optimizer_state.update({f"{name}:{key}": array for key, array in own.optimizer_state.items()})
             state.carried.update({f"{name}:{key}": array for key, array in own.carried.items()})
+            state.averages.update({f"{name}:{key}": array for key, array in own.averages.items()})
             state.numbers["learners"][name] = own.numbers
         return state
 
@@ -106,11 +107,16 @@ class Learners:
 
     def _part(self, state: LearnerState, name: str) -> LearnerState:
         """What belongs to a learner, by its own names."""
-        begin = f"{name}:"
+
+        def of_it(arrays: Mapping[str, Any]) -> dict[str, Any]:
+            begin = f"{name}:"
+            return {key.removeprefix(begin): array for key, array in arrays.items() if key.startswith(begin)}
+
         joint = {key: other for key, other in self._joint[name].items() if other in state.parameters}
         return LearnerState(
             {key: state.parameters[other] for key, other in joint.items()},
-            {key.removeprefix(begin): array for key, array in state.optimizer_state.items() if key.startswith(begin)},
+            of_it(state.optimizer_state),
             state.numbers["learners"][name],
-            {key.removeprefix(begin): array for key, array in state.carried.items() if key.startswith(begin)},
+            of_it(state.carried),
+            of_it(state.averages),
         )

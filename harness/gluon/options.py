@@ -25,6 +25,48 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Averaging:
+    """When and how weights are averaged.
+
+    Attributes:
+        decay: how much of the average stays with each of its updates, above 0 and below 1.
+        every: iterations from one of its updates to the next, at least 1.
+        after: the last iteration that it takes no part in, at least 0.
+        gamma: of the warm-up of the decay, above 0; `None` for none.
+        power: of the warm-up of the decay, above 0.
+        averages_statistics: whether running statistics are averaged as weights are, or are the latest.
+    """
+
+    decay: float
+    every: int = 1
+    after: int = 0
+    gamma: float | None = None
+    power: float = 2 / 3
+    averages_statistics: bool = True
+
+    def is_due(self, t: int) -> bool:
+        """Whether the average takes part in iteration `t`, from 1."""
+        return t > self.after and t % self.every == 0
+
+    def decay_at(self, t: int) -> float:
+        """The decay of iteration `t`, for which it is due.
+
+        With a warm-up it is `1 - (1 + k / gamma) ** -power`, at most `decay`, k updates of the average after its first,
+        which takes the weights as they are.
+
+        >>> averaging = Averaging(0.9, every=2, after=3, gamma=1.0, power=1.0)
+        >>> [averaging.decay_at(t) for t in (4, 6, 8, 40)]
+        [0.0, 0.5, 0.6666666666666667, 0.9]
+        """
+        k = t // self.every - self.after // self.every - 1
+        if k <= 0:
+            return 0.0
+        if self.gamma is None:
+            return self.decay
+        return float(min(self.decay, 1 - (1 + k / self.gamma) ** -self.power))
+
+
+@dataclass(frozen=True)
 class UpdateOptions:
     """What an update does besides forward, backward, sum and step.
 
@@ -37,6 +79,7 @@ class UpdateOptions:
         skip_nonfinite: skip an update that is not finite instead of raising.
         frozen: structural names of running statistics that stay as they are.
         compression: `"fp16"` rounds gradients to 16 bits, in which ranks then send them; `"none"` does not.
+        average: how weights are averaged; `None` for not at all.
     """
 
     seed: int = 0
@@ -46,6 +89,7 @@ class UpdateOptions:
     skip_nonfinite: bool = False
     frozen: Sequence[str] = ()
     compression: str = "none"
+    average: Averaging | None = None
 
     def __post_init__(self) -> None:
         """Refuse a compression that there is none of; it would be no compression."""

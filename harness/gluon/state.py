@@ -30,23 +30,26 @@ class LearnerState:
         numbers: scalars that belong to the state: applied learning rate, update counts, the optimizer's own; JSON can
             hold them; of several learners (`Learners`) those of each under `learners`.
         carried: what shards carry from one update to the next, by `shard/name`; empty where they carry nothing.
+        averages: the moving average of weights and statistics by structural name; empty where there is none yet.
     """
 
     parameters: dict[str, npt.NDArray[Any]]
     optimizer_state: dict[str, npt.NDArray[Any]]
     numbers: dict[str, Any]
     carried: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    averages: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def digest(self) -> str:
         """sha256 over every name, dtype, shape and bit, in the order of the network."""
-        kinds = (self.parameters.items(), self.optimizer_state.items(), sorted(self.carried.items()))
-        return digest_of(kinds, self.numbers)
+        kinds = [self.parameters.items(), self.optimizer_state.items(), sorted(self.carried.items())]
+        return digest_of([*kinds, sorted(self.averages.items())], self.numbers)
 
     @property
     def arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """The arrays by kind, as a checkpoint holds them."""
         kinds = {"parameters": self.parameters, "slots": self.optimizer_state}
-        return {**kinds, "carried": self.carried} if self.carried else kinds
+        optional = {"carried": self.carried, "averages": self.averages}
+        return {**kinds, **{kind: arrays for kind, arrays in optional.items() if arrays}}
 
     def save(self, folder: Path, iteration: int) -> Path:
         """Write a checkpoint from a loop of one's own: the state after an iteration, complete or not at all.
@@ -74,7 +77,8 @@ class LearnerState:
         if numbers is None:
             raise CheckpointError(f"{path}: holds weights alone and no state; learner.load_weights takes them")
         arrays = read_arrays(path)
-        return cls(arrays["parameters"], arrays["slots"], numbers, arrays.get("carried", {}))
+        optional = (arrays.get(kind, {}) for kind in ("carried", "averages"))
+        return cls(arrays["parameters"], arrays["slots"], numbers, *optional)
 
 
 def mismatches(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -101,7 +105,8 @@ def refuse_not_finite(state: LearnerState, path: str) -> None:
         CheckpointError: naming the arrays.
     """
     carried = {f"carried {name}": array for name, array in state.carried.items()}
-    damaged = not_finite({**state.parameters, **state.optimizer_state, **carried})
+    averages = {f"average {name}": array for name, array in state.averages.items()}
+    damaged = not_finite({**state.parameters, **state.optimizer_state, **carried, **averages})
     if damaged:
         raise CheckpointError(
             f"{path}: holds numbers that are not finite, in{listed(damaged)}\nresume from an earlier checkpoint "

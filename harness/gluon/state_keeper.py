@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from harness.comm import World
 from harness.errors import CheckpointError, DisagreementError, DivergedError, listed
+from harness.gluon.average import WeightAverage
 from harness.gluon.carried import Carried
 from harness.gluon.state import LearnerState, digest_of, mismatches, not_finite
 from harness.gluon.step import OptimizerStep
@@ -34,6 +35,7 @@ class StateKeeper:
         optimizer: OptimizerStep,
         contexts: Sequence[Any],
         carried: Carried | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         """Bind what is kept; of several devices, which hold the same, the first is read and all are written.
 
@@ -43,12 +45,14 @@ class StateKeeper:
             optimizer: holds the optimizer's state.
             contexts: the devices.
             carried: the states that shards carry, if they do.
+            average: of the weights, if there is one.
         """
         self._parameters = parameters
         self._trainable = trainable
         self._optimizer = optimizer
         self._contexts = contexts
         self._carried = carried
+        self._average = average
 
     def gather(self) -> None:
         """Let this rank know the states that all shards carry; a collective, where any do."""
@@ -57,6 +61,16 @@ class StateKeeper:
 
     def _carried_arrays(self, what: str) -> dict[str, npt.NDArray[Any]]:
         return {} if self._carried is None else self._carried.arrays(what)
+
+    @property
+    def averages(self) -> dict[str, npt.NDArray[Any]]:
+        """The average of weights and statistics by name; empty where there is none yet."""
+        return {} if self._average is None else self._average.arrays
+
+    def current(self) -> dict[str, npt.NDArray[Any]]:
+        """Weights and running statistics on the host, once all pending work is done."""
+        mx.nd.waitall()
+        return _to_host(self._current_parameters(), {})
 
     def snapshot(self, reuse: LearnerState | None = None) -> LearnerState:
         """Copy everything to the host, once all pending work is done.
@@ -70,6 +84,7 @@ class StateKeeper:
             _to_host(self._state_arrays(), {} if reuse is None else reuse.optimizer_state),
             self.numbers(),
             dict(self._carried_arrays("snapshot")),
+            {name: array.copy() for name, array in self.averages.items()},
         )
 
     def digest(self) -> str:
@@ -77,7 +92,8 @@ class StateKeeper:
         mx.nd.waitall()
         kinds = (self._current_parameters().items(), self._state_arrays().items())
         on_host = (((name, array.asnumpy()) for name, array in kind) for kind in kinds)
-        return digest_of([*on_host, sorted(self._carried_arrays("digest").items())], self.numbers())
+        others = (self._carried_arrays("digest"), self.averages)
+        return digest_of([*on_host, *(sorted(arrays.items()) for arrays in others)], self.numbers())
 
     def refuse_not_finite(self, t: int) -> None:
         """Refuse weights, statistics or optimizer arrays that are not finite, or whose square is not.
@@ -118,7 +134,7 @@ class StateKeeper:
                     f"{ctx} holds other bits than {self._contexts[0]} of {', '.join(different)}; they began alike and "
                     "took the same sums: a device of another kind, or a fault in its memory"
                 )
-        return found[0]
+        return found[0] | {f"average {name}": zlib.crc32(_bytes(array)) for name, array in self.averages.items()}
 
     def mismatches(self, state: LearnerState) -> list[str]:
         """Every array of a state that this network and optimizer do not have or have otherwise, and the reverse."""
@@ -130,6 +146,8 @@ class StateKeeper:
             problems += self._carried.mismatches(state.carried)
         elif state.carried:
             problems.append("it has state that shards carry, and the network carries none (network.state)")
+        if self._average is not None:
+            problems += self._average.mismatches(state.averages)
         counts, names = state.numbers["update_counts"], self._scalar_names()
         if len(counts) != len(self._trainable):
             problems.append(f"update_counts has {len(counts)} entries, expected {len(self._trainable)}")
@@ -151,6 +169,8 @@ class StateKeeper:
         self._set_numbers(state.numbers)
         if self._carried is not None:
             self._carried.load(state.carried)
+        if self._average is not None:
+            self._average.restore(state.averages)
 
     def share_parameters(self, world: World) -> None:
         """Make weights and running statistics of rank 0 those of every rank."""
@@ -162,6 +182,11 @@ class StateKeeper:
         self._set_numbers(world.broadcast_object(self.numbers(), "learner.numbers"))
         if self._carried is not None:
             self._carried.share()
+        if self._average is not None:
+            names = world.broadcast_object(list(self.averages), "learner.averages")
+            like = {name: array.asnumpy() for name, array in self._current_parameters().items()} if names else {}
+            mine = self.averages or like
+            self._average.restore({name: world.broadcast(mine[name], f"learner.average.{name}") for name in names})
 
     def _share(self, arrays: Mapping[str, Any], world: World) -> None:
         mx.nd.waitall()

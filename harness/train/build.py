@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.data import Batch
 from harness.errors import CheckpointError, ConfigError, listed
-from harness.gluon import Learner, LearnerState, Placement, UpdateOptions
+from harness.gluon import Averaging, Learner, LearnerState, Placement, UpdateOptions
 from harness.gluon.state import refuse_not_finite
 from harness.guard import compare_ranks
 from harness.model import Model, build_model, try_metrics
@@ -77,6 +77,7 @@ def _learner_of(run: Run, parts: Model, sample: Batch) -> Learner:
         skip_nonfinite=config.guard.divergence.policy == "skip",
         frozen=parts.frozen,
         compression=config.compression,
+        average=_averaging(run),
     )
     return Learner(
         parts.net,
@@ -90,6 +91,29 @@ def _learner_of(run: Run, parts: Model, sample: Batch) -> Learner:
         forward=parts.forward,
         state=parts.state,
     )
+
+
+def _averaging(run: Run) -> Averaging | None:
+    """When and how weights are averaged, in iterations.
+
+    Raises:
+        ConfigError: for an average that would not begin before the end of the run.
+    """
+    ema, total = run.config.ema, run.sizes.num_iterations
+    if ema is None:
+        return None
+    every, after = max(1, run.sizes.iterations(ema.every)), run.sizes.iterations(ema.after)
+    if (after // every + 1) * every > total:
+        raise (
+            ConfigError(
+                f"ema: has no effect: by every ({ema.every}) and after ({ema.after}) it would begin with iteration "
+                f"{(after // every + 1) * every}, and the run has {total}; lower them, or remove ema"
+            )
+            .found_in(run.config.source)
+            .on_all_ranks()
+        )
+    warmup = {} if ema.warmup is None else {"gamma": ema.warmup.gamma, "power": ema.warmup.power}
+    return Averaging(ema.decay, every, after, averages_statistics=ema.statistics == "averaged", **warmup)
 
 
 def _preflight(run: Run, learner: Learner) -> None:

@@ -90,6 +90,9 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
 
         ended = _iterate(run, learner, stack.enter_context(run.stream()), check, saver, log)
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
+        if learner.has_average:
+            with learner.averaged():
+                world.on_root("final average", lambda: learner.save_weights(folder / "final_ema.params"))
         total = run.sizes.num_iterations
         early = "" if ended.iteration == total else f" of {total}, stopped early"
         progress.say(f"{folder}: done after {ended.iteration} iterations{early}, digest {learner.digest()}")
@@ -206,6 +209,11 @@ def _evaluate(
             return run, state
         found[split] = values
         log.replaced(run, t, f"evaluation on {split}", noted.put_together(NONE_REPLACED))
+        if run.evaluates_average_beside and learner.has_average:
+            averaged = run.evaluate(learner, split, averaged=True)
+            if averaged is None:
+                return run, state
+            found[f"{split}_ema"] = averaged
         if split == held_out[0]:
             decided = decisions.after(*decided[:2], values, split)
             if t < run.sizes.num_iterations and not decided.state.stops_early:

@@ -6,6 +6,7 @@ What changes with every update is `RunState`; a plan that is changed on the way 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -88,7 +89,12 @@ class Run:
         return self._stream(*sweep_order(self.order, repeat))
 
     def evaluate(
-        self, learner: Learner, split: str, watch: Callable[[EvaluationBatch], None] | None = None
+        self,
+        learner: Learner,
+        split: str,
+        watch: Callable[[EvaluationBatch], None] | None = None,
+        *,
+        averaged: bool = False,
     ) -> dict[str, float] | None:
         """Mean loss and metrics of a split by name; `None` on every rank if any was told to stop.
 
@@ -96,6 +102,8 @@ class Run:
             learner: to evaluate.
             split: its name.
             watch: is called with every batch of this rank.
+            averaged: whether to evaluate the average of the weights, which there must be by now, and not what
+                `ema.evaluate` says.
         """
         dataset = getattr(self.data.splits, split)
 
@@ -103,8 +111,15 @@ class Run:
             self.guard.enter(f"evaluation on {split}", "evaluation")
             return self.guard.stop_requested
 
+        instead = self.config.ema is not None and self.config.ema.evaluate == "instead" and learner.has_average
         batch, streams = self.config.batch.size, self.config.evaluation.streams
-        return evaluate(learner, dataset, batch, self.augmentation, self.metrics, stop, streams, watch)
+        with learner.averaged() if averaged or instead else nullcontext():
+            return evaluate(learner, dataset, batch, self.augmentation, self.metrics, stop, streams, watch)
+
+    @property
+    def evaluates_average_beside(self) -> bool:
+        """Whether the average of the weights is evaluated besides the weights."""
+        return self.config.ema is not None and self.config.ema.evaluate == "beside"
 
     def _stream(self, order: Order, seed: int) -> BatchStream:
         pictures = self.config.data.pictures

@@ -39,6 +39,7 @@ OPTIMIZERS = {
 BASES = {"adam": 0.003, "lamb": 0.01, "nadam": 0.003}
 # a plateau is almost everywhere, so the rate falls all the time; the end comes 18 iterations before the last
 DECISIONS = (
+    "ema={decay: 0.95, every: 3it, after: 7it, evaluate: instead}",
     "evaluation={every: 4it, metrics: [accuracy]}",
     "lr.schedule=1x",
     "lr.plateau={patience: 1, cooldown: 1, threshold: 0.3, factor: 0.8, min_lr: 0.05x}",
@@ -141,6 +142,7 @@ def result_of(folder: Path) -> dict:
     return {
         "parameters": (last / "params.safetensors").read_bytes(),
         "slots": (last / "optimizer.safetensors").read_bytes(),
+        "averages": (last / "averages.safetensors").read_bytes() if (last / "averages.safetensors").exists() else b"",
         "state": json.loads((last / "manifest.json").read_text())["state"],
         "metrics": [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines],
         "best": json.loads((folder / "digits" / "checkpoints" / "best.json").read_text()),
@@ -163,6 +165,7 @@ def test_killed_at_random_moments_a_run_decides_what_the_unbroken_one_did(fork_s
     state = json.loads((newest / "manifest.json").read_text())["state"]
     choices = [amendment["choice"] for amendment in state["amendments"]]
     print(f"np={np}: {choices} until iteration {state['iteration']}")
+    assert (newest / "averages.safetensors").exists()
     assert choices.count("plateau") >= 3
     assert (choices.count("early_stop"), choices[-1]) == (1, "early_stop")
     assert state["iteration"] < ITERATIONS

@@ -1,0 +1,99 @@
+"""The exponential moving average of the weights, on the host beside the step.
+
+After update t it is `average <- average + (1 - decay) (weights - average)`, of every weight and running statistic. All
+ranks hold the same weights, so each computes the same average by itself. When that happens, and with which decay, is a
+function of the iteration alone, so the average is the only state.
+
+Sources: B. T. Polyak and A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992; the warm-up is
+that of timm's `ModelEmaV3`, the rest as in `torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+from harness.gluon.options import Averaging
+from harness.gluon.state import mismatches
+from harness.gluon.step.memory import memory_of
+from harness.model.parameters import held
+
+Arrays = dict[str, npt.NDArray[Any]]
+Floats = npt.NDArray[np.float32]
+_PIECE = 1 << 15
+
+
+class WeightAverage:
+    """The average of one rank's weights; the same on every rank.
+
+    Attributes:
+        arrays: by structural name, on the host; empty before it begins.
+    """
+
+    def __init__(
+        self, averaging: Averaging, parameters: Mapping[str, Any], trainable: Mapping[str, Any], contexts: Sequence[Any]
+    ) -> None:
+        """Bind what is averaged.
+
+        Args:
+            averaging: when and how.
+            parameters: all parameters by structural name, running statistics among them.
+            trainable: those with a gradient.
+            contexts: the devices, which hold the same; the first is read.
+        """
+        self._averaging, self._parameters, self._context = averaging, parameters, contexts[0]
+        self._is_on_host = all(ctx == mx.cpu() for ctx in contexts)
+        running = [name for name, parameter in parameters.items() if parameter.grad_req == "null"]
+        self._latest = frozenset(() if averaging.averages_statistics else set(running) - set(trainable))
+        self._room = np.empty(_PIECE, np.float32)
+        self.arrays: Arrays = {}
+
+    def update(self, t: int) -> None:
+        """Take the weights after update `t` in, where that is due."""
+        if not self._averaging.is_due(t):
+            return
+        mx.nd.waitall()
+        decay = self._averaging.decay_at(t) if self.arrays else 0.0
+        if decay == 0.0:
+            self.arrays = {name: self._on_host(parameter).copy() for name, parameter in self._parameters.items()}
+            return
+        share = np.float32(1.0 - decay)
+        with np.errstate(all="ignore"):  # what is not finite is the learner's to find
+            for name, parameter in self._parameters.items():
+                average, weights = self.arrays[name], self._on_host(parameter)
+                if name in self._latest or average.dtype != np.float32:
+                    np.copyto(average, weights)
+                    continue
+                self._take(average.reshape(-1), weights.reshape(-1), share)
+
+    def _take(self, average: Floats, weights: Floats, share: np.float32) -> None:
+        """`average += share (weights - average)`, in pieces that stay in the cache from one pass to the next."""
+        for begin in range(0, average.size, _PIECE):
+            piece = average[begin : begin + _PIECE]
+            room = self._room[: piece.size]
+            np.subtract(weights[begin : begin + _PIECE], piece, out=room)
+            np.multiply(room, share, out=room)
+            np.add(piece, room, out=piece)
+
+    def mismatches(self, arrays: Arrays) -> list[str]:
+        """Every array by which a saved average does not fit, a sentence each; one that has not begun fits."""
+        if not arrays:
+            return []
+        expected = {name: held(parameter, self._context) for name, parameter in self._parameters.items()}
+        return [f"average: {problem}" for problem in mismatches(expected, arrays)]
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take a saved average over, or begin anew."""
+        self.arrays = {name: np.array(arrays[name]) for name in self._parameters} if arrays else {}
+
+    def _on_host(self, parameter: Any) -> npt.NDArray[Any]:
+        """A parameter's numbers: its memory, where that is the host's, or a copy."""
+        array = held(parameter, self._context)
+        if self._is_on_host and array.dtype == np.float32:
+            return memory_of(array).reshape(array.shape)
+        numbers: npt.NDArray[Any] = array.asnumpy()
+        return numbers
