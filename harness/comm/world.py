@@ -151,17 +151,22 @@ class World(ABC):
             ).on_all_ranks()
         return [its_own for _, its_own in everyone]
 
-    def agreed(self, name: str, work: Callable[[], T]) -> T:
+    def agreed(self, name: str, work: Callable[[], T], partly: str = "") -> T:
         """Do `work` on every rank, and fail on every rank if it failed on any.
 
         A rank that fails alone would leave the others waiting in their next collective. This way, a file that is
-        missing on one host becomes one message and one exit code. `work` must not call a collective.
+        missing on one host becomes one message and one exit code.
+
+        Args:
+            name: of the collective.
+            work: to do; must not call a collective.
+            partly: the end of the message where some ranks failed, and others did not.
 
         Raises:
             HarnessError: of the first rank that failed; its message names the ranks, unless all failed alike.
         """
         done, failure = _attempt(work)
-        merged = _merge_failures(self.allgather_object(_report(failure), f"agreed.{name}"))
+        merged = _merge_failures(self.allgather_object(_report(failure), f"agreed.{name}"), partly)
         if merged is not None:
             raise merged from failure
         return done[0]
@@ -237,7 +242,7 @@ def _rebuild(report: Sequence[str]) -> HarnessError:
     return kinds[report[0]](report[1]).on_all_ranks()
 
 
-def _merge_failures(reports: Sequence[list[str] | None]) -> HarnessError | None:
+def _merge_failures(reports: Sequence[list[str] | None], partly: str) -> HarnessError | None:
     failed = {rank: report for rank, report in enumerate(reports) if report is not None}
     if not failed:
         return None
@@ -248,4 +253,5 @@ def _merge_failures(reports: Sequence[list[str] | None]) -> HarnessError | None:
     if len(ranks_of) == 1 and len(failed) == len(reports):
         return _rebuild([first_kind, first_text])
     lines = [f"rank {', '.join(map(str, ranks))}: {text}" for text, ranks in ranks_of.items()]
+    lines += [partly] if partly and len(failed) < len(reports) else []
     return _rebuild([first_kind, "\n".join(lines)])

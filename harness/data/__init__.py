@@ -22,6 +22,7 @@ from harness.data.group_by import GroupBy
 from harness.data.grouping import Grouping
 from harness.data.leaves import count_of, described_shapes, each_leaf, leaves_of, names_of, pack, rows_of
 from harness.data.order import Order, permutation, sweep_order
+from harness.data.pictures.dataset import EVERY_HOST
 from harness.data.pictures.replacement import Replacement
 from harness.data.purity import draws_at_random, probe_splits, seeded_splits
 from harness.data.request import Counts
@@ -33,6 +34,7 @@ from harness.data.streams import EvaluationStreams
 __all__ = [
     "COLLATES",
     "DATASETS",
+    "EVERY_HOST",
     "ArrayDataset",
     "Augmentation",
     "Batch",

@@ -7,14 +7,20 @@ each picture: its key, its label or labels, and its path in the folder, between 
 
 from __future__ import annotations
 
+import hashlib
 import os
+from array import array
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from harness.data.arrays import Indices
+from harness.data.paths import Paths
 from harness.data.record_format import Labels
 from harness.errors import DataError
 
@@ -33,7 +39,7 @@ class PictureFiles:
     """
 
     folder: Path
-    names: tuple[str, ...]
+    names: Paths
     labels: Labels
     classes: tuple[str, ...] | None
 
@@ -44,6 +50,13 @@ class PictureFiles:
     def name_of(self, row: int) -> str:
         """What messages call a picture."""
         return str(self.folder / self.names[row])
+
+    def listing(self) -> str:
+        """A digest of all names and labels."""
+        total = hashlib.blake2b(self.labels.tobytes(), digest_size=8)
+        for name in self.names:
+            total.update(os.fsencode(name) + b"\0")
+        return total.hexdigest()
 
     def read(self, row: int) -> tuple[memoryview, Labels]:
         """The bytes of a file, and its labels `(k,)`.
@@ -69,22 +82,35 @@ def listed_folder(folder: Path, class_names: Path | None = None) -> PictureFiles
     Raises:
         DataError: if there are no pictures, or a class of the file has none.
     """
-    found = {name: names for name, names in _by_folder(folder).items() if names}
-    if not found:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; give one that has a folder for each class")
+    wanted = None if class_names is None else class_names_of(class_names)
+    twice = [name for name, count in Counter(wanted or ()).items() if count > 1]
+    if twice:
+        raise DataError(f"{class_names}: {twice[0]} is there twice; remove one")
+    counts: dict[str, int] = {}
+
+    def paths() -> Iterator[str]:
+        for path, names in _by_folder(folder) if wanted is None else ((one, _names_in(folder / one)) for one in wanted):
+            if names:
+                counts[path] = len(names)
+                yield from (f"{path}/{name}" for name in names)
+
+    found = Paths.of(paths())
+    if not counts and wanted is None:
         raise DataError(
             f"{folder}: has no picture; allowed: a folder for each class, with files ending in {', '.join(SUFFIXES)}"
         )
-    if "." in found:
+    if "." in counts:
         raise DataError(
-            f"{folder}: {found['.'][0]} lies beside the folders of classes; move it into one, or give a list (lst)"
+            f"{folder}: {found[0].removeprefix('./')} lies beside the folders of classes; move it into one, or give a "
+            "list (lst)"
         )
-    classes = list(found) if class_names is None else class_names_of(class_names)
-    missing = [name for name in classes if name not in found]
+    missing = [name for name in wanted or () if name not in counts]
     if missing:
         raise DataError(f"{class_names}: there is no picture in {folder / missing[0]}; remove the class, or add some")
-    names = [f"{one}/{name}" for one in classes for name in found[one]]
-    labels = np.repeat(np.arange(len(classes)), [len(found[one]) for one in classes])
-    return PictureFiles(folder, tuple(names), labels.astype(np.float32)[:, None], tuple(classes))
+    labels = np.repeat(np.arange(len(counts), dtype=np.float32), list(counts.values()))
+    return PictureFiles(folder, found, labels[:, None], tuple(counts))
 
 
 def class_names_of(path: Path) -> list[str]:
@@ -93,7 +119,7 @@ def class_names_of(path: Path) -> list[str]:
     Raises:
         DataError: if it cannot be read, or is empty.
     """
-    return _lines_of(path)
+    return [line for _, line in _numbered_lines(path)]
 
 
 class Listed(NamedTuple):
@@ -106,7 +132,7 @@ class Listed(NamedTuple):
     """
 
     keys: Indices
-    names: tuple[str, ...]
+    names: Paths
     labels: Labels
 
 
@@ -122,11 +148,11 @@ def listed_file(folder: Path, path: Path) -> PictureFiles:
     """
     listed = read_list(path)
     order = np.argsort(listed.keys)
-    return PictureFiles(folder, tuple(listed.names[row] for row in order), listed.labels[order], None)
+    return PictureFiles(folder, listed.names.ordered(order), listed.labels[order], None)
 
 
 def read_list(path: Path) -> Listed:
-    """What a list says.
+    """What a list says, read line by line, so that a million lines take little more than what they say.
 
     Args:
         path: of the list.
@@ -134,42 +160,67 @@ def read_list(path: Path) -> Listed:
     Raises:
         DataError: naming the line that is none.
     """
-    rows: dict[int, tuple[str, list[float]]] = {}
-    width = 0
-    for number, line in enumerate(_lines_of(path), start=1):
-        words = line.split("\t")
-        try:
-            key, labels = int(words[0]), [float(word) for word in words[1:-1]]
-        except ValueError:
-            labels = []
-        width = width or len(labels)
-        if not labels or len(labels) != width or key in rows:
-            raise DataError(
-                f"{path}, line {number}: found {line[:80]!r}; allowed: a key that no other line has, "
-                f"{width or 'one or more'} numbers, and a path, between tabs"
-            )
-        rows[key] = (words[-1], labels)
-    names, labels_of_all = zip(*rows.values(), strict=True)
-    return Listed(np.array(list(rows)), names, np.array(labels_of_all, np.float32))
+    keys, labels = array("q"), array("f")
+
+    def names() -> Iterator[str]:
+        width = 0
+        for number, line in _numbered_lines(path):
+            words = line.split("\t")
+            try:
+                keys.append(int(words[0]))
+                labels.extend(float(word) for word in words[1:-1])
+            except (ValueError, OverflowError):
+                raise _wrong_line(path, number, line, width) from None
+            width = width or len(words) - 2
+            if width < 1 or len(words) - 2 != width or "\0" in line:
+                raise _wrong_line(path, number, line, width)
+            yield words[-1]
+
+    found = Paths.of(names())
+    held = np.array(keys)
+    width = len(labels) // len(held)
+    order = np.argsort(held, kind="stable")
+    twice = order[1:][np.diff(held[order]) == 0]  # not the first of the same key
+    if len(twice):
+        number, line = next(islice(_numbered_lines(path), int(twice.min()), None))
+        raise _wrong_line(path, number, line, width)
+    return Listed(held, found, np.array(labels).reshape(-1, width))
 
 
-def _by_folder(folder: Path) -> dict[str, list[str]]:
-    """The names of the pictures in each folder below this one, by its path; both sorted."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder; give one that has a folder for each class")
-    found = {}
+def _wrong_line(path: Path, number: int, line: str, width: int) -> DataError:
+    return DataError(
+        f"{path}, line {number}: found {line[:80]!r}; allowed: a key that no other line has, {width or 'one or more'} "
+        "numbers, and a path, between tabs"
+    )
+
+
+def _by_folder(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below this one by its path, sorted, and the names of the pictures in it, sorted."""
     for root, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
-        path = os.path.relpath(root, folder).replace(os.sep, "/")
-        found[path] = sorted(name for name in names if name.lower().endswith(SUFFIXES))
-    return found
+        yield os.path.relpath(root, folder).replace(os.sep, "/"), _pictures_of(names)
 
 
-def _lines_of(path: Path) -> list[str]:
+def _names_in(folder: Path) -> list[str]:
+    """The names of the pictures in a folder, sorted; none if it cannot be read."""
+    _, _, names = next(os.walk(folder), ("", [], []))
+    return _pictures_of(names)
+
+
+def _pictures_of(names: list[str]) -> list[str]:
+    return sorted(name for name in names if name.lower().endswith(SUFFIXES))
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text that are not empty, and their numbers from 1."""
+    is_empty = True
     try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    is_empty = False
+                    yield number, line.rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); give a text file") from error
-    if not lines:
+    if is_empty:
         raise DataError(f"{path}: is empty")
-    return lines

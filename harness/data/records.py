@@ -6,6 +6,7 @@ all (apache/mxnet#13945). What a record is, `record_format.py` says.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import weakref
 from collections.abc import Sequence
@@ -95,6 +96,11 @@ class RecordFile:
     def starts(self) -> Indices:
         """The byte where each row begins, `(n,)`."""
         return self._table.starts
+
+    @property
+    def sizes(self) -> Indices:
+        """The bytes up to the next record in the file, of all rows, `(n,)`."""
+        return self._table.sizes
 
     def name_of(self, row: int) -> str:
         """What messages call a record."""
@@ -251,6 +257,14 @@ class RecordPictures:
         """What messages call a picture."""
         file, own = self._files.place(row)
         return file.name_of(own)
+
+    def listing(self) -> str:
+        """A digest of the keys and sizes of all records; in which order they lie does not matter."""
+        total = hashlib.blake2b(digest_size=8)
+        for file in self._files.files:
+            total.update(file.keys.tobytes())
+            total.update(file.sizes.tobytes())
+        return total.hexdigest()
 
     def labels(self, row: int) -> Labels:
         """The labels of a picture, `(k,)`, without reading its file.

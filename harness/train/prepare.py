@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from harness.comm import World
 from harness.config import RunConfig
-from harness.data import Order
+from harness.data import EVERY_HOST, Order
 from harness.errors import ConfigError, DataError
 from harness.finder import read_result, settings_of, take_result, with_base
 from harness.folder import RunFolder
@@ -26,8 +26,10 @@ from harness.train.resolve import ResolvedConfig, resolve, resolve_plan
 from harness.train.resume import ResumePoint, StartOptions, agree_on_resume_point
 from harness.train.run import Run
 from harness.train.samples import (
+    SHARE_FILES,
     RunData,
     build_augmentation,
+    compare_pictures,
     group_by_of,
     grouped,
     load_splits,
@@ -131,9 +133,9 @@ def _prepare(
     )
 
 
-def agreed(world: World, config: RunConfig, name: str, work: Callable[[], T]) -> T:
-    """Do `work` on all ranks or fail on all, with the configuration's file in the message."""
-    return world.agreed(name, lambda: _with_source(config, work))
+def agreed(world: World, config: RunConfig, name: str, work: Callable[[], T], partly: str = "") -> T:
+    """Do `work` on all ranks or fail on all, with the configuration's file in the message; see `World.agreed`."""
+    return world.agreed(name, lambda: _with_source(config, work), partly)
 
 
 def _with_source(config: RunConfig, work: Callable[[], T]) -> T:
@@ -190,7 +192,9 @@ def _initial_state(config: RunConfig, resume_point: ResumePoint | None, resolved
 
 def _read_data(config: RunConfig, world: World, threads: int) -> RunData:
     """The data, probed: items that draw at random are seeded one by one, on every rank."""
-    splits = agreed(world, config, "data", lambda: load_splits(config, threads))
+    partly = "" if ":" in config.data.name else f"{EVERY_HOST}; {SHARE_FILES}"
+    splits = agreed(world, config, "data", lambda: load_splits(config, threads), partly)
+    compare_pictures(world, config, splits)
     found = agreed(world, config, "items", lambda: probe_items(splits))
     data = seeded_data(world, splits, found, config.seed)
     group_by = agreed(world, config, "grouping", lambda: group_by_of(config))

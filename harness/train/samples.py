@@ -12,6 +12,7 @@ from harness.comm import World
 from harness.config import RunConfig
 from harness.config.pictures import picture_request
 from harness.data import (
+    EVERY_HOST,
     Augmentation,
     Dataset,
     Functions,
@@ -23,11 +24,14 @@ from harness.data import (
     probe_splits,
     seeded_splits,
 )
+from harness.data.collated import innermost
 from harness.data.leaves import Data
+from harness.data.pictures.dataset import PictureDataset
 from harness.data.purity import Found
 from harness.errors import DataError
 from harness.model.inputs import seed_generator
 
+SHARE_FILES = "put them on a file system that all hosts share, or copy them to each"
 _SAME_ITEMS = "give every rank the same data; an item is a function of its index, and not of the rank or the host"
 
 
@@ -109,6 +113,19 @@ def group_by_of(config: RunConfig) -> GroupBy | None:
     return GroupBy.of(None if data.bucket is None else data.bucket.model_dump(), data.batches)
 
 
+def compare_pictures(world: World, config: RunConfig, splits: Splits) -> None:
+    """Compare what ranks have found in folders, lists and indices, before they share out samples by their numbers.
+
+    Raises:
+        DisagreementError: on every rank, naming the splits of which some rank has found other pictures.
+    """
+    if config.data.pictures is None:
+        return
+    found = [innermost(one) for one in (splits.train, splits.validation, splits.test) if one is not None]
+    facts = {one.source: one.listing() for one in found if isinstance(one, PictureDataset)}
+    world.must_be_equal("pictures", facts, f"{EVERY_HOST}; {SHARE_FILES}")
+
+
 def probe_items(splits: Splits) -> dict[str, Found]:
     """Whether items are functions of their index, and the user's functions of theirs; see `harness.data.purity`."""
     return probe_splits(splits, seed_generator)
@@ -138,7 +155,9 @@ def seeded_data(world: World, splits: Splits, found: Mapping[str, Found], seed: 
     """
     seeded = seed_items(world, splits, found, seed)
     return RunData(
-        seeded, world.agreed("fingerprint", seeded.fingerprint), found["train"].digest if "train" in found else None
+        seeded,
+        world.agreed("fingerprint", seeded.fingerprint, SHARE_FILES),
+        found["train"].digest if "train" in found else None,
     )
 
 

@@ -62,7 +62,7 @@ def test_a_world_of_one():
         raise DataError("gone")
 
     with pytest.raises(DataError, match=r"^gone$"):
-        world.agreed("e", work)
+        world.agreed("e", work, "what to do where only some have failed")
     world.barrier("f")
     world.close()
 

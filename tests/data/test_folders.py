@@ -26,7 +26,7 @@ def said(action):
 def test_a_folder_is_a_class_in_sorted_order(tmp_path):
     found = listed_folder(filled(tmp_path, "b/2.jpg", "b/1.PNG", "a/9.jpeg", "c/readme.txt", "b/10.webp", "a/x.gif"))
     assert found.classes == ("a", "b")
-    assert found.names == ("a/9.jpeg", "b/1.PNG", "b/10.webp", "b/2.jpg")
+    assert tuple(found.names) == ("a/9.jpeg", "b/1.PNG", "b/10.webp", "b/2.jpg")
     assert found.labels.tolist() == [[0], [1], [1], [1]]
     content, labels = found.read(1)
     assert (bytes(content), labels.tolist()) == (b"b/1.PNG", [1])
@@ -42,9 +42,11 @@ def test_class_names_order_the_classes_and_leave_others_out(tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("c\na\n")
     found = listed_folder(tmp_path, names)
-    assert (found.classes, found.names) == (("c", "a"), ("c/1.jpg", "a/1.jpg"))
+    assert (found.classes, tuple(found.names)) == (("c", "a"), ("c/1.jpg", "a/1.jpg"))
     names.write_text("c\nd\n")
     assert f"{names}: there is no picture in {tmp_path / 'd'}" in said(lambda: listed_folder(tmp_path, names))
+    names.write_text("c\na\nc\n")
+    assert said(lambda: listed_folder(tmp_path, names)) == f"{names}: c is there twice; remove one"
     names.write_text("\n")
     assert said(lambda: listed_folder(tmp_path, names)) == f"{names}: is empty"
 
@@ -66,7 +68,7 @@ def test_a_list_is_read_in_the_order_of_its_keys(tmp_path):
     listed = tmp_path / "a.lst"
     listed.write_text("7\t2.5\t1\tb/1.jpg\n3\t0\t-4\ta b/1.jpg\n")
     found = listed_file(tmp_path, listed)
-    assert found.names == ("a b/1.jpg", "b/1.jpg")
+    assert tuple(found.names) == ("a b/1.jpg", "b/1.jpg")
     assert found.labels.tolist() == [[0, -4], [2.5, 1]]
     assert found.classes is None
     assert re.match(rf"{tmp_path}/a b/1.jpg: cannot be read \(No such file", said(lambda: found.read(0)))

@@ -346,7 +346,9 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads_or_on_the_batch():
     held = Held()
     data, label = PictureDataset(held, RECIPE, "data", num_classes=7).take(ROWS, 2, 9)
     for workers in (2, 3, 8):
-        again, labels = PictureDataset(held, RECIPE, "data", workers=workers, num_classes=7).take(ROWS, 2, 9)
+        split = PictureDataset(held, RECIPE, "data", workers=workers, num_classes=7)
+        again, labels = split.take(ROWS, 2, 9)
+        split.close()
         assert again.tobytes() == data.tobytes()
         assert labels.tolist() == label.tolist() == [row % 7 for row in ROWS]
     one, _ = PictureDataset(held, RECIPE, "data").take(ROWS[2:3], 2, 9)

@@ -242,6 +242,69 @@ def test_a_run_without_damaged_pictures_tells_of_none(train, alone, tmp_path):
     assert "Damaged samples" not in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.fixture
+def on_hosts(start, tmp_path, made):
+    """Train on two ranks with homes of their own, `a` and `b`; both have all files, until a test removes some."""
+    for name in ("a", "b"):
+        shutil.copytree(made / "set", tmp_path / name / "set")
+        for file in ("all.rec", "all.idx"):
+            shutil.copy(made / file, tmp_path / name)
+
+    def run(*settings, exit_code):
+        words = options_of(f"output={tmp_path}", "data.root=~/", *settings)
+        homes = [tmp_path / "a", tmp_path / "b"]
+        program = ["tests/programs/own_homes.py", *homes, "--", "--config", made / "pictures.yaml"]
+        return start(*program, *words, np=2, launcher="mpirun", exit_code=exit_code).stderr
+
+    return run
+
+
+REACH = "every host has to reach every file, because each epoch deals all samples anew to all ranks"
+SHARE = "put them on a file system that all hosts share, or copy them to each"
+
+
+def test_a_file_of_records_that_one_host_does_not_have(on_hosts, tmp_path):
+    (tmp_path / "b" / "all.rec").unlink()
+    said = on_hosts(*RECORDS, exit_code=3)
+    assert said.count("cannot be read (No such file or directory)") == 1
+    assert re.search(rf"error: rank 1: \S+: {tmp_path}/b/all\.rec: cannot be read .*\n{REACH}; {SHARE}\n", said)
+
+
+def test_a_file_of_records_that_no_host_has(on_hosts, tmp_path):
+    (tmp_path / "b" / "all.rec").unlink()
+    (tmp_path / "a" / "all.rec").unlink()
+    assert "rank 0: " in (said := on_hosts(*RECORDS, exit_code=3))
+    assert REACH not in said
+
+
+@pytest.mark.parametrize("settings", [(), RECORDS], ids=["folder", "records"])
+def test_hosts_that_have_found_other_pictures(on_hosts, tmp_path, settings):
+    (tmp_path / "b" / "set" / "class1" / "03.jpg").unlink()
+    lines = (tmp_path / "b" / "all.idx").read_text().splitlines()
+    (tmp_path / "b" / "all.idx").write_text("\n".join(lines[:-1]) + "\n")
+    said = on_hosts(*settings, exit_code=5)
+    told = r"data\.pictures\.train: 60 pictures \(digest \w{16}\) on rank 0; 59 pictures \(digest \w{16}\) on rank 1"
+    assert re.search(rf"pictures: the ranks do not agree:\n  {told}\n{REACH}; {SHARE}", said)
+    assert said.count("do not agree") == 1
+
+
+@pytest.mark.parametrize("damaged", ["stop", "replace"])
+def test_a_picture_that_one_host_does_not_have_is_never_replaced(on_hosts, tmp_path, damaged):
+    """A list does not look at the files; each of the few that the start looks at is one of 60."""
+    paths = sorted((tmp_path / "a" / "set").rglob("*.jpg"))
+    lines = [f"{row}\t{row % 2}\t{path.relative_to(tmp_path / 'a')}\n" for row, path in enumerate(paths)]
+    for name in ("a", "b"):
+        (tmp_path / name / "own.lst").write_text("".join(lines))
+    (tmp_path / "b" / "set" / "class1" / "03.jpg").unlink()
+    files = "data.pictures.train={folder: ., lst: own.lst}"
+    said = on_hosts(files, f"data.pictures.damaged={damaged}", exit_code=3)
+    reason = (
+        rf"data\.pictures\.train: sample 23: {tmp_path}/b/\S+/03\.jpg: cannot be read \(No such file or directory\)"
+    )
+    assert re.search(rf"error: rank 1: {reason}; {REACH}\n{SHARE}", said)
+    assert "rank 0:" not in said
+
+
 @pytest.mark.parametrize(
     ("settings", "code", "said"),
     [

@@ -59,7 +59,7 @@ class Listing(NamedTuple):
             raise DataError(
                 f"{path}, line {wrong[0] + 1}: the key is {listed.keys[wrong[0]]}; keys of records start at 0"
             )
-        return cls(folder, listed.keys, listed.names, listed.labels)
+        return cls(folder, listed.keys, tuple(listed.names), listed.labels)
 
     def part(self, rows: slice | Indices) -> Listing:
         """Some of the pictures."""

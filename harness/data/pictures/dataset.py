@@ -25,6 +25,7 @@ from harness.data.pictures.recipe import Floats, Recipe
 from harness.data.pictures.replacement import Replacement
 from harness.errors import DataError
 
+EVERY_HOST = "every host has to reach every file, because each epoch deals all samples anew to all ranks"
 _MOST_IN_A_ROW = 1000  # damaged samples, after which no other is looked for
 _AT_ONCE = 4  # samples that a thread takes: few enough to share a small batch out, enough to hide the hand-over
 
@@ -39,7 +40,14 @@ class PictureSource(Protocol):
         """What messages call a picture."""
 
     def read(self, row: int) -> tuple[memoryview, npt.NDArray[np.float32]]:
-        """The bytes of its file, and its labels `(k,)`."""
+        """The bytes of its file, and its labels `(k,)`.
+
+        Raises:
+            DataError: if the record is damaged; from an OSError, if it cannot be read.
+        """
+
+    def listing(self) -> str:
+        """A digest of all names or keys, which is the same wherever the same pictures are."""
 
 
 class PictureDataset:
@@ -130,6 +138,10 @@ class PictureDataset:
         """None: reading them all would mean reading every file."""
         return
 
+    def listing(self) -> str:
+        """How many pictures were found, and a digest of their names."""
+        return f"{len(self):,} pictures (digest {self._pictures.listing()})"
+
     def close(self) -> None:
         """End the threads, and give memory back; calling this again does nothing."""
         self._workers.close()
@@ -145,6 +157,8 @@ class PictureDataset:
             try:
                 labels = self._written(row, words, out)
             except DataError as error:
+                if isinstance(error.__cause__, OSError):  # not the picture, but the way to it: other ranks may have one
+                    raise DataError(f"{self.source}: sample {row}: {error}; {EVERY_HOST}") from error
                 first = first or error
             else:
                 return labels, None if first is None else Replacement(index, row, str(first))
