@@ -56,6 +56,7 @@ def main() -> int:
         )
         folder = options.output or run.folder.path / "finder"
         with ExitStack() as stack:
+            stack.callback(run.close)
             # before the sweep, because a training run writes there too; an earlier report is moved aside
             job.world.on_root("folder", lambda: _take(folder, run.folder if options.output is None else None, stack))
             learner = build_learner(run)

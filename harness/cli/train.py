@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 
 from harness.command import JobContext, RunParser, add_run_options, run_job
 from harness.config import RunConfig
@@ -83,9 +84,10 @@ def main() -> int:
         run = prepare_run(
             job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
         )
-        if options.evaluate_only:
-            evaluate_only(run)
-        else:
-            train(run, options.log_level)
+        with closing(run):
+            if options.evaluate_only:
+                evaluate_only(run)
+            else:
+                train(run, options.log_level)
 
     return run_job(options, check, work)

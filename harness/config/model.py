@@ -21,6 +21,7 @@ from harness.config.messages import RUN_NAME_IN_WORDS, config_error, explain, sh
 from harness.config.running import CheckpointConfig, GuardConfig, LogConfig
 from harness.config.sections import (
     HAVE_MOMENTUM,
+    HOW_READ,
     MOMENTUM_CORRECTED,
     BatchConfig,
     DataConfig,
@@ -253,6 +254,6 @@ class RunConfig(Section):
         plain = self.plain()
         for free in ("name", "output", "checkpoint", "log", "guard", "comm", "sum", *_WHERE):
             del plain[free]
-        for free in ("root", "download"):
+        for free in ("root", "download", *HOW_READ):
             del plain["data"][free]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, PlainValidator, WithJsonSchema
 
-from harness.config.values import Count, NotNegative, PathText, Threads, either, read_path
+from harness.config.values import Count, NotNegative, PathText, either, read_path
 from harness.parsing import as_number, is_count
 
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -97,7 +97,3 @@ class PicturesConfig(_Section):
     """The least and the greatest width by height, with `crop: random_resized`."""
     damaged: Literal["stop", "replace"] = "stop"
     """End the run at a damaged picture, or take the one whose number follows."""
-    workers: Threads = "auto"
-    """Threads that decode on each rank; `auto` means its share of the host's cores."""
-    prefetch: Annotated[int, Field(ge=1, le=100)] = 3
-    """Batches that are made ahead of time."""

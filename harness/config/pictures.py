@@ -42,7 +42,8 @@ def picture_request(data: DataConfig, threads: int = 1) -> PictureRequest | None
         recipe=_recipe(pictures, data.augment),
         num_classes=pictures.num_classes,
         class_names=None if pictures.class_names is None else Path(pictures.class_names).expanduser(),
-        workers=threads if pictures.workers == "auto" else int(pictures.workers),
+        workers=threads if data.workers == "auto" else int(data.workers),
+        timeout_s=data.timeout_s,
         replace_damaged=pictures.damaged == "replace",
     )
 

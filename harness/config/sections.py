@@ -24,14 +24,17 @@ from harness.config.values import (
     Problem,
     RefusedError,
     Scale,
+    Seconds,
     Share,
     Validation,
+    Workers,
 )
 from harness.schedules.bounds import BELOW_ONE, LARGEST, SMALLEST
 from harness.units import Duration
 
 MOMENTUM_CORRECTED = ("sgd", "nag", "lars")  # these optimizers keep the learning rate inside their momentum buffer
 HAVE_MOMENTUM = (*MOMENTUM_CORRECTED, "signum")
+HOW_READ = ("workers", "worker_kind", "prefetch", "timeout_s")  # of `data`: what may change when a run resumes
 _OWNED = {
     "learning_rate": "the plan sets it: use lr.base and lr.schedule",
     "lr_scheduler": "the plan sets the learning rate: use lr.schedule",
@@ -113,6 +116,15 @@ class DataConfig(Section):
     """Your `module:function`, called with (lengths, epoch, seed), that returns the global batches of an epoch."""
     params: Parameters = {}
     """Arguments of your own function; for `npy`, `num_classes`."""
+    workers: Workers = "auto"
+    """Threads or processes of each rank that read or decode samples; `auto` means its share of the host's cores, 0
+    that the thread that makes batches, or trains, does it itself."""
+    worker_kind: Literal["thread", "process"] = "thread"
+    """What workers are: `process` is for items of your own, of which threads read one at a time (data.md)."""
+    prefetch: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Batches that are made ahead of time; null means 3 for picture files and from worker processes, otherwise 1."""
+    timeout_s: Seconds = 120.0
+    """Seconds that a worker may take for one sample before the run ends."""
     pictures: PicturesConfig | None = None
     """Picture files, for `records` and `folder`."""
 

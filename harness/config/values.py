@@ -64,6 +64,14 @@ def _read_threads(value: object) -> int | str:
     return value
 
 
+def _read_workers(value: object) -> int | str:
+    if value == "auto" or (value == 0 and value.__class__ is int):
+        return value
+    if not isinstance(value, int) or not is_count(value) or value > MOST_THREADS:
+        raise ValueError(f"must be auto, or a whole number from 0 to {MOST_THREADS}")
+    return value
+
+
 def read_float32(value: float) -> float:
     """A number that float32 holds."""
     if value == 0 or SMALLEST <= abs(value) <= LARGEST:
@@ -279,6 +287,11 @@ Threads = Annotated[
     int | str,
     PlainValidator(_read_threads),
     either({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_THREADS}),
+]
+Workers = Annotated[
+    int | str,
+    PlainValidator(_read_workers),
+    either({"const": "auto"}, {"type": "integer", "minimum": 0, "maximum": MOST_THREADS}),
 ]
 Devices = Annotated[
     list[str],

@@ -6,8 +6,10 @@ Knows which samples a reader needs and how to augment them; knows nothing about 
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -18,6 +20,8 @@ from harness.data.collated import BatchForm, CollatedDataset, innermost, trainin
 from harness.data.leaves import count_of, rows_of, sample_shape_of
 from harness.data.pictures.dataset import PictureDataset
 from harness.data.purity import draws_at_random
+from harness.data.sequences import SequenceDataset
+from harness.data.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,10 +94,15 @@ class EvaluationBatch(NamedTuple):
 class BatchStream:
     """The training batches of one reader: `stream(t)` is a pure function of `t`, and works in any order.
 
-    While the caller works on batch `t`, one thread assembles those that follow; an error there is raised by the call
-    that requests that batch. The caller itself reads items that draw from global generators, because its own
-    computation may draw from them too. Arrays are new in every batch and never reused. A stream serves one caller at a
-    time; close it or use it as a context manager.
+    While the caller works on batch `t`, a thread assembles those that follow, or two where several workers read: as
+    soon as a batch has no work left for one of them, it begins the next. An error is raised by the call that requests
+    that batch. The caller itself reads items that draw from global generators, because its own computation may draw
+    from them too. Arrays are written once; their memory is used again when nobody holds them any more. A stream serves
+    one caller at a time; close it or use it as a context manager.
+
+    Attributes:
+        shards: those that it returns.
+        waited_s: how long its caller has waited for it, all calls together.
 
     Args:
         dataset: the training set.
@@ -101,7 +110,7 @@ class BatchStream:
         shards: the shards to return, each from 0 to `order.shards - 1`, in this order.
         augmentation: applied to the data.
         seed: the seed of the augmentation.
-        prefetch: how many batches are assembled ahead of time.
+        prefetch: how many batches are assembled ahead of time; with 0 the caller assembles each itself.
 
     Raises:
         DataError: if the augmentation does not suit the samples.
@@ -132,22 +141,30 @@ class BatchStream:
         self._seed = seed
         self._prefetch = prefetch
         self._ahead: deque[tuple[int, Future[GlobalBatch]]] = deque()  # of consecutive iterations
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._makers = Threads(_num_makers(dataset), "batches")
+        self.waited_s = 0.0
 
     def __call__(self, t: int) -> GlobalBatch:
         """This reader's shards of global batch `t`, from 1."""
-        if draws_at_random(self._dataset):
+        asked_s = time.perf_counter()
+        try:
+            return self._batch(t)
+        finally:
+            self.waited_s += time.perf_counter() - asked_s
+
+    def _batch(self, t: int) -> GlobalBatch:
+        if self._prefetch == 0 or draws_at_random(self._dataset):
             return self._assemble(t)
         if self._ahead and self._ahead[0][0] != t:
             self._cancel()
         for following in range(t + len(self._ahead), t + self._prefetch + 1):
-            self._ahead.append((following, self._worker.submit(self._assemble, following)))
+            self._ahead.append((following, self._makers.submit(self._assemble, following)))
         return self._ahead.popleft()[1].result()
 
     def close(self) -> None:
-        """End the thread after its current batch; calling this again does nothing."""
+        """End the threads after their current batches; calling this again does nothing."""
         self._cancel()
-        self._worker.shutdown(cancel_futures=True)
+        self._makers.close()
 
     def _cancel(self) -> None:
         while self._ahead:
@@ -203,7 +220,7 @@ class BatchStream:
 def evaluation_batches(
     dataset: Dataset, batch_size: int, augmentation: Augmentation, first: int = 0, step: int = 1
 ) -> Iterator[EvaluationBatch]:
-    """Every `step`-th batch of a data set in its own order, from batch `first` on, reading one batch ahead.
+    """Every `step`-th batch of a data set in its own order, from batch `first` on, reading ahead.
 
     Rank `r` of `n` uses `first=r, step=n`; together the ranks see every sample once, and the last batch may be short.
 
@@ -227,7 +244,7 @@ def evaluation_batches(
 def chosen_batches(
     dataset: Dataset, parts: Iterable[tuple[int, Indices]], augmentation: Augmentation
 ) -> Iterator[EvaluationBatch]:
-    """Batches of an evaluation, reading one batch ahead.
+    """Batches of an evaluation, reading ahead.
 
     Args:
         dataset: the validation or test set.
@@ -269,14 +286,23 @@ def _read_ahead(
     if draws_at_random(dataset):
         yield from itertools.starmap(assemble, parts)
         return
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation") as worker:
-        ahead: Future[EvaluationBatch] | None = None
+    makers = Threads(_num_makers(dataset), "evaluation")
+    ahead: deque[Future[EvaluationBatch]] = deque()
+    with closing(makers):
         for part in parts:
-            batch, ahead = ahead, worker.submit(assemble, *part)
-            if batch is not None:
-                yield batch.result()
-        if ahead is not None:
-            yield ahead.result()
+            ahead.append(makers.submit(assemble, *part))
+            if len(ahead) > makers.count:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _num_makers(dataset: Dataset) -> int:
+    """Threads that assemble batches: two where several workers read samples, so that these never wait for a batch."""
+    items = innermost(dataset)
+    if isinstance(items, SequenceDataset):
+        return 1 if items.workers is None else 2
+    return 2 if isinstance(items, PictureDataset) and items.num_workers > 1 else 1
 
 
 def _form_of(dataset: Dataset, augmentation: Augmentation) -> BatchForm | None:

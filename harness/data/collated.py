@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -190,6 +190,18 @@ def innermost(dataset: Any) -> Any:
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     return dataset
+
+
+def with_innermost(dataset: Any, change: Callable[[Any], Any]) -> Any:
+    """A data set like this one, made of another innermost one.
+
+    Args:
+        dataset: any.
+        change: makes that of its own.
+    """
+    if isinstance(dataset, Subset | CollatedDataset):
+        return replace(dataset, dataset=with_innermost(dataset.dataset, change))
+    return change(dataset)
 
 
 def with_functions(dataset: Dataset, functions: Functions) -> Dataset:

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.data.arrays import Dataset, Indices, Subset
-from harness.data.collated import CollatedDataset, innermost
+from harness.data.arrays import Dataset, Indices
+from harness.data.collated import innermost, with_innermost
 from harness.data.generators import (
     Reading,
     Seeding,
@@ -145,18 +145,15 @@ def seeded_splits(splits: Splits, found: Mapping[str, Found], seed: int, more: S
         if dataset is None or one is None or not one.draws:
             return dataset
         seeding = Seeding(seed, more if one.calls_more else None)
-        if isinstance(dataset, Subset | CollatedDataset):
-            return replace(dataset, dataset=seeded(name, dataset.dataset))
-        assert isinstance(dataset, SequenceDataset)
-        return dataset.seeded(seeding)
+        return with_innermost(dataset, lambda items: items.seeded(seeding))
 
     return replace(splits, **{name: seeded(name, getattr(splits, name)) for name in ("train", "validation", "test")})
 
 
 def draws_at_random(dataset: Dataset) -> bool:
-    """Whether reading items seeds the global generators, which must not happen while other code draws from them."""
+    """Whether reading items seeds this process's generators, which must not happen while other code draws from them."""
     items = innermost(dataset)
-    return isinstance(items, SequenceDataset) and items.seeding is not None
+    return isinstance(items, SequenceDataset) and items.seeding is not None and items.workers is None
 
 
 def _read(

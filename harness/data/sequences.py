@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,6 +26,10 @@ _OR_PADDED = (
     " and shape, or fill up what differs in length (data.collate: pad, in a program collate='pad'), or collate by a "
     "function of your own"
 )
+
+
+ReadItems = Callable[[Indices, tuple[int, ...], Callable[[int, list[Array]], None]], None]
+"""Reads items elsewhere: which, and epoch and seed; calls what comes last with the row and the arrays of each."""
 
 
 @runtime_checkable
@@ -53,6 +57,7 @@ class SequenceDataset:
             draws only in that reading.
         seeding: seeds the global generators before an item is read; None if items do not draw from them.
         transform: makes items of what the sequence holds; None leaves them as they are.
+        workers: read the items instead of this process, if there are any.
         is_ragged: whether items may have other shapes than the first.
 
     Args:
@@ -85,6 +90,7 @@ class SequenceDataset:
         self.is_ragged = is_ragged
         self.num_classes: int | None = None
         self.seeding: Seeding | None = None
+        self.workers: ReadItems | None = None
         if len(items) == 0:
             raise DataError(f"{source}: no samples; a split needs at least one, so omit an empty split")
         self.first_readings: dict[int, Reading] = {}
@@ -113,10 +119,12 @@ class SequenceDataset:
             each_leaf(lambda one: np.empty((len(indices), *one.shape), one.dtype), first) for first in self._first
         )
         parts = (*leaves_of(data), *leaves_of(label))
-        with kept_generators(self.seeding):
-            for row, leaves in enumerate(self._leaves(indices, draws)):
-                for part, one in zip(parts, leaves, strict=True):
-                    part[row] = one
+
+        def fill(row: int, leaves: list[Array]) -> None:
+            for part, one in zip(parts, leaves, strict=True):
+                part[row] = one
+
+        self._read_each(indices, draws, fill)
         if self.num_classes is not None and isinstance(label, np.ndarray):
             self._refuse_classes(indices, label, self.num_classes)
         return data, label
@@ -130,11 +138,13 @@ class SequenceDataset:
         """
         data, label = self._first
         num_data = len(leaves_of(data))
-        with kept_generators(self.seeding):
-            found = [
-                (pack(leaves[:num_data], data), pack(leaves[num_data:], label))
-                for leaves in map(_copies, self._leaves(indices, draws))
-            ]
+        found: list[Sample] = [self._first] * len(indices)
+
+        def keep(row: int, leaves: list[Array]) -> None:
+            copies = [leaf.copy() for leaf in leaves]  # an item may be read into the memory of the one before
+            found[row] = pack(copies[:num_data], data), pack(copies[num_data:], label)
+
+        self._read_each(indices, draws, keep)
         if self.num_classes is not None and isinstance(label, np.ndarray):
             for index, (_, one) in zip(indices, found, strict=True):
                 (leaf,) = leaves_of(one)
@@ -168,12 +178,32 @@ class SequenceDataset:
         other.seeding = seeding
         return other
 
+    def read_by(self, workers: ReadItems) -> SequenceDataset:
+        """The same items, which others read."""
+        other = copy.copy(self)
+        other.workers = workers
+        return other
+
     def _check_first(self) -> None:
         data, label = (each_leaf(lambda leaf: leaf[None], first) for first in self._first)
         check_sample(self.source, data, label, self.full_scale, is_ragged=self.is_ragged)
 
-    def _leaves(self, indices: Indices, draws: tuple[int, ...]) -> Iterator[list[Array]]:
-        """The leaves of each item, data before labels, like those of the first."""
+    def _read_each(self, indices: Indices, draws: tuple[int, ...], accept: Callable[[int, list[Array]], None]) -> None:
+        """Read items, here or in workers, and hand over the row and the arrays of each."""
+        if self.workers is not None:
+            self.workers(indices, draws, accept)
+            return
+        with kept_generators(self.seeding):
+            for row, leaves in enumerate(self.leaves(indices, draws)):
+                accept(row, leaves)
+
+    def leaves(self, indices: Indices, draws: tuple[int, ...] = ()) -> Iterator[list[Array]]:
+        """The arrays of each item, data before labels, like those of the first; read in this process.
+
+        Args:
+            indices: which items.
+            draws: as for `take`; global generators are seeded for each item, and not put back.
+        """
         for index in indices.tolist():
             if self.seeding is not None:
                 self.seeding.begin(index, *draws)
@@ -278,11 +308,6 @@ class SequenceDataset:
                 f"{self.source}: the label of item {indices[place[0]]} is {label[place]}, which is not in "
                 f"0..{num_classes - 1}; fix it, or set num_classes"
             )
-
-
-def _copies(leaves: Iterable[Array]) -> list[Array]:
-    """Copies, because an item may be read into the memory of the one before."""
-    return [leaf.copy() for leaf in leaves]
 
 
 def probed_indices(count: int) -> Indices:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from harness.checkpoint.manifest import Manifest
 from harness.config import RunConfig, parse_config
+from harness.config.sections import HOW_READ
 from harness.errors import CheckpointError
 from harness.named import code_in, name_and_params
 from harness.plan import Amendment, LRPlan, Replace, Sizes, rates_around
@@ -43,8 +44,7 @@ _FREE = (
     "data.pictures.train",
     "data.pictures.validation",
     "data.pictures.test",
-    "data.pictures.workers",
-    "data.pictures.prefetch",
+    *(f"data.{name}" for name in HOW_READ),
     "network.hybridize",
 )
 _FIXED = ("seed", "batch", "data", "train.last_batch", "init.freeze", "network.state")

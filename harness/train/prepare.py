@@ -37,6 +37,7 @@ from harness.train.samples import (
     seeded_data,
 )
 from harness.train.state import RunState
+from harness.train.workers import with_workers
 
 T = TypeVar("T")
 
@@ -199,6 +200,7 @@ def _read_data(config: RunConfig, world: World, threads: int) -> RunData:
     data = seeded_data(world, splits, found, config.seed)
     group_by = agreed(world, config, "grouping", lambda: group_by_of(config))
     try:
+        data = agreed(world, config, "workers", lambda: with_workers(config, data, threads))
         return grouped(world, data, group_by, (config.batch.shards or 1) * config.batch.size)
     except DataError as error:
         raise error.found_in(config.source) from None

@@ -22,6 +22,7 @@ from harness.plan import LRPlan, Sizes, amended_plan
 from harness.train.resume import ResumePoint, StartOptions
 from harness.train.samples import RunData
 from harness.train.state import RunState
+from harness.train.workers import prefetch_of
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,16 @@ class Run:
         """Whether the average of the weights is evaluated besides the weights."""
         return self.config.ema is not None and self.config.ema.evaluate == "beside"
 
+    def close(self) -> None:
+        """End what reads samples; calling this again does nothing."""
+        self.data.close()
+
     def _stream(self, order: Order, seed: int) -> BatchStream:
-        pictures = self.config.data.pictures
         return BatchStream(
             self.data.splits.train,
             order,
             self.own_shards,
             self.augmentation,
             seed,
-            prefetch=1 if pictures is None else pictures.prefetch,
+            prefetch=prefetch_of(self.config.data),
         )

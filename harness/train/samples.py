@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from harness.data.collated import innermost
 from harness.data.leaves import Data
 from harness.data.pictures.dataset import PictureDataset
 from harness.data.purity import Found
+from harness.data.workers.pool import WorkerPool
 from harness.errors import DataError
 from harness.model.inputs import seed_generator
 
@@ -44,12 +45,14 @@ class RunData(NamedTuple):
         items_digest: of the probed training items, and of what `transform` and `collate` make of them; `None` for
             arrays without either.
         grouping: which samples come together in a batch; `None` leaves that to chance.
+        workers: processes that read samples; `None` if there are none.
     """
 
     splits: Splits
     fingerprint: str
     items_digest: str | None
     grouping: Grouping | None = None
+    workers: WorkerPool | None = None
 
     @property
     def num_batches(self) -> int | None:
@@ -60,6 +63,15 @@ class RunData(NamedTuple):
     def held_out(self) -> list[str]:
         """The splits that there are to evaluate on; the first is the one evaluated during training."""
         return [split for split in ("validation", "test") if getattr(self.splits, split) is not None]
+
+    def close(self) -> None:
+        """End what reads samples; calling this again does nothing."""
+        if self.workers is not None:
+            self.workers.close()
+        for split in ("train", *self.held_out):
+            dataset = innermost(getattr(self.splits, split))
+            if isinstance(dataset, PictureDataset):
+                dataset.close()
 
 
 def load_splits(config: RunConfig, threads: int = 1) -> Splits:
@@ -72,26 +84,33 @@ def load_splits(config: RunConfig, threads: int = 1) -> Splits:
     Raises:
         DataError: see `harness.data.load`; also for integer labels that cannot be classes, where the loss wants some.
     """
-    data, loss, picks = config.data, config.network.loss, config.network.picks_classes
     splits = load(
-        data.name,
-        root=data.root,
-        download=data.download,
-        validation=data.validation,
-        params=data.params,
-        seed=config.seed,
-        scale=data.scale,
-        labels_are_numbers=None if ":" in loss else not picks,
-        functions=functions_of(config),
-        pictures=picture_request(config.data, threads),
+        **load_arguments(config), functions=functions_of(config), pictures=picture_request(config.data, threads)
     )
-    labels = splits.train.labels()
-    if splits.num_classes is None and picks and isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
+    labels, network = splits.train.labels(), config.network
+    if splits.num_classes is not None or not (network.picks_classes and isinstance(labels, np.ndarray)):
+        return splits
+    if labels.dtype.kind in "iu":
         raise DataError(
             f"{splits.train.source}: labels go up to {labels.max()}, but there are only {labels.size}, so they can "
-            f"hardly be classes, which {loss} needs; fix them, or give the number of classes (num_classes)"
+            f"hardly be classes, which {network.loss} needs; fix them, or give the number of classes (num_classes)"
         )
     return splits
+
+
+def load_arguments(config: RunConfig) -> dict[str, Any]:
+    """Arguments of `harness.data.load`, plain data; functions and pictures are not among them."""
+    data = config.data
+    return {
+        "name": data.name,
+        "root": data.root,
+        "download": data.download,
+        "validation": data.validation,
+        "params": data.params,
+        "seed": config.seed,
+        "scale": data.scale,
+        "labels_are_numbers": None if ":" in config.network.loss else not config.network.picks_classes,
+    }
 
 
 def functions_of(config: RunConfig) -> Functions:

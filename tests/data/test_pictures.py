@@ -7,6 +7,8 @@ import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -345,7 +347,7 @@ ROWS = np.array([5, 3, 39, 0, 17, 17, 20, 21, 22, 8, 2])
 def test_the_bytes_do_not_depend_on_the_number_of_threads_or_on_the_batch():
     held = Held()
     data, label = PictureDataset(held, RECIPE, "data", num_classes=7).take(ROWS, 2, 9)
-    for workers in (2, 3, 8):
+    for workers in (1, 2, 3, 8):
         split = PictureDataset(held, RECIPE, "data", workers=workers, num_classes=7)
         again, labels = split.take(ROWS, 2, 9)
         split.close()
@@ -356,7 +358,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads_or_on_the_batch():
     assert (PictureDataset(held, RECIPE, "data").take(ROWS, 3, 9)[0] != data).any()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("workers", [0, 1, 2, 8])
 def test_the_damaged_picture_of_the_lowest_row_is_named(workers):
     split = PictureDataset(Held(damaged=(39, 17, 8)), RECIPE, "data", workers=workers)
     with pytest.raises(DataError, match=r"^data: sample 39: file 39: .*; replace the file, leave it out, or set data"):
@@ -397,16 +399,45 @@ def test_several_labels_are_rows():
 def test_threads_stop_at_the_first_error():
     done = []
 
-    def work(rows):
-        done.append(rows.start)
-        if rows.start >= 8:
-            raise DataError(str(rows.start))
+    def work(row):
+        done.append(row)
+        if row >= 8:
+            raise DataError(str(row))
 
     workers = Workers(2)
     with pytest.raises(DataError, match=r"^8$"):
         workers.run(work, 4000)
     workers.close()
-    assert len(done) < 900
+    assert len(done) < 2000
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_picture_that_takes_too_long_is_named(workers):
+    held, split = Held(), None
+    release = threading.Event()
+
+    def read(row):
+        if row == 17:
+            release.wait(20)
+        return Held.read(held, row)
+
+    held.read = read
+    split = PictureDataset(held, RECIPE, "data", workers=workers, timeout_s=0.5)
+    begun = time.monotonic()
+    said = r"^data: sample 17: file 17: reading and decoding takes longer than data.timeout_s = 0.5 s; see whether"
+    with pytest.raises(DataError, match=said):
+        split.take(ROWS, 1, 0)
+    assert time.monotonic() - begun < 2.5
+    release.set()
+    split.close()
+
+
+def test_many_slow_pictures_are_not_one_that_takes_too_long():
+    held = Held(8)
+    held.read = lambda row: (time.sleep(0.2), Held.read(held, row))[1]
+    split = PictureDataset(held, RECIPE, "data", workers=1, timeout_s=0.9)
+    assert len(split.take(np.arange(8))[0]) == 8
+    split.close()
 
 
 PROGRAM = """

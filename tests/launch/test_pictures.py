@@ -20,7 +20,8 @@ name: pictures
 data:
   name: folder
   validation: 0.25
-  pictures: {train: {folder: set}, size: 16, resize: 20, area: [0.5, 1], workers: 1}
+  pictures: {train: {folder: set}, size: 16, resize: 20, area: [0.5, 1]}
+  workers: 1
   augment:
     flip: true
     mean: [0.485, 0.456, 0.406]
@@ -98,24 +99,25 @@ def alone(start, tmp_path_factory, made):
 @pytest.mark.parametrize(
     ("settings", "how"),
     [
-        (["data.pictures.workers=3", "data.pictures.prefetch=1"], {}),
-        ([*RECORDS, "data.pictures.workers=2"], {"np": 2, "launcher": "mpirun"}),
-        ([*RECORDS, "data.pictures.prefetch=9"], {"np": 3, "launcher": "mpirun"}),
+        (["data.workers=3", "data.prefetch=1"], {}),
+        (["data.workers=0"], {}),
+        ([*RECORDS, "data.workers=2"], {"np": 2, "launcher": "mpirun"}),
+        ([*RECORDS, "data.prefetch=9"], {"np": 3, "launcher": "mpirun"}),
     ],
-    ids=["threads", "records on two ranks", "records on three ranks"],
+    ids=["threads", "no thread", "records on two ranks", "records on three ranks"],
 )
 def test_one_digest(train, alone, settings, how):
     assert digest_of(train(*settings, **how)) == alone
 
 
 def test_resumed_in_the_middle_from_another_place_with_other_threads(train, alone, tmp_path, made):
-    train("data.pictures.workers=2")
+    train("data.workers=2")
     place = tmp_path / "run" / "checkpoints" / "iteration-000000007"
     done = train(*RECORDS[1:], "data.name=folder", name="wrong", options=["--resume", place], exit_code=3)
     assert "data.pictures.train: data.name: 'folder' needs folder, and no rec" in done.stderr
     moved = tmp_path / "elsewhere"
     shutil.copytree(made / "set", moved)
-    settings = [f"data.pictures.train={{folder: {moved}}}", "data.pictures.workers=1"]
+    settings = [f"data.pictures.train={{folder: {moved}}}", "data.workers=1"]
     assert digest_of(train(*settings, name="again", options=["--resume", place])) == alone
 
 
@@ -203,7 +205,7 @@ def test_replaced_samples_are_counted_once_and_told(train, broken, tmp_path):
     assert held_out
     assert sum(by_update[:4]) > 1
     replace = [broken, "data.pictures.damaged=replace"]
-    done = train(*replace, "data.pictures.workers=3", "data.pictures.prefetch=9", name="one")
+    done = train(*replace, "data.workers=3", "data.prefetch=9", name="one")
     digest, told = digest_of(done), told_of(done)
     counts = [sum(by_update[first : first + 4]) for first in range(0, 14, 4)]
     epochs = [lines for lines in told if lines[0].startswith("epoch")]
@@ -226,7 +228,7 @@ def test_replaced_samples_are_counted_once_and_told(train, broken, tmp_path):
     assert replaced_lines(tmp_path / "two") == metrics
 
     place = tmp_path / "two" / "checkpoints" / "iteration-000000007"
-    again = train(*replace, "data.pictures.workers=2", name="again", options=["--resume", place])
+    again = train(*replace, "data.workers=2", name="again", options=["--resume", place])
     assert digest_of(again) == digest
     later = [line for line in metrics if line["iteration"] > 7]
     assert replaced_lines(tmp_path / "again") == later
@@ -323,6 +325,8 @@ def test_a_picture_that_one_host_does_not_have_is_never_replaced(on_hosts, tmp_p
         (["data.pictures.train={folder: set, idx: a}"], 3, "data.pictures.train.idx: has no effect on a folder"),
         (["data.name=records", "data.pictures.train={rec: none.rec}"], 3, "none.rec: cannot be read (No such file"),
         ([*RECORDS, "data.pictures.num_classes=2"], 3, "the label is 2, but classes are 0 to 1"),
+        (["data.worker_kind=process"], 2, "data.worker_kind: process has no effect on picture files, which threads"),
+        (["data.workers=-1"], 2, "data.workers: found -1; must be auto, or a whole number from 0 to 1024"),
         (["data.params={a: 1}"], 3, "data.name: 'folder': data.params: no effect on this data set"),
     ],
 )

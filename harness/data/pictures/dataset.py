@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ from harness.data.pictures.decoding import Picture
 from harness.data.pictures.draws import Draws, sample_words
 from harness.data.pictures.recipe import Floats, Recipe
 from harness.data.pictures.replacement import Replacement
+from harness.data.threads import TICK_S, RunningClock, Threads
 from harness.errors import DataError
 
 EVERY_HOST = "every host has to reach every file, because each epoch deals all samples anew to all ranks"
@@ -56,12 +57,14 @@ class PictureDataset:
     Attributes:
         source: where the samples come from, for messages.
         full_scale: 1, since pictures are normalised already.
+        num_workers: threads that decode.
 
     Args:
         pictures: the files.
         recipe: what becomes of them.
         where: they come from, for messages.
-        workers: threads that decode.
+        workers: threads that decode; with 0 the caller does.
+        timeout_s: that a thread may take for a picture.
         num_classes: if labels are classes; `None` leaves them numbers.
         replace_damaged: whether a damaged picture is replaced by the one whose number follows.
         memory: of batches; splits may share one.
@@ -75,16 +78,17 @@ class PictureDataset:
         recipe: Recipe,
         where: str,
         *,
-        workers: int = 1,
+        workers: int = 0,
+        timeout_s: float = 120.0,
         num_classes: int | None = None,
         replace_damaged: bool = False,
         memory: BatchMemory | None = None,
     ) -> None:
         """Start no thread yet; the first batch does."""
-        self.source = where
+        self.source, self.num_workers = where, workers
         self._pictures, self._recipe, self._num_classes = pictures, recipe, num_classes
         self._replace_damaged = replace_damaged
-        self._workers = Workers(workers)
+        self._workers = Workers(workers, timeout_s)
         self._memory = memory or BatchMemory()
         self._of_thread = threading.local()
         self._among: Indices | None = None  # the samples that may replace a damaged one, rising; by default all
@@ -106,7 +110,7 @@ class PictureDataset:
             draws: epoch and seed, in training; in evaluation nothing is drawn.
 
         Raises:
-            DataError: naming the damaged picture, of several the one in the lowest row.
+            DataError: naming the damaged picture, of several the one in the lowest row, or the one that takes too long.
         """
         pixels = self._memory.empty((len(indices), 3, *self._recipe.size))
         labels: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * len(indices)
@@ -114,12 +118,15 @@ class PictureDataset:
         epoch, seed = draws or (0, 0)
         words = sample_words(seed, epoch, indices) if draws else None
 
-        def fill(rows: range) -> None:
-            for row in rows:
-                own = None if words is None else words[row]
-                labels[row], replaced[row] = self._fill(int(indices[row]), own, pixels[row])
+        def fill(row: int) -> None:
+            own = None if words is None else words[row]
+            labels[row], replaced[row] = self._fill(int(indices[row]), own, pixels[row])
 
-        self._workers.run(fill, len(indices))
+        def name(row: int) -> str:
+            sample = int(indices[row])
+            return f"{self.source}: sample {sample}: {self._pictures.name_of(sample)}"
+
+        self._workers.run(fill, len(indices), name)
         self._of_thread.replaced = tuple(one for one in replaced if one is not None)
         return pixels, self._joined(indices, labels)
 
@@ -218,42 +225,79 @@ class Workers:
     """Threads that share out the rows of a batch, a few at a time, in order.
 
     Args:
-        count: of threads, at least 1.
+        count: of threads; with 0 the caller does the work.
+        timeout_s: that a row may take.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, timeout_s: float = 120.0) -> None:
         """Start none; the first batch does."""
         self.count = count
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._timeout_s = timeout_s
+        self._threads = Threads(max(1, count), "pictures")
 
-    def run(self, function: Callable[[range], None], count: int) -> None:
-        """Call a function with ranges of rows that together are `range(count)`, and wait for all.
+    def run(self, function: Callable[[int], None], count: int, name: Callable[[int], str] = "row {}".format) -> None:
+        """Call a function with each row of `range(count)`, and wait for all.
+
+        Args:
+            function: called by several threads at once.
+            count: of rows.
+            name: what messages call a row.
 
         Raises:
-            Exception: what it raised for the lowest range; ranges that have not begun are then left out.
+            Exception: what it raised for the lowest row; rows that have not begun are then left out.
+            DataError: if a row takes too long.
         """
-        parts = [range(first, min(first + _AT_ONCE, count)) for first in range(0, count, _AT_ONCE)]
-        if self.count == 1:
-            for part in parts:
-                function(part)
+        if self.count == 0:
+            for row in range(count):
+                function(row)
             return
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="pictures")
-            pool = self._pool
-        waiting: list[Future[None]] = [pool.submit(function, part) for part in parts]
+        parts = [_Part(range(first, min(first + _AT_ONCE, count))) for first in range(0, count, _AT_ONCE)]
+        waiting = [self._threads.submit(part.work, function) for part in parts]
         try:
-            for one in waiting:
-                one.result()
+            for part, one in zip(parts, waiting, strict=True):
+                self._wait(part, one, name)
         except BaseException:
             for one in waiting:
                 one.cancel()
             raise
 
+    def _wait(self, part: _Part, one: Future[None], name: Callable[[int], str]) -> None:
+        clock = RunningClock()
+        reached, since_s = part.reached, clock.begin()
+        while True:
+            try:
+                one.result(TICK_S)
+            except TimeoutError:
+                if one.done():  # it is the function's own
+                    raise
+                now_s = clock.look()
+                if reached is None or part.reached != reached:
+                    reached, since_s = part.reached, now_s
+                elif now_s - since_s > self._timeout_s:
+                    raise DataError(
+                        f"{name(reached)}: reading and decoding takes longer than data.timeout_s = "
+                        f"{self._timeout_s:g} s; see whether its disk answers, or allow more seconds"
+                    ) from None
+            else:
+                return
+
     def close(self) -> None:
-        """End the threads, after what they do."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown()
+        """End the threads, after what they do; one that hangs is left alone."""
+        self._threads.close(timeout_s=1.0)
+
+
+class _Part:
+    """A few rows.
+
+    Attributes:
+        reached: the row that is being worked on; `None` before the first.
+    """
+
+    def __init__(self, rows: range) -> None:
+        self.reached: int | None = None
+        self._rows = rows
+
+    def work(self, function: Callable[[int], None]) -> None:
+        for row in self._rows:
+            self.reached = row
+            function(row)

@@ -39,6 +39,7 @@ def load_pictures(request: DataRequest) -> Splits:
             pictures.recipe,
             f"data.pictures.{name}",
             workers=pictures.workers,
+            timeout_s=pictures.timeout_s,
             num_classes=num_classes,
             replace_damaged=pictures.replace_damaged,
             memory=memory,

@@ -43,7 +43,8 @@ class PictureRequest:
         recipe: what becomes of pictures.
         num_classes: `data.pictures.num_classes`.
         class_names: `data.pictures.class_names`.
-        workers: threads that decode.
+        workers: threads that decode; 0 for none.
+        timeout_s: that one may take for a picture.
         replace_damaged: whether a damaged picture is replaced by the next.
     """
 
@@ -54,6 +55,7 @@ class PictureRequest:
     num_classes: int | None = None
     class_names: Path | None = None
     workers: int = 1
+    timeout_s: float = 120.0
     replace_damaged: bool = False
 
     def class_names_under(self, root: Path | None) -> Path | None:
