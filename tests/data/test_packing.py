@@ -160,6 +160,14 @@ def test_the_short_edge_is_made_smaller_by_means(tmp_path, height, width, small,
     assert abs(decoded.mean() - pixels.mean()) < 3
 
 
+def test_a_pixel_is_the_mean_of_those_that_it_stands_for(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (80, 120)).astype(np.uint8)
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.repeat(grey[:, :, None], 3, axis=2))[1].tobytes())
+    found = simplejpeg.decode_jpeg(Preparation(40, 100).content(tmp_path / "a.png"))[:, :, 0]
+    means = grey.reshape(40, 2, 60, 2).mean(axis=(1, 3))
+    assert np.abs(found - means).max() < 4, "JPEG of quality 100 rounds each of 64 coefficients, and each pixel"
+
+
 def test_several_processes_give_the_same_contents_in_order(folder):
     (folder / "dog" / "2.jpg").write_bytes(b"no picture")
     names = [*listed_folder(folder).names, "cat/none.jpg"] * 3
