@@ -15,11 +15,12 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from harness.data import Augmentation, BatchStream, Functions, Order, evaluation_batches, with_functions
+from harness.data import Augmentation, BatchStream, Functions, Order, evaluation_batches, load, with_functions
 from harness.data.pictures.dataset import PictureDataset
 from harness.data.pictures.decoding import Size
 from harness.data.pictures.recipe import Recipe
 from harness.data.pictures.replacement import Replacement
+from harness.data.pictures.request import PictureRequest, SplitFiles
 from harness.data.records import RecordFile, RecordFiles, RecordPictures
 from harness.errors import DataError
 from tests.conftest import ROOT
@@ -314,6 +315,49 @@ def test_a_label_that_is_no_class_is_refused_and_never_replaced(records, label):
     message = rf"^data: sample 5: the label is {label:g}, but classes are 0 to 2; ".replace("+", r"\+")
     with pytest.raises(DataError, match=message):
         split.take(np.array([1, 5]))
+
+
+def opened(path, **how):
+    return load("records", pictures=PictureRequest(SplitFiles((path,)), None, None, RECIPE, **how))
+
+
+def test_classes_are_counted_without_records_that_others_replace(records):
+    path, starts = records
+    content = bytearray(path.read_bytes())
+    for row in (2, 5):  # the labels of which are 2
+        content[starts[row] + FRAME : starts[row] + FRAME + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(bytes(content))
+    splits = opened(path, replace_damaged=True)
+    splits.train.close()
+    assert splits.num_classes == 2
+    where = (
+        f"data.pictures.train: sample 2: {path}, record 2 at byte {starts[2]}: the record's header claims 2147483647"
+    )
+    with pytest.raises(DataError) as caught:
+        opened(path)
+    assert str(caught.value).startswith(where)
+    assert str(caught.value).endswith("; replace the file, leave it out, or set data.pictures.damaged: replace")
+    for start in starts:
+        content[start : start + 4] = bytes(4)
+    path.write_bytes(bytes(content))
+    with pytest.raises(
+        DataError, match=r"^data\.pictures\.train: every record is damaged; the first: .*found 0x000000"
+    ):
+        opened(path, replace_damaged=True)
+
+
+@pytest.mark.parametrize("label", [float("nan"), float("inf"), 1e30, 1000.0])
+def test_a_label_that_can_hardly_be_a_class_is_not_counted(records, label):
+    path, starts = records
+    content = bytearray(path.read_bytes())
+    content[starts[5] + FRAME + 4 : starts[5] + FRAME + 8] = np.float32(label).tobytes()
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError) as caught:
+        opened(path, replace_damaged=True)
+    assert str(caught.value) == (
+        f"data.pictures.train: sample 5: {path}, record 5 at byte {starts[5]}: the label is {label:g}, of 8 pictures, "
+        "which can hardly be a class; mend it, or set data.pictures.num_classes"
+    )
 
 
 def test_a_file_of_records_that_is_cut_is_refused_at_its_end(records):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness.data import Order, permutation
+from tests.data import damaged_pictures
 
 simplejpeg = pytest.importorskip("simplejpeg")
 pytest.importorskip("cv2")
@@ -142,6 +143,44 @@ def test_a_damaged_picture_ends_the_run_or_is_replaced(train, alone, tmp_path, m
         assert re.search(rf"{broken}: .*; {advice}", done.stderr)
     found = [digest_of(train(files, "data.pictures.damaged=replace", name=f"r{np}", np=np)) for np in (None, 2)]
     assert found[0] == found[1] != alone
+
+
+SAMPLE = 101  # none of the 64 that the start looks at
+KINDS = {
+    "cut": (lambda file: file[:-2], ": "),
+    "HTML": (lambda file: b"<!DOCTYPE html>", ": is no JPEG, PNG or WebP file; it begins with 3c 21 44 4f 43 54 59 50"),
+    "empty": (lambda file: b"", ": is empty"),
+    "claims": (
+        lambda file: damaged_pictures.png(60_000, 60_000),
+        ": claims 60000 x 60000 pixels; allowed: 1 to 268,435,456 in all",
+    ),
+    "header": (None, ": the record's header claims 2147483647 labels, in "),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_that_is_damaged_ends_a_run_with_one_message_on_any_number_of_ranks(train, tmp_path, kind):
+    change, reason = KINDS[kind]
+    writer = mx.recordio.MXIndexedRecordIO(str(tmp_path / "a.idx"), str(tmp_path / "a.rec"), "w")
+    for key in range(200):
+        content = damaged_pictures.encoded("jpeg", seed=key % 7)
+        content = change(content) if key == SAMPLE and change else content
+        writer.write_idx(key, mx.recordio.pack(mx.recordio.IRHeader(0, float(key % 3), key, 0), content))
+    writer.close()
+    start = int((tmp_path / "a.idx").read_text().splitlines()[SAMPLE].split()[1])
+    if change is None:
+        held = bytearray((tmp_path / "a.rec").read_bytes())
+        held[start + 8 : start + 12] = b"\xff\xff\xff\x7f"
+        (tmp_path / "a.rec").write_bytes(bytes(held))
+    files = ["data.name=records", f"data.pictures.train={{rec: {tmp_path}/a.rec}}", "train={epochs: 1}"]
+    found = set()
+    for how in ({}, {"np": 2, "launcher": "mpirun"}):
+        done = train(*files, "data.validation=0", "evaluation.every=null", options=["--overwrite"], exit_code=3, **how)
+        (line,) = [line for line in done.stderr.splitlines() if "error: " in line]
+        found.add(re.sub(r"^error: rank 1: ", "error: ", line))
+    (line,) = found
+    assert f"data.pictures.train: sample {SAMPLE}: {tmp_path}/a.rec, record {SAMPLE} at byte {start}{reason}" in line
+    assert line.endswith("replace the file, leave it out, or set data.pictures.damaged: replace")
 
 
 WRONG = {0: b"", 27: b"<!DOCTYPE html><title>404</title>", 41: None, 42: b"GIF89a", 59: None}  # None: cut

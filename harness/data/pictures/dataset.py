@@ -27,6 +27,7 @@ from harness.data.threads import TICK_S, RunningClock, Threads
 from harness.errors import DataError
 
 EVERY_HOST = "every host has to reach every file, because each epoch deals all samples anew to all ranks"
+_MEND = "replace the file, leave it out, or set data.pictures.damaged: replace"
 _MOST_IN_A_ROW = 1000  # damaged samples, after which no other is looked for
 _AT_ONCE = 4  # samples that a thread takes: few enough to share a small batch out, enough to hide the hand-over
 
@@ -164,16 +165,14 @@ class PictureDataset:
             try:
                 labels = self._written(row, words, out)
             except DataError as error:
-                if isinstance(error.__cause__, OSError):  # not the picture, but the way to it: other ranks may have one
-                    raise DataError(f"{self.source}: sample {row}: {error}; {EVERY_HOST}") from error
+                if is_unreadable(error):
+                    raise DataError(f"{self.source}: sample {row}: {error}; {what_to_do(error)}") from error
                 first = first or error
             else:
                 return labels, None if first is None else Replacement(index, row, str(first))
         where = f"{self.source}: sample {index}: {first}"
         if not self._replace_damaged:
-            raise DataError(
-                f"{where}; replace the file, leave it out, or set data.pictures.damaged: replace"
-            ) from first
+            raise DataError(f"{where}; {_MEND}") from first
         others = f"so is every other one of {tried}" if tried == count else f"so are the {tried - 1} samples after it"
         raise DataError(f"{where}; {others}, and none can replace it; look at where they come from") from first
 
@@ -219,6 +218,16 @@ class PictureDataset:
                 f"{self._num_classes - 1}; mend it, or set data.pictures.num_classes"
             )
         return classes
+
+
+def is_unreadable(error: DataError) -> bool:
+    """Whether not the picture is damaged, but the way to it: another rank may reach it, so none may replace it."""
+    return isinstance(error.__cause__, OSError)
+
+
+def what_to_do(error: DataError) -> str:
+    """The end of the message that a sample cannot be used."""
+    return EVERY_HOST if is_unreadable(error) else _MEND
 
 
 class Workers:

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.data.folders import PictureFiles, listed_file, listed_folder
 from harness.data.memory import BatchMemory
-from harness.data.pictures.dataset import PictureDataset, PictureSource
+from harness.data.pictures.dataset import PictureDataset, PictureSource, is_unreadable, what_to_do
 from harness.data.pictures.request import PictureRequest, SplitFiles
 from harness.data.records import RecordFile, RecordFiles, RecordPictures
 from harness.data.request import Counts, DataRequest
@@ -17,6 +17,7 @@ from harness.errors import DataError
 
 _KINDS = {"records": ("rec", "folder"), "folder": ("folder", "rec")}  # what each reads, and what it does not
 SPLITS = ("train", "validation", "test")
+_MANY_CLASSES = 1000
 _FEW_RECORDS = 100_000  # whose labels are read to count classes
 
 
@@ -29,7 +30,7 @@ def load_pictures(request: DataRequest) -> Splits:
     pictures, sources = open_sources(request)
     num_classes = pictures.num_classes  # which says that labels are classes, whatever the loss
     if num_classes is None and not request.labels_are_numbers:
-        num_classes = _count_classes(request, sources[0])
+        num_classes = _count_classes(request, pictures, sources[0])
     memory = BatchMemory()
     splits = [
         None
@@ -95,7 +96,7 @@ def _open(where: str, name: str, files: SplitFiles, class_names: Path | None) ->
     return listed_folder(files.folder, class_names) if files.lst is None else listed_file(files.folder, files.lst)
 
 
-def _count_classes(request: DataRequest, train: PictureSource | None) -> int:
+def _count_classes(request: DataRequest, pictures: PictureRequest, train: PictureSource | None) -> int:
     """As many as are folders, or are in the labels."""
     assert train is not None
     if isinstance(train, PictureFiles):
@@ -105,4 +106,25 @@ def _count_classes(request: DataRequest, train: PictureSource | None) -> int:
         raise DataError(
             f"{request.where}: counting classes would read all of {len(train):,} records; set data.pictures.num_classes"
         )
-    return int(max(float(np.max(train.labels(row))) for row in range(len(train)))) + 1
+    largest, sample = _largest_label(train, pictures.replace_damaged)
+    if not largest < max(_MANY_CLASSES, 10 * len(train)):
+        raise DataError(
+            f"data.pictures.train: sample {sample}: {train.name_of(sample)}: the label is {largest:g}, of {len(train)} "
+            "pictures, which can hardly be a class; mend it, or set data.pictures.num_classes"
+        )
+    return max(0, int(largest)) + 1
+
+
+def _largest_label(train: RecordPictures, replace_damaged: bool) -> tuple[float, int]:
+    """The largest label, NaN before all others, and its sample; of records that others may replace nothing is asked."""
+    found, damaged = [], None
+    for row in range(len(train)):
+        try:
+            found.append((float(np.max(train.labels(row))), row))
+        except DataError as error:
+            if not replace_damaged or is_unreadable(error):
+                raise DataError(f"data.pictures.train: sample {row}: {error}; {what_to_do(error)}") from error
+            damaged = damaged or error
+    if not found:
+        raise DataError(f"data.pictures.train: every record is damaged; the first: {damaged}") from damaged
+    return max(found, key=lambda one: (one[0] != one[0], one[0], -one[1]))
