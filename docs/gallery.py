@@ -25,8 +25,9 @@ A schedule is a function of the iteration: `schedule(t)` is the learning rate th
 and `schedule(0)` is the value before training. Each picture here is drawn from the YAML beside it, over a run of ten
 epochs of 100 iterations on one worker. In a formula, the first line whose condition holds applies.
 
-Write lengths as `5ep` (epochs), `500it` (iterations) or `10%`, and learning rates as plain numbers, which are final, or
-as multiples `Nx` of the scaled base ([scaling.md](scaling.md)). In Python each schedule is a class of
+Write lengths as `5ep` (epochs), `500it` (iterations), `1e6sa` (samples), `3e9tok` (tokens: `train.tokens_per_sample`
+says how many are in a sample) or `10%`, and learning rates as plain numbers, which are final, or as multiples `Nx` of
+the scaled base ([scaling.md](scaling.md)). In Python each schedule is a class of
 `harness.schedules` with the same parameters, in iterations and plain numbers. To see yours, run
 `python launch/plan.py --config FILE`.
 

@@ -29,8 +29,9 @@ Editors that support JSON Schema complete and check the files as you type: those
 `# yaml-language-server: $schema=schema.json`, and `python launch/train.py --print-schema` prints the schema for files
 elsewhere.
 
-- A *length* is `5ep` (epochs), `500it` (iterations) or `10%` (of the run; inside a schedule, of the schedule's own
-  span).
+- A *length* is `5ep` (epochs), `500it` (iterations), `1e6sa` (samples), `3e9tok` (tokens) or `10%` (of the run; inside
+  a schedule, of the schedule's own span). Samples count on the average of an epoch; neither they nor tokens go with
+  batches of your own, which may have any number of them.
 - A *learning rate* is a plain number, which is final, or `Nx`: N times the scaled base.
 - The description says what `null` means.
 - Your own *module:function* is looked up in the working directory first, then on Python's path.

@@ -1,4 +1,4 @@
-"""Durations as people write them: `"5ep"` (epochs), `"500it"` (iterations), `"10%"` (of a span).
+"""Durations as people write them: `"5ep"` (epochs), `"500it"` (iterations), `"1e6sa"` (samples), `"10%"` (of a span).
 
 A duration stays an exact fraction until the position where it ends is known. Rounding the *ends* of phases and
 never their lengths makes `80%` followed by `20%` cover a run exactly, whatever its length.
@@ -12,13 +12,19 @@ from fractions import Fraction
 
 from harness.named import brief
 
-_PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ep|it|%)\s*")
+_DECIMAL = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
+_PATTERN = re.compile(rf"\s*(?:({_DECIMAL})\s*(ep|it|%)|((?:{_DECIMAL})(?:[eE]\+?[0-9]{{1,2}})?)\s*(sa|tok))\s*")
 _CLOCK = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(s|min|h)\s*")
 LENGTH_PATTERN = f"^{_PATTERN.pattern}$"
 CLOCK_PATTERN = f"^{_CLOCK.pattern}$"
 MOST_SECONDS = 1e9  # 31 years; system clocks cannot wait much longer
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_ALLOWED = "write a length as '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
+_ALLOWED = (
+    "write a length as '5ep' (epochs), '500it' (iterations), '1e6sa' (samples), '3e9tok' (tokens) or '10%' (a part of "
+    "the whole)"
+)
+_COUNTED = {"it": "iterations", "sa": "samples", "tok": "tokens"}
+_BY_LETTER = (("e", "ep"), ("i", "it"), ("sam", "sa"), ("t", "tok"))
 _LONGEST_TEXT = 64  # characters; a real length has a few
 _MOST = 10**18  # of any unit; no run is longer
 _NUMBER = re.compile(r"\s*(-?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z%]*)\s*", re.IGNORECASE)
@@ -30,7 +36,7 @@ class Duration:
 
     Attributes:
         value: how many units, at least 0.
-        unit: `"ep"`, `"it"` or `"%"`.
+        unit: `"ep"`, `"it"`, `"sa"`, `"tok"` or `"%"`.
     """
 
     value: Fraction
@@ -53,19 +59,45 @@ class Duration:
         match = _PATTERN.fullmatch(text) if isinstance(text, str) and is_short else None
         if match is None:
             raise ValueError(f"{brief(text)} is not a length: {_ALLOWED}{_hint(text)}")
-        duration = cls(Fraction(match[1]), match[2])
+        duration = cls(Fraction(match[1] or match[3]), match[2] or match[4])
         if duration.value > _MOST:
             raise ValueError(f"{text!r} is longer than any run; the maximum is {_MOST} of its unit")
-        if duration.unit == "it" and duration.value.denominator != 1:
-            raise ValueError(
-                f"{text!r} is not a whole number of iterations; write '{max(1, round_position(duration.value))}it'"
-            )
+        if duration.unit in _COUNTED and duration.value.denominator != 1:
+            nearest = f"{max(1, round_position(duration.value))}{duration.unit}"
+            raise ValueError(f"{text!r} is not a whole number of {_COUNTED[duration.unit]}; write '{nearest}'")
         return duration
 
-    def iterations(self, iterations_per_epoch: int, span: int) -> Fraction:
-        """The exact length in iterations; `%` is a part of `span`."""
+    def iterations(
+        self,
+        iterations_per_epoch: int,
+        span: int,
+        samples: Fraction | None = None,
+        tokens: Fraction | None = None,
+    ) -> Fraction:
+        """The exact length in iterations.
+
+        >>> Duration.parse("1e6sa").iterations(100, span=1000, samples=Fraction(512))
+        Fraction(15625, 8)
+
+        Args:
+            iterations_per_epoch: what `1ep` is.
+            span: what `%` is a part of.
+            samples: in an iteration, on the average of an epoch; `None` if that is not known.
+            tokens: in an iteration, likewise.
+
+        Raises:
+            ValueError: for a length in samples or tokens where their number is not known.
+        """
         if self.unit == "it":
             return self.value
+        if self.unit in ("sa", "tok"):
+            one = samples if self.unit == "sa" else tokens
+            if one is None:
+                raise ValueError(
+                    f"'{self}' is a number of {_COUNTED[self.unit]}, but how many an iteration has is not known here; "
+                    "write a length as '500it' or '5ep'"
+                )
+            return self.value / one
         if self.unit == "ep":
             return self.value * iterations_per_epoch
         return self.value * span / 100
@@ -138,5 +170,5 @@ def _hint(found: object) -> str:
     if not unit:
         whole = Fraction(number).denominator == 1
         return f"; write '{number}it' or '{number}ep'" if whole else f"; write '{number}ep'"
-    meant = next((short for letter, short in (("e", "ep"), ("i", "it")) if unit.lower().startswith(letter)), None)
+    meant = next((short for letter, short in _BY_LETTER if unit.lower().startswith(letter)), None)
     return f"; write '{number}{meant}'" if meant else ""

@@ -23,13 +23,20 @@ from harness.units import Duration, round_position
         (0, Fraction(0), "it"),
         (0.0, Fraction(0), "it"),
         ("250%", Fraction(250), "%"),
+        ("1e6sa", Fraction(10**6), "sa"),
+        ("2.5E+3 sa", Fraction(2500), "sa"),
+        ("50000sa", Fraction(50_000), "sa"),
+        ("3e9tok", Fraction(3 * 10**9), "tok"),
     ],
 )
 def test_parse(text, value, unit):
     assert Duration.parse(text) == Duration(value, unit)
 
 
-_WRITTEN = "write a length as '5ep' (epochs), '500it' (iterations) or '10%' (a part of the whole)"
+_WRITTEN = (
+    "write a length as '5ep' (epochs), '500it' (iterations), '1e6sa' (samples), '3e9tok' (tokens) or '10%' (a part of "
+    "the whole)"
+)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +56,10 @@ _WRITTEN = "write a length as '5ep' (epochs), '500it' (iterations) or '10%' (a p
         ("", ""),
         ("ep", ""),
         ("1e2it", ""),
+        ("1e-2sa", ""),
+        ("1e999999999sa", ""),
+        ("5 samples", "; write '5sa'"),
+        ("5tokens", "; write '5tok'"),
         ("5ep 3it", ""),
         ("٣ep", ""),
         (None, ""),
@@ -120,3 +131,28 @@ def test_round_position_takes_halves_up(position, nearest):
 def test_rounded_ends_of_phases_cover_a_run_exactly(total, percents):
     ends = [sum(Duration.parse(p).iterations(1, total) for p in percents[: i + 1]) for i in range(len(percents))]
     assert round_position(ends[-1]) == total
+
+
+def test_samples_and_tokens_are_measured_by_what_an_iteration_has():
+    samples, tokens = Fraction(500), Fraction(64_000)
+    assert Duration.parse("1e6sa").iterations(100, 1000, samples, tokens) == 2000
+    assert Duration.parse("1sa").iterations(100, 1000, samples, tokens) == Fraction(1, 500)
+    assert Duration.parse("3.2e6tok").iterations(100, 1000, samples, tokens) == 50
+    for text, what in (("1e6sa", "1000000sa' is a number of samples"), ("2tok", "2tok' is a number of tokens")):
+        with pytest.raises(ValueError, match="is not known here") as caught:
+            Duration.parse(text).iterations(100, 1000)
+        assert str(caught.value) == (
+            f"'{what}, but how many an iteration has is not known here; write a length as '500it' or '5ep'"
+        )
+
+
+@pytest.mark.parametrize(("wrong", "what"), [("1.5sa", "samples; write '2sa'"), ("1.25e1tok", "tokens; write '13tok'")])
+def test_part_of_a_sample_is_refused(wrong, what):
+    with pytest.raises(ValueError, match="whole") as caught:
+        Duration.parse(wrong)
+    assert str(caught.value) == f"'{wrong}' is not a whole number of {what}"
+
+
+def test_what_is_longer_than_any_run_is_refused():
+    with pytest.raises(ValueError, match="'1e19tok' is longer than any run"):
+        Duration.parse("1e19tok")

@@ -17,8 +17,10 @@ from harness.errors import ConfigError, DataError, HarnessError
 from harness.finder import read_result, take_result
 from harness.plan import LRPlan, Sizes, imbalance, resolve_shards
 from harness.plan.decided import describe_decisions
+from harness.plan.explaining import explain
 from harness.plan.layers import describe_factors
 from harness.report import NamedPlan, first_difference, plot_plan, plot_plans, table_of_plans
+from harness.units import Duration
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -40,6 +42,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--against", metavar="FILE|NAME", help="another configuration: draw both, and say where they first differ"
     )
     parser.add_argument(
+        "--explain",
+        metavar="LENGTH",
+        help="say how the learning rate after a length (3ep, 500it, 10%%) comes about, and write nothing",
+    )
+    parser.add_argument(
         "--samples", type=int, metavar="N", help="number of training samples, instead of counting the data"
     )
     parser.add_argument(
@@ -54,6 +61,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--np: a number appears twice; give each once")
     if options.against is not None and len(options.np) > 1:
         parser.error("--against compares two plans for one number of workers; give --np one number")
+    if options.explain is not None:
+        try:
+            options.explain = Duration.parse(options.explain)
+        except ValueError as error:
+            parser.error(f"--explain: {error}")
+        if options.against is not None or len(options.np) > 1:
+            parser.error("--explain is of one plan; leave out --against, and give --np one number")
     return options
 
 
@@ -252,12 +266,32 @@ def show_against(setup: Setup, other: Setup, workers: int, folder: Path) -> str:
     return str(picture)
 
 
+def explain_plan(setup: Setup, workers: int, moment: Duration) -> list[str]:
+    """How the learning rate of one iteration comes about, a line for each term.
+
+    Raises:
+        ConfigError: for a moment after the run, or in units that are not known.
+    """
+    plan = setup.plan(workers)
+    try:
+        t = plan.sizes.iterations(moment)
+    except ValueError as error:
+        raise ConfigError(f"--explain: {error}") from None
+    total = plan.sizes.num_iterations
+    if t > total:
+        raise ConfigError(f"--explain: '{moment}' is iteration {t}, but the run has {total}; give an earlier moment")
+    return explain(plan, t)
+
+
 def main() -> int:
     """Build the plans, print the essentials, write the table and the picture."""
     options = parse_arguments()
     folder = Path(options.output)
     try:
         setup = Setup.read(options.config, options.set, options.samples)
+        if options.explain is not None:
+            print("\n".join(explain_plan(setup, options.np[0], options.explain)))
+            return 0
         if options.against is not None:
             written = show_against(setup, Setup.read(options.against, [], options.samples), options.np[0], folder)
         elif len(options.np) > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -23,12 +25,15 @@ from harness.config.values import (
     WarmupStart,
     read_float32,
 )
+from harness.schedules import OppositeSpec, ScheduleSpec, SpecError
+from harness.schedules.spec import Path
+from harness.units import Duration
 
 OWN_PLATEAU = "is for evaluations of launch/train.py; in your own loop use harness.plan.PlateauRule (plateau.md)"
 
 
 class WarmupConfig(Section):
-    """A straight line up to the schedule (Goyal et al. 2017, arXiv 1706.02677)."""
+    """A line, or another way, up to the schedule (Goyal et al. 2017, arXiv 1706.02677)."""
 
     length: WarmupLength
     """Length of the warm-up."""
@@ -36,6 +41,25 @@ class WarmupConfig(Section):
     """The first learning rate: a number, `Nx`, or `unscaled` for the base without the factor."""
     mode: Literal["prefix", "overlap"] = "prefix"
     """`prefix` puts the warm-up in front of the schedule, `overlap` over its beginning."""
+    shape: Literal["linear", "cosine", "exponential", "poly", "constant"] = "linear"
+    """The way up: a line, half a cosine wave, equal factors, a power of the time, or none (`start` throughout)."""
+    pwr: Positive | None = None
+    """The power of `shape: poly`; null means 2."""
+
+    @model_validator(mode="after")
+    def _shape_has_what_it_needs(self) -> WarmupConfig:
+        problems: list[Problem] = []
+        if self.pwr is not None and self.shape != "poly":
+            problems.append(Problem(("pwr",), f"{self.pwr:g} has no effect with shape: {self.shape}; remove it"))
+        is_zero = self.start != "unscaled" and float(str(self.start).rstrip("x")) == 0
+        if is_zero and self.shape in ("exponential", "constant"):
+            why = "equal factors lead nowhere from 0" if self.shape == "exponential" else "nothing would be trained"
+            problems.append(
+                Problem(("start",), f"must be above 0 with shape: {self.shape}, because {why}; set it, such as to 0.1x")
+            )
+        if problems:
+            raise RefusedError(problems)
+        return self
 
 
 class PlateauConfig(Section):
@@ -76,13 +100,15 @@ class LRConfig(Section):
     scaling: Literal["linear", "sqrt", "none"] | None = None
     """How the base grows with global batch / reference batch; null means linear wherever `x` is used."""
     warmup: WarmupConfig | None = None
-    """A straight line up to the schedule."""
+    """A way up to the schedule."""
     momentum_correction: bool | None = None
     """Keep momentum buffers consistent with the learning rate; null: on for optimizers that support it."""
     schedule: Spec
     """The schedule: its name with its parameters, which may be schedules themselves."""
+    stretch: Positive = 1.0
+    """A factor on all lengths of this section, those of the warm-up too, but for parts of the run (`10%`)."""
     momentum: MomentumSpec | None = None
-    """A momentum schedule; null means the optimizer's own momentum."""
+    """A momentum schedule, or `opposite: {high, low}` to the learning rate; null: the optimizer's own momentum."""
     plateau: PlateauConfig | None = None
     """Lower learning rates than the schedule has, once evaluations no longer improve (plateau.md)."""
 
@@ -90,6 +116,20 @@ class LRConfig(Section):
     def is_found(self) -> bool:
         """Whether the base comes from a finder: `auto`, or the path of its result."""
         return isinstance(self.base, str)
+
+    @property
+    def exact_stretch(self) -> Fraction:
+        """`stretch` as it was written."""
+        return Fraction(repr(self.stretch))
+
+    def lengths(self) -> Iterator[tuple[Path, Duration]]:
+        """Every length in this section, each with the path of its key."""
+        if self.warmup is not None:
+            yield ("warmup", "length"), self.warmup.length
+        for key in ("schedule", "momentum"):
+            spec = getattr(self, key)
+            for path, length in spec.lengths() if isinstance(spec, ScheduleSpec) else ():
+                yield (key, *path), length
 
     @property
     def uses_x(self) -> bool:
@@ -136,9 +176,26 @@ class LRConfig(Section):
                     "global batch is the reference; remove it",
                 )
             )
+        problems += self._refused_opposite()
+        if self.stretch != 1 and all(length.unit == "%" or not length.value for _, length in self.lengths()):
+            message = f"{self.stretch:g} has no effect, because no length in lr is absolute (5ep, 500it); remove it"
+            problems.append(Problem(("stretch",), message))
         if problems:
             raise RefusedError(problems)
         return self
+
+    def _refused_opposite(self) -> list[Problem]:
+        """A momentum opposite to a learning rate of which nobody knows where it is highest."""
+        if not isinstance(self.momentum, OppositeSpec):
+            return []
+        if self.warmup is not None and self.warmup.shape == "constant":
+            message = "is not possible with warmup.shape: constant, after which the rate jumps; use another shape"
+            return [Problem(("momentum", "opposite"), message)]
+        try:
+            self.momentum.heights(self.schedule)
+        except SpecError as error:
+            return [Problem(("momentum", *path), message) for path, message in error.problems]
+        return []
 
 
 class FinderConfig(Section):

@@ -20,6 +20,7 @@ from harness.config.lr import FinderConfig, LRConfig
 from harness.config.messages import RUN_NAME_IN_WORDS, config_error, explain, show
 from harness.config.running import CheckpointConfig, GuardConfig, LogConfig
 from harness.config.sections import (
+    HAVE_BETA1,
     HAVE_MOMENTUM,
     HOW_READ,
     MOMENTUM_CORRECTED,
@@ -34,6 +35,7 @@ from harness.config.sections import (
 )
 from harness.config.values import Devices, PathText, Problem, RefusedError, Threads
 from harness.named import name_and_params
+from harness.units import Duration
 
 _RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _WHERE = ("device", "devices", "kvstore", "update_on_kvstore")  # where to compute; the bits do not depend on it
@@ -109,7 +111,7 @@ class RunConfig(Section):
                 Problem(
                     ("lr", "momentum"),
                     f"has no effect on {name!r} as configured; it needs one of {', '.join(HAVE_MOMENTUM)} with "
-                    "optimizer.params.momentum above 0",
+                    f"optimizer.params.momentum above 0, or one of {', '.join(HAVE_BETA1)}, whose beta1 it is",
                 )
             )
         if self.devices is not None and self.device != "auto":
@@ -121,7 +123,7 @@ class RunConfig(Section):
             if found and self.num_devices < 2:
                 message = f"{str(found).lower()} has no effect without several devices; list them in devices"
                 problems.append(Problem((name,), message))
-        problems += [*self._refused_monitors(), *self._refused_streams()]
+        problems += [*self._refused_monitors(), *self._refused_streams(), *self._refused_lengths()]
         if problems:
             raise RefusedError(problems)
         return self
@@ -148,6 +150,25 @@ class RunConfig(Section):
             if self.evaluation.every is None:
                 path = path if path[-1] == "best" else path[:-1]
                 yield Problem(path, f"has no effect without evaluation.every; set it, or remove {path[-1]}")
+
+    def _refused_lengths(self) -> list[Problem]:
+        """Lengths in samples and tokens where an update has no fixed number of them."""
+        lengths = [(("lr", *path), length) for path, length in self.lr.lengths()]
+        every = {"evaluation": "every", "checkpoint": "every", "log": "every", "guard": "verify_every"}
+        found = (((section, key), getattr(getattr(self, section), key)) for section, key in every.items())
+        lengths += [(path, length) for path, length in found if isinstance(length, Duration)]
+        problems = []
+        for path, length in lengths:
+            if length.unit in ("sa", "tok") and self.data.batches is not None:
+                message = f"'{length}' is not possible with data.batches, whose batches may have any number of samples"
+                problems.append(Problem(path, f"{message}; write it as '500it' or '5ep'"))
+            elif length.unit == "tok" and self.train.tokens_per_sample is None:
+                message = f"'{length}' needs the number of tokens in a sample; set train.tokens_per_sample"
+                problems.append(Problem(path, message))
+        if self.train.tokens_per_sample is not None and all(length.unit != "tok" for _, length in lengths):
+            message = f"{self.train.tokens_per_sample} has no effect, no length is in tokens (3e9tok); remove it"
+            problems.append(Problem(("train", "tokens_per_sample"), message))
+        return problems
 
     def _refused_streams(self) -> list[Problem]:
         """What does not go together with state that is carried along streams of samples, or needs it."""

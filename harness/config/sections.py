@@ -35,6 +35,7 @@ from harness.units import Duration
 MOMENTUM_CORRECTED = ("sgd", "nag", "lars")  # these optimizers keep the learning rate inside their momentum buffer
 HAVE_MOMENTUM = (*MOMENTUM_CORRECTED, "signum")
 HOW_READ = ("workers", "worker_kind", "prefetch", "timeout_s")  # of `data`: what may change when a run resumes
+HAVE_BETA1 = ("adam", "adamw", "adamax", "lamb")  # the weight of the past in a mean of gradients, which is a momentum
 _OWNED = {
     "learning_rate": "the plan sets it: use lr.base and lr.schedule",
     "lr_scheduler": "the plan sets the learning rate: use lr.schedule",
@@ -175,6 +176,8 @@ class TrainConfig(Section):
     """What to do with the remainder of an epoch: drop it, or keep it as a smaller batch."""
     early_stop: EarlyStopConfig | None = None
     """End the run before that, once evaluations no longer improve (plateau.md)."""
+    tokens_per_sample: Count | None = None
+    """Tokens in every sample, for lengths such as `3e9tok`; every update checks it against the weights of the loss."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
@@ -294,7 +297,9 @@ class OptimizerConfig(Section):
     @property
     def has_momentum(self) -> bool:
         """Whether the optimizer keeps a momentum buffer that a learning rate or momentum schedule affects."""
-        return self.name.lower() in HAVE_MOMENTUM and bool(self.params.get("momentum", self.name.lower() == "signum"))
+        name = self.name.lower()
+        has_buffer = name in HAVE_MOMENTUM and bool(self.params.get("momentum", name == "signum"))
+        return has_buffer or name in HAVE_BETA1
 
 
 class InitConfig(Section):

@@ -15,9 +15,11 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, Wit
 from harness.named import brief
 from harness.parsing import as_number, is_count
 from harness.processes import MOST_THREADS
-from harness.schedules import GivenSchedule, ScheduleSpec, parse_spec, read_schedule
+from harness.schedules import GivenSchedule, OppositeSpec, ScheduleSpec, read_schedule
 from harness.schedules.bounds import LARGEST, SMALLEST
+from harness.schedules.opposite import read_momentum
 from harness.schedules.scalars import MULTIPLE
+from harness.schedules.schema import OPPOSITE
 from harness.units import CLOCK_PATTERN, LENGTH_PATTERN, MOST_SECONDS, ClockTime, Duration
 
 _DEVICE = re.compile(r"(cpu|gpu)\((?:0|[1-9][0-9]{0,2})\)")
@@ -216,10 +218,6 @@ def _read_warmup_length(value: object) -> Duration:
     return length
 
 
-def _read_momentum(value: object) -> ScheduleSpec | GivenSchedule:
-    return read_schedule(value) if callable(value) else parse_spec(value, allow_x=False)
-
-
 def read_parameters(value: dict[str, Any], where: tuple[str | int, ...] = ()) -> dict[str, Any]:
     """Free parameters: anything that both YAML and JSON can hold, so that it can be written, compared and read back."""
     problems = list(_unwritable(value, where))
@@ -270,7 +268,10 @@ Spec = Annotated[
     ScheduleSpec | GivenSchedule, PlainValidator(read_schedule), PlainSerializer(lambda spec: spec.raw), _SCHEDULE
 ]
 MomentumSpec = Annotated[
-    ScheduleSpec | GivenSchedule, PlainValidator(_read_momentum), PlainSerializer(lambda spec: spec.raw), _SCHEDULE
+    ScheduleSpec | GivenSchedule | OppositeSpec,
+    PlainValidator(read_momentum),
+    PlainSerializer(lambda spec: spec.raw),
+    either({"$comment": "schedule"}, OPPOSITE),
 ]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -74,16 +74,20 @@ class ControlValues(NamedTuple):
 
 
 class Loss:
-    """The mean loss of a global batch, perhaps not computed yet: `float()` of it waits."""
+    """The mean loss of a global batch, perhaps not computed yet: `float()` of it waits.
+
+    Attributes:
+        weight: by what the sum over the batch is divided: its samples, or the sum of the loss's weights.
+    """
 
     def __init__(self, measured: Any, weight: float) -> None:
         """Bind what `NormCheck.measure` returned, whose first number is the sum over the batch, and its weight."""
         self._measured = measured
-        self._weight = weight
+        self.weight = weight
 
     def __float__(self) -> float:
         """The mean; NaN where nothing has a weight."""
-        return float(self._measured.asnumpy()[0]) / self._weight if self._weight else math.nan
+        return float(self._measured.asnumpy()[0]) / self.weight if self.weight else math.nan
 
 
 class PendingUpdate(NamedTuple):

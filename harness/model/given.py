@@ -10,7 +10,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from harness.config.sections import HAVE_MOMENTUM, MOMENTUM_CORRECTED
+from harness.config.sections import HAVE_BETA1, HAVE_MOMENTUM, MOMENTUM_CORRECTED
 from harness.data import leaves_of
 from harness.data.leaves import Data
 from harness.errors import ConfigError
@@ -20,7 +20,7 @@ from harness.model.carried import FirstState
 from harness.model.inputs import settle
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.optimizer_numbers import refuse_numbers, refuse_what_cannot_update
-from harness.model.optimizers import REFUSED, build_optimizer
+from harness.model.optimizers import REFUSED, build_optimizer, momentum_name
 from harness.model.parameters import held, parameters_of
 from harness.named import kind_of
 from harness.parsing import plain_numbers
@@ -191,10 +191,10 @@ def refuse_idle_momentum(optimizer: Any, correction: bool | None, has_schedule: 
             f"lr.momentum_correction: has no effect on this {name}; it is for {', '.join(MOMENTUM_CORRECTED)} with a "
             "momentum above 0; remove it"
         )
-    if has_schedule and not (name.lower() in HAVE_MOMENTUM and momentum):
+    if has_schedule and not ((name.lower() in HAVE_MOMENTUM and momentum) or momentum_name(optimizer) == "beta1"):
         raise ConfigError(
             f"lr.momentum: has no effect on this {name}; it needs one of {', '.join(HAVE_MOMENTUM)} with a momentum "
-            "above 0"
+            f"above 0, or one of {', '.join(HAVE_BETA1)}, whose beta1 it is"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import mxnet as mx
 
-from harness.config.sections import LayerDecayConfig
+from harness.config.sections import HAVE_BETA1, LayerDecayConfig
 from harness.errors import ConfigError
 from harness.folder import MOST_NAMES, FactorGroup
 from harness.model.adamw import AdamW
@@ -62,6 +62,17 @@ def refuse_optimizer(optimizer: object) -> None:
         raise ConfigError(
             f"optimizer: found {optimizer!r}; give an optimizer object, such as mx.optimizer.create({name!r})"
         )
+
+
+def momentum_name(optimizer: Any) -> str | None:
+    """The attribute of an optimizer that a schedule of the momentum sets, if there is one.
+
+    >>> momentum_name(mx.optimizer.Adam()), momentum_name(mx.optimizer.NAG()), momentum_name(mx.optimizer.AdaGrad())
+    ('beta1', 'momentum', None)
+    """
+    if hasattr(optimizer, "momentum"):
+        return "momentum"
+    return "beta1" if is_supplied(type(optimizer)) and type(optimizer).__name__.lower() in HAVE_BETA1 else None
 
 
 def known_optimizers() -> dict[str, type[mx.optimizer.Optimizer]]:

@@ -5,7 +5,7 @@ What does not fit the run becomes a `Problem` in a list, so that all of them can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,20 +15,21 @@ from harness.plan.scaling import Scaling
 from harness.plan.sizes import Sizes
 from harness.schedules import (
     BoundError,
-    Frame,
-    LinearWarmUp,
+    OppositeSchedule,
     OverlapWarmUp,
     ScheduleLike,
     SpecError,
+    WarmUp,
     WithoutBreakpoints,
 )
 from harness.schedules.base import has_few_breakpoints
 from harness.schedules.bounds import LARGEST, SMALLEST
 from harness.schedules.ends import end_of
+from harness.schedules.opposite import OppositeSpec
 
 MAX_BREAKPOINTS = 100_000
-WARM_UPS: dict[str, Callable[[ScheduleLike, float, int], ScheduleLike]] = {
-    "prefix": LinearWarmUp,
+WARM_UPS: dict[str, type[WarmUp] | type[OverlapWarmUp]] = {
+    "prefix": WarmUp,
     "overlap": OverlapWarmUp,
 }
 
@@ -68,12 +69,15 @@ def compose(scaling: Scaling, problems: list[Problem]) -> Composition | None:
     written = momentum = None
     with problems_of("schedule", scaling.peak, problems):
         # a prefix postpones the schedule, so that `100%` is what then remains of the run
-        written = config.schedule.build(Frame(sizes.iterations_per_epoch, total - prefix, scaling.peak))
+        written = config.schedule.build(sizes.frame(total - prefix, scaling.peak, config.exact_stretch))
         told = _overlong(written, total - prefix, prefix, "LR", unit)
         problems += [Problem(("lr", "schedule", config.schedule.name), one) for one in told]
-    if config.momentum is not None:
+    if isinstance(config.momentum, OppositeSpec):
         with problems_of("momentum", scaling.peak, problems):
-            momentum = config.momentum.build(Frame(sizes.iterations_per_epoch, total, 1.0))
+            momentum = None if written is None else _opposite(config, config.momentum, sizes, length)
+    elif config.momentum is not None:
+        with problems_of("momentum", scaling.peak, problems):
+            momentum = config.momentum.build(sizes.frame(total, 1.0, config.exact_stretch))
             told = _overlong(momentum, total, 0, "momentum", "")
             problems += [Problem(("lr", "momentum", config.momentum.name), one) for one in told]
     if problems or written is None:
@@ -82,10 +86,22 @@ def compose(scaling: Scaling, problems: list[Problem]) -> Composition | None:
     with problems_of("schedule", scaling.peak, problems):
         lr = _marked(written, total - prefix)
         if config.warmup is not None:
-            lr = WARM_UPS[config.warmup.mode](lr, _warmup_start(scaling), length)
+            warmup = config.warmup
+            lr = WARM_UPS[warmup.mode](lr, _warmup_start(scaling), length, warmup.shape, warmup.pwr)
     with problems_of("momentum", scaling.peak, problems):
         momentum = None if momentum is None else _marked(momentum, total)
     return None if problems else Composition(written, lr, momentum)
+
+
+def _opposite(config: LRConfig, opposite: OppositeSpec, sizes: Sizes, length: int) -> ScheduleLike:
+    """The momentum that falls while the learning rate rises; a warm-up begins at height 0."""
+    warmup, total = config.warmup, sizes.num_iterations
+    prefix = length if warmup is not None and warmup.mode == "prefix" else 0
+    height = opposite.heights(config.schedule).build(sizes.frame(total - prefix, 1.0, config.exact_stretch))
+    if warmup is not None and length:  # nothing grows by equal factors from 0
+        shape = "linear" if warmup.shape == "exponential" else warmup.shape
+        height = WARM_UPS[warmup.mode](height, 0.0, length, shape, warmup.pwr)
+    return OppositeSchedule(height, opposite.high, opposite.low)
 
 
 @contextmanager
@@ -96,7 +112,8 @@ def problems_of(key: str, peak: float, problems: list[Problem]) -> Iterator[None
     except SpecError as error:
         problems += [Problem(("lr", key, *path), message) for path, message in error.problems]
     except BoundError as error:  # of the warm-up, all of whose other arguments are known to be good
-        problems.append(Problem(("lr", "warmup", "start"), error.reason))
+        where = "start" if error.argument == "start_lr" else "shape"
+        problems.append(Problem(("lr", "warmup", where), error.reason))
     except ConfigError as error:  # from a schedule of the user's own
         problems.append(Problem(("lr", key), str(error)))
     except OverflowError:
@@ -119,7 +136,11 @@ def _warmup_length(config: LRConfig, sizes: Sizes, problems: list[Problem]) -> i
     warmup, total = config.warmup, sizes.num_iterations
     if warmup is None:
         return 0
-    length = sizes.iterations(warmup.length)
+    try:
+        length = sizes.iterations(warmup.length, config.exact_stretch)
+    except ValueError as error:
+        problems.append(Problem(("lr", "warmup", "length"), str(error)))
+        return 0
     if 1 <= length < total:
         return length
     relation = "longer than" if length > total else "as long as"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from harness.config import Problem, RunConfig, TrainConfig, config_error
 from harness.config.values import MOST
 from harness.data.batching import Batching
 from harness.errors import ConfigError, DataError
+from harness.schedules import Frame
 from harness.units import Duration, round_position
 
 
@@ -18,10 +20,12 @@ class Sizes:
     Attributes:
         batching: the geometry of the batches: samples, shards, iterations in an epoch.
         num_iterations: updates in the run.
+        tokens_per_sample: tokens in every sample, where the configuration says so.
     """
 
     batching: Batching
     num_iterations: int
+    tokens_per_sample: int | None = None
 
     @property
     def num_samples(self) -> int:
@@ -82,7 +86,7 @@ class Sizes:
             found = f"{train.epochs} epochs of {per_epoch} iterations are {total:,} iterations"
             message = f"{found}; at most {MOST:,} are possible; lower train.epochs"
             raise config_error(source, [Problem(("train", "epochs"), message)])
-        return cls(batching, total)
+        return cls(batching, total, train.tokens_per_sample)
 
     def with_train(self, train: TrainConfig, source: str) -> Sizes:
         """The sizes of the same data, shards and batches for another section `train`.
@@ -115,9 +119,34 @@ class Sizes:
         """The epoch of iteration `t`; both count from 1, and before the first update both are 0."""
         return self.batching.epoch(t) if t else 0
 
-    def iterations(self, duration: Duration) -> int:
-        """A duration of the run in whole iterations."""
-        return round_position(duration.iterations(self.iterations_per_epoch, self.num_iterations))
+    @property
+    def samples_per_iteration(self) -> Fraction | None:
+        """Samples in an update, on the average of an epoch; `None` for batches of the user's own."""
+        batching = self.batching
+        if batching.num_batches is not None:
+            return None
+        dropped = batching.num_samples % batching.global_batch if batching.last_batch == "drop" else 0
+        return Fraction(batching.num_samples - dropped, batching.iterations_per_epoch)
+
+    @property
+    def tokens_per_iteration(self) -> Fraction | None:
+        """Tokens in an update, likewise; `None` where a sample has no fixed number of them."""
+        samples = self.samples_per_iteration
+        return None if samples is None or self.tokens_per_sample is None else samples * self.tokens_per_sample
+
+    def frame(self, span: int, x: float, stretch: Fraction = Fraction(1)) -> Frame:
+        """What a schedule of this run is built with; see `Frame`."""
+        samples, tokens = self.samples_per_iteration, self.tokens_per_iteration
+        return Frame(self.iterations_per_epoch, span, x, stretch, samples, tokens)
+
+    def iterations(self, duration: Duration, stretch: Fraction = Fraction(1)) -> int:
+        """A duration of the run in whole iterations.
+
+        Args:
+            duration: as it was written.
+            stretch: what it is multiplied by, unless it is a part of the run.
+        """
+        return round_position(self.frame(self.num_iterations, 1.0, stretch).exact(duration))
 
 
 def count_workers(config: RunConfig, ranks: int) -> int:

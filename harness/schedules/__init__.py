@@ -13,15 +13,18 @@ where what they are given is; asking one for iteration 1000 and then for 10 give
 from harness.schedules.adapters import as_mx, as_schedule, from_mx
 from harness.schedules.base import Schedule, ScheduleLike, breakpoints_of, length_of
 from harness.schedules.bounds import BoundError
-from harness.schedules.cyclical import CyclicalSchedule
+from harness.schedules.combined import MaximumSchedule, MinimumSchedule, MultipliedSchedule
+from harness.schedules.cooldowns import CoolDown, LinearCoolDown
+from harness.schedules.cyclical import CyclicalSchedule, exp_range, triangular2
 from harness.schedules.given import GivenSchedule, read_schedule
 from harness.schedules.modifiers import (
-    LinearCoolDown,
     RaisedSchedule,
     ScaledSchedule,
     SequentialSchedule,
     WithoutBreakpoints,
 )
+from harness.schedules.noise import NoisySchedule
+from harness.schedules.opposite import OppositeSchedule, OppositeSpec
 from harness.schedules.ramps import OneCycleSchedule, RampSchedule, RiseAndFallSchedule
 from harness.schedules.reading import parse_spec
 from harness.schedules.shapes import (
@@ -35,11 +38,12 @@ from harness.schedules.spec import Frame, ScheduleSpec, SpecError
 from harness.schedules.splices import ScaledAfter, Spliced
 from harness.schedules.stable import WarmupStableDecaySchedule
 from harness.schedules.steps import ConstantSchedule, FactorSchedule, MultiFactorSchedule
-from harness.schedules.warmups import LinearWarmUp, OverlapWarmUp
+from harness.schedules.warmups import LinearWarmUp, OverlapWarmUp, WarmUp
 
 __all__ = [
     "BoundError",
     "ConstantSchedule",
+    "CoolDown",
     "CosineAnnealingSchedule",
     "CyclicalSchedule",
     "ExponentialSchedule",
@@ -49,8 +53,14 @@ __all__ = [
     "InverseSqrtSchedule",
     "LinearCoolDown",
     "LinearWarmUp",
+    "MaximumSchedule",
+    "MinimumSchedule",
     "MultiFactorSchedule",
+    "MultipliedSchedule",
+    "NoisySchedule",
     "OneCycleSchedule",
+    "OppositeSchedule",
+    "OppositeSpec",
     "OverlapWarmUp",
     "PolySchedule",
     "RaisedSchedule",
@@ -65,13 +75,16 @@ __all__ = [
     "SpecError",
     "Spliced",
     "TriangularSchedule",
+    "WarmUp",
     "WarmupStableDecaySchedule",
     "WithoutBreakpoints",
     "as_mx",
     "as_schedule",
     "breakpoints_of",
+    "exp_range",
     "from_mx",
     "length_of",
     "parse_spec",
     "read_schedule",
+    "triangular2",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,22 @@ def keep_schedule(owner: object, name: str) -> None:
         object.__setattr__(owner, name, as_schedule(found))
     except TypeError as error:
         raise BoundError(type(owner).__name__, name, found, _ACCEPTED) from error
+
+
+def keep_schedules(owner: object, name: str, least_many: int) -> None:
+    """Turn an attribute of a frozen dataclass into a tuple of schedules.
+
+    Raises:
+        BoundError: if it is not a list of what can be one, or holds fewer than `least_many`.
+    """
+    found = getattr(owner, name)
+    if not isinstance(found, Sequence) or len(found) < least_many:
+        allowed = "a list of at least one schedule" if least_many == 1 else f"a list of at least {least_many} schedules"
+        raise BoundError(type(owner).__name__, name, found, allowed)
+    try:
+        object.__setattr__(owner, name, tuple(as_schedule(schedule) for schedule in found))
+    except TypeError as error:
+        raise BoundError(type(owner).__name__, name, found, f"a list of schedules, but {error}") from error
 
 
 def from_mx(scheduler: object) -> Schedule:

@@ -71,6 +71,7 @@ RATE = Interval()
 POSITIVE = Interval(open_low=True)
 SHRINK = Interval(high=1.0, open_low=True)
 FRACTION = Interval(high=1.0, open_low=True, open_high=True)
+NOISE = Interval(0.01, 1.0, open_high=True)
 
 
 def keep_numbers(owner: object, allowed: Interval, *names: str) -> None:

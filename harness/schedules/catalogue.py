@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.named import LONGEST_NAME
-from harness.schedules.bounds import FRACTION, POSITIVE, RATE, SHRINK, Interval
-from harness.schedules.cyclical import CyclicalSchedule
-from harness.schedules.modifiers import LinearCoolDown, RaisedSchedule, ScaledSchedule, SequentialSchedule
-from harness.schedules.ramps import PHASES, RISES, STARTS, OneCycleSchedule, RampSchedule, RiseAndFallSchedule
+from harness.schedules.bounds import FRACTION, NOISE, POSITIVE, RATE, SHRINK, Interval
+from harness.schedules.combined import MaximumSchedule, MinimumSchedule, MultipliedSchedule
+from harness.schedules.cooldowns import CoolDown, LinearCoolDown
+from harness.schedules.cyclical import DECAYING, CyclicalSchedule, exp_range, triangular2
+from harness.schedules.modifiers import RaisedSchedule, ScaledSchedule, SequentialSchedule
+from harness.schedules.noise import DISTRIBUTIONS, NoisySchedule
+from harness.schedules.ramps import PHASES, STARTS, OneCycleSchedule, RampSchedule, RiseAndFallSchedule
 from harness.schedules.shapes import (
     CosineAnnealingSchedule,
     ExponentialSchedule,
@@ -24,7 +27,8 @@ from harness.schedules.shapes import (
 )
 from harness.schedules.stable import DECAYS, WarmupStableDecaySchedule
 from harness.schedules.steps import ConstantSchedule, FactorSchedule, MultiFactorSchedule
-from harness.schedules.warmups import LinearWarmUp
+from harness.schedules.warmups import RISING, LinearWarmUp, WarmUp
+from harness.schedules.ways import RISES, WAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,6 +51,11 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Seed:
+    """A whole number of at least 0, with which a generator is seeded."""
+
+
+@dataclass(frozen=True)
 class Length:
     """A duration; it begins where the length before it in the same schedule ends."""
 
@@ -65,7 +74,9 @@ class Inner:
 
 @dataclass(frozen=True)
 class Inners:
-    """A list of schedules; each but the first begins at its position in the list named `boundaries`."""
+    """A list of schedules; each but the first begins at its position in the list named `boundaries`, or all at once."""
+
+    at_boundaries: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Choice:
     words: tuple[str, ...]
 
 
-Kind = Rate | Number | Length | Positions | Inner | Inners | Choice
+Kind = Rate | Number | Seed | Length | Positions | Inner | Inners | Choice
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,8 @@ class Entry:
         return next((kind for kind in self.parameters.values() if isinstance(kind, Inner | Inners)), None)
 
 
-_RATE, _LENGTH, _RISES = Rate(), Length(), Choice(tuple(RISES))
+_RATE, _LENGTH, _POWER, _RISES, _TOGETHER = Rate(), Length(), Number(POSITIVE), Choice(tuple(RISES)), Inners(False)
+_TRIANGLE: dict[str, Kind] = {"min_lr": _RATE, "max_lr": _RATE, "cycle_length": _LENGTH}
 
 _SHAPES = {
     "constant": Entry(ConstantSchedule, {"lr": _RATE}),
@@ -135,7 +147,9 @@ _SHAPES = {
             "shape": _RISES,
         },
     ),
-    "ramp": Entry(RampSchedule, {"start_lr": _RATE, "end_lr": _RATE, "length": _LENGTH, "shape": _RISES}),
+    "ramp": Entry(
+        RampSchedule, {"start_lr": _RATE, "end_lr": _RATE, "length": _LENGTH, "shape": Choice(WAYS), "pwr": _POWER}
+    ),
     "rise_and_fall": Entry(
         RiseAndFallSchedule,
         {
@@ -158,8 +172,30 @@ CATALOGUE: dict[str, Entry] = _SHAPES | {
     "linear_warm_up": Entry(
         LinearWarmUp, {"schedule": Inner(after_lengths=True), "start_lr": _RATE, "length": _LENGTH}
     ),
+    "warm_up": Entry(
+        WarmUp,
+        {
+            "schedule": Inner(after_lengths=True),
+            "start_lr": _RATE,
+            "length": _LENGTH,
+            "shape": Choice(RISING),
+            "pwr": _POWER,
+        },
+    ),
     "linear_cool_down": Entry(
         LinearCoolDown, {"schedule": Inner(), "finish_lr": _RATE, "start_idx": _LENGTH, "length": _LENGTH}
+    ),
+    "cool_down": Entry(
+        CoolDown,
+        {
+            "schedule": Inner(),
+            "start_idx": _LENGTH,
+            "length": _LENGTH,
+            "finish_lr": _RATE,
+            "finish_fraction": Number(SHRINK),
+            "shape": Choice(WAYS),
+            "pwr": _POWER,
+        },
     ),
     "cyclical": Entry(
         CyclicalSchedule,
@@ -170,11 +206,28 @@ CATALOGUE: dict[str, Entry] = _SHAPES | {
             "cycle_magnitude_decay": Number(SHRINK),
             "floor_lr": _RATE,
             "iteration_magnitude_decay": Number(SHRINK),
+            "decay": Choice(DECAYING),
         },
     ),
+    "triangular2": Entry(triangular2, _TRIANGLE | {"inc_fraction": Number(FRACTION)}),
+    "exp_range": Entry(exp_range, _TRIANGLE | {"gamma": Number(SHRINK), "inc_fraction": Number(FRACTION)}),
     "sequential": Entry(SequentialSchedule, {"schedules": Inners(), "boundaries": Positions()}),
     "scaled": Entry(ScaledSchedule, {"schedule": Inner(), "factor": Number(POSITIVE)}),
     "raised": Entry(RaisedSchedule, {"schedule": Inner(), "floor_lr": _RATE}),
+    "multiplied": Entry(MultipliedSchedule, {"schedules": _TOGETHER}),
+    "maximum": Entry(MaximumSchedule, {"schedules": _TOGETHER}),
+    "minimum": Entry(MinimumSchedule, {"schedules": _TOGETHER}),
+    "noisy": Entry(
+        NoisySchedule,
+        {
+            "schedule": Inner(),
+            "noise": Number(NOISE),
+            "distribution": Choice(DISTRIBUTIONS),
+            "seed": Seed(),
+            "start_idx": _LENGTH,
+            "length": _LENGTH,
+        },
+    ),
 }
 """Every schedule that YAML can name."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from harness.schedules.base import ScheduleLike, length_of
+from harness.schedules.combined import Combined
 from harness.schedules.custom import OwnSchedule
 from harness.schedules.modifiers import Around, SequentialSchedule
 from harness.schedules.splices import ScaledAfter, Spliced
 from harness.schedules.steps import FactorSchedule
-from harness.schedules.warmups import LinearWarmUp, OverlapWarmUp
+from harness.schedules.warmups import OverlapWarmUp, WarmUp
 
 
 def end_of(schedule: ScheduleLike) -> int | None:
@@ -18,7 +19,10 @@ def end_of(schedule: ScheduleLike) -> int | None:
         return end_of(schedule.function)
     if isinstance(schedule, Around):
         return end_of(schedule.schedule)
-    if isinstance(schedule, LinearWarmUp):
+    if isinstance(schedule, Combined):
+        ends = [end for end in map(end_of, schedule.schedules) if end is not None]
+        return max(ends, default=None)
+    if isinstance(schedule, WarmUp):
         return _later(schedule.length, end_of(schedule.schedule))
     if isinstance(schedule, SequentialSchedule):
         return _later((0, *schedule.boundaries)[-1], end_of(schedule.schedules[-1]))

@@ -1,4 +1,4 @@
-"""Schedules made of other schedules: behind one, one after another, multiplied, raised.
+"""Schedules made of other schedules: one after another, multiplied by a number, raised.
 
 Inner schedules are checked once, at construction. Any callable can be one, MXNet's schedulers included.
 """
@@ -8,87 +8,22 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from typing_extensions import override
 
-from harness.schedules.adapters import as_schedule, keep_schedule
+from harness.schedules.adapters import keep_schedule, keep_schedules
 from harness.schedules.base import (
     Composite,
     Iterations,
     Rates,
     ScheduleLike,
-    constant,
     in_order,
     iter_breakpoints_of,
     length_of,
-    mix,
-    mix_many,
     piecewise,
     values_of,
 )
-from harness.schedules.bounds import POSITIVE, RATE, BoundError, check_counts, keep_numbers, keep_positions
-
-
-@dataclass(frozen=True)
-class LinearCoolDown(Composite):
-    """The schedule up to `start_idx`, a line from there to `finish_lr` over `length` iterations, then `finish_lr`.
-
-    >>> schedule = LinearCoolDown(lambda t: 8.0, finish_lr=0, start_idx=2, length=4)
-    >>> [schedule(t) for t in range(8)]
-    [8.0, 8.0, 8.0, 6.0, 4.0, 2.0, 0.0, 0.0]
-
-    Args:
-        schedule: what is cooled down.
-        finish_lr: the learning rate at the end, at least 0.
-        start_idx: the last iteration of the schedule and the first of the line, at least 0.
-        length: iterations of the line, at least 1.
-
-    Raises:
-        BoundError: if an argument is outside these bounds.
-    """
-
-    schedule: ScheduleLike
-    finish_lr: float
-    start_idx: int
-    length: int
-    _top: float = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Check the bounds and ask where the line begins."""
-        keep_schedule(self, "schedule")
-        keep_numbers(self, RATE, "finish_lr")
-        check_counts(self, 0, "start_idx")
-        check_counts(self, 1, "length")
-        object.__setattr__(self, "_top", self.schedule(self.start_idx))
-
-    def __call__(self, t: int) -> float:
-        """The learning rate of iteration `t >= 0`."""
-        into_line = t - self.start_idx
-        if into_line <= 0:
-            return self.schedule(t)
-        if into_line >= self.length:
-            return self.finish_lr
-        return mix(self._top, self.finish_lr, into_line / self.length)
-
-    @override
-    def values(self, t: Iterations) -> Rates:
-
-        def line(t: Iterations) -> Rates:
-            return mix_many(self._top, self.finish_lr, (t - self.start_idx) / self.length)
-
-        starts = [self.start_idx + 1, self.start_idx + self.length]
-        return piecewise(t, starts, [lambda t: values_of(self.schedule, t), line, constant(self.finish_lr)])
-
-    @property
-    def total_length(self) -> int:
-        """`start_idx + length`."""
-        return self.start_idx + self.length
-
-    def iter_breakpoints(self, until: int) -> Iterator[int]:
-        """The schedule's own before the line, and the two ends of the line."""
-        before = iter_breakpoints_of(self.schedule, min(until, self.start_idx))
-        return in_order(until, chain(before, [self.start_idx, self.total_length]))
+from harness.schedules.bounds import POSITIVE, RATE, BoundError, keep_numbers, keep_positions
 
 
 @dataclass(frozen=True)
@@ -113,17 +48,11 @@ class SequentialSchedule(Composite):
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        owner, found = type(self).__name__, self.schedules
-        if not isinstance(found, Sequence) or len(found) < 1:
-            raise BoundError(owner, "schedules", found, "a list of at least one schedule")
-        try:
-            object.__setattr__(self, "schedules", tuple(as_schedule(schedule) for schedule in found))
-        except TypeError as error:
-            raise BoundError(owner, "schedules", found, f"a list of schedules, but {error}") from error
+        keep_schedules(self, "schedules", 1)
         keep_positions(self, "boundaries", 0)
-        if len(self.boundaries) != len(found) - 1:
-            allowed = f"{len(found) - 1} long, one fewer than the schedules"
-            raise BoundError(owner, "boundaries", self.boundaries, allowed)
+        if len(self.boundaries) != len(self.schedules) - 1:
+            allowed = f"{len(self.schedules) - 1} long, one fewer than the schedules"
+            raise BoundError(type(self).__name__, "boundaries", self.boundaries, allowed)
         object.__setattr__(self, "_starts", (0, *self.boundaries))
 
     def __call__(self, t: int) -> float:

@@ -15,51 +15,35 @@ from typing_extensions import override
 
 from harness.schedules.base import Iterations, Rates, Schedule, constant, inside, mix, mix_many, piecewise
 from harness.schedules.bounds import FRACTION, RATE, BoundError, check_counts, keep_numbers
-from harness.schedules.curves import peak_of, rising_wave, rising_waves
+from harness.schedules.curves import peak_of
+from harness.schedules.ways import RISES, Way, check_choice, check_ends, check_way
 
-RISES: dict[str, tuple[Callable[[float], float], Callable[[Rates], Rates]]] = {
-    "linear": (lambda part: part, lambda part: part),
-    "cosine": (rising_wave, rising_waves),
-}
-"""The part of the way that is covered after a part of the time, by name: from 0 at 0 to 1 at 1; and of many parts."""
-
-Way = tuple[float, float, float, float]
-"""Where it begins and ends, in iterations, and its learning rates there."""
+Phase = tuple[float, float, float, float]
+"""A part of a cycle: where it begins and ends, in iterations, and its learning rates there."""
 
 STARTS = ("before_training", "first_update")
 PHASES = ("two", "three")
-
-
-def check_shape(owner: object) -> None:
-    """Refuse an attribute `shape` that is not a key of `RISES`.
-
-    Raises:
-        BoundError: naming the known ones.
-    """
-    _check_choice(owner, "shape", tuple(RISES))
-
-
-def _check_choice(owner: object, name: str, words: tuple[str, ...]) -> None:
-    found = getattr(owner, name)
-    if not isinstance(found, str) or found not in words:
-        raise BoundError(type(owner).__name__, name, found, f"one of {', '.join(words)}")
 
 
 @dataclass(frozen=True)
 class RampSchedule(Schedule):
     """`start_lr + (end_lr - start_lr) r(t / length)`, then `end_lr` for ever; it may rise or fall.
 
-    r is `u` (linear) or `(1 - cos(pi u)) / 2` (cosine: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with
-    Warm Restarts", 2016, arXiv 1608.03983, here in both directions).
+    r is `u` (linear), `(1 - cos(pi u)) / 2` (cosine: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with
+    Warm Restarts", 2016, arXiv 1608.03983, here in both directions) or `u^pwr` (poly); an exponential ramp is
+    `start_lr (end_lr / start_lr)^u`.
 
     >>> [round(RampSchedule(start_lr=1, end_lr=3, length=4, shape="cosine")(t), 4) for t in range(6)]
     [1.0, 1.2929, 2.0, 2.7071, 3.0, 3.0]
+    >>> [RampSchedule(start_lr=1, end_lr=16, length=4, shape="exponential")(t) for t in range(6)]
+    [1.0, 2.0, 4.0, 8.0, 16.0, 16.0]
 
     Args:
-        start_lr: the learning rate at 0, at least 0.
-        end_lr: the learning rate from `length` on, at least 0.
+        start_lr: the learning rate at 0, at least 0; above 0 if the shape is `"exponential"`.
+        end_lr: the learning rate from `length` on, likewise.
         length: iterations, at least 1.
-        shape: `"linear"` or `"cosine"`.
+        shape: `"linear"`, `"cosine"`, `"exponential"` or `"poly"`.
+        pwr: the power of `"poly"`, above 0; by default 2.
 
     Raises:
         BoundError: if an argument is outside these bounds.
@@ -69,26 +53,24 @@ class RampSchedule(Schedule):
     end_lr: float
     length: int
     shape: str = "linear"
+    pwr: float | None = None
+    _way: Way = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the bounds."""
         keep_numbers(self, RATE, "start_lr", "end_lr")
         check_counts(self, 1, "length")
-        check_shape(self)
+        check_way(self)
+        check_ends(self, "start_lr", "end_lr")
+        object.__setattr__(self, "_way", Way(self.start_lr, self.end_lr, self.shape, self.pwr))
 
     def __call__(self, t: int) -> float:
         """The learning rate of iteration `t >= 0`."""
-        if t >= self.length:
-            return self.end_lr
-        return mix(self.start_lr, self.end_lr, RISES[self.shape][0](t / self.length))
+        return self.end_lr if t >= self.length else self._way.at(t / self.length)
 
     @override
     def values(self, t: Iterations) -> Rates:
-
-        def way(t: Iterations) -> Rates:
-            return mix_many(self.start_lr, self.end_lr, RISES[self.shape][1](t / self.length))
-
-        return piecewise(t, [self.length], [way, constant(self.end_lr)])
+        return piecewise(t, [self.length], [lambda t: self._way.many(t / self.length), constant(self.end_lr)])
 
     @property
     def total_length(self) -> int:
@@ -139,7 +121,7 @@ class OneCycleSchedule(Schedule):
         keep_numbers(self, RATE, "start_lr", "max_lr")
         check_counts(self, 1, "cycle_length")
         check_counts(self, 0, "cooldown_length")
-        check_shape(self)
+        check_choice(self, "shape", tuple(RISES))
         if self.finish_lr is not None:
             keep_numbers(self, RATE, "finish_lr")
         if self.cooldown_length > 0 and self.finish_lr is None:
@@ -223,21 +205,21 @@ class RiseAndFallSchedule(Schedule):
     shape: str = "cosine"
     starts: str = "before_training"
     phases: str = "two"
-    _ways: tuple[Way, ...] = field(init=False, repr=False, compare=False)
+    _ways: tuple[Phase, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the bounds and place the ways: where each begins and ends, and its learning rates there."""
         keep_numbers(self, RATE, "start_lr", "max_lr", "end_lr")
         check_counts(self, 1, "cycle_length")
         keep_numbers(self, FRACTION, "inc_fraction")
-        check_shape(self)
-        _check_choice(self, "starts", STARTS)
-        _check_choice(self, "phases", PHASES)
+        check_choice(self, "shape", tuple(RISES))
+        check_choice(self, "starts", STARTS)
+        check_choice(self, "phases", PHASES)
         first, end = STARTS.index(self.starts), self.cycle_length
         peak = peak_of(end, self.inc_fraction)
-        rise: Way = (first, peak, self.start_lr, self.max_lr)
+        rise: Phase = (first, peak, self.start_lr, self.max_lr)
         if self.phases == "two":
-            ways: tuple[Way, ...] = (rise, (peak, end, self.max_lr, self.end_lr))
+            ways: tuple[Phase, ...] = (rise, (peak, end, self.max_lr, self.end_lr))
         else:
             if self.inc_fraction > 0.5:
                 raise BoundError(type(self).__name__, "inc_fraction", self.inc_fraction, "at most 0.5 in three phases")
@@ -255,7 +237,7 @@ class RiseAndFallSchedule(Schedule):
     @override
     def values(self, t: Iterations) -> Rates:
 
-        def along(way: Way) -> Callable[[Iterations], Rates]:
+        def along(way: Phase) -> Callable[[Iterations], Rates]:
             begin, end, start, finish = way
 
             def rates(t: Iterations) -> Rates:

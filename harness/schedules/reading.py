@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.named import brief
+from harness.parsing import is_count
 from harness.schedules.bounds import RATE
 from harness.schedules.catalogue import (
     CATALOGUE,
@@ -23,6 +24,7 @@ from harness.schedules.catalogue import (
     Number,
     Positions,
     Rate,
+    Seed,
     did_you_mean,
     did_you_mean_schedule,
     parameters_of,
@@ -106,6 +108,7 @@ class _Parser:
                 arguments += [(parameter, value)] if value is not None else []
         if len(self.problems) == before:
             self._read((*path, "boundaries"), _check_boundaries, dict(arguments))
+            self._read((*path, "schedules"), _check_together, name, dict(arguments))
         return ScheduleSpec(name, tuple(arguments)) if len(self.problems) == before else None
 
     def _value(self, kind: Kind, raw: object, path: Path) -> Value | None:
@@ -114,6 +117,8 @@ class _Parser:
                 return self._read(path, read_rate, raw, allowed, self.allow_x)
             case Number(allowed):
                 return self._read(path, read_number, raw, allowed)
+            case Seed():
+                return self._read(path, _read_seed, raw)
             case Length():
                 return self._read(path, Duration.parse, raw)
             case Inner():
@@ -165,6 +170,26 @@ def _check_boundaries(arguments: dict[str, Value]) -> None:
     schedules, boundaries = arguments.get("schedules"), arguments.get("boundaries")
     if isinstance(schedules, tuple) and isinstance(boundaries, tuple) and len(boundaries) != len(schedules) - 1:
         raise ValueError(f"must be {len(schedules) - 1} long, one fewer than the schedules, found {len(boundaries)}")
+
+
+def _check_together(name: str, arguments: dict[str, Value]) -> None:
+    schedules, kind = arguments.get("schedules"), CATALOGUE[name].inner
+    if not isinstance(schedules, tuple) or not isinstance(kind, Inners) or kind.at_boundaries:
+        return
+    if len(schedules) < 2:
+        raise ValueError(f"must be a list of at least two schedules, found {len(schedules)}")
+    scaled = [one.name for one in schedules if isinstance(one, ScheduleSpec) and one.uses_x]
+    if name == "multiplied" and len(scaled) > 1:
+        raise ValueError(
+            f"{' and '.join(scaled)} are both multiples of the base, so the base would be squared; write one of them "
+            "with Nx, and the others as plain factors (0.5)"
+        )
+
+
+def _read_seed(raw: object) -> int:
+    if not isinstance(raw, int) or not is_count(raw, 0) or raw >= 2**31:
+        raise ValueError(f"must be a whole number from 0 to 2^31 - 1, found {found(raw)}")
+    return raw
 
 
 def _read_choice(raw: object, words: tuple[str, ...]) -> str:

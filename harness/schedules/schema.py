@@ -19,6 +19,7 @@ from harness.schedules.catalogue import (
     Number,
     Positions,
     Rate,
+    Seed,
     parameters_of,
 )
 from harness.schedules.scalars import MULTIPLE
@@ -28,6 +29,23 @@ _X = f"^{MULTIPLE}$"
 _OWN = f"^{CODE_PATTERN}$"
 _LENGTH = {"anyOf": [{"type": "string", "pattern": LENGTH_PATTERN}, {"const": 0}]}
 _REFERENCE = {"$ref": "#/$defs/Schedule"}
+
+_MOMENTUM = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
+OPPOSITE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "opposite": {
+            "description": "Falls while the learning rate rises: `high` where it is lowest, `low` where it is highest.",
+            "type": "object",
+            "properties": {"high": _MOMENTUM, "low": _MOMENTUM},
+            "required": ["high", "low"],
+            "additionalProperties": False,
+        }
+    },
+    "required": ["opposite"],
+    "additionalProperties": False,
+}
+"""The form of a momentum that is opposite to the learning rate."""
 
 
 def schedule_schema() -> dict[str, Any]:
@@ -78,7 +96,9 @@ def _of_kind(kind: Kind) -> dict[str, Any]:
     if isinstance(kind, Inner):
         return _REFERENCE
     if isinstance(kind, Inners):
-        return {"type": "array", "items": _REFERENCE, "minItems": 1}
+        return {"type": "array", "items": _REFERENCE, "minItems": 1 if kind.at_boundaries else 2}
+    if isinstance(kind, Seed):
+        return {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
     assert isinstance(kind, Choice)
     return {"enum": list(kind.words)}
 

@@ -51,6 +51,9 @@ class Frame:
         iterations_per_epoch: what `1ep` is, at least 1.
         span: the iterations that `%` is a part of, at least 1.
         x: the learning rate that `1x` is, above 0.
+        stretch: what every length is multiplied by that is not a part of the span, above 0.
+        samples: in an iteration, on the average of an epoch; `None` where lengths in samples mean nothing.
+        tokens: likewise.
 
     Raises:
         BoundError: if an argument is outside these bounds.
@@ -59,6 +62,9 @@ class Frame:
     iterations_per_epoch: int
     span: int
     x: float
+    stretch: Fraction = Fraction(1)
+    samples: Fraction | None = None
+    tokens: Fraction | None = None
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -66,8 +72,13 @@ class Frame:
         keep_numbers(self, POSITIVE, "x")
 
     def exact(self, duration: Duration) -> Fraction:
-        """A duration in iterations, not rounded."""
-        return duration.iterations(self.iterations_per_epoch, self.span)
+        """A duration in iterations, not rounded.
+
+        Raises:
+            ValueError: for a length in samples or tokens where their number is not known.
+        """
+        iterations = duration.iterations(self.iterations_per_epoch, self.span, self.samples, self.tokens)
+        return iterations if duration.unit == "%" else iterations * self.stretch
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,15 @@ class ScheduleSpec:
         """Whether any learning rate in it is written `Nx`."""
         own = any(isinstance(value, Multiple) for _, value in self.arguments)
         return own or any(inner.uses_x for _, inner in self._inner())
+
+    def lengths(self) -> Iterator[tuple[Path, Duration]]:
+        """Every length in it, each with the path of its key."""
+        for parameter, value in self.arguments:
+            for index, item in enumerate(value) if isinstance(value, tuple) else [(None, value)]:
+                if isinstance(item, Duration):
+                    yield (self.name, parameter) if index is None else (self.name, parameter, index), item
+        for place, inner in self._inner():
+            yield from (((self.name, *place, *path), length) for path, length in inner.lengths())
 
     def build(self, frame: Frame) -> ScheduleLike:
         """The schedule. Lengths are rounded so that each phase ends at the iteration nearest to its exact end.
@@ -118,7 +138,11 @@ class ScheduleSpec:
                     yield (parameter,) if index is None else (parameter, index), item
 
     def _build(self, frame: Frame, origin: Fraction, path: Path, problems: Problems) -> ScheduleLike | None:
-        arguments, origins = self._resolve(frame, origin)
+        try:
+            arguments, origins = self._resolve(frame, origin)
+        except _LengthError as error:
+            problems.append(((*path, error.parameter), str(error)))
+            return None
         inner: list[ScheduleLike] = []
         for (place, spec), begin in zip(self._inner(), origins, strict=True):
             schedule = spec._build(frame, begin, (*path, *place, spec.name), problems)
@@ -132,7 +156,8 @@ class ScheduleSpec:
                 problems.append((path, str(error)))
                 return None
         if inner:
-            arguments |= {"schedules": inner} if self.name == "sequential" else {"schedule": inner[0]}
+            many = isinstance(CATALOGUE[self.name].inner, Inners)
+            arguments |= {"schedules": inner} if many else {"schedule": inner[0]}
         try:
             return CATALOGUE[self.name].make(**arguments)
         except BoundError as error:
@@ -147,10 +172,10 @@ class ScheduleSpec:
         end, positions = origin, [origin]
         for parameter, value in self.arguments:
             if isinstance(value, Duration):
-                begin, end = end, end + frame.exact(value)
+                begin, end = end, end + _exact(frame, value, parameter)
                 resolved[parameter] = round_position(end) - round_position(begin)
             elif isinstance(value, tuple):
-                ends = [origin + frame.exact(item) for item in value if isinstance(item, Duration)]
+                ends = [origin + _exact(frame, item, parameter) for item in value if isinstance(item, Duration)]
                 resolved[parameter] = [round_position(position) - round_position(origin) for position in ends]
                 positions += ends
             elif isinstance(value, Multiple):
@@ -162,7 +187,24 @@ class ScheduleSpec:
         kind = None if ":" in self.name else CATALOGUE[self.name].inner
         if isinstance(kind, Inner):
             return resolved, [end if kind.after_lengths else origin]
+        if isinstance(kind, Inners) and not kind.at_boundaries:
+            return resolved, [origin for _ in self._inner()]
         return resolved, positions if isinstance(kind, Inners) else []
+
+
+class _LengthError(ValueError):
+    """A length that cannot be had in iterations, and the parameter that it stands in."""
+
+    def __init__(self, message: str, parameter: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+def _exact(frame: Frame, length: Duration, parameter: str) -> Fraction:
+    try:
+        return frame.exact(length)
+    except ValueError as error:
+        raise _LengthError(str(error), parameter) from None
 
 
 def _plain(value: object) -> object:

@@ -30,6 +30,7 @@ from harness.train.resume import open_folder, warnings_for
 from harness.train.run import Run
 from harness.train.saving import Saver, attempt_start, environment_of, verify
 from harness.train.state import RunState, is_due
+from harness.train.tokens import refuse_other_tokens
 from harness.units import Duration
 
 
@@ -127,6 +128,8 @@ def _iterate(
             batch, lr, momentum = stream(t), run.plan.lr(t), run.plan.momentum(t)
             loss = learner.update(batch, lr, momentum, ask)
             requests = learner.pop_requests()
+            if config.train.tokens_per_sample is not None:
+                refuse_other_tokens(run, t, loss.weight)
             state = replace(state, iteration=t)
             log.count(run.order.global_count(t))
             replaced.note(batch.replaced, t)

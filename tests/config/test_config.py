@@ -290,10 +290,11 @@ def test_parameters_of_the_optimizer_that_the_harness_owns(refusal, name, instea
         ),
         (
             "{schedule: 0.1, momentum_correction: true, momentum: 0.9}",
-            "{name: adam}",
+            "{name: rmsprop}",
             [
-                "lr.momentum_correction: has no effect on 'adam' as configured; it applies to sgd, nag, lars with",
-                "lr.momentum: has no effect on 'adam' as configured; it needs one of sgd, nag, lars, signum with",
+                "lr.momentum_correction: has no effect on 'rmsprop' as configured; it applies to sgd, nag, lars with",
+                "lr.momentum: has no effect on 'rmsprop' as configured; it needs one of sgd, nag, lars, signum with "
+                "optimizer.params.momentum above 0, or one of adam, adamw, adamax, lamb, whose beta1 it is",
             ],
         ),
         (
@@ -465,6 +466,7 @@ def _everything():
         "train": {
             "iterations": 50,
             "last_batch": "keep",
+            "tokens_per_sample": 12,
             "early_stop": {"monitor": "mse", "mode": "min", "patience": 4, "min_delta": 0.01},
         },
         "evaluation": {"every": "0.00001ep", "metrics": ["accuracy", "mse"]},
@@ -488,8 +490,9 @@ def _everything():
             "base": 0.1,
             "reference_batch": 256,
             "scaling": "sqrt",
-            "warmup": {"length": "10%", "start": "0.1 x", "mode": "overlap"},
+            "warmup": {"length": "120tok", "start": "0.1 x", "mode": "overlap", "shape": "poly", "pwr": 3},
             "momentum_correction": False,
+            "stretch": 0.5,
             "schedule": {"linear_cool_down": {"schedule": "1x", "start_idx": "30%", "finish_lr": 0, "length": "20it"}},
             "momentum": {
                 "cyclical": {"schedule_class": "triangular", "cycle_length": "25it", "min_lr": 0.8, "max_lr": 0.9}
@@ -705,7 +708,7 @@ def test_the_mistakes_of_a_section_alone_are_all_told_with_their_keys():
         "own.py: lr.scaling: found 'lin'; must be linear, sqrt or none; did you mean 'linear'?\n"
         "own.py: lr.schedule: is missing\n"
         "own.py: lr.shedule: unknown key; did you mean 'schedule'? known here: base, reference_batch, scaling, warmup, "
-        "momentum_correction, schedule, momentum, plateau"
+        "momentum_correction, schedule, stretch, momentum, plateau"
     )
 
 

@@ -292,3 +292,31 @@ def test_an_empty_path_is_not_taken_for_none(start, command):
     program, option = command
     done = start(f"launch/{program}", option, "", exit_code=2)
     assert "error: " in done.stderr
+
+
+def test_a_moment_is_explained_and_nothing_is_written(plan, tmp_path):
+    ended = plan("--config", "configs/cifar10_resnet18.yaml", "--np", "8", "--samples", "50000", "--explain", "2ep")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [
+        "iteration 96 of 1440 (epoch 2 of 30): learning rate 0.283333",
+        "  1x: 0.05 at batch 128 x 8 shards (linear) = 0.4",
+        "  warm-up, iteration 96 of 144, from 0.05 to: 0.283333",
+        "    cosine (min_lr 0, max_lr 0.4, cycle_length 1296) at its iteration 0 of 1296: 0.4",
+    ]
+    assert not (tmp_path / "plans").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--explain", "3"], "--explain: '3' is not a length: write a length as '5ep' (epochs), '500it' (iterations)"),
+        (["--explain", "1ep", "--np", "1", "2"], "--explain is of one plan; leave out --against, and give --np one"),
+        (["--explain", "1ep", "--against", "sgdr"], "--explain is of one plan; leave out --against, and give --np one"),
+        (["--explain", "16ep"], "--explain: '16ep' is iteration 704, but the run has 660; give an earlier moment"),
+        (["--explain", "1e3tok"], "--explain: '1000tok' is a number of tokens, but how many an iteration has is not"),
+    ],
+)
+def test_a_moment_that_is_none_is_refused(plan, arguments, message):
+    ended = plan(*arguments)
+    assert ended.code == 2
+    assert message in ended.err

@@ -14,6 +14,7 @@ import pytest
 import harness.schedules as public
 from harness.schedules import (
     ConstantSchedule,
+    CoolDown,
     CosineAnnealingSchedule,
     CyclicalSchedule,
     ExponentialSchedule,
@@ -21,8 +22,13 @@ from harness.schedules import (
     InverseSqrtSchedule,
     LinearCoolDown,
     LinearWarmUp,
+    MaximumSchedule,
+    MinimumSchedule,
     MultiFactorSchedule,
+    MultipliedSchedule,
+    NoisySchedule,
     OneCycleSchedule,
+    OppositeSchedule,
     OverlapWarmUp,
     PolySchedule,
     RaisedSchedule,
@@ -34,8 +40,11 @@ from harness.schedules import (
     SequentialSchedule,
     Spliced,
     TriangularSchedule,
+    WarmUp,
     WarmupStableDecaySchedule,
     WithoutBreakpoints,
+    exp_range,
+    triangular2,
 )
 
 MAKERS = {
@@ -71,6 +80,24 @@ MAKERS = {
     "scaled_after at the end": lambda: ScaledAfter(PolySchedule(1, 90, 1.5, 0.1), 0.25, 95),
     "spliced": lambda: Spliced(FactorSchedule(1, 25, 0.5), PolySchedule(1, 90), 60),
     "spliced at the end": lambda: Spliced(InverseSqrtSchedule(1, 20), PolySchedule(1, 90), 200),
+    "ramp by equal factors": lambda: RampSchedule(0.1, 1, 90, "exponential"),
+    "ramp by a power": lambda: RampSchedule(1, 0.1, 90, "poly", 3),
+    "triangular2": lambda: triangular2(0.1, 1, 90, 0.3),
+    "exp_range": lambda: exp_range(0.1, 1, 90, 0.999, 0.3),
+    "warm_up by equal factors": lambda: WarmUp(FactorSchedule(1, 25, 0.5), 0.01, 30, "exponential"),
+    "warm_up that is constant": lambda: WarmUp(ConstantSchedule(1), 0.01, 30, "constant"),
+    "warm_up that is constant, of more": lambda: WarmUp(PolySchedule(1, 90), 0.01, 30, "constant"),
+    "overlap_warm_up by a power": lambda: OverlapWarmUp(FactorSchedule(1, 25, 0.5), 0, 30, "poly", 3),
+    "overlap_warm_up that is constant": lambda: OverlapWarmUp(ConstantSchedule(1), 0.5, 30, "constant"),
+    "cool_down": lambda: CoolDown(CosineAnnealingSchedule(0.1, 1, 90), 60, 20, finish_fraction=0.25, shape="cosine"),
+    "cool_down by equal factors": lambda: CoolDown(ConstantSchedule(1), 60, 20, 0.01, shape="exponential"),
+    "multiplied": lambda: MultipliedSchedule([PolySchedule(1, 90, 1.5, 0.1), FactorSchedule(1, 25, 0.5, 0.1)]),
+    "maximum": lambda: MaximumSchedule([PolySchedule(1, 90), ConstantSchedule(0.3)]),
+    "maximum of more": lambda: MaximumSchedule([TriangularSchedule(0, 1, 90), PolySchedule(0.8, 60, 1, 0.25)]),
+    "minimum": lambda: MinimumSchedule([RampSchedule(0, 8, 90), ConstantSchedule(0.3)]),
+    "noisy": lambda: NoisySchedule(PolySchedule(1, 90, 2, 0.1), 0.3, "normal", 7, 20, 200),
+    "noisy, uniform": lambda: NoisySchedule(CosineAnnealingSchedule(0.1, 1, 90), 0.9, "uniform", length=95),
+    "opposite": lambda: OppositeSchedule(TriangularSchedule(0, 1, 90), 0.95, 0.85),
     "without_breakpoints": lambda: WithoutBreakpoints(PolySchedule(1, 90)),
 }
 every_schedule = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())

@@ -16,6 +16,8 @@ from harness.schedules import (
     CyclicalSchedule,
     OneCycleSchedule,
     TriangularSchedule,
+    exp_range,
+    triangular2,
 )
 from harness.schedules.cyclical import CycleTable
 
@@ -189,3 +191,51 @@ def test_threads_agree():
 def test_bounds(arguments, kwargs, message):
     with pytest.raises(BoundError, match=message):
         CyclicalSchedule(*arguments, **kwargs)
+
+
+def test_a_decay_of_the_amplitude_is_one_above_the_lowest_rate():
+    shape = {"min_lr": 0.25, "max_lr": 1.25}
+    floor = CyclicalSchedule(TriangularSchedule, 4, 1.5, 0.5, floor_lr=0.25, iteration_magnitude_decay=0.75, **shape)
+    amplitude = CyclicalSchedule(TriangularSchedule, 4, 1.5, 0.5, 0, 0.75, "amplitude", **shape)
+    assert [amplitude(t) for t in range(60)] == [floor(t) for t in range(60)]
+    assert amplitude(4) == amplitude(10) == 0.25
+    assert amplitude != CyclicalSchedule(TriangularSchedule, 4, 1.5, 0.5, 0, 0.75, **shape)
+
+
+def test_the_two_policies_with_names():
+    """Smith 2015, section 3.2, by the formulas of the code that came with it."""
+    low, high, step, gamma = 0.001, 0.006, 50, 0.9994
+    halved, shrunk = triangular2(low, high, 2 * step), exp_range(low, high, 2 * step, gamma)
+    for t in range(1000):
+        cycle = 1 + t // (2 * step)
+        height = max(0.0, 1 - abs(t / step - 2 * cycle + 1))
+        assert halved(t) == pytest.approx(low + (high - low) * height / 2 ** (cycle - 1), rel=1e-12)
+        assert shrunk(t) == pytest.approx(low + (high - low) * height * gamma**t, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"decay": "height", "min_lr": 0, "max_lr": 1},
+            "CyclicalSchedule: decay must be one of all, amplitude, found 'height'",
+        ),
+        (
+            {"decay": "amplitude", "floor_lr": 0.1, "min_lr": 0.1, "max_lr": 1},
+            "CyclicalSchedule: floor_lr must be left out with decay: amplitude, whose floor is min_lr, found 0.1",
+        ),
+    ],
+)
+def test_bounds_of_the_decay(arguments, message):
+    with pytest.raises(ValueError, match="CyclicalSchedule") as caught:
+        CyclicalSchedule(TriangularSchedule, 4, **arguments)
+    assert str(caught.value) == message
+
+
+def test_an_amplitude_needs_a_lowest_rate():
+    with pytest.raises(ValueError, match="CyclicalSchedule") as caught:
+        CyclicalSchedule(OneCycleSchedule, 4, decay="amplitude", start_lr=0.1, max_lr=1)
+    allowed = "all for a schedule without min_lr; set floor_lr instead"
+    assert str(caught.value) == f"CyclicalSchedule: decay must be {allowed}, found 'amplitude'"
+    with pytest.raises(ValueError, match=r"^exp_range: gamma must be a finite number > 0 and <= 1, found 1\.5$"):
+        exp_range(0, 1, 4, 1.5)

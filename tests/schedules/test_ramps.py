@@ -93,7 +93,10 @@ def test_one_cycle_of_cosines_turns_where_that_of_lines_does():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RampSchedule(0, 1, 5, "sine"), "RampSchedule: shape must be one of linear, cosine, found 'sine'"),
+        (
+            lambda: RampSchedule(0, 1, 5, "sine"),
+            "RampSchedule: shape must be one of linear, cosine, exponential, poly, found",
+        ),
         (lambda: RampSchedule(-1, 1, 5), "RampSchedule: start_lr must be a finite number >= 0, found -1"),
         (lambda: RampSchedule(0, 1, 0), "RampSchedule: length must be an int >= 1, found 0"),
         (lambda: OneCycleSchedule(0, 1, 5, shape=1), "OneCycleSchedule: shape must be one of linear, cosine, found 1"),

@@ -9,6 +9,7 @@ import pytest
 from harness.schedules import (
     BoundError,
     ConstantSchedule,
+    CoolDown,
     CosineAnnealingSchedule,
     CyclicalSchedule,
     ExponentialSchedule,
@@ -17,7 +18,11 @@ from harness.schedules import (
     InverseSqrtSchedule,
     LinearCoolDown,
     LinearWarmUp,
+    MaximumSchedule,
+    MinimumSchedule,
     MultiFactorSchedule,
+    MultipliedSchedule,
+    NoisySchedule,
     OneCycleSchedule,
     PolySchedule,
     RaisedSchedule,
@@ -27,8 +32,11 @@ from harness.schedules import (
     SequentialSchedule,
     SpecError,
     TriangularSchedule,
+    WarmUp,
     WarmupStableDecaySchedule,
+    exp_range,
     parse_spec,
+    triangular2,
 )
 from harness.schedules.catalogue import CATALOGUE
 
@@ -134,6 +142,44 @@ BUILT = [
             }
         },
         RiseAndFallSchedule(0.02, 0.5, 0, 1000, 0.25, "linear", "first_update", "three"),
+    ),
+    (
+        {"ramp": {"start_lr": "1x", "end_lr": 0.1, "length": "50%", "shape": "poly", "pwr": 3}},
+        RampSchedule(0.5, 0.1, 500, "poly", 3),
+    ),
+    (
+        {"warm_up": {"schedule": "1x", "start_lr": "0.1x", "length": "1ep", "shape": "constant"}},
+        WarmUp(ConstantSchedule(0.5), 0.05, 100, "constant"),
+    ),
+    (
+        {
+            "cool_down": {
+                "schedule": "1x",
+                "start_idx": "80%",
+                "length": "20%",
+                "finish_fraction": 0.1,
+                "shape": "cosine",
+            }
+        },
+        CoolDown(ConstantSchedule(0.5), 800, 200, None, 0.1, "cosine"),
+    ),
+    (
+        {"triangular2": {"min_lr": "0.1x", "max_lr": "1x", "cycle_length": "1ep"}},
+        triangular2(0.05, 0.5, 100),
+    ),
+    (
+        {"exp_range": {"min_lr": 0, "max_lr": 1, "cycle_length": "1ep", "gamma": 0.999, "inc_fraction": 0.3}},
+        exp_range(0, 1, 100, 0.999, 0.3),
+    ),
+    (
+        {"multiplied": {"schedules": ["1x", {"poly": {"base_lr": 1, "max_update": "100%"}}]}},
+        MultipliedSchedule([ConstantSchedule(0.5), PolySchedule(1, 1000)]),
+    ),
+    ({"maximum": {"schedules": ["1x", 0.1]}}, MaximumSchedule([ConstantSchedule(0.5), ConstantSchedule(0.1)])),
+    ({"minimum": {"schedules": ["1x", 0.1]}}, MinimumSchedule([ConstantSchedule(0.5), ConstantSchedule(0.1)])),
+    (
+        {"noisy": {"schedule": "1x", "noise": 0.3, "distribution": "uniform", "seed": 5, "start_idx": "1ep"}},
+        NoisySchedule(ConstantSchedule(0.5), 0.3, "uniform", 5, 100),
     ),
 ]
 

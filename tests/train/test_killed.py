@@ -36,6 +36,8 @@ OPTIMIZERS = {
     "lars": "{name: lars, params: {momentum: 0.9, eta: 0.1}}",
     "nadam": "{name: nadam}",
 }
+MOMENTUM = "lr.momentum={opposite: {high: 0.95, low: 0.8}}"  # against the learning rate; beta1 of adam
+MORE = {"sgd": [MOMENTUM], "adam": [MOMENTUM]}
 BASES = {"adam": 0.003, "lamb": 0.01, "nadam": 0.003}
 # a plateau is almost everywhere, so the rate falls all the time; the end comes 18 iterations before the last
 DECISIONS = (
@@ -59,6 +61,7 @@ class Job:
             f"optimizer={OPTIMIZERS[optimizer]}",
             f"lr.base={BASES.get(optimizer, 0.1)}",
             f"output={output}",
+            *MORE.get(optimizer, []),
         ]
         words = [word for setting in settings for word in ("--set", setting)]
         command = job_of(["launch/train.py", *words, *options], np, fresh=THOROUGH)

@@ -25,7 +25,7 @@ from harness.gluon.step.per_device import PerDeviceStep
 from harness.gluon.step.row_step import RowStep
 from harness.model.inputs import seed_of
 from harness.model.optimizer_numbers import is_supplied
-from harness.model.optimizers import HOLD_RATE, RESTS_WITHOUT_GRADIENT, traits_of
+from harness.model.optimizers import HOLD_RATE, RESTS_WITHOUT_GRADIENT, momentum_name, traits_of
 from harness.model.own_optimizer import arrays_in
 from harness.model.parameters import has_rows, list_held
 
@@ -71,10 +71,11 @@ class OptimizerStep:
         holds_rate = type(optimizer).__name__.lower() in HOLD_RATE and optimizer.momentum > 0
         self.corrects_momentum = holds_rate if momentum_correction is None else momentum_correction
         self._seed = seed
-        self._momentum: float | None = getattr(optimizer, "momentum", None)
         self.traits = traits_of(optimizer, self._parameters)
-        if "momentum" in self.traits.scalars:
-            self._momentum = None  # a number that an optimizer of the user's own changes by itself
+        scheduled = momentum_name(optimizer)
+        # a number that an optimizer of the user's own changes by itself is left to it
+        self._momentum_name = None if scheduled in self.traits.scalars else scheduled
+        self._momentum: float | None = getattr(optimizer, self._momentum_name) if self._momentum_name else None
         self._noise_seed: int | None = None
         self._noise_of_rows: int | None = None
         self._rows: dict[int, Rows] = {}
@@ -164,14 +165,14 @@ class OptimizerStep:
                 optimizer of the user's own raises.
         """
         self._refuse_rates(t, lr)
-        if momentum and self._momentum == 0:
+        if momentum and self._momentum_name == "momentum" and self._momentum == 0:
             raise ConfigError(
                 f"momentum: {momentum} for an optimizer that was built without; give it one "
                 "(optimizer.params.momentum), which makes its buffers"
             )
         for updater in self.updaters:
-            if self._momentum is not None:  # set each time, so that no update depends on the one before it
-                updater.optimizer.momentum = self._momentum if momentum is None else momentum
+            if self._momentum_name is not None:  # set each time, so that no update depends on the one before it
+                setattr(updater.optimizer, self._momentum_name, self._momentum if momentum is None else momentum)
         self._noise_seed = seed_of(self._seed, t, -1) if self.traits.is_noisy else None
         self._noise_of_rows = seed_of(self._seed, t, -2) if self.traits.is_noisy else None
         self._rows = dict(zip(self._tables, rows, strict=True))
