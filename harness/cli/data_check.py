@@ -17,6 +17,7 @@ from harness.data.pictures.dataset import PictureSource
 from harness.data.pictures.reader import SPLITS, open_sources
 from harness.data.records import RecordFile
 from harness.data.request import DataRequest
+from harness.data.splits import most_classes
 from harness.errors import ConfigError, DataError
 from harness.files import replace_file
 from harness.report.counter import Counter, say
@@ -53,8 +54,10 @@ def _check(config: RunConfig, workers: int) -> None:
     with Counter(total, "pictures checked") as counter:
         done = damaged = 0
         for name, source in given.items():
-            limit = num_classes if pictures.num_classes or config.network.picks_classes else None
-            found = _check_split(f"data.pictures.{name}", source, workers, limit, counter, done)
+            limit = num_classes or most_classes(len(source))
+            are_classes = bool(pictures.num_classes) or config.network.picks_classes
+            where = f"data.pictures.{name}"
+            found = _check_split(where, source, workers, limit if are_classes else None, counter, done)
             num_classes = num_classes or found.largest_label + 1  # of training
             damaged += found.damaged
             done += len(source)
@@ -86,7 +89,7 @@ def _check_split(
                 counter.say(f"{name}: sample {one.row}: {one.problem}")
             elif one.size is not None and one.labels is not None:
                 edges.append(min(one.size))
-                largest = max(largest, *one.labels.tolist())
+                largest = max([largest, *one.labels[np.isfinite(one.labels)].tolist()])
             counter.tell(done + one.row + 1)
     whole = np.array(edges or [0])
     counter.say(

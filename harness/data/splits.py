@@ -196,6 +196,15 @@ def hold_out(train: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
     return train.subset(np.sort(order[size:])), train.subset(np.sort(order[:size]))
 
 
+def most_classes(num_samples: int) -> int:
+    """How many classes labels can tell of where nothing else does; numbers above are hardly classes.
+
+    >>> most_classes(20), most_classes(60000)
+    (1000, 600000)
+    """
+    return max(_MANY_CLASSES, 10 * num_samples)
+
+
 def as_num_classes(where: str, value: object) -> int | None:
     """Check a user's number of classes; None stays None.
 
@@ -227,4 +236,4 @@ def _count_classes(train: Dataset, label: Data) -> int | None:
             "number of classes (`num_classes`)"
         )
     count = int(labels.max()) + 1
-    return None if count > max(_MANY_CLASSES, 10 * labels.size) else count
+    return None if count > most_classes(labels.size) else count

@@ -333,6 +333,11 @@ def test_a_label_beyond_those_of_training_is_listed(data, made):
         3,
         "data.pictures.validation: sample 1: set/cat/002.jpg: the label is 3, but classes are 0 to 2",
     )
+    (made / "a.lst").write_text("0\t0\tcat/001.jpg\n1\tnan\tcat/002.jpg\n2\tinf\tcat/003.jpg\n3\t-1\tcat/004.jpg\n")
+    done = data("check", "c.yaml", "--set", "data.pictures.train={folder: set, lst: a.lst}")
+    said = [line.partition(".jpg: ")[2] for line in done.out.splitlines()[:3]]
+    assert said == [f"the label is {label}, but classes are 0 to 999" for label in ("nan", "inf", "-1")]
+    (made / "a.lst").write_text("0\t0\tcat/001.jpg\n1\tinf\tcat/002.jpg\n")
     numbers = ["--set", "network.loss=l2"]
     assert data("check", "c.yaml", "--set", f"data.pictures={splits}", *numbers).code == 0
 

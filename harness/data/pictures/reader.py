@@ -12,12 +12,11 @@ from harness.data.pictures.dataset import PictureDataset, PictureSource, is_unre
 from harness.data.pictures.request import PictureRequest, SplitFiles
 from harness.data.records import RecordFile, RecordFiles, RecordPictures
 from harness.data.request import Counts, DataRequest
-from harness.data.splits import Splits, make_splits
+from harness.data.splits import Splits, make_splits, most_classes
 from harness.errors import DataError
 
 _KINDS = {"records": ("rec", "folder"), "folder": ("folder", "rec")}  # what each reads, and what it does not
 SPLITS = ("train", "validation", "test")
-_MANY_CLASSES = 1000
 _FEW_RECORDS = 100_000  # whose labels are read to count classes
 
 
@@ -107,7 +106,7 @@ def _count_classes(request: DataRequest, pictures: PictureRequest, train: Pictur
             f"{request.where}: counting classes would read all of {len(train):,} records; set data.pictures.num_classes"
         )
     largest, sample = _largest_label(train, pictures.replace_damaged)
-    if not largest < max(_MANY_CLASSES, 10 * len(train)):
+    if not largest < most_classes(len(train)):
         raise DataError(
             f"data.pictures.train: sample {sample}: {train.name_of(sample)}: the label is {largest:g}, of {len(train)} "
             "pictures, which can hardly be a class; mend it, or set data.pictures.num_classes"
