@@ -79,6 +79,9 @@ def test_a_list_is_read_in_the_order_of_its_keys(tmp_path):
     [
         ("1\ta.jpg\n", 1, "one or more"),
         ("1\t0\ta.jpg\n1\t0\tb.jpg\n", 2, "1"),
+        ("5\t0\ta.jpg\n\n4\t0\tb.jpg\n5\t0\tc.jpg\n4\t0\td.jpg\n", 4, "1"),
+        ("1\t0\ta\0.jpg\n", 1, "1"),
+        ("99999999999999999999\t0\ta.jpg\n", 1, "one or more"),
         ("1\t0\ta.jpg\n2\t0\t1\tb.jpg\n", 2, "1"),
         ("x\t0\ta.jpg\n", 1, "one or more"),
         ("1\tcat\ta.jpg\n", 1, "one or more"),
