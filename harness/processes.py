@@ -50,6 +50,12 @@ def began(pid: int) -> int | None:
     return int(words[19]) if words else None
 
 
+def cpu_s(pid: int) -> float:
+    """The seconds for which cores have worked for a process; 0 if it has ended."""
+    words = _stat(pid)
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK") if words else 0.0
+
+
 def _stat(pid: int) -> list[str]:
     """What `/proc` says of a process, from its state on."""
     with suppress(OSError):

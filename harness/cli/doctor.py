@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from harness.comm import read_launch
-from harness.command import RunParser, add_run_options, report_failure, run_job
+from harness.command import JobContext, RunParser, add_run_options, report_failure, run_job
 from harness.config import RunConfig, load_config
 from harness.doctor import as_json, as_text, check_up, exit_code, summary
 from harness.errors import ConfigError, HarnessError
-from harness.shipped import name_command
+from harness.shipped import DEFAULT_CONFIG, name_command
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -30,7 +30,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--scaling", action="store_true", help="measure latency and bandwidth on real ranks, and predict up to 1024"
     )
+    parser.add_argument(
+        "--input", metavar="FILE|NAME", help="measure how fast samples of a configuration are made, by how many workers"
+    )
     options = parser.parse_args(arguments)
+    if options.input is not None:
+        if options.scaling or options.json or options.quick or options.np is not None or options.emulate_np:
+            parser.error("--np, --quick, --json, --scaling and --emulate-np have no effect with --input; remove them")
+        if options.config != DEFAULT_CONFIG:
+            parser.error(f"--input: measures {options.input}, so --config has no effect; remove it")
+        options.config = options.input
     if options.emulate_np:
         parser.error("--emulate-np sends nothing to measure; start real ranks: mpirun -np 2")
     if options.scaling and (options.np is not None or options.json or options.quick):
@@ -50,6 +59,18 @@ def check(config: RunConfig) -> None:
         raise ConfigError(f"lr.base: {config.lr.base} is not used for measuring; give a number: --set lr.base=0.1")
 
 
+def measure_input(options: argparse.Namespace) -> int:
+    """Measure how fast samples are made."""
+
+    def work(job: JobContext) -> None:
+        # import late: MXNet reads the number of threads at import, so it must be set first
+        from harness.doctor.input import show_input
+
+        show_input(job)
+
+    return run_job(options, lambda config: None, work)
+
+
 def predict_scaling(options: argparse.Namespace) -> int:
     """Measure on all ranks, predict on rank 0."""
     from harness.doctor.scaling import predict
@@ -62,6 +83,8 @@ def main() -> int:
     findings = []
     try:
         options = parse_arguments()
+        if options.input is not None:
+            return measure_input(options)
         if options.scaling:
             return predict_scaling(options)
         config = load_config(options.config, options.set)

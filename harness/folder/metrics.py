@@ -12,7 +12,7 @@ from harness.folder.reading import LARGEST, LATEST_S, parse_json
 from harness.folder.unread import RecordError, Unread, described, seen
 
 METRICS = "metrics.jsonl"
-EVENTS = ("skipped", "weightless", "replaced", "rewind", "plateau", "early_stop")
+EVENTS = ("skipped", "weightless", "replaced", "rewind", "plateau", "early_stop", "input")
 _NAME = 200
 _MOST_SPLITS = 20
 _MOST_SAID, _SENTENCE = 20, 1000
@@ -22,6 +22,8 @@ _KNOWN = {  # bounds of what the harness itself measures; a diverging run measur
     "loss": (-math.inf, math.inf),
     "gradient_norm": (0, math.inf),
     "images_per_s": (0, math.inf),
+    "waited_ms": (0, math.inf),
+    "update_ms": (0, math.inf),
     "count": (0, LARGEST),
     "diverged_at": (1, LARGEST),
     "lr_factor": (0, _LARGEST_LR),
@@ -41,7 +43,7 @@ class MetricsLine(NamedTuple):
     Attributes:
         split: `train`; an evaluated split; `skipped` for a skipped update; `weightless` for one that changed nothing,
             because every weight was 0; `replaced` for damaged samples that others have replaced; `rewind`, `plateau`,
-            `early_stop` for a change of the plan.
+            `early_stop` for a change of the plan; `input` where updates were found to wait for their samples.
         iteration: after which it was written.
         epoch: of that iteration; `None` if the line does not say.
         lr: the learning rate that its update applied.

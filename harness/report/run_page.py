@@ -153,6 +153,8 @@ def _happened(record: RunRecord) -> list[tuple[int, str]]:
     found = [(t, "resumed" if t else "started over") for t in begun]
     found += [(one.iteration, _amended(one)) for one in (record.plan.amendments if record.plan is not None else [])]
     found += [(line.iteration, _IDLE[line.split]) for line in record.metrics.events if line.split in _IDLE]
+    waiting = [line for line in record.metrics.events if line.split == "input"]
+    found += [(line.iteration, f"updates wait for their samples: {'; '.join(line.said)}") for line in waiting]
     return sorted(found)
 
 

@@ -11,6 +11,7 @@ from harness.errors import listed
 from harness.folder import MetricsLine
 from harness.gluon import Learner
 from harness.report import Progress
+from harness.train.input import InputTime, advice
 from harness.train.run import Run
 
 
@@ -74,6 +75,14 @@ class TrainingLog:
             self._progress.warn(said + listed(replaced.first, of=replaced.in_epoch))
             line = _line(run, t, "replaced", {"count": replaced.in_epoch})
             self._record(line._replace(said=(said, *replaced.first)))
+
+    def waited(self, run: Run, t: int, found: InputTime) -> None:
+        """Show and record that updates wait for their samples; on rank 0, which speaks for itself."""
+        waited_ms, update_ms = (round(1e3 * one, 3) for one in found)
+        said = f"input {waited_ms:.3g} ms of {update_ms:.3g} ms an update{advice(run, found)}"
+        self._progress.warn(said)
+        line = _line(run, t, "input", {"waited_ms": waited_ms, "update_ms": update_ms})
+        self._record(line._replace(said=(said,)))
 
     def evaluated(self, run: Run, t: int, found: Mapping[str, Mapping[str, float]]) -> None:
         """Show and record the evaluation after update `t`, by split; its time does not count for the speed."""

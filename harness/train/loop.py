@@ -5,16 +5,16 @@ Every rank runs all of it; what only rank 0 does (files, the terminal) happens i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 from harness.checkpoint import NONE_REPLACED
 from harness.config import dump_config
-from harness.data import BatchStream, describe_scale, draws_at_random
+from harness.data import BatchStream
 from harness.errors import ConfigError, DataError, DivergedError, listed
-from harness.folder import METRICS, EventFile, FactorGroup, MetricsFile
+from harness.folder import METRICS, EventFile, MetricsFile
 from harness.gluon import Learner, Requests
 from harness.guard import ConsistencyCheck
 from harness.plan.decided import describe_decisions
@@ -23,7 +23,9 @@ from harness.train.build import build_learner
 from harness.train.decisions import Decided, Decisions
 from harness.train.divergence import Divergence
 from harness.train.find import find_base, with_found_base
+from harness.train.input import InputWatch
 from harness.train.log import TrainingLog, replaced_in_words
+from harness.train.opening import factors_in_words, opening
 from harness.train.plan_files import factors_of, write_plan_of
 from harness.train.replaced import ReplacedSamples
 from harness.train.resume import open_folder, warnings_for
@@ -81,11 +83,11 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         check = ConsistencyCheck(world, learner)
         saver = stack.enter_context(Saver(run, learner, check, metrics, progress.warn))
         log = TrainingLog(progress, saver.record)
-        progress.say(_opening(run))
+        progress.say(opening(run))
         for line in describe_decisions(run.config, run.sizes):
             progress.say(line)
         if factors:
-            progress.say(_factors_in_words(factors))
+            progress.say(factors_in_words(factors))
         for line in [*run.world.remarks, *run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
             progress.warn(line)
 
@@ -108,7 +110,7 @@ def _iterate(
     divergence, first = Divergence(run, learner, saver, log.warn), state.iteration + 1
     log_every, verify_every = _iterations(run, config.log.every), _iterations(run, config.guard.verify_every)
     evaluate_every = None if config.evaluation.every is None else _iterations(run, config.evaluation.every)
-    replaced = ReplacedSamples(run.world, config)
+    replaced, watch = ReplacedSamples(run.world, config), InputWatch(stream, learner, partial(log.waited, run))
     decisions = Decisions(run, learner, saver.record, log.warn)
     evaluation = partial(_evaluate, learner=learner, log=log, decisions=decisions)
 
@@ -124,13 +126,13 @@ def _iterate(
             guard.enter(f"iteration {t}", "first" if t == first else "update")
             ask = saver.ask(guard.stop_requested)
 
-            # Update: this rank's shards of global batch t, with the rates that the plan gives to t.
-            batch, lr, momentum = stream(t), run.plan.lr(t), run.plan.momentum(t)
-            loss = learner.update(batch, lr, momentum, ask)
-            requests = learner.pop_requests()
+            # Update: this rank's shards of global batch t, with the rates that the plan gives to t. A wait is timed.
+            with watch.update(t):
+                batch, lr, momentum = stream(t), run.plan.lr(t), run.plan.momentum(t)
+                loss = learner.update(batch, lr, momentum, ask)
+            requests, state = learner.pop_requests(), replace(state, iteration=t)
             if config.train.tokens_per_sample is not None:
                 refuse_other_tokens(run, t, loss.weight)
-            state = replace(state, iteration=t)
             log.count(run.order.global_count(t))
             replaced.note(batch.replaced, t)
 
@@ -306,34 +308,3 @@ def _unread(run: Run, metrics: MetricsFile | None) -> list[str]:
         f"warning: {run.folder.path / part.file}, line {part.line}, cannot be read and stays as it is: it {part.reason}"
         for part in (() if metrics is None else metrics.unread.parts)
     ]
-
-
-def _opening(run: Run) -> str:
-    sizes, world = run.sizes, run.world
-    devices = f" on {', '.join(run.config.devices)}" if run.config.devices else ""
-    # With one rank there is nothing to add up; who has asked for the engine is told what is in use instead.
-    summed = f", sum: {world.sum_by}" if world.size > 1 or run.config.sum != world.sum_by else ""
-    ranks = f"{_count(world.size, 'rank')} ({world.kind}{summed}){devices}"
-    bits = ", gradients in 16 bits" if run.config.compression == "fp16" else ""
-    threads = _count(run.config.threads_per_rank, "thread")
-    words = [describe_scale(run.data.splits.train)]
-    if draws_at_random(run.data.splits.train):
-        words.append("seeded item by item")
-    done = f" ({', '.join(filter(None, words))})" if any(words) else ""
-    return (
-        f"{run.config.run_name}: {sizes.num_samples} samples{done}, {_count(sizes.num_iterations, 'iteration')} of "
-        f"{sizes.shards} x {sizes.batch_size}, {ranks}, {threads} a rank{bits}; learning rate "
-        f"{run.plan.describe()}"
-    )
-
-
-def _factors_in_words(factors: Sequence[FactorGroup]) -> str:
-    rates = sorted({group.lr for group in factors})
-    span = f"x {rates[0]:.4g}" + (f" to x {rates[-1]:.4g}" if len(rates) > 1 else "")
-    return (
-        f"learning rates of parameters: {span}, {_count(len(factors), 'group')} by rate and decay (plan.json, report)"
-    )
-
-
-def _count(number: int | str, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
