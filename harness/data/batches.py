@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from harness.data.pictures.replacement import Replacement
 
 
+_MANY = 50_000  # samples, whose order takes milliseconds
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """One shard of a global batch.
@@ -97,8 +100,9 @@ class BatchStream:
     While the caller works on batch `t`, a thread assembles those that follow, or two where several workers read: as
     soon as a batch has no work left for one of them, it begins the next. An error is raised by the call that requests
     that batch. The caller itself reads items that draw from global generators, because its own computation may draw
-    from them too. Arrays are written once; their memory is used again when nobody holds them any more. A stream serves
-    one caller at a time; close it or use it as a context manager.
+    from them too. The order of a large data set's next epoch is computed in the course of an epoch. Arrays are written
+    once; their memory is used again when nobody holds them any more. A stream serves one caller at a time; close it or
+    use it as a context manager.
 
     Attributes:
         shards: those that it returns.
@@ -142,6 +146,7 @@ class BatchStream:
         self._prefetch = prefetch
         self._ahead: deque[tuple[int, Future[GlobalBatch]]] = deque()  # of consecutive iterations
         self._makers = Threads(_num_makers(dataset), "batches")
+        self._orders, self._ordered = Threads(1, "order"), 0
         self.waited_s = 0.0
 
     def __call__(self, t: int) -> GlobalBatch:
@@ -165,6 +170,7 @@ class BatchStream:
         """End the threads after their current batches; calling this again does nothing."""
         self._cancel()
         self._makers.close()
+        self._orders.close()
 
     def _cancel(self) -> None:
         while self._ahead:
@@ -184,6 +190,9 @@ class BatchStream:
         """Read and augment all shards at once, then cut them apart; collated ones are made one by one."""
         order = self._order
         parts = [order.shard_indices(t, shard) for shard in self._shards]
+        if order.num_samples >= _MANY and self._ordered != order.epoch(t):  # which this epoch's own must not wait for
+            self._ordered = order.epoch(t)
+            self._orders.submit(order.prepare, self._ordered + 1)
         if isinstance(self._dataset, CollatedDataset):
             shards = [self._collated(self._dataset, t, *one) for one in zip(self._shards, parts, strict=True)]
             replaced = tuple(itertools.chain.from_iterable(others for _, others in shards))

@@ -7,9 +7,10 @@ number of ranks requests other shards of the same batches. Knows nothing about t
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -79,9 +80,9 @@ class Order:
     are_streams: bool = False
     grouping: Grouping | None = None
     batching: Batching = field(init=False, repr=False, compare=False)
-    # The batches of the most recent epoch. A single reference is replaced, so threads need no lock: at worst they
-    # both compute it.
-    _last: tuple[int, list[Indices]] | None = field(default=None, init=False, repr=False, compare=False)
+    # The batches of the two most recent epochs, and what makes sure that only one thread computes any.
+    _known: dict[int, list[Indices]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _computing: ClassVar[Any] = threading.Lock()
 
     def __post_init__(self) -> None:
         """Refuse settings that do not give a single full global batch, and streams of unequal lengths."""
@@ -122,11 +123,20 @@ class Order:
     def global_indices(self, t: int) -> Indices:
         """The samples of global batch `t`, shard after shard, as a read-only array."""
         epoch, number = self.batching.place(t)
-        last = self._last
-        if last is None or last[0] != epoch:
-            last = (epoch, self._batches(epoch))
-            object.__setattr__(self, "_last", last)
-        return last[1][number]
+        return self.prepare(epoch)[number]
+
+    def prepare(self, epoch: int) -> list[Indices]:
+        """The samples of each global batch of an epoch; computed ahead of time, its first batch need not wait."""
+        batches = self._known.get(epoch)
+        if batches is None:
+            with self._computing:
+                batches = self._known.get(epoch)
+                if batches is None:
+                    batches = self._batches(epoch)
+                    for old in list(self._known)[:-1]:
+                        del self._known[old]
+                    self._known[epoch] = batches
+        return batches
 
     def begins(self, t: int) -> bool:
         """Whether global batch `t` is the first of its epoch, with which states that are carried begin anew."""
