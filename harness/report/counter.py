@@ -8,13 +8,18 @@ import time
 from types import TracebackType
 from typing import Self
 
+from harness.folder import seen
+
 _LINE_EVERY_S = 5.0
 
 
 def say(line: str) -> None:
-    """Print a line of a result; if nobody listens any more (`| head -1`), the work goes on."""
+    """Print a line of a result, with what cannot be shown of it spelt out.
+
+    If nobody listens any more (`| head -1`), the work goes on.
+    """
     try:
-        print(line, flush=True)
+        print(seen(line), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -58,7 +63,7 @@ class Counter:
     def say(self, line: str) -> None:
         """Print a line of the result on standard output, above the bar if that is on the same terminal."""
         if self._bar is not None and sys.stdout.isatty():
-            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._bar.console.print(seen(line), highlight=False, markup=False, soft_wrap=True)
         else:
             say(line)
 

@@ -12,7 +12,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from harness.data.folders import listed_folder
+from harness.data.folders import listed_file, listed_folder
 from harness.data.packing.contents import Damaged, Preparation, prepared
 from harness.data.packing.journal import Journal
 from harness.data.packing.listing import Listing
@@ -125,6 +125,21 @@ def test_a_list_keeps_its_lines_in_order_with_all_labels(folder, tmp_path):
     path.write_text("-1\t0\tcat/0.jpg\n")
     with pytest.raises(DataError, match=r"own.lst, line 1: the key is -1; keys of records start at 0"):
         Listing.of_list(folder, path)
+
+
+@pytest.mark.parametrize("name", ["a\tb.jpg", "a\nb.jpg", "a\rb.jpg"])
+def test_a_name_that_no_list_can_have_is_refused(folder, name):
+    (folder / "dog" / name).touch()
+    with pytest.raises(DataError, match=r"set: 'dog/a\\.+b.jpg': no list can have a name with a tab or an end of line"):
+        packing(folder)
+
+
+def test_the_list_names_the_pictures_of_the_folder(folder):
+    (folder / "dog" / "3.jpg").rename(folder / "dog" / "a \xe9\u2028 b.jpg")
+    finished(folder)
+    listed, expected = listed_file(folder, folder.parent / "out.lst"), listed_folder(folder)
+    assert list(listed.names) == list(expected.names)
+    assert listed.labels.tolist() == expected.labels.tolist()
 
 
 def test_what_is_packed_has_a_digest(folder):

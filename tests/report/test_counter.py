@@ -54,6 +54,11 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys, both):
     assert capsys.readouterr().out == ("" if both else "a result\n")
 
 
+def test_names_of_files_that_are_no_text_are_spelt_out(capsys):
+    say("a\udcff\x1b[2J.jpg")
+    assert capsys.readouterr().out == "a\\udcff\\x1b[2J.jpg\n"
+
+
 def test_work_goes_on_where_nobody_listens_any_more(start, tmp_path):
     program = tmp_path / "talks.py"
     program.write_text(

@@ -15,6 +15,7 @@ from harness.data.record_format import Labels
 from harness.errors import DataError
 
 _SEED_OF_IM2REC = 100
+_ENDS = frozenset("\t\n\r")  # of words and lines
 
 
 class Listing(NamedTuple):
@@ -40,7 +41,15 @@ class Listing(NamedTuple):
             files: of `listed_folder`; the keys are their numbers.
             shuffled: as im2rec does unless it is told not to, so that whoever reads records one after the other finds
                 the classes mixed.
+
+        Raises:
+            DataError: if a name cannot stand in a line of a list.
         """
+        for name in files.names:
+            if not _ENDS.isdisjoint(name):
+                raise DataError(
+                    f"{files.folder}: {name!r}: no list can have a name with a tab or an end of line; rename it"
+                )
         rows = list(range(len(files)))
         if shuffled:
             random.Random(_SEED_OF_IM2REC).shuffle(rows)
