@@ -78,19 +78,19 @@ class GlobalBatch:
     replaced: tuple[Replacement, ...] = ()
 
 
-class EvaluationBatch(NamedTuple):
-    """A batch of an evaluation.
-
-    Attributes:
-        number: from 0.
-        data: as in `Batch`.
-        label: as in `Batch`.
-        replaced: the damaged samples that others have replaced.
-    """
-
+class _Numbered(NamedTuple):
     number: int
     data: Data
     label: Data
+
+
+class EvaluationBatch(_Numbered):
+    """A batch of an evaluation, which unpacks as its number from 0, its data and its labels, as in `Batch`.
+
+    Attributes:
+        replaced: the damaged samples that others have replaced.
+    """
+
     replaced: tuple[Replacement, ...] = ()
 
 
@@ -287,7 +287,8 @@ def _read_ahead(
 ) -> Iterator[EvaluationBatch]:
     def assemble(number: int, indices: Indices) -> EvaluationBatch:
         samples = evaluation_samples(dataset, indices, augmentation)
-        batch = EvaluationBatch(number, *samples, _replaced_in(dataset))
+        batch = EvaluationBatch(number, *samples)
+        batch.replaced = _replaced_in(dataset)
         if form is not None and isinstance(dataset, CollatedDataset):
             form.check(f"{dataset.collate.where}: {dataset.source}: batch {number}", batch.data, batch.label)
         return batch

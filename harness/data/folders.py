@@ -54,8 +54,8 @@ class PictureFiles:
     def listing(self) -> str:
         """A digest of all names and labels."""
         total = hashlib.blake2b(self.labels.tobytes(), digest_size=8)
-        for name in self.names:
-            total.update(os.fsencode(name) + b"\0")
+        for block in self.names.blocks():
+            total.update(block)
         return total.hexdigest()
 
     def read(self, row: int) -> tuple[memoryview, Labels]:

@@ -73,7 +73,7 @@ def evaluate(
             continue
         if watch is not None:
             watch(batch)
-        index, data, label, _ = batch
+        index, data, label = batch
         group = batches.group(index)
         prediction, losses, states[group] = learner.predict_from(states.get(group), data, label, told)
         sums = sums_of_losses(losses)

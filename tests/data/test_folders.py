@@ -23,6 +23,22 @@ def said(action):
     return str(found.value)
 
 
+def test_a_listing_tells_the_same_pictures_from_others_wherever_they_are(tmp_path):
+    listed = tmp_path / "a.lst"
+
+    def listing(*lines):
+        listed.write_text("".join(f"{line}\n" for line in lines))
+        return listed_file(tmp_path, listed).listing()
+
+    first = listing("7\t2\tb/1.jpg", "3\t0\ta/1.jpg")
+    assert listing("3\t0\ta/1.jpg", "7\t2\tb/1.jpg") == first, "in which order they stand does not matter"
+    others = [listing("7\t1\tb/1.jpg", "3\t0\ta/1.jpg"), listing("7\t2\tb/2.jpg", "3\t0\ta/1.jpg")]
+    others += [listing("3\t2\tb/1.jpg", "7\t0\ta/1.jpg"), listing("3\t0\ta/1.jpg")]
+    assert len({first, *others}) == 5
+    one, other = (listed_folder(filled(tmp_path / name, "x/1.jpg", "y/2.jpg")).listing() for name in ("here", "there"))
+    assert one == other
+
+
 def test_a_folder_is_a_class_in_sorted_order(tmp_path):
     found = listed_folder(filled(tmp_path, "b/2.jpg", "b/1.PNG", "a/9.jpeg", "c/readme.txt", "b/10.webp", "a/x.gif"))
     assert found.classes == ("a", "b")

@@ -19,8 +19,10 @@ def test_what_comes_out_is_what_went_in(count):
     paths = ["".join(generator.choices(letters, k=generator.randrange(0, 40))) for _ in range(count)]
     found = Paths.of(iter(paths))
     assert (len(found), list(found)) == (count, paths)
+    assert b"".join(found.blocks()) == b"".join(os.fsencode(path) + b"\0" for path in paths)
     order = np.array(generator.sample(range(count), count), np.int64)
     other = found.ordered(order)
+    assert b"".join(other.blocks()) == b"".join(os.fsencode(paths[row]) + b"\0" for row in order)
     assert list(other) == [paths[row] for row in order]
     assert list(other.ordered(order)) == [paths[order[row]] for row in order]
 

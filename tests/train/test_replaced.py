@@ -79,7 +79,9 @@ def test_without_the_setting_there_is_no_collective(damaged):
 def test_batches_of_an_evaluation_are_noted():
     noted = ReplacedSamples(SingleWorld(), config())
     for number in (0, 2):
-        noted.watch(EvaluationBatch(number, np.zeros(1), np.zeros(1), (replaced(number),)))
+        batch = EvaluationBatch(number, np.zeros(1), np.zeros(1))
+        batch.replaced = (replaced(number),)
+        noted.watch(batch)
     assert noted.put_together(NONE_REPLACED) == Replaced(2, 2, (str(replaced(0)), str(replaced(2))))
 
 
