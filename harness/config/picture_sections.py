@@ -96,4 +96,4 @@ class PicturesConfig(_Section):
     ratio: Range = [0.75, 4 / 3]
     """The least and the greatest width by height, with `crop: random_resized`."""
     damaged: Literal["stop", "replace"] = "stop"
-    """End the run at a damaged picture, or take the one whose number follows."""
+    """End the run at a damaged picture, or take the next one of its split, and tell of it (pictures.md)."""
