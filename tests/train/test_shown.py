@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from harness.config import parse_config
-from harness.data import BatchStream, Order
-from harness.train.samples import build_augmentation, load_splits
+from harness.data import BatchStream, Order, seeded_splits
+from harness.model import seed_generator
+from harness.train.samples import build_augmentation, load_splits, probe_items
 from harness.train.shown import Shown, label_in_words
 
 ARRAYS = {
@@ -59,6 +60,23 @@ def test_an_iteration_is_its_batch(config):
     assert [(view.values.tobytes(), view.label) for view in views] == rows
     indices = np.concatenate([order.shard_indices(3, shard) for shard in (0, 1)]).tolist()
     assert [view.name.split(",")[0] for view in views] == [f"sample {index}" for index in indices]
+
+
+@pytest.mark.parametrize("how", ["mxnet", "numpy"])
+def test_random_items_of_ones_own_are_those_of_a_run(how):
+    data = {"name": "tests.programs.own_data:pictures", "params": {"how": how, "count": 36}}
+    config = parse_config({**ARRAYS, "data": data}, "test")
+    splits = load_splits(config)
+    train = seeded_splits(splits, probe_items(splits), config.seed, seed_generator).train
+    order = Order(len(train), 2, 3, config.seed, config.train.last_batch)
+    with BatchStream(train, order, (0, 1), build_augmentation(config, splits), config.seed) as stream:
+        batch = stream(9)
+    shown = Shown(config, "train")
+    for shard in batch.batches:
+        views = shown.samples(order.shard_indices(9, shard.shard), [order.epoch(9)])
+        assert [view.values.tobytes() for view in views] == [row.tobytes() for row in shard.data]
+    views = list(shown.samples(np.arange(10), [1, 2]))
+    assert any((views[row].values != views[row + 1].values).any() for row in range(0, 20, 2))
 
 
 def test_in_evaluation_nothing_is_augmented(config):
