@@ -81,7 +81,7 @@ class RunConfig(Section):
     lr: LRConfig
     """The learning rate of every iteration."""
     ema: EMAConfig | None = None
-    """A moving average of the weights."""
+    """A moving average of the weights (averages.md)."""
     finder: FinderConfig = FinderConfig()
     """The learning-rate finder."""
     init: InitConfig = InitConfig()

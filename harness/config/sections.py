@@ -175,7 +175,7 @@ class TrainConfig(Section):
     last_batch: Literal["drop", "keep"] = "drop"
     """What to do with the remainder of an epoch: drop it, or keep it as a smaller batch."""
     early_stop: EarlyStopConfig | None = None
-    """End the run before that, once evaluations no longer improve (plateau.md)."""
+    """End the run before its full length, once evaluations no longer improve (plateau.md)."""
     tokens_per_sample: Count | None = None
     """Tokens in every sample, for lengths such as `3e9tok`; every update checks it against the weights of the loss."""
 

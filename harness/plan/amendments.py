@@ -69,8 +69,7 @@ class Rewind(Amendment):
     @classmethod
     @override
     def read(cls, fields: Fields, iteration: int) -> Rewind:
-        factor = fields.number("lr_factor", _LEAST_FACTOR, math.nextafter(1.0, 0.0))
-        return cls(iteration, factor, fields.whole("diverged_at", iteration + 1))
+        return cls(iteration, _factor(fields), fields.whole("diverged_at", iteration + 1))
 
     @override
     def to_json(self) -> dict[str, Any]:
@@ -130,8 +129,7 @@ class PlateauCut(Judgement):
     @override
     def read(cls, fields: Fields, iteration: int) -> PlateauCut:
         found = EarlyStop.read(fields, iteration)
-        factor = fields.number("lr_factor", _LEAST_FACTOR, math.nextafter(1.0, 0.0))
-        return cls(**vars(found), lr_factor=factor, min_lr=fields.number("min_lr", 0.0, LARGEST))
+        return cls(**vars(found), lr_factor=_factor(fields), min_lr=fields.number("min_lr", 0.0, LARGEST))
 
     @override
     def to_json(self) -> dict[str, Any]:
@@ -228,6 +226,10 @@ def read_amendments(listed: Sequence[Fields], last: int) -> tuple[Amendment, ...
 def with_amendment(amendments: Sequence[Amendment], new: Amendment) -> tuple[Amendment, ...]:
     """The amendments and a new one, in the order of their iterations; the new one after those of the same."""
     return tuple(sorted([*amendments, new], key=lambda one: one.iteration))
+
+
+def _factor(fields: Fields) -> float:
+    return fields.number("lr_factor", _LEAST_FACTOR, math.nextafter(1.0, 0.0))
 
 
 def _changes(fields: Fields) -> dict[str, tuple[Any, Any]]:

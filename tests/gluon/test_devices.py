@@ -62,6 +62,25 @@ def assert_equal(found, expected):
             np.testing.assert_array_equal(getattr(found, kind)[name], array, err_msg=name)
 
 
+@every_mode
+def test_the_average_of_weights_is_that_of_one_device_and_changes_none(run_of, mode):
+    ema = {"decay": 0.8, "every": "2it"}
+    (one, plan, stream), (two, _, streams) = run_of(ema=ema), run_of(ema=ema, **mode)
+    for t in range(1, 9):
+        one.update(stream(t), plan.lr(t))
+        two.update(streams(t), plan.lr(t))
+        if t == 5:
+            digest = two.digest()
+            with two.averaged():
+                assert two.digest() != digest
+            assert two.digest() == digest
+    expected, found = one.snapshot().averages, two.snapshot().averages
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert len(two.checksums()) > len(found)  # of which all devices hold the same bits
+
+
 @pytest.mark.parametrize("kvstore", ["local", "device"])
 @pytest.mark.parametrize("shards", [4, 8])
 def test_four_devices_have_the_bits_of_one(run_of, kvstore, shards):

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoint import Manifest, list_checkpoints, newest_valid, read_manifest
+from harness.checkpoint import Manifest, read_manifest
 from harness.comm import SingleWorld
 from harness.config import load_config
 from harness.errors import CheckpointError, ConfigError, DivergedError, StoppedOnRequestError
 from harness.gluon import Learner, LearnerState
-from harness.guard import Unguarded
 from harness.plan import EarlyStop, Extend, PlateauCut, Replace, Rewind, Trend
 from harness.report import write_run_report
 from harness.train.decisions import Decisions
@@ -24,6 +23,7 @@ from harness.train.loop import train
 from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
 from harness.train.state import RunState
+from tests.train.test_loop import Stopper, newest_state
 
 TOTAL = 16
 SETTINGS = (
@@ -42,20 +42,6 @@ STOP = "train.early_stop={patience: 3}"
 # evaluations after 2, 4, ...: the second is the best; the third and fourth are none, nor are those from the sixth on
 LOSSES = {2: 2.0, 4: 1.0, 6: 1.5, 8: 1.25, 10: 0.5, 12: 0.75, 14: math.nan, 16: 0.5}
 GOLDEN = json.loads((Path(__file__).parents[1] / "plan/trends.json").read_text())
-
-
-class Stopper(Unguarded):
-    """Is told to stop when the run comes to a place."""
-
-    def __init__(self, where):
-        self.where, self.was_told = where, False
-
-    def enter(self, where, kind="update"):
-        self.was_told |= where == self.where
-
-    @property
-    def stop_requested(self):
-        return self.was_told
 
 
 @pytest.fixture
@@ -83,11 +69,6 @@ def script(monkeypatch):
         monkeypatch.setattr(Decisions, "after", scripted)
 
     return replace
-
-
-def newest_state(run):
-    path = newest_valid(list_checkpoints(run.folder.path / "checkpoints")).newest
-    return RunState.of(Manifest.of(read_manifest(path), path), str(path))
 
 
 def lines_of(run, split=None):

@@ -156,14 +156,15 @@ def result_of(folder: Path) -> dict:
 @pytest.mark.long
 @pytest.mark.parametrize(("optimizer", "np"), CASES)
 def test_killed_at_random_moments(fork_server, tmp_path, optimizer, np):
-    survives(fork_server, tmp_path, optimizer, np, KILLS)
+    survives(fork_server, tmp_path, optimizer, np, KILLS, (8, 30 if THOROUGH else 20))
     assert (tmp_path / f"killed/digits/checkpoints/iteration-{ITERATIONS:09d}").is_dir()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("np", [None, 2])
 def test_killed_at_random_moments_a_run_decides_what_the_unbroken_one_did(fork_server, tmp_path, np):
-    survives(fork_server, tmp_path, "sgd", np, 30 if THOROUGH else KILLS, DECISIONS)
+    kills, steps = (30, (4, 12)) if THOROUGH else (KILLS, (8, 20))
+    survives(fork_server, tmp_path, "sgd", np, kills, steps, DECISIONS)
     newest = max((tmp_path / "killed/digits/checkpoints").glob("iteration-*"))
     state = json.loads((newest / "manifest.json").read_text())["state"]
     choices = [amendment["choice"] for amendment in state["amendments"]]
@@ -174,8 +175,11 @@ def test_killed_at_random_moments_a_run_decides_what_the_unbroken_one_did(fork_s
     assert state["iteration"] < ITERATIONS
 
 
-def survives(fork_server, tmp_path, optimizer, np, kills, more=()):
-    """Kill a run `kills` times, start it again each time, and compare it with one that was not."""
+def survives(fork_server, tmp_path, optimizer, np, kills, steps, more=()):
+    """Kill a run `kills` times, start it again each time, and compare it with one that was not.
+
+    `steps` are the fewest and the most iterations from one kill to the next; a busy machine may make more of them.
+    """
     job, begun = Job(fork_server, tmp_path / "straight", optimizer, np, more), time.monotonic()
     wait_for_iteration(job, 1)
     set_up_s = time.monotonic() - begun
@@ -189,7 +193,7 @@ def survives(fork_server, tmp_path, optimizer, np, kills, more=()):
         if attempt % 4 == 3:  # at any time of the set-up, and a little into training
             time.sleep(generator.uniform(0, 1.1 * set_up_s))
         else:
-            wait_for_iteration(job, last_iteration(job) + generator.randint(8, 600 // kills if THOROUGH else 20))
+            wait_for_iteration(job, last_iteration(job) + generator.randint(*steps))
             time.sleep(generator.uniform(0, 0.02))
         survived += job.process.poll() is not None
         job.kill("one" if attempt % 3 == 2 else "all", generator)
