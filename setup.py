@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 CUDA = ["cu102", "cu110", "cu112", "cu113", "cu114", "cu115", "cu116", "cu117"]
-COMMANDS = ["train", "find_lr", "plan", "report", "checkpoint", "data", "doctor", "supervise"]
+COMMANDS = ["train", "find_lr", "plan", "report", "compare", "checkpoint", "data", "doctor", "supervise"]
 
 
 class BuildEverything(build_py):

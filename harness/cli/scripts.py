@@ -42,6 +42,14 @@ def report() -> int:
     return main()
 
 
+def compare() -> int:
+    """Tell where two runs begin to differ."""
+    end_tool_quietly()
+    with _named_if_missing():
+        from harness.cli.compare import main
+    return main()
+
+
 def checkpoint() -> int:
     """List, verify and compare checkpoints; exchange weights."""
     end_tool_quietly()

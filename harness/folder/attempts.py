@@ -127,6 +127,8 @@ class AttemptStart:
         host: of rank 0.
         command: as typed.
         environment: versions and threads, by name.
+        code: checksums of the harness and of the user's own modules, by name.
+        data: the fingerprint of the training set, its sizes and its order; empty if not recorded.
     """
 
     attempt: str = ""
@@ -138,11 +140,18 @@ class AttemptStart:
     host: str = ""
     command: str = ""
     environment: Mapping[str, str | int] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+    data: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The content of a line of the file."""
         content = {("from" if name == "origin" else name): value for name, value in vars(self).items()}
-        return {**content, "command": seen(self.command), "environment": dict(self.environment)}
+        return {
+            **content,
+            "command": seen(self.command),
+            "environment": dict(self.environment),
+            "code": dict(self.code),
+        }
 
     @classmethod
     def read(cls, fields: Fields) -> AttemptStart:
@@ -151,7 +160,7 @@ class AttemptStart:
         Raises:
             RecordError: naming the field that is missing, of another kind or impossible.
         """
-        environment = fields.plain("environment") if fields.has("environment") else {}
+        environment, code = (fields.plain(name) if fields.has(name) else {} for name in ("environment", "code"))
         return cls(
             attempt=fields.text("attempt", _NAME),
             began_at=fields.number("began_at", 0, LATEST_S),
@@ -162,6 +171,8 @@ class AttemptStart:
             host=fields.maybe(fields.text, "host", _NAME) or "",
             command=fields.maybe(fields.text, "command") or "",
             environment={name: _word(value, name) for name, value in environment.items()},
+            code={name: str(_word(value, name)) for name, value in code.items()},
+            data=fields.maybe(fields.text, "data", _NAME) or "",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,9 @@ from harness.folder.reading import LARGEST, LATEST_S, parse_json
 from harness.folder.unread import RecordError, Unread, described, seen
 
 METRICS = "metrics.jsonl"
-EVENTS = ("skipped", "weightless", "replaced", "rewind", "plateau", "early_stop", "input")
+EVENTS = ("skipped", "weightless", "replaced", "rewind", "plateau", "early_stop", "input", "digest")
 _NAME = 200
+_DIGEST = re.compile("[0-9a-f]{64}")
 _MOST_SPLITS = 20
 _MOST_SAID, _SENTENCE = 20, 1000
 _LARGEST_LR = 3.5e38  # a float32
@@ -43,7 +45,8 @@ class MetricsLine(NamedTuple):
     Attributes:
         split: `train`; an evaluated split; `skipped` for a skipped update; `weightless` for one that changed nothing,
             because every weight was 0; `replaced` for damaged samples that others have replaced; `rewind`, `plateau`,
-            `early_stop` for a change of the plan; `input` where updates were found to wait for their samples.
+            `early_stop` for a change of the plan; `input` where updates were found to wait for their samples;
+            `digest` after each epoch.
         iteration: after which it was written.
         epoch: of that iteration; `None` if the line does not say.
         lr: the learning rate that its update applied.
@@ -51,6 +54,7 @@ class MetricsLine(NamedTuple):
         values: what was measured, by name.
         time: seconds since 1970.
         said: sentences, of an event.
+        digest: of all weights and the optimizer's state, of a line of that name.
     """
 
     split: str
@@ -61,6 +65,7 @@ class MetricsLine(NamedTuple):
     values: Mapping[str, float]
     time: float | None = None
     said: tuple[str, ...] = ()
+    digest: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The content of the line, without unknown fields."""
@@ -75,6 +80,8 @@ class MetricsLine(NamedTuple):
         content |= self.values
         if self.said:
             content["said"] = list(self.said)
+        if self.digest is not None:
+            content["digest"] = self.digest
         return content if self.time is None else {**content, "time": self.time}
 
     @classmethod
@@ -92,6 +99,7 @@ class MetricsLine(NamedTuple):
         if iteration == 0 and split != "rewind":
             raise RecordError("iteration is 0; the first is 1")
         said = _sentences(content.pop("said", None)) if split in EVENTS else ()
+        digest = _digest(content.pop("digest", None)) if split == "digest" else None
         position = {name: _bounded(name, content.pop(name, None), *_POSITION[name]) for name in _POSITION}
         values = {}
         for name, value in content.items():
@@ -114,6 +122,7 @@ class MetricsLine(NamedTuple):
             values,
             position["time"],
             said,
+            digest,
         )
 
 
@@ -214,6 +223,12 @@ def _sentences(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > _MOST_SAID or not all(isinstance(one, str) for one in value):
         raise RecordError(f"said is {described(value)}; allowed: at most {_MOST_SAID} sentences")
     return tuple(seen(one, _SENTENCE) for one in value)
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise RecordError(f"digest is {described(value)}; allowed: 64 hexadecimal digits")
+    return value
 
 
 def _measured(name: str, value: object) -> float:

@@ -17,6 +17,7 @@ MOST_LINES = 1 << 21  # of training that are kept
 _MOST_EVALUATIONS = 1 << 16  # of a curve that are kept
 _MOST_CURVES = 50  # of evaluations, by split and metric
 _MOST_EVENTS = 10_000
+_MOST_DIGESTS = 100_000
 
 
 class Metrics(NamedTuple):
@@ -26,6 +27,7 @@ class Metrics(NamedTuple):
         training: columns of the training lines: `iteration`, `lr`, `loss`, `momentum`, `images_per_s`, each `(n,)`.
         evaluations: by split and metric, iterations and values.
         events: lines of updates that were left out, and of rewinds; the first ones.
+        digests: of weights and optimizer state, by the iteration after which they were taken; the newest ones.
         num_not_finite: training losses that are not finite.
         num_unreadable: lines that are none of ours.
         is_thinned: whether there are so many lines that of neighbours only the highest and the lowest are kept.
@@ -34,6 +36,7 @@ class Metrics(NamedTuple):
     training: dict[str, Numbers]
     evaluations: dict[str, dict[str, tuple[Numbers, Numbers]]]
     events: list[MetricsLine]
+    digests: dict[int, str]
     num_not_finite: int
     num_unreadable: int
     is_thinned: bool
@@ -90,6 +93,7 @@ def read_metrics(path: Path, unread: Unread, num_iterations: int = LARGEST) -> M
     training = _Rows(len(_TRAINING), _TRAINING.index("loss"), MOST_LINES)
     evaluations: dict[tuple[str, str], _Rows] = {}
     events: list[MetricsLine] = []
+    digests: dict[int, str] = {}
     num_not_finite = 0
     for line in read_metrics_lines(path, unread, num_iterations) if is_there(path) else ():
         if line.split == "train":
@@ -97,6 +101,10 @@ def read_metrics(path: Path, unread: Unread, num_iterations: int = LARGEST) -> M
             loss = values.get("loss")
             num_not_finite += loss is None or not np.isfinite(loss)
             training.add(line.iteration, line.lr, loss, line.momentum, values.get("images_per_s"))
+        elif line.digest is not None:
+            digests[line.iteration] = line.digest
+            if len(digests) > _MOST_DIGESTS:
+                del digests[next(iter(digests))]
         elif line.split in EVENTS:
             if len(events) < _MOST_EVENTS:
                 events.append(line)
@@ -110,6 +118,7 @@ def read_metrics(path: Path, unread: Unread, num_iterations: int = LARGEST) -> M
         training=dict(zip(_TRAINING, training.numbers(), strict=True)),
         evaluations={split: found[split] for split in dict.fromkeys(split for split, _ in evaluations)},
         events=events,
+        digests=digests,
         num_not_finite=num_not_finite,
         num_unreadable=unread.counts.get(METRICS, 0),
         is_thinned=training.is_thinned or any(rows.is_thinned for rows in evaluations.values()),

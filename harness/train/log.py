@@ -61,6 +61,10 @@ class TrainingLog:
         self._progress.warn(f"iteration {t}: every weight of the loss is 0; nothing was updated")
         self._record(_line(run, t, "weightless", {}))
 
+    def digest(self, run: Run, t: int, digest: str) -> None:
+        """Record the digest of weights and optimizer state after update `t`; `launch/compare.py` reads it."""
+        self._record(_line(run, t, "digest", {})._replace(digest=digest))
+
     def replaced(self, run: Run, t: int, what: str, replaced: Replaced) -> None:
         """Show and record which damaged samples others have replaced, if there are any.
 

@@ -149,8 +149,9 @@ def _iterate(
             if is_due(t, verify_every):
                 verify(check, run, t)
 
-            # Tell after an epoch which damaged samples others have replaced.
+            # After an epoch tell by its digest what the run is, and which damaged samples others have replaced.
             if is_due(t, run.order.iterations_per_epoch, total):
+                log.digest(run, t, learner.digest())
                 state = replaced.into(state)
                 log.replaced(run, t, f"epoch {run.order.epoch(t)}", state.replaced)
                 state = replace(state, replaced=state.replaced.after_epoch())

@@ -22,6 +22,7 @@ from harness.gluon import Learner, LearnerState, Requests
 from harness.guard import ConsistencyCheck
 from harness.plan import LRPlan, Sizes
 from harness.shipped import typed_words
+from harness.train.code import code_of
 from harness.train.resume import ResumePoint
 from harness.train.run import Run
 from harness.train.state import RunState, is_due
@@ -47,6 +48,8 @@ def attempt_start(run: Run) -> AttemptStart:
         host=run.world.hostname,
         command=launcher + shlex.join(typed_words(sys.argv)),
         environment=environment_of(run),
+        code=code_of(run.config.plain()),
+        data=run.data.fingerprint,
     )
 
 

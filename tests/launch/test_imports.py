@@ -63,6 +63,12 @@ def test_reports_without_mxnet(tmp_path):
     assert f"wrote {tmp_path}/digits/report.html" in ended.stdout
 
 
+def test_runs_are_compared_without_mxnet(tmp_path):
+    folders = [make_run(tmp_path, name) for name in ("a", "b")]
+    ended = python(_RUN, "launch/compare.py", *folders)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_pictures_are_packed_and_checked_without_mxnet(tmp_path):
     simplejpeg = pytest.importorskip("simplejpeg")
     pytest.importorskip("cv2")

@@ -68,6 +68,7 @@ def ended(process):
         (["launch/find_lr.py"], signal.SIGINT, 75),
         (["launch/plan.py"], signal.SIGINT, 130),
         (["launch/report.py", "runs/x"], signal.SIGINT, 130),
+        (["launch/compare.py", "runs/x", "runs/y"], signal.SIGINT, 130),
         (["launch/checkpoint.py", "list", "runs/x"], signal.SIGINT, 130),
         (["launch/data.py", "check", "x.yaml"], signal.SIGINT, 130),
         (["launch/doctor.py"], signal.SIGINT, 130),
