@@ -76,7 +76,9 @@ class EventFile:
         """Close the file; what is not on disk by then is in `metrics.jsonl`."""
         if self._writer is not None:
             with suppress(OSError):
-                self._writer.close()
+                self._writer.flush()
+            with suppress(OSError):  # closed even if not: Python 3.13 shows what it cannot write of a file left open
+                self._writer._py_recordio_writer.close()
             self._writer = None
 
     def _take(self, line: MetricsLine) -> None:

@@ -18,7 +18,10 @@ from harness.named import brief
 from harness.report.charts import Numbers
 from harness.report.record import RunRecord, differing_settings
 
-_WITHOUT_EFFECT = ("output", "name", "log", "checkpoint", "guard", "evaluation", "data.root")
+_WITHOUT_EFFECT = (
+    *("output", "name", "log", "checkpoint", "guard", "evaluation", "data.root", "data.prefetch", "data.timeout_s"),
+    *("data.workers", "data.worker_kind", "data.pictures.workers", "data.pictures.prefetch"),
+)
 """Settings, by their beginning, that change no weight: what is written, when, and where data lie."""
 
 
@@ -198,7 +201,10 @@ def _evaluations(one: RunRecord, other: RunRecord, equal: list[str]) -> list[Dif
 def _events(one: RunRecord, other: RunRecord) -> list[Difference]:
     """The first update that one run left out, replaced samples in, or rewound at, and the other did not."""
     until = min(one.metrics.last_iteration, other.metrics.last_iteration)
-    own, its = ({(line.iteration, line.split) for line in record.metrics.events} for record in (one, other))
+    own, its = (
+        {(line.iteration, line.split) for line in record.metrics.events if line.split != "input"}
+        for record in (one, other)
+    )
     alone = sorted(event for event in own ^ its if event[0] <= until)
     if not alone:
         return []

@@ -149,12 +149,8 @@ def _iterate(
             if is_due(t, verify_every):
                 verify(check, run, t)
 
-            # After an epoch tell by its digest what the run is, and which damaged samples others have replaced.
             if is_due(t, run.order.iterations_per_epoch, total):
-                log.digest(run, t, learner.digest())
-                state = replaced.into(state)
-                log.replaced(run, t, f"epoch {run.order.epoch(t)}", state.replaced)
-                state = replace(state, replaced=state.replaced.after_epoch())
+                state = _after_epoch(run, learner, state, replaced, log)
 
             # Evaluate, unless the run has to stop: whoever asked for that has no time for it, so it is left for later.
             if t == total:
@@ -182,6 +178,15 @@ def _iterate(
     verify(check, run, state.iteration)
     saver.wait_until_written()
     return state
+
+
+def _after_epoch(run: Run, learner: Learner, state: RunState, replaced: ReplacedSamples, log: TrainingLog) -> RunState:
+    """Tell by its digest what the run is, and which damaged samples others have replaced."""
+    t = state.iteration
+    log.digest(run, t, learner.digest())
+    state = replaced.into(state)
+    log.replaced(run, t, f"epoch {run.order.epoch(t)}", state.replaced)
+    return replace(state, replaced=state.replaced.after_epoch())
 
 
 def _evaluate_what_was_left(

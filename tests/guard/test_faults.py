@@ -70,6 +70,7 @@ def test_the_others_end_in_time_and_say_why(attempt, tmp_path, fault, where, np)
 def test_the_ranks_of_mpirun_say_why_too(attempt, tmp_path, fault, where):
     # processes of their own: mpirun takes the code of the rank that ends first, which a forked one may tell too late
     ended = attempt(*LIMITS, faults=f"{fault}@{where}:1", launcher="mpirun", fresh=True)
+    assert "STRIKE" in ended.text, ended.text
     struck = float(re.search(r"STRIKE \w+ ([\d.]+)", ended.text)[1])
     assert not still_running(tmp_path)
     pattern = CAUSES[fault].format(place=PLACES[where])
