@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from harness.checkpoint import MOST_TOLD, NONE_REPLACED, Replaced
+from harness.checkpoint import (
+    MOST_TOLD,
+    NONE_REPLACED,
+    Manifest,
+    Replaced,
+    list_checkpoints,
+    newest_valid,
+    read_manifest,
+)
 from harness.comm import SingleWorld
-from harness.data import EvaluationBatch, Replacement
-from harness.errors import listed
+from harness.config import load_config
+from harness.data import EvaluationBatch, Order, Replacement
+from harness.errors import DivergedError, listed
 from harness.folder import Fields, RecordError
+from harness.gluon import Learner
 from harness.train.log import replaced_in_words
+from harness.train.loop import train
+from harness.train.prepare import prepare_run
 from harness.train.replaced import ReplacedSamples
 from harness.train.state import RunState
 from tests.gluon.ranks import on_ranks
@@ -130,3 +143,56 @@ def test_it_is_told_in_a_sentence_and_some_lines():
         "evaluation on test: 1 damaged sample was replaced (data.pictures.damaged)"
     )
     assert listed(found.first, of=found.in_epoch).splitlines()[-2:] == ["  j", "  and 2 more"]
+
+
+SETTINGS = (
+    "data={name: folder, workers: 1, pictures: {size: 8, resize: 8, damaged: replace}, augment: {pad_crop: 0}}",
+    "batch={size: 2, shards: 2}",
+    "train={iterations: 12}",
+    "checkpoint={every: 4it, keep: 9}",
+    "evaluation={every: null}",
+    "lr={base: 0.01, schedule: {constant: {lr: 1x}}}",
+    "log={every: 1it, tensorboard: false}",
+    "guard.divergence={policy: rewind, at_most: 1}",
+    "threads_per_rank=1",
+)
+
+
+def test_a_run_that_is_rewound_tells_of_each_once(tmp_path, monkeypatch, request, capsys):
+    """Update 7 is not finite the first time: 5 and 6, after the checkpoint, are made again; an epoch has 5."""
+    simplejpeg = pytest.importorskip("simplejpeg")
+    pytest.importorskip("cv2")
+    for number in range(20):
+        path = tmp_path / "set" / f"n{number // 10}" / f"{number:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = simplejpeg.encode_jpeg(np.full((9, 9, 3), 12 * number, np.uint8))
+        path.write_bytes(whole if number % 4 < 2 else b"")
+    order = Order(20, shards=2, batch_size=2, seed=0)
+    assert all(any(row % 4 >= 2 for row in order.global_indices(t)) for t in (5, 6))
+
+    def trained(name):
+        files = f"data.pictures.train={{folder: {tmp_path}/set}}"
+        config = load_config("configs/digits.yaml", [*SETTINGS, files, f"output={tmp_path}", f"name={name}"])
+        run = prepare_run(config, SingleWorld(), threads=1)
+        request.addfinalizer(run.folder.close)
+        train(run, "warning")
+        run.data.splits.train.close()
+        lines = map(json.loads, (run.folder.path / "metrics.jsonl").read_text().splitlines())
+        told = [line["said"] for line in lines if line["split"] == "replaced"]
+        path = newest_valid(list_checkpoints(run.folder.path / "checkpoints")).newest
+        return RunState.of(Manifest.of(read_manifest(path), path), str(path)).replaced, told
+
+    expected, told = trained("plain")
+    assert expected.count > sum(len(said) - 1 for said in told[:1]) > 0
+    failed, update = [], Learner.update
+
+    def fail_once(learner, batch, *more):
+        if batch.t == 7 and not failed:
+            failed.append(batch.t)
+            raise DivergedError("the loss is nan; look").at(7)
+        return update(learner, batch, *more)
+
+    monkeypatch.setattr(Learner, "update", fail_once)
+    capsys.readouterr()
+    assert trained("rewound") == (expected, told)
+    assert "rewound to iteration 4 (1 of at most 1)" in capsys.readouterr().out
