@@ -153,11 +153,7 @@ class RunConfig(Section):
 
     def _refused_lengths(self) -> list[Problem]:
         """Lengths in samples and tokens where an update has no fixed number of them."""
-        lengths = [(("lr", *path), length) for path, length in self.lr.lengths()]
-        every = {"evaluation": "every", "checkpoint": "every", "log": "every", "guard": "verify_every"}
-        found = (((section, key), getattr(getattr(self, section), key)) for section, key in every.items())
-        lengths += [(path, length) for path, length in found if isinstance(length, Duration)]
-        problems = []
+        lengths, problems = list(_lengths_in(self, ())), []
         for path, length in lengths:
             if length.unit in ("sa", "tok") and self.data.batches is not None:
                 message = f"'{length}' is not possible with data.batches, whose batches may have any number of samples"
@@ -278,3 +274,15 @@ class RunConfig(Section):
         for free in ("root", "download", *HOW_READ):
             del plain["data"][free]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _lengths_in(section: Section, path: tuple[str, ...]) -> Iterator[tuple[tuple[str | int, ...], Duration]]:
+    """Every length in a section, each with the path of its key."""
+    for name, field in type(section).model_fields.items():
+        value, here = getattr(section, name), (*path, field.alias or name)
+        if isinstance(value, LRConfig):
+            yield from (((*here, *inner), length) for inner, length in value.lengths())
+        elif isinstance(value, Section):
+            yield from _lengths_in(value, here)
+        elif isinstance(value, Duration):
+            yield here, value

@@ -108,6 +108,10 @@ def config(**sections):
             "evaluation.every: '64tok' needs the number of tokens in a sample; set train.tokens_per_sample",
         ),
         (
+            {"ema": {"decay": 0.9, "after": "64tok"}},
+            "ema.after: '64tok' needs the number of tokens in a sample; set train.tokens_per_sample",
+        ),
+        (
             {"train": {"epochs": 2, "tokens_per_sample": 5}},
             "train.tokens_per_sample: 5 has no effect, no length is in tokens (3e9tok); remove it",
         ),

@@ -37,7 +37,7 @@ OPTIMIZERS = {
     "nadam": "{name: nadam}",
 }
 MOMENTUM = "lr.momentum={opposite: {high: 0.95, low: 0.8}}"  # against the learning rate; beta1 of adam
-MORE = {"sgd": [MOMENTUM], "adam": [MOMENTUM]}
+MORE = {"sgd": (MOMENTUM,), "adam": (MOMENTUM,)}
 BASES = {"adam": 0.003, "lamb": 0.01, "nadam": 0.003}
 # a plateau is almost everywhere, so the rate falls all the time; the end comes 18 iterations before the last
 DECISIONS = (
@@ -61,7 +61,6 @@ class Job:
             f"optimizer={OPTIMIZERS[optimizer]}",
             f"lr.base={BASES.get(optimizer, 0.1)}",
             f"output={output}",
-            *MORE.get(optimizer, []),
         ]
         words = [word for setting in settings for word in ("--set", setting)]
         command = job_of(["launch/train.py", *words, *options], np, fresh=THOROUGH)
@@ -156,7 +155,8 @@ def result_of(folder: Path) -> dict:
 @pytest.mark.long
 @pytest.mark.parametrize(("optimizer", "np"), CASES)
 def test_killed_at_random_moments(fork_server, tmp_path, optimizer, np):
-    survives(fork_server, tmp_path, optimizer, np, KILLS, (8, 30 if THOROUGH else 20))
+    steps = (8, 30 if THOROUGH else 20)
+    survives(fork_server, tmp_path, optimizer, np, KILLS, steps, MORE.get(optimizer, ()))
     assert (tmp_path / f"killed/digits/checkpoints/iteration-{ITERATIONS:09d}").is_dir()
 
 
