@@ -9,7 +9,6 @@ import itertools
 import time
 from collections import deque
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
 
 _MANY = 50_000  # samples, whose order takes milliseconds
+_END_S = 5.0  # to wait for a batch that nobody will use
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,10 +167,10 @@ class BatchStream:
         return self._ahead.popleft()[1].result()
 
     def close(self) -> None:
-        """End the threads after their current batches; calling this again does nothing."""
+        """End the threads after their current batches, for which it waits some seconds; again it does nothing."""
         self._cancel()
-        self._makers.close()
-        self._orders.close()
+        self._makers.close(_END_S)
+        self._orders.close(_END_S)
 
     def _cancel(self) -> None:
         while self._ahead:
@@ -298,13 +298,15 @@ def _read_ahead(
         return
     makers = Threads(_num_makers(dataset), "evaluation")
     ahead: deque[Future[EvaluationBatch]] = deque()
-    with closing(makers):
+    try:
         for part in parts:
             ahead.append(makers.submit(assemble, *part))
             if len(ahead) > makers.count:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    finally:
+        makers.close(_END_S)
 
 
 def _num_makers(dataset: Dataset) -> int:

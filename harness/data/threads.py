@@ -65,13 +65,14 @@ class Threads:
         """Leave out calls that have not begun, and wait for those that have; calling this again does nothing.
 
         Args:
-            timeout_s: to wait for each thread at most.
+            timeout_s: to wait for all of them together.
         """
         with self._lock:
             self._end()
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(timeout_s)
+                thread.join(None if until_s is None else max(0.0, until_s - time.monotonic()))
 
 
 def _work(calls: SimpleQueue[_Call | None]) -> None:

@@ -16,6 +16,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from harness.data import Augmentation, BatchStream, Order
 from harness.data.pictures.dataset import PictureDataset, Workers
 from harness.data.pictures.decoding import Box, Picture, Size, orientation, resized, shrinking_for
 from harness.data.pictures.draws import NUM_WORDS, Draws, cosine_and_sine, log_2, power_of_2, sample_words
@@ -429,6 +430,20 @@ def test_a_picture_that_takes_too_long_is_named(workers):
     with pytest.raises(DataError, match=said):
         split.take(ROWS, 1, 0)
     assert time.monotonic() - begun < 2.5
+    release.set()
+    split.close()
+
+
+def test_batches_that_wait_for_threads_that_hang_end_with_the_first():
+    held, release = Held(), threading.Event()
+    held.read = lambda row: (release.wait(60), Held.read(held, row))[1] if row % 2 else Held.read(held, row)
+    split = PictureDataset(held, RECIPE, "data", workers=2, timeout_s=0.5)
+    stream = BatchStream(split, Order(40, 1, 8, seed=1), [0], Augmentation(is_done=True), seed=1, prefetch=3)
+    begun = time.monotonic()
+    with pytest.raises(DataError, match=r"data: sample \d+: file \d+: reading and decoding takes longer"):
+        stream(1)
+    stream.close()
+    assert time.monotonic() - begun < 4.0
     release.set()
     split.close()
 

@@ -156,6 +156,28 @@ def test_a_worker_that_ends_or_hangs_is_named_in_time(opened, count, fault):
         worked.take(ROWS[:1], EPOCH, SEED)
 
 
+def test_batches_that_wait_for_workers_that_hang_end_with_the_first(opened):
+    given, items = read_here(fault="hangs")
+    _, worked = opened(2, given, items, timeout_s=3.0)
+    worked.take(ROWS[:4])
+    said, begun = [], time.monotonic()
+
+    def ask(delay_s, rows):
+        time.sleep(delay_s)
+        try:
+            worked.take(rows, EPOCH, SEED)
+        except DataError as error:
+            said.append((round(time.monotonic() - begun), str(error)))
+
+    threads = [threading.Thread(target=ask, args=one) for one in ((0.0, ROWS[4:5]), (2.0, ROWS[5:6]), (2.5, ROWS[:8]))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({text for _, text in said}) == 1
+    assert max(seconds for seconds, _ in said) <= 5
+
+
 def test_one_that_was_killed_while_idle_is_named(opened):
     given, items = read_here()
     pool, worked = opened(1, given, items)

@@ -243,6 +243,7 @@ class Workers:
         self.count = count
         self._timeout_s = timeout_s
         self._threads = Threads(max(1, count), "pictures")
+        self._stuck: DataError | None = None
 
     def run(self, function: Callable[[int], None], count: int, name: Callable[[int], str] = "row {}".format) -> None:
         """Call a function with each row of `range(count)`, and wait for all.
@@ -279,14 +280,17 @@ class Workers:
             except TimeoutError:
                 if one.done():  # it is the function's own
                     raise
+                if self._stuck is not None:  # and with it a thread that this may wait for
+                    raise DataError(str(self._stuck)) from None
                 now_s = clock.look()
                 if reached is None or part.reached != reached:
                     reached, since_s = part.reached, now_s
                 elif now_s - since_s > self._timeout_s:
-                    raise DataError(
+                    self._stuck = DataError(
                         f"{name(reached)}: reading and decoding takes longer than data.timeout_s = "
                         f"{self._timeout_s:g} s; see whether its disk answers, or allow more seconds"
-                    ) from None
+                    )
+                    raise self._stuck from None
             else:
                 return
 

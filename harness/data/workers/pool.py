@@ -11,6 +11,7 @@ import itertools
 import os
 import weakref
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from queue import SimpleQueue
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from harness.data.arrays import Indices
 from harness.data.items import digest_of
 from harness.data.sequences import SequenceDataset
-from harness.data.threads import Threads
+from harness.data.threads import TICK_S, Threads
 from harness.data.workers.handle import Accept, GoneError, Task, WorkerHandle
 from harness.data.workers.orders import WorkerOrders
 from harness.errors import DataError
@@ -72,18 +73,29 @@ class WorkerPool:
             HarnessError: what reading the item in the lowest row raised.
         """
         items, numbers = indices.tolist(), [int(one) for one in draws]
-        tasks = (
+        tasks = [
             Task(next(self._numbers), split, items[first : first + _AT_ONCE], numbers, first)
             for first in range(0, len(items), _AT_ONCE)
-        )
+        ]
         waiting = [self._threads.submit(self._work, task, accept) for task in tasks]
         try:
-            for one in waiting:
-                one.result()
+            for task, one in zip(tasks, waiting, strict=True):
+                self._wait(task, one)
         except BaseException:
             for one in waiting:
                 one.cancel()
             raise
+
+    def _wait(self, task: Task, one: Future[None]) -> None:
+        """Wait until a task is done, or will not be, because of one before it."""
+        while True:
+            try:
+                return one.result(TICK_S)
+            except TimeoutError:
+                if one.done():  # it is the item's own
+                    raise
+                if self._failure is not None and self._failure[0] < task.number:
+                    raise DataError(str(self._failure[1])) from None
 
     def close(self) -> None:
         """End the processes; calling this again does nothing."""
