@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.processes import descendants, parent, state
+from harness.processes import descendants, kill, parent, state
 from tests.conftest import ROOT, job_of
 
 HERE = "tests.programs.worked"
@@ -61,7 +61,7 @@ def digest_of(done):
 @pytest.fixture
 def begun(words):
     """Starts a run, waits until its workers are there, and gives the process and them."""
-    processes = []
+    processes, started = [], []
 
     def begin(*settings, np=None, launcher="mpirun", workers=2):
         command = job_of(words(PROCESSES, f"data.workers={workers}", *settings), np, launcher, fresh=True)
@@ -71,9 +71,11 @@ def begun(words):
             assert processes[-1].poll() is None, processes[-1].communicate()
             assert time.monotonic() < limit
             time.sleep(0.05)
+        started.extend(found)
         return processes[-1], found
 
     yield begin
+    kill(pid for pid in started if state(pid) is not None)  # which hold the pipes that are read to their end
     for process in processes:
         process.kill()
         process.communicate()
@@ -162,10 +164,13 @@ def test_a_worker_that_was_killed_ends_the_run_by_name(begun, tmp_path):
 
 
 @pytest.mark.parametrize("np", [None, 2])
-def test_workers_end_with_a_rank_that_is_killed_whatever_they_do(begun, np):
+def test_workers_end_with_a_rank_that_is_killed_whatever_they_do(begun, tmp_path, np):
     """And nothing is left in /dev/shm, since their memory has no name there (tests/data/test_workers.py)."""
-    process, workers = begun(f"data.name={HERE}:points", "data.params={fault: deaf}", np=np)
-    time.sleep(3.0)  # so that some of them sleep in an item, and heed no signal
+    marker, limit = tmp_path / "sleeps", time.monotonic() + 120
+    process, workers = begun(f"data.name={HERE}:points", f"data.params={{fault: deaf, marker: {marker}}}", np=np)
+    while not marker.exists():  # until one of them sleeps in an item, and heeds no signal
+        assert time.monotonic() < limit
+        time.sleep(0.05)
     ranks = {parent(pid) for pid in workers}
     for pid in ranks:
         os.kill(pid, signal.SIGKILL)

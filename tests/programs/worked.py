@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -21,8 +22,8 @@ def in_worker() -> bool:
 class Items:
     """Points `(4,)` whose class is a number from 0 to 2; they draw from the generators of Python and NumPy."""
 
-    def __init__(self, count: int, fault: str = "", draws: bool = True) -> None:
-        self.count, self.fault, self.draws = count, fault, draws
+    def __init__(self, count: int, fault: str = "", draws: bool = True, marker: str = "") -> None:
+        self.count, self.fault, self.draws, self.marker = count, fault, draws, marker
 
     def __len__(self) -> int:
         return self.count
@@ -51,11 +52,13 @@ class Items:
         if self.fault == "deaf":  # to all but SIGKILL, and busy
             for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGUSR1}:
                 signal.signal(number, signal.SIG_IGN)
+            if self.marker:
+                Path(self.marker).touch()
             time.sleep(1000)
 
 
-def points(count: int = 60, fault: str = "", draws: bool = True):
-    return {"train": Items(count, fault, draws), "test": Items(21, "", draws), "num_classes": 3}
+def points(count: int = 60, fault: str = "", draws: bool = True, marker: str = ""):
+    return {"train": Items(count, fault, draws, marker), "test": Items(21, "", draws), "num_classes": 3}
 
 
 def other_in_a_worker(count: int = 60):
