@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -54,10 +55,25 @@ class Cut(NamedTuple):
     def __str__(self) -> str:
         """In words.
 
-        >>> str(Cut(30, 0.5)), str(Cut(30, 0.5, 0.01))
-        ('x 0.5 after iteration 30', 'x 0.5 (at least 0.01) after iteration 30')
+        >>> str(Cut(30, 0.5, 0.01))
+        'x 0.5 (at least 0.01) after iteration 30'
         """
-        return f"x {self.factor:g}{f' (at least {self.floor:g})' if self.floor else ''} after iteration {self.last}"
+        return describe_cuts([self])[0]
+
+
+def describe_cuts(cuts: Sequence[Cut]) -> list[str]:
+    """Cuts in words; those by the same factor that follow each other together.
+
+    >>> describe_cuts([Cut(20, 0.5), Cut(30, 0.1, 0.01), Cut(40, 0.1, 0.01)])
+    ['x 0.5 after iteration 20', 'x 0.1 (at least 0.01) after iterations 30, 40']
+    """
+    lines = []
+    for (factor, floor), group in groupby(cuts[:_MOST_CUTS], lambda cut: cut[1:]):
+        lasts = [str(cut.last) for cut in group]
+        least = f" (at least {floor:g})" if floor else ""
+        lines.append(f"x {factor:g}{least} after iteration{'s' if lasts[1:] else ''} {', '.join(lasts)}")
+    left = len(cuts) - _MOST_CUTS
+    return [*lines, f"and {left} more"] if left > 0 else lines
 
 
 class LRPlan:
@@ -159,9 +175,7 @@ class LRPlan:
 
     def describe(self) -> str:
         """The plan's scaling in words, such as `0.1 at batch 64 x 8 shards (linear) = 0.8`, and its cuts."""
-        left = len(self._cuts) - _MOST_CUTS
-        more = [f"and {left} more"] if left > 0 else []
-        return ", ".join([self.scaling.describe(), *map(str, self._cuts[:_MOST_CUTS]), *more])
+        return ", ".join([self.scaling.describe(), *describe_cuts(self._cuts)])
 
     def fingerprint(self) -> str:
         """sha256 over the sizes and the values of `rows()`: equal plans, equal fingerprints."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ _LINE = "#1f5fa8"
 _MARK = "#8a8a8a"
 _COLOURS = (_LINE, "#c1541c", "#2b7a3d", "#7a3fa0", "#a3762b", "#4a4a4a")
 _DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.2, 2)))  # lines that coincide all stay visible
+_TITLE = 110  # characters over a picture
 # Margins in inches, enough for the longest numbers: every run draws its plan, and an automatic layout, which draws
 # everything twice to measure it, would take twice as long.
 _LEFT, _RIGHT, _BOTTOM, _TOP = 1.1, 0.15, 0.5, 0.8
@@ -51,7 +53,8 @@ def plot_plan(plan: LRPlan, path: Path, title: str) -> None:
         "top", functions=(partial(np.multiply, 1 / per_epoch), partial(np.multiply, per_epoch))
     )
     epochs.set_xlabel("epoch")
-    figure.suptitle(f"{title}: {plan.describe()}", fontsize=10, y=1 - 0.1 / height, parse_math=False)
+    heading = textwrap.shorten(f"{title}: {plan.describe()}", _TITLE, placeholder=" ...")
+    figure.suptitle(heading, fontsize=10, y=1 - 0.1 / height, parse_math=False)
     replace_file(path, as_png(figure))
 
 

@@ -110,7 +110,7 @@ def test_a_plateau_lowers_later_rates_and_is_recorded_everywhere(run_of, script,
     assert events == [(8, 0.5, 1.0), (14, 0.5, 0.5)]
     plan = json.loads((run.folder.path / "plan.json").read_text())
     assert plan["amendments"] == [cut.to_json(), later.to_json()]
-    assert "x 0.5 after iteration 8, x 0.5 after iteration 14" in plan["described"]
+    assert "x 0.5 after iterations 8, 14" in plan["described"]
     curve = (run.folder.path / "plan.csv").read_text().splitlines()
     assert curve[9].startswith("9,1,0.05,")
     write_run_report(run.folder.path)
