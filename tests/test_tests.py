@@ -1,4 +1,4 @@
-"""What holds for the tests themselves: public names alone, and witnesses for every promise of the README."""
+"""What holds for the tests themselves: public names alone, and witnesses for what the README and other pages claim."""
 
 from __future__ import annotations
 
@@ -64,9 +64,35 @@ def test_every_promise_has_witnesses():
     assert len(promises) >= 7
     assert not set(promises) - {promise for promise, _ in rows}
     for promise, witnesses in rows:
-        for path, name in re.findall(r"`([\w/.]+)::(\w+)`", witnesses):
-            tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-            found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
-            assert found, f"{promise}: there is no {path}::{name}"
-            marks = " ".join(ast.unparse(mark) for mark in found[0].decorator_list if not isinstance(mark, ast.Call))
-            assert "thorough" not in marks, f"{promise}: {name} is left to make thorough"
+        assert named_tests(promise, witnesses)
+
+
+def named_tests(claim: str, text: str) -> list[str]:
+    """The tests that a text names: each is there, and is not left to make thorough."""
+    named = re.findall(r"`([\w/.]+)::(\w+)`", text)
+    assert len(named) == text.count("::"), f"{claim}: a test is written `path::name`"
+    for path, name in named:
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+        assert found, f"{claim}: there is no {path}::{name}"
+        marks = " ".join(ast.unparse(mark) for mark in found[0].decorator_list if not isinstance(mark, ast.Call))
+        assert "thorough" not in marks, f"{claim}: {name} is left to make thorough"
+    return [name for _, name in named]
+
+
+def test_every_row_about_peers_is_shown_or_says_what_is_missing():
+    page = (ROOT / "docs/peers.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| \d", line)]
+    assert [row[0] for row in rows] == [str(number) for number in range(1, 88)]
+    for number, feature, peers, here, why in rows:
+        claim = f"row {number}, {feature}"
+        assert int(peers) in range(11), claim
+        tests = named_tests(claim, why)
+        if here == "Y":  # test_docs.py tries the commands of every page
+            assert tests or re.search(r"`(python|horovodrun|mpirun) ", why), f"{claim}: which test or command shows it?"
+        else:
+            words = re.sub(r"`[^`]*`", "", why)
+            assert len(re.findall(r"\w+", words)) >= 3, f"{claim}: say in words what is missing"
+    counts = [sum(row[3] == verdict for row in rows) for verdict in "YPN"]
+    assert "Here {} rows are Y, {} are P and {} are N".format(*counts) in page
+    assert sum(counts) == len(rows)
