@@ -82,7 +82,11 @@ CONFIGS = [
         "lr.momentum_correction",
         ["remove"],
     ),
-    ({"optimizer": "{name: adam}", "lr": "{schedule: 0.1, momentum: 0.9}"}, "lr.momentum", ["has no effect on 'adam'"]),
+    (
+        {"optimizer": "{name: rmsprop}", "lr": "{schedule: 0.1, momentum: 0.9}"},
+        "lr.momentum",
+        ["has no effect on 'rmsprop'"],
+    ),
     # optimizer
     ({"optimizer": "{name: sdg}"}, "optimizer.name", ["did you mean 'sgd'?"]),
     ({"optimizer": "{name: lbsgd}"}, "optimizer.name", ["use sgd or lars"]),
