@@ -29,7 +29,8 @@ Write lengths as `5ep` (epochs), `500it` (iterations), `1e6sa` (samples), `3e9to
 says how many are in a sample) or `10%`, and learning rates as plain numbers, which are final, or as multiples `Nx` of
 the scaled base ([scaling.md](scaling.md)). In Python each schedule is a class of
 `harness.schedules` with the same parameters, in iterations and plain numbers. To see yours, run
-`python launch/plan.py --config FILE`.
+`python launch/plan.py --config FILE`. `tests/schedules/test_peers.py` compares them with 46 of PyTorch, transformers,
+timm, optax, Composer, fastai and Keras, each with 20 random choices of settings, over 5,000 updates.
 
 """
 
