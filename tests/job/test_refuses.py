@@ -82,7 +82,7 @@ def test_outside_of_with_it_says_so(tmp_path):
         ({"epochs": 2}, ConfigError, "found both of epochs and iterations"),
         ({"lr": "fast"}, ConfigError, "Job: lr.schedule: "),
         ({"lr": {"schedule": "1x"}}, ConfigError, "Job: lr.base: is missing"),
-        ({"lr": {"schedule": 0.1, "momentum": 0.5}, "optimizer": "adam"}, ConfigError, "no effect on this Adam"),
+        ({"lr": {"schedule": 0.1, "momentum": 0.5}, "optimizer": "rmsprop"}, ConfigError, "no effect on this RMSProp"),
         ({"clip_nrom": 1.0}, ConfigError, "Job: clip_nrom: unknown key; did you mean 'clip_norm'"),
         ({"augmentation": True}, ConfigError, "Job: augmentation: found a bool; give an Augmentation"),
         ({"world": 2}, ConfigError, "Job: world: found an int"),
