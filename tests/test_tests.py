@@ -84,6 +84,7 @@ def test_every_row_about_peers_is_shown_or_says_what_is_missing():
     page = (ROOT / "docs/peers.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| \d", line)]
     assert [row[0] for row in rows] == [str(number) for number in range(1, 88)]
+    named_tests("beside the rows", re.sub(r"^\|.*", "", page, flags=re.MULTILINE))
     for number, feature, peers, here, why in rows:
         claim = f"row {number}, {feature}"
         assert int(peers) in range(11), claim
