@@ -174,7 +174,7 @@ fail() { # WHAT LOG: one line instead of pip's many
         die "$1: no space left ($(free_mb .) MB are free here, $(free_mb "${TMPDIR:-/tmp}") MB in ${TMPDIR:-/tmp}; $needed_mb MB are needed). Free some and run this again; the log is $PWD/$2"
     fi
     cause=$(grep -oE "(NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|SSLError|ProtocolError|ConnectionError)\b.*" "$2" |
-        sed -E "s/^[A-Za-z]*\(['\"]*(<[^>]*>: )?//; s/['\"]*\)['\"]*(: .*)?$//" | tail -n 1 | cut -c1-200 || true)
+        sed -E "s/^[A-Za-z]*\(['\"]*((<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)): )?//; s/['\"]*\)['\"]*(: .*)?$//" | tail -n 1 | cut -c1-200 || true)
     [ -z "$cause" ] || die "$1: pip cannot reach its package index ($cause). Check the network, https_proxy, and what \`pip config list\` says; the log is $PWD/$2"
     cause=$(grep -E '^ERROR|[Ee]rror:' "$2" | tail -n 1 | cut -c1-200 || true)
     die "$1: ${cause:-$(tail -n 1 "$2")}; the log is $PWD/$2"

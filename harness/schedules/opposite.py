@@ -34,8 +34,8 @@ WITH_HEIGHT = tuple(
 class OppositeSchedule(Around):
     """`high - (high - low) schedule(t)`, for a schedule of heights between 0 and 1.
 
-    >>> [OppositeSchedule(lambda t: t / 4, high=0.95, low=0.85)(t) for t in (0, 2, 4)]
-    [0.95, 0.9, 0.85]
+    >>> [OppositeSchedule(lambda t: t / 4, high=0.75, low=0.25)(t) for t in (0, 2, 4)]
+    [0.75, 0.5, 0.25]
 
     Args:
         schedule: the height of the learning rate: 0 where it is lowest, 1 where it is highest.

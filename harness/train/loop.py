@@ -183,6 +183,7 @@ def _iterate(
 def _after_epoch(run: Run, learner: Learner, state: RunState, replaced: ReplacedSamples, log: TrainingLog) -> RunState:
     """Tell by its digest what the run is, and which damaged samples others have replaced."""
     t = state.iteration
+    learner.gather_state()  # that shards of other ranks carry
     log.digest(run, t, learner.digest())
     state = replaced.into(state)
     log.replaced(run, t, f"epoch {run.order.epoch(t)}", state.replaced)

@@ -259,7 +259,7 @@ def test_a_pipe_in_the_place_of_a_file(place, name):
 
 
 def test_a_path_that_no_file_system_takes(tmp_path):
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match=r"cannot be read|there is no such folder"):  # from Python 3.14 on
         locate(tmp_path / ("x" * 5000))
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="file: is a file; give a checkpoint"):

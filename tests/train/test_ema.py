@@ -50,7 +50,9 @@ def at(run, t):
 
 def evaluations_of(run):
     lines = map(json.loads, (run.folder.path / "metrics.jsonl").read_text().splitlines())
-    return {(line["split"], line["iteration"]): line["loss"] for line in lines if line["split"] != "train"}
+    return {
+        (line["split"], line["iteration"]): line["loss"] for line in lines if line["split"] not in ("train", "digest")
+    }
 
 
 def same(one, other):

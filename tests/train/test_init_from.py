@@ -165,7 +165,7 @@ def test_weights_that_are_not_finite_are_named(run_of, files, tmp_path, value):
     [
         ("absent.params", "there is no such file"),
         ("absent/x", "cannot be read .No such file or directory"),
-        ("x" * 5000, "cannot be read .File name too long"),
+        ("x" * 5000, "(cannot be read .File name too long|there is no such file)"),  # the latter from Python 3.14 on
         ("exported-symbol.jso", "there is no such file"),
     ],
 )
