@@ -71,16 +71,21 @@ class PictureFiles:
         return memoryview(content), self.labels[row]
 
 
-def listed_folder(folder: Path, class_names: Path | None = None) -> PictureFiles:
+def listed_folder(
+    folder: Path, class_names: Path | None = None, of_training: tuple[str, ...] | None = None
+) -> PictureFiles:
     """All pictures below a folder, a class for each folder that has any.
 
     Args:
         folder: with a folder for each class.
         class_names: a file with the name of a class in each line, which orders them, and leaves others out; by default
             all, sorted.
+        of_training: the classes of the training set, which number those of a set that is held out; it need not have
+            pictures of all.
 
     Raises:
-        DataError: if there are no pictures, or a class of the file has none.
+        DataError: if there are no pictures, a folder cannot be read, a class of the file has no pictures in the
+            training set, or there is a class that the training set does not have.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give one that has a folder for each class")
@@ -93,11 +98,16 @@ def listed_folder(folder: Path, class_names: Path | None = None) -> PictureFiles
     def paths() -> Iterator[str]:
         for path, names in _by_folder(folder) if wanted is None else ((one, _names_in(folder / one)) for one in wanted):
             if names:
+                if of_training is not None and path not in of_training and path != ".":
+                    raise DataError(
+                        f"{folder / path}: the training set has no pictures of a class {path!r}; remove the folder, or "
+                        "add some there. Its classes number those of every set"
+                    )
                 counts[path] = len(names)
                 yield from (f"{path}/{name}" for name in names)
 
     found = Paths.of(paths())
-    if not counts and wanted is None:
+    if not counts and (wanted is None or of_training is not None):
         raise DataError(
             f"{folder}: has no picture; allowed: a folder for each class, with files ending in {', '.join(SUFFIXES)}"
         )
@@ -106,11 +116,13 @@ def listed_folder(folder: Path, class_names: Path | None = None) -> PictureFiles
             f"{folder}: {found[0].removeprefix('./')} lies beside the folders of classes; move it into one, or give a "
             "list (lst)"
         )
-    missing = [name for name in wanted or () if name not in counts]
+    missing = [name for name in wanted or () if name not in counts and of_training is None]
     if missing:
         raise DataError(f"{class_names}: there is no picture in {folder / missing[0]}; remove the class, or add some")
-    labels = np.repeat(np.arange(len(counts), dtype=np.float32), list(counts.values()))
-    return PictureFiles(folder, found, labels[:, None], tuple(counts))
+    classes = tuple(counts) if of_training is None else of_training
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.repeat(np.array([numbers[name] for name in counts], np.float32), list(counts.values()))
+    return PictureFiles(folder, found, labels[:, None], classes)
 
 
 def class_names_of(path: Path) -> list[str]:
@@ -196,15 +208,19 @@ def _wrong_line(path: Path, number: int, line: str, width: int) -> DataError:
 
 def _by_folder(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Each folder below this one by its path, sorted, and the names of the pictures in it, sorted."""
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         folders.sort()
         yield os.path.relpath(root, folder).replace(os.sep, "/"), _pictures_of(names)
 
 
 def _names_in(folder: Path) -> list[str]:
-    """The names of the pictures in a folder, sorted; none if it cannot be read."""
-    _, _, names = next(os.walk(folder), ("", [], []))
+    """The names of the pictures in a folder, sorted; none if there is no such folder."""
+    _, _, names = next(os.walk(folder, onerror=_refuse), ("", [], [])) if folder.is_dir() else ("", [], [])
     return _pictures_of(names)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); no folder is left out") from error
 
 
 def _pictures_of(names: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +75,10 @@ class RecordFile:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); give a .rec file that im2rec wrote") from error
         weakref.finalize(self, os.close, self._file)
-        self._size = os.fstat(self._file).st_size
+        facts = os.fstat(self._file)
+        if not stat.S_ISREG(facts.st_mode):
+            raise DataError(f"{path}: is no regular file; give a .rec file that im2rec wrote")
+        self._size = facts.st_size
         if self._size == 0:
             raise DataError(f"{path}: is empty; a .rec file has at least one record")
         beside = path.with_suffix(".idx")

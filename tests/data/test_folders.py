@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -110,3 +111,39 @@ def test_a_line_that_is_none_is_named(tmp_path, text, line, wanted):
     found = said(lambda: listed_file(tmp_path, listed))
     assert found.startswith(f"{listed}, line {line}: found ")
     assert found.endswith(f"allowed: a key that no other line has, {wanted} numbers, and a path, between tabs")
+
+
+def test_a_held_out_set_has_the_numbers_of_the_training_set(tmp_path):
+    train = listed_folder(filled(tmp_path / "train", "circle/1.jpg", "square/1.jpg", "star/1.jpg"))
+    held_out = listed_folder(filled(tmp_path / "val", "star/7.jpg", "circle/8.jpg"), of_training=train.classes)
+    assert held_out.classes == train.classes
+    assert dict(zip(held_out.names, held_out.labels[:, 0], strict=True)) == {"circle/8.jpg": 0, "star/7.jpg": 2}
+    names = tmp_path / "names.txt"
+    names.write_text("star\nsquare\ncircle\n")
+    ordered = listed_folder(tmp_path / "train", names)
+    by_names = listed_folder(tmp_path / "val", names, ordered.classes)
+    assert dict(zip(by_names.names, by_names.labels[:, 0], strict=True)) == {"star/7.jpg": 0, "circle/8.jpg": 2}
+    filled(tmp_path / "val", "triangle/1.jpg")
+    assert said(lambda: listed_folder(tmp_path / "val", of_training=train.classes)) == (
+        f"{tmp_path}/val/triangle: the training set has no pictures of a class 'triangle'; remove the folder, or add "
+        "some there. Its classes number those of every set"
+    )
+    (tmp_path / "empty").mkdir()
+    assert "has no picture" in said(lambda: listed_folder(tmp_path / "empty", of_training=train.classes))
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch):
+    filled(tmp_path, "a/1.jpg", "b/1.jpg")
+    plain = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\n")
+    expected = f"{tmp_path}/b: cannot be read (Permission denied); no folder is left out"
+    assert said(lambda: listed_folder(tmp_path)) == expected
+    assert said(lambda: listed_folder(tmp_path, names)) == expected

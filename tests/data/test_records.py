@@ -190,6 +190,7 @@ def test_a_bit_that_is_changed_in_a_frame_or_header_never_reads_beyond_the_recor
 def test_a_file_that_is_none_is_named(tmp_path):
     missing = tmp_path / "b.rec"
     assert said(lambda: RecordFile(missing)).startswith(f"{missing}: cannot be read (No such file or directory)")
+    assert said(lambda: RecordFile(tmp_path)) == f"{tmp_path}: is no regular file; give a .rec file that im2rec wrote"
     missing.touch()
     assert said(lambda: RecordFile(missing)).startswith(f"{missing}: is empty")
     missing.write_bytes(b"no records at all")

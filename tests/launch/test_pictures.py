@@ -364,6 +364,11 @@ def test_a_picture_that_one_host_does_not_have_is_never_replaced(on_hosts, tmp_p
         (["data.pictures.train={rec: all.rec}"], 3, "data.pictures.train: data.name: 'folder' needs folder, and no"),
         (["data.pictures.train={folder: set, idx: a}"], 3, "data.pictures.train.idx: has no effect on a folder"),
         (["data.name=records", "data.pictures.train={rec: none.rec}"], 3, "none.rec: cannot be read (No such file"),
+        (
+            ["data.name=records", "data.pictures.train={rec: set}"],
+            3,
+            "set: is no regular file; give a .rec file that im2rec",
+        ),
         ([*RECORDS, "data.pictures.num_classes=2"], 3, "the label is 2, but classes are 0 to 1"),
         (["data.worker_kind=process"], 2, "data.worker_kind: process has no effect on picture files, which threads"),
         (["data.workers=-1"], 2, "data.workers: found -1; must be auto, or a whole number from 0 to 1024"),

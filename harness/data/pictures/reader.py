@@ -73,13 +73,32 @@ def open_sources(request: DataRequest) -> tuple[PictureRequest, list[PictureSour
     if pictures is None:
         raise DataError(f"{request.where}: needs data.pictures, with train: {{{_KINDS[request.name][0]}: PATH}}")
     class_names = pictures.class_names_under(request.root)
-    return pictures, [
-        None if files is None else _open(f"data.pictures.{name}", request.name, files, class_names)
-        for name, files in zip(SPLITS, pictures.located(request.root), strict=True)
-    ]
+    located = pictures.located(request.root)
+    sources: list[PictureSource | None] = []
+    for name, files in zip(SPLITS, located, strict=True):
+        first = sources[0] if sources else None
+        of_training = first.classes if isinstance(first, PictureFiles) else None
+        where = f"data.pictures.{name}"
+        sources.append(None if files is None else _open(where, request.name, files, class_names, of_training))
+        if files is not None and located[0] is not None:
+            _refuse_other_classes(where, files, located[0])
+    return pictures, sources
 
 
-def _open(where: str, name: str, files: SplitFiles, class_names: Path | None) -> PictureSource:
+def _refuse_other_classes(where: str, files: SplitFiles, of_training: SplitFiles) -> None:
+    """Refuse records whose classes `launch/data.py pack` has numbered in another way, as it says beside them."""
+    if files.rec and of_training.rec:
+        own, training = (one.rec[0].with_suffix(".classes") for one in (files, of_training))
+        if own.is_file() and training.is_file() and own.read_bytes() != training.read_bytes():
+            raise DataError(
+                f"{where}.rec: {own} has other classes than {training}, so a label means another class in each; pack "
+                "folders of the same classes, or by lists (launch/data.py pack --lst)"
+            )
+
+
+def _open(
+    where: str, name: str, files: SplitFiles, class_names: Path | None, of_training: tuple[str, ...] | None
+) -> PictureSource:
     wanted, other = _KINDS[name]
     if not getattr(files, wanted) or getattr(files, other):
         raise DataError(f"{where}: data.name: {name!r} needs {wanted}, and no {other}")
@@ -92,7 +111,9 @@ def _open(where: str, name: str, files: SplitFiles, class_names: Path | None) ->
     if files.idx is not None:
         raise DataError(f"{where}.idx: has no effect on a folder; remove it")
     assert files.folder is not None
-    return listed_folder(files.folder, class_names) if files.lst is None else listed_file(files.folder, files.lst)
+    if files.lst is not None:
+        return listed_file(files.folder, files.lst)
+    return listed_folder(files.folder, class_names, of_training)
 
 
 def _count_classes(request: DataRequest, pictures: PictureRequest, train: PictureSource | None) -> int:
