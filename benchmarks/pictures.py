@@ -93,14 +93,17 @@ def batches_of(dataset: Any) -> Callable[[], Iterator[Any]]:
     """The epochs of a stream of one shard."""
     from harness.data import Augmentation, BatchStream, Order
 
-    order = Order(len(dataset), BATCH, 1, seed=0)
+    order = Order(num_samples=len(dataset), shards=1, batch_size=BATCH, seed=0)
     stream = BatchStream(dataset, order, [0], Augmentation(is_done=True), 0)
     begun = [0]
 
     def epoch() -> Iterator[Any]:
         first = begun[0] * order.iterations_per_epoch
         begun[0] += 1
-        return map(stream, range(first + 1, first + 1 + order.iterations_per_epoch))
+        for t in range(first + 1, first + 1 + order.iterations_per_epoch):
+            batch = stream(t)
+            assert batch.num_samples == batch.batches[0].count == BATCH
+            yield batch
 
     return epoch
 
@@ -248,10 +251,10 @@ def arrays(count: int) -> dict[str, Any]:
 
 def update_s(folder: Path, count: int, from_records: bool) -> float:
     """The median seconds between updates of a run on two ranks, but for the first few."""
-    of_records = {"train": {"rec": str(folder / "pictures.rec")}, "num_classes": 10, "size": SIZE, "workers": 1}
+    of_records = {"train": {"rec": str(folder / "pictures.rec")}, "num_classes": 10, "size": SIZE}
     normalised = {"mean": MEAN, "std": STD, "flip": True}
     settings = {
-        "data": {"name": "records", "pictures": of_records, "augment": normalised}
+        "data": {"name": "records", "workers": 1, "pictures": of_records, "augment": normalised}
         if from_records
         else {"name": "pictures:arrays", "params": {"count": count}},
         "network": {"name": "resnet18_v2"},

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.pictures.decoding import Box, Picture, Pixels, Size, channel_means, resized, shrinking_for, split
+from harness.data.pictures.decoding import (
+    Box,
+    Picture,
+    Pixels,
+    Size,
+    channel_means,
+    mirrored,
+    resized,
+    shrinking_for,
+    split,
+)
 from harness.data.pictures.draws import Draws, cosine_and_sine, log_2, power_of_2
 
 Floats = npt.NDArray[np.float32]
@@ -166,7 +176,7 @@ class Recipe:
         """
         pixels = self._random_part(picture, draws)
         if self.flip and draws.integer(_FLIP) >> 31:
-            pixels = pixels[:, ::-1]
+            pixels = mirrored(pixels)
         if self.colours:
             self._coloured(pixels, draws, out)
         else:
