@@ -19,10 +19,8 @@ atexit.register(lambda: ctypes.PyDLL(None).exit(3))  # called last; ends the pro
 import mxnet as mx
 import numpy as np
 
-if sys.argv[1] == "ours":
-    from harness.model.host_memory import in_host_memory
-else:
-    in_host_memory = mx.nd.from_numpy
+from harness.model.host_memory import in_host_memory
+
 shared = in_host_memory(np.zeros((2500, 2500), np.float32))
 product = mx.nd.dot(shared, shared)
 time.sleep(0.1)  # it begins, and takes longer
@@ -38,20 +36,7 @@ def test_it_is_the_same_memory():
     assert shared.context == mx.cpu()
 
 
-def has_ended(whose: str, within_s: float) -> bool:
-    with subprocess.Popen([sys.executable, "-c", LEAVES_AN_OPERATION, whose], cwd=ROOT) as process:
-        try:
-            assert process.wait(within_s) == 3
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return False
-    return True
-
-
 def test_a_process_ends_though_an_operation_is_under_way():
-    assert all(has_ended("ours", within_s=60) for _ in range(2))
-
-
-def test_without_it_such_a_process_waits_for_ever():
-    """Once MXNet no longer calls Python when it lets go of memory, `host_memory.py` need not wait."""
-    assert not all(has_ended("others", within_s=6) for _ in range(5))
+    """Without the wait it often did not, with 6000 rows nearly always; which of the two is a matter of time."""
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", LEAVES_AN_OPERATION], cwd=ROOT, timeout=60).returncode == 3
