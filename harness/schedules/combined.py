@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
+from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -85,6 +86,8 @@ class MultipliedSchedule(Combined):
 class _Extreme(Combined):
     """The schedule that is highest, or lowest; of equal ones the first."""
 
+    _of_arrays: ClassVar[np.ufunc]  # `_leader` for many iterations: np.maximum or np.minimum
+
     @abstractmethod
     def _leader(self, values: Sequence[float]) -> int:
         """Which of the schedules' values holds."""
@@ -93,6 +96,10 @@ class _Extreme(Combined):
         """The learning rate of iteration `t >= 0`."""
         values = [float(one(t)) for one in self.schedules]
         return values[self._leader(values)]
+
+    @override
+    def values(self, t: Iterations) -> Rates:
+        return reduce(self._of_arrays, (values_of(one, t) for one in self.schedules))
 
     @property
     def total_length(self) -> int | None:
@@ -152,9 +159,7 @@ class MaximumSchedule(_Extreme):
         BoundError: if it is anything else.
     """
 
-    @override
-    def values(self, t: Iterations) -> Rates:
-        return reduce(np.maximum, (values_of(one, t) for one in self.schedules))
+    _of_arrays: ClassVar[np.ufunc] = np.maximum
 
     @override
     def _leader(self, values: Sequence[float]) -> int:
@@ -179,9 +184,7 @@ class MinimumSchedule(_Extreme):
         BoundError: if it is anything else.
     """
 
-    @override
-    def values(self, t: Iterations) -> Rates:
-        return reduce(np.minimum, (values_of(one, t) for one in self.schedules))
+    _of_arrays: ClassVar[np.ufunc] = np.minimum
 
     @override
     def _leader(self, values: Sequence[float]) -> int:

@@ -37,6 +37,6 @@ def test_it_is_the_same_memory():
 
 
 def test_a_process_ends_though_an_operation_is_under_way():
-    """Without the wait it often did not, with 6000 rows nearly always; which of the two is a matter of time."""
+    """Without the wait it may not; whether it does depends on when the operation ends."""
     for _ in range(2):
         assert subprocess.run([sys.executable, "-c", LEAVES_AN_OPERATION], cwd=ROOT, timeout=60).returncode == 3
