@@ -20,6 +20,7 @@ import embedding
 import fold
 import memory
 import optimizers
+import pictures
 import rewriting
 import schedules
 import speed
@@ -39,6 +40,8 @@ PARTS: dict[str, tuple[str, list[str], Any]] = {
     "optimizers-resnet18": ("Steps on the host, ResNet-18", ["optimizers.py", "--network", "resnet18_v2"], optimizers),
     "optimizers-lenet": ("Steps on the host, LeNet", ["optimizers.py", "--network", "lenet"], optimizers),
     "embedding": ("Embeddings", ["embedding.py"], embedding),
+    "pictures": ("Pictures from records, of one thread", ["pictures.py"], pictures),
+    "pictures-updates": ("Updates from records and from memory", ["pictures.py", "--steps"], pictures),
     "memory": ("Memory", ["memory.py"], memory),
 }
 

@@ -37,6 +37,7 @@ SIZE, BATCH = 224, 50
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 JITTER, LIGHTING = 0.4, 0.1
 KINDS = {"without jitter": False, "with jitter": True}
+UPDATE = "update"
 
 
 def make_pictures(folder: Path, count: int) -> None:
@@ -226,7 +227,7 @@ def take_turn(name: str, folder: Path, jitter: bool) -> None:
     os._exit(0)  # what still reads ahead is not waited for
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+def compare_reading(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """CPU milliseconds a picture by kind and contender, a number a round."""
     names = [name for name in options.only if name != "DALI on the CPU" or options.dali]
     found: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in names} for kind in KINDS}
@@ -280,18 +281,26 @@ def update_s(folder: Path, count: int, from_records: bool) -> float:
     return statistics.median(after - before for before, after in itertools.pairwise(times[4:]))
 
 
-def compare_steps(folder: Path, count: int, rounds: int) -> None:
-    """Runs from records and from memory by turns."""
-    ratios = []
-    for number in range(rounds):
-        order = (True, False) if number % 2 else (False, True)
-        found = {from_records: update_s(folder, count, from_records) for from_records in order}
-        ratios.append(found[True] / found[False])
-        print(
-            f"round {number + 1} of {rounds}: {found[True]:.3f} s from records, {found[False]:.3f} s from memory",
-            flush=True,
-        )
-    print(f"\nan update from records over one from memory: {shown(ratios)}")
+def compare_steps(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds of an update from records and from memory, which run by turns."""
+    found: dict[str, list[float]] = {"memory": [], "records": []}
+    for number in range(options.rounds):
+        for source in sorted(found, reverse=number % 2 == 1):
+            found[source].append(1000 * update_s(folder, options.count, source == "records"))
+        print(f"round {number + 1} of {options.rounds}: {found['records'][-1]:.0f} ms from records", end="", flush=True)
+        print(f", {found['memory'][-1]:.0f} ms from memory", flush=True)
+    return {UPDATE: found}
+
+
+def table(found: dict[str, dict[str, list[float]]]) -> list[str]:
+    """Rows of Markdown: of each contender the median, and how many times as long as the first of its kind it takes."""
+    rows = ["| | ms | times as long (quartiles) |", "|---|---|---|"]
+    for kind, of_kind in found.items():
+        base = next(iter(of_kind.values()))
+        for name, values in of_kind.items():
+            ratios = [one / first for one, first in zip(values, base, strict=True)]
+            rows.append(f"| {kind}, {name} | {statistics.median(values):.2f} | {shown(ratios)} |")
+    return rows
 
 
 def shown(values: list[float]) -> str:
@@ -319,15 +328,8 @@ def main() -> None:
         make_pictures(Path(folder), options.count)
         size = (Path(folder) / "pictures.rec").stat().st_size
         print(f"{options.count} pictures of {size / options.count / 1000:.0f} kB", flush=True)
-        if options.steps:
-            compare_steps(Path(folder), options.count, options.rounds)
-            return
-        found = measure(Path(folder), options)
-    for kind, of_kind in found.items():
-        print(f"\nCPU ms a picture, {kind}: median and quartiles; in brackets over the harness, paired by round")
-        for name, values in of_kind.items():
-            ratios = [one / own for one, own in zip(values, of_kind.get("harness", values), strict=True)]
-            print(f"  {name:24} {shown(values)}   [{shown(ratios)}]")
+        found = (compare_steps if options.steps else compare_reading)(Path(folder), options)
+    print("", *table(found), sep="\n")
     if options.json:
         options.json.write_text(json.dumps(found))
 

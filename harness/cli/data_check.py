@@ -11,10 +11,9 @@ import numpy as np
 
 from harness.config import RunConfig, load_config
 from harness.config.pictures import picture_request
-from harness.data.folders import PictureFiles
 from harness.data.pictures.checking import looked_at
 from harness.data.pictures.dataset import PictureSource
-from harness.data.pictures.reader import SPLITS, open_sources
+from harness.data.pictures.reader import SPLITS, open_sources, stated_classes
 from harness.data.records import RecordFile
 from harness.data.request import DataRequest
 from harness.data.splits import most_classes
@@ -49,7 +48,7 @@ def _check(config: RunConfig, workers: int) -> None:
     request = DataRequest(data.name, root, data.download, data.params, pictures=picture_request(data))
     pictures, sources = open_sources(request)
     given = {name: source for name, source in zip(SPLITS, sources, strict=True) if source is not None}
-    num_classes = pictures.num_classes or _num_folders(given["train"])
+    num_classes = stated_classes(request, pictures, given["train"])
     total = sum(map(len, given.values()))
     with Counter(total, "pictures checked") as counter:
         done = damaged = 0
@@ -63,10 +62,6 @@ def _check(config: RunConfig, workers: int) -> None:
             done += len(source)
     if damaged:
         raise DataError(f"{damaged} of {total} pictures cannot be used; replace them, or leave them out")
-
-
-def _num_folders(source: PictureSource) -> int | None:
-    return len(source.classes) if isinstance(source, PictureFiles) and source.classes is not None else None
 
 
 class _Found(NamedTuple):

@@ -80,9 +80,9 @@ class PicturesConfig(_Section):
     test: FilesConfig | None = None
     """Pictures to report on at the end."""
     num_classes: Count | None = None
-    """The number of classes; null counts folders, or the labels of a list or of up to 100,000 records."""
+    """The number of classes; null counts the names, folders, or the labels of a list or of up to 100,000 records."""
     class_names: PathText | None = None
-    """A file with a class's folder in each line, which orders them; null sorts all folders."""
+    """A file with a class in each line, in their order: of `folder` the folders, of which null sorts all."""
     size: Sides = [224, 224]
     """What the network gets: pixels, or [height, width]."""
     resize: Count | None = None

@@ -73,6 +73,7 @@ def made(tmp_path_factory):
         label, content = files[key]
         writer.write_idx(key, mx.recordio.pack(mx.recordio.IRHeader(0, float(label), key, 0), content))
     writer.close()
+    (root / "two.classes").write_text("class0\nclass1\n")
     (root / "pictures.yaml").write_text(CONFIG)
     return root
 
@@ -369,6 +370,12 @@ def test_a_picture_that_one_host_does_not_have_is_never_replaced(on_hosts, tmp_p
             3,
             "set: is no regular file; give a .rec file that im2rec",
         ),
+        (
+            [*RECORDS, "data.pictures.class_names=two.classes", "data.pictures.num_classes=3"],
+            3,
+            "two.classes has 2 names, from class0 to class1, but data.pictures.num_classes is 3; name all classes, or",
+        ),
+        ([*RECORDS, "data.pictures.class_names=two.classes"], 3, "the label is 2, but classes are 0 to 1"),
         ([*RECORDS, "data.pictures.num_classes=2"], 3, "the label is 2, but classes are 0 to 1"),
         (["data.worker_kind=process"], 2, "data.worker_kind: process has no effect on picture files, which threads"),
         (["data.workers=-1"], 2, "data.workers: found -1; must be auto, or a whole number from 0 to 1024"),

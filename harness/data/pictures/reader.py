@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.folders import PictureFiles, listed_file, listed_folder
+from harness.data.folders import PictureFiles, class_names_of, listed_file, listed_folder
 from harness.data.memory import BatchMemory
 from harness.data.pictures.dataset import PictureDataset, PictureSource, is_unreadable, what_to_do
 from harness.data.pictures.request import PictureRequest, SplitFiles
@@ -24,12 +24,15 @@ def load_pictures(request: DataRequest) -> Splits:
     """The splits; nothing but indices, lists and the names of files is read.
 
     Raises:
-        DataError: naming the file that is missing or damaged, or if nothing says how many classes there are.
+        DataError: naming the file that is missing or damaged, if nothing says how many classes there are, or if there
+            are not as many names of classes.
     """
     pictures, sources = open_sources(request)
-    num_classes = pictures.num_classes  # which says that labels are classes, whatever the loss
-    if num_classes is None and not request.labels_are_numbers:
-        num_classes = _count_classes(request, pictures, sources[0])
+    num_classes = None
+    if pictures.num_classes is not None or not request.labels_are_numbers:  # the number says that they are classes
+        num_classes = stated_classes(request, pictures, sources[0])
+        if num_classes is None:
+            num_classes = _count_classes(request, pictures, sources[0])
     memory = BatchMemory()
     splits = [
         None
@@ -85,6 +88,26 @@ def open_sources(request: DataRequest) -> tuple[PictureRequest, list[PictureSour
     return pictures, sources
 
 
+def stated_classes(request: DataRequest, pictures: PictureRequest, train: PictureSource | None) -> int | None:
+    """The number of classes as the configuration or folders state it; `None` if only labels can tell.
+
+    Raises:
+        DataError: if there are names of another number of classes.
+    """
+    path = pictures.class_names_under(request.root)
+    if path is None and pictures.num_classes is None:
+        return len(train.classes) if isinstance(train, PictureFiles) and train.classes is not None else None
+    if path is None:
+        return pictures.num_classes
+    names = class_names_of(path)
+    if pictures.num_classes not in (None, len(names)):
+        raise DataError(
+            f"data.pictures.class_names: {path} has {len(names)} names, from {names[0]} to {names[-1]}, but "
+            f"data.pictures.num_classes is {pictures.num_classes}; name all classes, or leave the number out"
+        )
+    return len(names)
+
+
 def _refuse_other_classes(where: str, files: SplitFiles, of_training: SplitFiles) -> None:
     """Refuse records whose classes `launch/data.py pack` has numbered in another way, as it says beside them."""
     if files.rec and of_training.rec:
@@ -117,10 +140,10 @@ def _open(
 
 
 def _count_classes(request: DataRequest, pictures: PictureRequest, train: PictureSource | None) -> int:
-    """As many as are folders, or are in the labels."""
+    """As many as are in the labels."""
     assert train is not None
     if isinstance(train, PictureFiles):
-        return len(train.classes) if train.classes is not None else int(train.labels.max()) + 1
+        return int(train.labels.max()) + 1
     assert isinstance(train, RecordPictures)
     if len(train) > _FEW_RECORDS:
         raise DataError(
