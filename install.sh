@@ -8,6 +8,7 @@
 #   WITH_MPICH=0      leave out the MPICH wheel, and use this machine's mpi4py and mpirun (Open MPI, MPICH)
 #   WITH_DEV=0        leave out what only development needs (pytest, ruff, mypy, tensorboard)
 #   WITH_PICTURES=1   what decodes picture files (data.name: records, folder): libjpeg-turbo and OpenCV, 140 MB
+#   WITH_TORCH=1      PyTorch, to carry runs there (docs/leaving.md): 200 MB to download and 800 MB on disk without CUDA
 #   WITH_MPI=1        build MPI into Horovod as well (needs an MPI with mpicxx; a bare horovodrun then goes through mpirun)
 #   HARNESS_VENV=...  what the environment is called, in this folder (default: .venv)
 #   HARNESS_CACHE=... where to cache the Horovod wheel (default: ~/.cache/mxnet-horovod-harness)
@@ -34,10 +35,10 @@ choice() { # NAME DEFAULT
 }
 
 horovod=$(choice WITH_HOROVOD 1) cuda=$(choice WITH_CUDA '') mpi=$(choice WITH_MPI 0)
-mpich=$(choice WITH_MPICH 1) dev=$(choice WITH_DEV 1) pictures=$(choice WITH_PICTURES 0)
+mpich=$(choice WITH_MPICH 1) dev=$(choice WITH_DEV 1) pictures=$(choice WITH_PICTURES 0) torch=$(choice WITH_TORCH 0)
 python=$(choice PYTHON '')
-[[ $horovod$mpi$mpich$dev$pictures == [01][01][01][01][01] ]] ||
-    die "WITH_HOROVOD=$horovod WITH_MPI=$mpi WITH_MPICH=$mpich WITH_DEV=$dev WITH_PICTURES=$pictures: each is 0 or 1"
+[[ $horovod$mpi$mpich$dev$pictures$torch == [01][01][01][01][01][01] ]] ||
+    die "WITH_HOROVOD=$horovod WITH_MPI=$mpi WITH_MPICH=$mpich WITH_DEV=$dev WITH_PICTURES=$pictures WITH_TORCH=$torch: each is 0 or 1"
 [ -n "${PYTHON:-}" ] || [ -x "$python" ] || python="" # what was chosen before is gone
 export UV_PYTHON_PREFERENCE=only-managed
 [ "${USE_UV:-0}${PYTHON:-}" != 1 ] || python=$(uv python find 3.12 2>/dev/null || true)
@@ -47,8 +48,8 @@ export UV_PYTHON_PREFERENCE=only-managed
 [ "$horovod" = 1 ] || say "without Horovod (WITH_HOROVOD=1 make setup adds it)"
 
 stamp() { # what is installed, in one line; as long as it stays the same there is nothing to do
-    printf '%s python=%s horovod=%s cuda=%s mpi=%s mpich=%s dev=%s pictures=%s %s\n' "$($venv/bin/python --version 2>&1)" \
-        "$python" "$horovod" "$cuda" "$mpi" "$mpich" "$dev" "$pictures" \
+    printf '%s python=%s horovod=%s cuda=%s mpi=%s mpich=%s dev=%s pictures=%s torch=%s %s\n' "$($venv/bin/python --version 2>&1)" \
+        "$python" "$horovod" "$cuda" "$mpi" "$mpich" "$dev" "$pictures" "$torch" \
         "$(cat constraints.txt setup.py install.sh | sha256sum | cut -c1-16)"
 }
 if [ -x $venv/bin/python ] && [ "$(cat $venv/installed 2>/dev/null)" = "$(stamp)" ]; then
@@ -180,7 +181,7 @@ fail() { # WHAT LOG: one line instead of pip's many
     die "$1: ${cause:-$(tail -n 1 "$2")}; the log is $PWD/$2"
 }
 
-needed_mb=$((700 + 300 * horovod + 300 * dev))
+needed_mb=$((700 + 300 * horovod + 300 * dev + 1000 * torch))
 if ! [ -x $venv/bin/python ] || [ -e $venv/unfinished ] || ! pip --version >/dev/null 2>&1 ||
     [ "$($venv/bin/python --version)" != "$("$python" --version)" ] ||
     [ "$(sed -n 's/^WITH_CUDA=//p' $venv/choices 2>/dev/null || true)" != "$cuda" ]; then # MXNets share a folder
@@ -191,11 +192,11 @@ fi
 rm -f $venv/installed
 touch $venv/unfinished
 printf '%s\n' "PYTHON=$python" "WITH_HOROVOD=$horovod" "WITH_CUDA=$cuda" "WITH_MPI=$mpi" "WITH_MPICH=$mpich" \
-    "WITH_DEV=$dev" "WITH_PICTURES=$pictures" >$venv/choices
+    "WITH_DEV=$dev" "WITH_PICTURES=$pictures" "WITH_TORCH=$torch" >$venv/choices
 # pip splits this at spaces, of which this folder's path may have some; so the path is relative
 export PATH="$PWD/$venv/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt
 mxnet=mxnet${cuda:+-$cuda}
-extras=$([ "$mpich" = 0 ] || echo mpich)$([ "$dev" = 0 ] || echo ,dev)$([ "$pictures" = 0 ] || echo ,pictures)
+extras=$([ "$mpich" = 0 ] || echo mpich)$([ "$dev" = 0 ] || echo ,dev)$([ "$pictures" = 0 ] || echo ,pictures)$([ "$torch" = 0 ] || echo ,torch)
 say "installing into $venv with Python $version ($([ "$horovod" = 1 ] && echo "Python packages first, then Horovod" || echo "Python packages"))"
 add setuptools >"$log" 2>&1 || fail "installing setuptools" "$log"
 

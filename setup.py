@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 CUDA = ["cu102", "cu110", "cu112", "cu113", "cu114", "cu115", "cu116", "cu117"]
-COMMANDS = ["train", "find_lr", "plan", "report", "compare", "checkpoint", "data", "doctor", "supervise"]
+COMMANDS = ["train", "find_lr", "plan", "report", "compare", "checkpoint", "bridge", "data", "doctor", "supervise"]
 
 
 class BuildEverything(build_py):
@@ -77,6 +77,7 @@ setup(
         **{cuda: [f"mxnet-{cuda}"] for cuda in CUDA},
         "mpich": ["mpich"],
         "pictures": ["simplejpeg", "opencv-python-headless"],
+        "torch": ["torch"],  # for harness-bridge alone
         "benchmarks": ["torch"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "types-PyYAML", "jsonschema", "tensorboard"],
     },

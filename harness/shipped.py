@@ -57,12 +57,12 @@ def install_command(package: str) -> str:
 
     Args:
         package: such as `mxnet`, `mxnet-cu117`, `horovod`, `horovod-nccl`, which is Horovod built for
-            GPUs too, or `pictures`, what decodes picture files.
+            GPUs too, `pictures`, what decodes picture files, or `torch`.
     """
     if is_checkout():
         if package.startswith("mxnet-"):
             return f"WITH_CUDA={package.removeprefix('mxnet-')} make setup"
-        if package in ("horovod", "pictures"):
+        if package in ("horovod", "pictures", "torch"):
             return f"WITH_{package.upper()}=1 make setup"
         return "make setup"
     if package == "pictures":

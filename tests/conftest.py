@@ -35,8 +35,18 @@ DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAAC0lEQVR4
 WITHOUT_HOROVOD = "" if find_spec("horovod") else "Horovod is not installed (WITH_HOROVOD=0)"
 
 
+class _NoBridge:
+    """Where there is no torch, what imports it is not collected; `tests/launch/test_bridge_command.py` says so."""
+
+    def pytest_ignore_collect(self, collection_path):
+        is_bridge = any(collection_path.is_relative_to(ROOT / name) for name in ("harness/bridge", "tests/bridge"))
+        return True if is_bridge else None
+
+
 def pytest_configure(config):
     config.pluginmanager.register(JobCounter(), "jobs")
+    if find_spec("torch") is None:
+        config.pluginmanager.register(_NoBridge(), "without torch")
     config.addinivalue_line("markers", "thorough: is run by `make thorough` alone (HARNESS_THOROUGH=1)")
     config.addinivalue_line("markers", "horovod: needs Horovod without starting horovodrun, which needs no mark")
     config.addinivalue_line("markers", "long: is begun first; a test or file of ten seconds or more")

@@ -49,7 +49,7 @@ def set_up() -> None:
             run("git", "clone", "--quiet", "--no-hardlinks", ROOT, clone)
         run("git", "fetch", "--quiet", "origin", "HEAD", cwd=clone)
         run("git", "reset", "--quiet", "--hard", "FETCH_HEAD", cwd=clone)
-        run("./install.sh", cwd=clone, PYTHON=str(path_of(version)), WITH_HOROVOD="0", WITH_DEV="0")
+        run("./install.sh", cwd=clone, PYTHON=str(path_of(version)), WITH_HOROVOD="0", WITH_DEV="0", WITH_TORCH="0")
         environment = (clone / ".venv/installed").read_text()
         tested_with = clone / ".venv/tested_with"  # the environment that has the tools
         if not tested_with.is_file() or tested_with.read_text() != environment:

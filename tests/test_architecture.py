@@ -38,9 +38,11 @@ ROOMS = [
     "train",
     "doctor",
     "job",
+    "bridge",
     "cli",
 ]
-MXNET_MAY_BE_IN = ("harness/gluon/", "harness/model/", "harness/comm/horovod.py")
+MXNET_MAY_BE_IN = ("harness/gluon/", "harness/model/", "harness/comm/horovod.py", "harness/bridge/of_gluon.py")
+TORCH_MAY_BE_IN = ("harness/bridge/",)
 RANKS_MAY_BE_IN = ("harness/comm/",)
 MODULES = sorted(ROOT.glob("harness/**/*.py"))
 
@@ -96,7 +98,8 @@ def test_a_room_imports_only_from_rooms_above_it(path):
 
 
 @pytest.mark.parametrize(
-    ("packages", "allowed"), [({"mxnet"}, MXNET_MAY_BE_IN), ({"horovod", "mpi4py"}, RANKS_MAY_BE_IN)]
+    ("packages", "allowed"),
+    [({"mxnet"}, MXNET_MAY_BE_IN), ({"horovod", "mpi4py"}, RANKS_MAY_BE_IN), ({"torch"}, TORCH_MAY_BE_IN)],
 )
 def test_only_the_edge_knows_the_stack(packages, allowed):
     for path in [*MODULES, *ROOT.glob("launch/*.py")]:

@@ -322,7 +322,7 @@ def test_ranks_that_cannot_sum_are_one_line_with_the_first_cause(machine):
 
 def test_choices_that_contradict_each_other(machine):
     assert machine.is_told(WITH_HOROVOD="0", WITH_CUDA="cu117").startswith("WITH_HOROVOD=0, but WITH_CUDA=cu117")
-    assert machine.is_told(WITH_DEV="no").endswith("WITH_DEV=no WITH_PICTURES=0: each is 0 or 1")
+    assert machine.is_told(WITH_DEV="no").endswith("WITH_DEV=no WITH_PICTURES=0 WITH_TORCH=0: each is 0 or 1")
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])

@@ -48,6 +48,7 @@ def test_the_start_of_a_command_that_trains_again(command, start):
         ("horovod", "WITH_HOROVOD=1 make setup", "harness-build-horovod"),
         ("mpich", "make setup", "pip install mpich"),
         ("pictures", "WITH_PICTURES=1 make setup", "pip install simplejpeg opencv-python-headless"),
+        ("torch", "WITH_TORCH=1 make setup", "pip install torch"),
     ],
 )
 def test_what_installs_a_part_of_the_stack(monkeypatch, package, here, installed):

@@ -58,6 +58,15 @@ def checkpoint() -> int:
     return main()
 
 
+def bridge() -> int:
+    """Carry a run to PyTorch."""
+    end_tool_quietly()
+    with _named_if_missing():
+        from harness.cli.bridge import main
+
+        return main()
+
+
 def data() -> int:
     """Pack, check and show picture files."""
     end_tool_quietly()

@@ -1,0 +1,133 @@
+"""Carry a run to PyTorch: match its arrays with a module's, verify that both are the same network."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.command import report_failure
+from harness.config.reading import parse_yaml
+from harness.errors import ConfigError, DisagreementError, HarnessError, listed
+from harness.parsing import whole_number
+from harness.shipped import install_command
+
+if TYPE_CHECKING:
+    from harness.bridge.opening import Opened
+    from harness.bridge.sides import TorchNames
+
+_RUN_HELP = "a run's folder (its newest checkpoint counts), or one of its checkpoints"
+_SAMPLES = 16
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; argparse ends with exit code 2 when it cannot."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        allow_abbrev=False,
+        epilog="Exit codes: 0 done, 2 command line or mapping, 3 data, 4 checkpoint, 5 the networks differ.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in (
+        ("match", "propose which array of the module comes from which of the run, and write mapping.yaml"),
+        ("verify", "compare predictions, losses, gradients and running statistics of both by the mapping"),
+    ):
+        one = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        one.add_argument("run", type=Path, metavar="RUN", help=_RUN_HELP)
+        one.add_argument("--module", required=True, metavar="MODULE:FUNCTION", help="returns the torch.nn.Module")
+        one.add_argument("--params", default="{}", metavar="YAML", help="its keyword arguments: {classes: 10}")
+        one.add_argument("--loss", metavar="MODULE:FUNCTION", help="its loss, where the run has one of your own")
+        one.add_argument("--forward", metavar="MODULE:FUNCTION", help="calls both, where the run has network.forward")
+        one.add_argument("--mapping", type=Path, metavar="FILE", help="default: RUN/bridge/mapping.yaml")
+        one.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="as for training: data.root=..."
+        )
+        one.add_argument(
+            "--samples", type=_count, default=_SAMPLES, metavar="N", help="to compare on (default: %(default)s)"
+        )
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run the command; 5 if the networks differ."""
+    options = parse_arguments()
+    try:
+        if find_spec("torch") is None:
+            raise ConfigError(f"{sys.executable} has no torch; run `{install_command('torch')}`")
+        from harness.bridge.opening import opened
+
+        with opened(options.run, options.set) as run:
+            (match if options.command == "match" else verify)(run, options)
+    except HarnessError as error:
+        return report_failure(error, 0)
+    return 0
+
+
+def match(run: Opened, options: argparse.Namespace) -> None:
+    """Propose a mapping, write it, and say whether predictions agree by it.
+
+    Raises:
+        ConfigError: if there are layers without a counterpart, or some that could be exchanged; the file is written.
+    """
+    from harness.bridge.mapping import write_mapping
+    from harness.bridge.sides import both_sides, default_mapping
+    from harness.bridge.verify import PREDICTIONS
+
+    sides = both_sides(run, names_of(options), options.samples)
+    proposal = sides.propose()
+    path = options.mapping or default_mapping(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_mapping(path, proposal.mapping, proposal.pairs, options.module)
+    mapping = proposal.mapping
+    problems = [*proposal.problems, *mapping.problems(sides.run_shapes, sides.module_shapes)]
+    count = len(mapping.sources)
+    print(f"{path}: {count} of {count + len(mapping.open)} arrays matched, in {len(proposal.pairs)} layers", flush=True)
+    if problems:
+        raise ConfigError(f"{path}: to be completed by hand:{listed(list(dict.fromkeys(problems)))}")
+    apart = sides.distance(mapping)
+    agree = "agree" if apart <= PREDICTIONS else "DIFFER: run verify, which says where"
+    print(f"predictions of {options.samples} samples, by {apart:.2g}: {agree}")
+
+
+def verify(run: Opened, options: argparse.Namespace) -> None:
+    """Compare both networks by the mapping.
+
+    Raises:
+        DisagreementError: naming what differs.
+    """
+    from harness.bridge.mapping import read_mapping
+    from harness.bridge.sides import both_sides, counted, default_mapping
+    from harness.bridge.verification import verified
+
+    path = options.mapping or default_mapping(run)
+    mapping, _ = read_mapping(path)
+    sides = both_sides(run, names_of(options), options.samples)
+    proposed, by_hand = counted(mapping, sides.propose())
+    print(f"{path}: {proposed} arrays as proposed, {by_hand} by hand", flush=True)
+    found = verified(sides, mapping)
+    for worst in found.compared:
+        print(worst, flush=True)
+    for line in found.remarks:
+        print(line)
+    if found.differences:
+        raise DisagreementError(f"{options.module} is not the network of {run.checkpoint}:{listed(found.differences)}")
+    print(f"{options.module} is the network of {run.checkpoint}")
+
+
+def names_of(options: argparse.Namespace) -> TorchNames:
+    """What the command line says of the PyTorch side."""
+    from harness.bridge.sides import TorchNames
+
+    params = parse_yaml(options.params, "--params")
+    if not isinstance(params, dict):
+        raise ConfigError(f"--params: {options.params!r} is not a mapping; give keyword arguments: {{classes: 10}}")
+    return TorchNames(options.module, params, options.loss, options.forward)
+
+
+def _count(text: str) -> int:
+    number = whole_number(text, low=2)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of samples; allowed: 2 or more")
+    return number
