@@ -78,6 +78,7 @@ setup(
         "mpich": ["mpich"],
         "pictures": ["simplejpeg", "opencv-python-headless"],
         "torch": ["torch"],  # for harness-bridge alone
+        "tracking": ["mlflow-skinny", "wandb"],  # harness.hooks.mlflow and .wandb
         "benchmarks": ["torch"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "types-PyYAML", "jsonschema", "tensorboard"],
     },

@@ -30,6 +30,7 @@ ROOMS = [
     "plan",
     "checkpoint",
     "guard",
+    "hooks",
     "command",
     "model",
     "gluon",

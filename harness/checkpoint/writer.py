@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class CheckpointWriter:
         self._keep = keep
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[Path] | None = None
+        self._written: deque[Path] = deque()  # by the thread
 
     def start(
         self,
@@ -69,6 +71,11 @@ class CheckpointWriter:
         """What went wrong with the last write, if it has ended; does not wait."""
         return self.wait() if self._pending is not None and self._pending.done() else None
 
+    def pop_written(self) -> Iterator[Path]:
+        """The checkpoints that have become complete since the last call, each with its `best.json`."""
+        while self._written:
+            yield self._written.popleft()
+
     def close(self) -> None:
         """End the thread, after the write under way."""
         self._worker.shutdown()
@@ -81,6 +88,7 @@ class CheckpointWriter:
         best: Mapping[str, Any] | None,
         first: Callable[[], None] | None,
     ) -> Path:
+        written: Path | None = None
         try:
             if first is not None:
                 first()
@@ -95,6 +103,9 @@ class CheckpointWriter:
                 f"{where}: iteration {iteration} could not be saved ({error.strerror or error}); older checkpoints are "
                 "untouched"
             ) from error
+        finally:
+            if written is not None:
+                self._written.append(written)
         return written
 
 

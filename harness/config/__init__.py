@@ -3,7 +3,7 @@
 from harness.config.loading import dump_config, load_config, parse_config, parse_lr
 from harness.config.lr import LRConfig
 from harness.config.messages import config_error
-from harness.config.model import RunConfig
+from harness.config.model import RunConfig, deciding
 from harness.config.running import GuardConfig
 from harness.config.sections import DataConfig, TrainConfig
 from harness.config.values import Problem
@@ -16,6 +16,7 @@ __all__ = [
     "RunConfig",
     "TrainConfig",
     "config_error",
+    "deciding",
     "dump_config",
     "load_config",
     "parse_config",

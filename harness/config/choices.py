@@ -27,6 +27,14 @@ def _read_collate(value: object) -> str | dict[str, dict[str, Any]]:
     return _read_choice(value, "pad", "{pad: {value: 1}}")
 
 
+def _read_hook(value: object) -> str | dict[str, dict[str, Any]]:
+    plain, detailed = "mine:watch", "{mine:watch: {limit: 3}}"
+    choice = _read_choice(value, plain, detailed)
+    if ":" not in (choice if isinstance(choice, str) else next(iter(choice))):
+        raise ValueError(f"must be package.module:function ({plain}), or one with its parameters ({detailed})")
+    return choice
+
+
 def _read_choice(value: object, plain: str, detailed: str) -> str | dict[str, dict[str, Any]]:
     if isinstance(value, str):
         return read_name(value)
@@ -62,6 +70,11 @@ Widths = Annotated[
 CollateChoice = Annotated[
     str | dict[str, dict[str, Any]],
     PlainValidator(_read_collate),
+    _NAME_OR_ONE,
+]
+HookChoice = Annotated[
+    str | dict[str, dict[str, Any]],
+    PlainValidator(_read_hook),
     _NAME_OR_ONE,
 ]
 MetricChoice = Annotated[

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from harness.config.averages import EMAConfig
+from harness.config.choices import HookChoice
 from harness.config.lr import FinderConfig, LRConfig
 from harness.config.messages import RUN_NAME_IN_WORDS, config_error, explain, show
 from harness.config.running import CheckpointConfig, GuardConfig, LogConfig
@@ -38,6 +39,7 @@ from harness.named import name_and_params
 from harness.units import Duration
 
 _RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_HOOKS = ("hooks", "hooks_fail")  # they watch, and change nothing
 _WHERE = ("device", "devices", "kvstore", "update_on_kvstore")  # where to compute; the bits do not depend on it
 
 
@@ -92,6 +94,10 @@ class RunConfig(Section):
     """How often to log."""
     guard: GuardConfig = GuardConfig()
     """Consistency checks, stall timeouts, non-finite losses."""
+    hooks: list[HookChoice] = Field(default=[])
+    """Your `module:function`s, or one with its parameters, called on rank 0 with what happens in the run (hooks.md)."""
+    hooks_fail: Literal["warn", "stop"] = "warn"
+    """What an error in a hook means: `warn` once, or save and `stop` the run."""
     _source: str = PrivateAttr(default="config")
 
     @model_validator(mode="after")
@@ -123,6 +129,8 @@ class RunConfig(Section):
             if found and self.num_devices < 2:
                 message = f"{str(found).lower()} has no effect without several devices; list them in devices"
                 problems.append(Problem((name,), message))
+        if self.hooks_fail == "stop" and not self.hooks:
+            problems.append(Problem(("hooks_fail",), "stop has no effect without hooks; name one, or remove it"))
         problems += [*self._refused_monitors(), *self._refused_streams(), *self._refused_lengths()]
         if problems:
             raise RefusedError(problems)
@@ -269,11 +277,16 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """sha256 of what determines the result; paths, names and logging may differ between hosts and attempts."""
         plain = self.plain()
-        for free in ("name", "output", "checkpoint", "log", "guard", "comm", "sum", *_WHERE):
+        for free in ("name", "output", "checkpoint", "log", "guard", "comm", "sum", *_HOOKS, *_WHERE):
             del plain[free]
         for free in ("root", "download", *HOW_READ):
             del plain["data"][free]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def deciding(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, as plain data, whose code takes part in a result: all without the hooks, which only rank 0 has."""
+    return {name: value for name, value in plain.items() if name not in _HOOKS}
 
 
 def _lengths_in(section: Section, path: tuple[str, ...]) -> Iterator[tuple[tuple[str | int, ...], Duration]]:

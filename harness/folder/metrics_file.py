@@ -67,12 +67,13 @@ class MetricsFile:
         return read_metrics_lines(self._path, Unread())
 
     def write(self, record: Mapping[str, object]) -> None:
-        """Append one record; the clock (seconds since 1970) is added to it.
+        """Append one record; the clock (seconds since 1970) is added to one without a time.
 
         Raises:
             CheckpointError: if it cannot be written; the file then ends with the line before.
         """
-        data = json.dumps({**record, "time": round(time.time(), 3)}).encode()
+        clock = {} if "time" in record else {"time": round(time.time(), 3)}
+        data = json.dumps({**record, **clock}).encode()
         end = self._file.seek(0, os.SEEK_END)  # not where a failed write stopped
         try:
             if self._file.write(data + b"\n") != len(data) + 1:

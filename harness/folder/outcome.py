@@ -56,14 +56,18 @@ class OutcomeFiles:
             with suppress(OSError):
                 (job / f"rank-{self._rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
 
-    def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> None:
+    def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> AttemptStart:
         """Write into the run's folder from now on; rank 0 moves what earlier attempts left there into the history.
 
         Args:
             folder: of the run.
             start: how this attempt starts; its identifier and the time are added.
             page: writes the run's page from the files in its folder.
+
+        Returns:
+            The start with these.
         """
+        own = replace(start, attempt=self.attempt, began_at=round(time.time(), 3))
         if self._rank == 0 and page is not None:
             self._page = page
         if self._rank == 0:
@@ -74,13 +78,13 @@ class OutcomeFiles:
                 OSError
             ):  # first, for a full disk may refuse the rest: it would pass for this attempt's outcome
                 (folder / OUTCOME).unlink(missing_ok=True)
-            own = replace(start, attempt=self.attempt, began_at=round(time.time(), 3))
             for record in (earlier, own):
                 with suppress(OSError):
                     if record is not None:
                         append_line(folder / ATTEMPTS, record.to_json())
             shutil.rmtree(folder / FAILURES, ignore_errors=True)
         self._folders.append(folder)
+        return own
 
     def write(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.comm import World
 from harness.comm.compare import Facts
-from harness.config import RunConfig
+from harness.config import RunConfig, deciding
 from harness.errors import ConfigError, DisagreementError
 from harness.named import code_in
 from harness.plan import LRPlan
@@ -84,7 +84,7 @@ def code_digest(config: RunConfig) -> dict[str, str]:
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     found = {"harness": digest.hexdigest()[:16]}
-    names = {name.partition(":")[0] for name in code_in(config.plain())}
+    names = {name.partition(":")[0] for name in code_in(deciding(config.plain()))}
     for name in sorted(names & sys.modules.keys()):
         file = getattr(sys.modules[name], "__file__", None)
         if file is not None and Path(file).is_file():

@@ -23,18 +23,21 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _SAME_REQUEST_S = 1.0
 
 
-def explain_requests(received: Sequence[str | None]) -> str:
+def explain_requests(received: Sequence[str | None], others: Sequence[str] = ()) -> str:
     """Which ranks were asked to stop, and how, in brackets; empty if none was.
 
     Args:
         received: the name of each rank's first signal; `None` for a rank that received none.
+        others: who else has asked; empty texts do not count.
 
     >>> explain_requests([None, "SIGTERM"]), explain_requests(["SIGINT", "SIGTERM", "SIGINT"])
     (' (SIGTERM to rank 1)', ' (SIGINT to ranks 0, 2; SIGTERM to rank 1)')
+    >>> explain_requests([None, None], ["the hook mine:watch: too dear", ""])
+    ' (the hook mine:watch: too dear)'
     """
     names = dict.fromkeys(name for name in received if name is not None)
     of = {name: [rank for rank, own in enumerate(received) if own == name] for name in names}
-    told = [f"{name} to {name_ranks(ranks)}" for name, ranks in of.items()]
+    told = [*(f"{name} to {name_ranks(ranks)}" for name, ranks in of.items()), *filter(None, others)]
     return f" ({'; '.join(told)})" if told else ""
 
 
@@ -70,6 +73,15 @@ class StopSignals:
         self._old_fd = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         for number in self._numbers:
             self._before[number] = signal.signal(number, _ignore)
+
+    def reinstall(self) -> None:
+        """Install the handlers again, where they were installed and other code may have replaced them."""
+        if not self._before:
+            return
+        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        for number in self._before:
+            if signal.getsignal(number) is not _ignore:
+                signal.signal(number, _ignore)
 
     def close(self) -> None:
         """Restore the earlier handlers."""

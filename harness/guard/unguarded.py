@@ -13,8 +13,9 @@ from harness.folder import AttemptStart
 class Unguarded:
     """For a program without a guard: nothing stops the run, and nothing watches over it."""
 
-    def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> None:
+    def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> AttemptStart:
         """Nothing is written."""
+        return start
 
     def defer_stops(self) -> None:
         """Signals stay the program's own."""
@@ -31,6 +32,10 @@ class Unguarded:
         """Nothing is known of other ranks."""
         return nullcontext()
 
-    def stopped(self, state: str) -> StoppedOnRequestError:
+    def outside(self, activity: str) -> AbstractContextManager[None]:
+        """Nobody waits for code that is not the harness's."""
+        return nullcontext()
+
+    def stopped(self, state: str, by: str = "") -> StoppedOnRequestError:
         """The error with which every rank ends when a run was asked to stop; `state` says what is saved."""
-        return StoppedOnRequestError(f"stopped on request: {state}").on_all_ranks()
+        return StoppedOnRequestError(f"stopped on request{f' ({by})' if by else ''}: {state}").on_all_ranks()

@@ -76,9 +76,13 @@ class Guard:
         self._this_rank.restart_clock()
         self._monitor.start()
 
-    def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> None:
-        """This attempt owns the run's folder now: it records there how it began, and `page` shows how it ends."""
-        self.files.use_folder(folder, start, page)
+    def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> AttemptStart:
+        """This attempt owns the run's folder now: it records there how it began, and `page` shows how it ends.
+
+        Returns:
+            The start as it is recorded.
+        """
+        return self.files.use_folder(folder, start, page)
 
     def defer_stops(self) -> None:
         """The run is about to change something: from now on a signal only sets `stop_requested`.
@@ -102,16 +106,33 @@ class Guard:
         """Whether this rank has received a signal that asks the job to stop."""
         return self._signals.received is not None
 
-    def stopped(self, state: str) -> StoppedOnRequestError:
+    def stopped(self, state: str, by: str = "") -> StoppedOnRequestError:
         """The error with which every rank ends when the run was asked to stop; a collective.
 
         A signal reaches one rank, or some. Every rank's message names which, for rank 0 prints for all.
 
         Args:
             state: says what is saved.
+            by: who has asked this rank besides a signal.
         """
-        requests = explain_requests(self._world.allgather_object(self._signals.received, "stop"))
+        everyone = self._world.allgather_object([self._signals.received, by], "stop")
+        requests = explain_requests([received for received, _ in everyone], [other for _, other in everyone])
         return StoppedOnRequestError(f"stopped on request{requests}: {state}").on_all_ranks()
+
+    @contextmanager
+    def outside(self, activity: str) -> Iterator[None]:
+        """Code that is not the harness's runs in the block: named if it hangs, and signals are taken again afterwards.
+
+        Args:
+            activity: what it is; the limit is that of what this rank did until then, whose clock begins anew.
+        """
+        before = self._this_rank.activity
+        self._this_rank.begin(activity, before.limit_s)
+        try:
+            yield
+        finally:
+            self._signals.reinstall()
+            self._this_rank.begin(before.description, before.limit_s)
 
     def activity(self) -> str:
         """What this rank is doing."""

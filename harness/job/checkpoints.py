@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +25,11 @@ from harness.gluon import LearnerState
 from harness.gluon.state import refuse_not_finite
 from harness.job.finding import plan_by_base
 from harness.job.session import Session
+from harness.job.settings import environment_of_job
 from harness.plan import LRPlan
 from harness.shipped import name_command
 from harness.train.resume import changes_of_environment, checkpoints_after, refuse_newer_elsewhere
 from harness.train.saving import plan_to_json, sizes_to_json
-from harness.versions import versions
 
 _UNSET = "not set"
 _OTHER_FOLDER = "give the job another folder (Job(folder=...))"
@@ -44,12 +43,16 @@ class Resumed(NamedTuple):
         base: of its learning rates; `None` where nothing was scaled.
         reference_batch: the global batch that the base was meant for.
         remarks: what the user should know, a sentence each.
+        origin: the checkpoint.
+        num_ranks: how many ranks have saved it.
     """
 
     iteration: int = 0
     base: float | None = None
     reference_batch: int | None = None
     remarks: Sequence[str] = ()
+    origin: str = ""
+    num_ranks: int = 0
 
     def plan_of(self, plan: LRPlan) -> LRPlan:
         """The plan, with the base that was found then: a job that resumes does not search again."""
@@ -186,7 +189,7 @@ def _manifest(session: Session, t: int, numbers: Mapping[str, Any]) -> dict[str,
             "base": plan.config.base,
             "reference_batch": plan.config.reference_batch,
         },
-        "environment": _environment(),
+        "environment": environment_of_job(),
         "world": session.world.to_json(),
     }
 
@@ -236,7 +239,9 @@ def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
         planned = {int(name): momenta.maybe(momenta.number, name) for name in at}
         trained = {int(name): rates.number(name) for name in names}
         base, batch = plan.maybe(plan.number, "base"), plan.maybe(plan.whole, "reference_batch")
-        environment = {**fields.plain("environment"), "sum": sum_of(fields.inner("world"), own["shards"])}
+        world = fields.inner("world")
+        environment = {**fields.plain("environment"), "sum": sum_of(world, own["shards"])}
+        num_ranks = world.whole("size", 1)
     except (RecordError, ValueError) as error:
         raise CheckpointError(f"{path}: manifest.json: {error}; resume from another checkpoint") from None
     problems = list(_changes("", then, own))
@@ -249,8 +254,8 @@ def _compare(session: Session, path: Path, plan_may_differ: bool) -> Resumed:
             f"{path}: is {t} iterations into its job, which would now end after {session.sizes.num_iterations}; give "
             "more epochs or iterations"
         )
-    now = {**_environment(), "sum": session.world.sum_by}
-    resumed = Resumed(t, base, batch, changes_of_environment(environment, now))
+    now = {**environment_of_job(), "sum": session.world.sum_by}
+    resumed = Resumed(t, base, batch, changes_of_environment(environment, now), str(path), num_ranks)
     if not plan_may_differ:
         _refuse_other_rates(path, trained, resumed.plan_of(session.plan))
         _refuse_other_options(path, [*changes, *_changes_of_momentum(planned, session.plan)])
@@ -290,8 +295,3 @@ def _refuse_other_rates(path: Path, trained: Mapping[int, float], plan: LRPlan) 
                 f"{path}: its plan has a learning rate of {rate:g} at iteration {t}, this job's plan {now:g}; give the "
                 "same lr, epochs and iterations, or continue by the new plan: job.resume(plan_may_differ=True)"
             )
-
-
-def _environment() -> dict[str, str]:
-    """What the last bits of a result depend on besides the arguments."""
-    return {**versions(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set")}

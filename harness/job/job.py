@@ -15,24 +15,16 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from harness.comm import World
-from harness.data import Augmentation, Functions
 from harness.errors import ConfigError
 from harness.finder import FinderResult, FinderSettings
 from harness.gluon import Learner
 from harness.job.checkpoints import JobCheckpoints
 from harness.job.evaluation import Evaluator, MetricsGiven
 from harness.job.finding import find_rate
-from harness.job.session import Given, Session, open_session
-from harness.job.settings import WHERE, JobOptions, of_kind, read_group_by, read_settings, whole_number
-from harness.model.calls import Calls
-from harness.model.given import (
-    devices_of,
-    given_forward,
-    given_loss,
-    given_optimizer,
-    given_state,
-    refuse_idle_momentum,
-)
+from harness.job.given import given_of
+from harness.job.hooks import JobHooks
+from harness.job.session import Session, open_session
+from harness.job.settings import WHERE, JobOptions, of_kind, whole_number
 from harness.plan import LRPlan, Sizes
 
 _VERIFY_EVERY = 500  # updates
@@ -49,6 +41,7 @@ class Job:
     Attributes:
         iteration: the last update that was made; 0 before the first.
         folder: where `save` puts checkpoints.
+        stopped: whether a hook has asked for the end, which was saved; the loop over the job is then over.
     """
 
     def __init__(
@@ -99,32 +92,19 @@ class Job:
                 networks.
             seed: for shuffling, augmentation and dropout, by default 0; weights are the program's to seed.
             stall_after_s: seconds without progress after which ranks that wait for each other end; by default 1800.
+            hooks: functions that rank 0 calls with what happens (`harness.hooks`); they change nothing.
+            hooks_fail: what an error in one of them means: `"warn"` (the default), or `"stop"`.
+            log_every: every how many updates they are told the loss; by default 10.
             world: ranks that are joined already, and stay so afterwards, for programs of several jobs.
 
         Raises:
             ConfigError: for what cannot be trained, in one message.
         """
-        world = of_kind("world", options.pop("world", None), World)
-        augmentation = of_kind("augmentation", options.pop("augmentation", None), Augmentation) or Augmentation()
-        functions = Functions.of(options.pop("transform", None), options.pop("collate", None), f"{WHERE}: ")
-        forward, state = options.pop("forward", None), given_state(options.pop("state", None))
-        bucket, batches = options.pop("bucket", None), options.pop("batches", None)
-        group_by = read_group_by(bucket, batches, options.get("last_batch"), has_state=state is not None)
-        place = f"runs/{_program()}" if folder is None else folder
-        settings = read_settings(
-            lr, batch=batch, epochs=epochs, iterations=iterations, shards=shards, folder=place, **options
-        )
-        if state is not None and settings.last_batch == "keep":
-            raise ConfigError(
-                f"{WHERE}: last_batch: keep is not possible with state, whose rows are streams of equal length; use "
-                "drop"
-            )
-        calls = Calls(net, given_loss(loss), given_forward(forward), state)
-        devices, own = devices_of(net), given_optimizer(optimizer, net)
-        refuse_idle_momentum(own, settings.lr.momentum_correction, settings.lr.momentum is not None)
-        self._given = Given(calls, own, devices, train, functions, group_by, augmentation, settings, world)
-        self.folder = Path(settings.folder)
-        self.iteration = 0
+        folder = f"runs/{_program()}" if folder is None else folder
+        own = {"batch": batch, "epochs": epochs, "iterations": iterations, "shards": shards, "folder": folder}
+        self._given = given_of(net, loss, optimizer, train, lr, own, options)
+        self.folder = Path(self._given.settings.folder)
+        self.iteration, self.stopped = 0, False
         self._session: Session | None = None
         self._was_opened = False
         self._stack = ExitStack()
@@ -144,6 +124,7 @@ class Job:
             stack.callback(self._checkpoints.close)
             self._evaluator = Evaluator(self._session)
             self._warn(self._session.remarks)
+            self._hooks = stack.enter_context(JobHooks(self._session, self.folder))
             self._stack = stack.pop_all()
         return self
 
@@ -162,10 +143,10 @@ class Job:
 
     def __iter__(self) -> Iterator[int]:
         """The iterations that are left, each of which wants `update`."""
-        while self.iteration < self._open("iterated over").sizes.num_iterations:
+        while self.iteration < self._call("iterated over").sizes.num_iterations and not self.stopped:
             before = self.iteration
             yield before + 1
-            self._open("iterated over")
+            self._call("iterated over")
             if self.iteration == before:
                 raise ConfigError(f"{WHERE}: the loop did not call job.update({before + 1}); call it for every t")
 
@@ -182,7 +163,7 @@ class Job:
             ConfigError: if another update is next, or `t` is no whole number.
             DivergedError: on every rank, if loss or gradient are not finite, in this update or the one before.
         """
-        session = self._open("updated")
+        session = self._call("updated")
         t, total = whole_number("update", t), session.sizes.num_iterations
         if t != self.iteration + 1 or t > total:
             following = f"{self.iteration + 1} is next" if self.iteration < total else f"it ended after {total}"
@@ -190,16 +171,23 @@ class Job:
         plan = self.plan
         if plan.in_units_of_base:
             raise ConfigError(f"{WHERE}: lr.base is auto and not found yet; call job.find_lr() before the first update")
+        self._hooks.begin(session, self.iteration)
         session.ranks.enter(f"iteration {t}")
-        loss = session.learner.update(session.stream(t), plan.lr(t), plan.momentum(t))
+        loss = session.learner.update(session.stream(t), plan.lr(t), plan.momentum(t), self._hooks.ask())
         self.iteration = t
         if t % _VERIFY_EVERY == 0 or t == total:
             session.verify(t)
+        asked = self._hooks.updated(session, t, loss)
+        if asked.save or asked.stop:
+            self.save()
+        if asked.stop or t == total:
+            self._hooks.raise_failure()
+        self.stopped = asked.stop and t < total
         session.ranks.enter(f"the program, after iteration {t}")
         return loss
 
     def evaluate(
-        self, data: object, metrics: MetricsGiven | None = None, *, streams: int | None = None
+        self, data: object, metrics: MetricsGiven | None = None, *, streams: int | None = None, name: str = "evaluation"
     ) -> dict[str, float]:
         """The mean loss and metrics over data, every sample once; a collective.
 
@@ -211,13 +199,16 @@ class Job:
                 picks classes.
             streams: for a network that carries state, how many rows read the data from front to back; by default as
                 many as a global batch has.
+            name: what hooks are told these data are.
 
         Returns:
             `loss` and each metric by name, the same on every rank; `name.key` where one reports several numbers.
         """
-        session = self._open("evaluated")
+        session = self._call("evaluated")
+        self._hooks.begin(session, self.iteration)
         session.ranks.enter(f"evaluation after iteration {self.iteration}")
         found = self._evaluator(data, metrics, streams)
+        self._hooks.evaluated(session, self.iteration, name, found)
         session.ranks.enter(f"the program, after iteration {self.iteration}")
         return found
 
@@ -235,7 +226,7 @@ class Job:
             ConfigError: if the settings are of another kind.
             NoUsableLRError: on every rank, if the base is `auto` and no rate is reliable.
         """
-        session = self._open("swept")
+        session = self._call("swept")
         chosen = of_kind("settings", settings, FinderSettings)
         result, plan = find_rate(session, chosen, self.iteration)
         self._session = replace(session, plan=plan)
@@ -254,8 +245,10 @@ class Job:
             ConfigError: if `keep` is no such number.
             CheckpointError: on every rank, if it cannot be written.
         """
-        session = self._open("saved")
+        session = self._call("saved")
+        self._hooks.begin(session, self.iteration)
         path = self._checkpoints.save(session, self.iteration, whole_number("keep", keep, least=1))
+        self._hooks.saved(self.iteration, path)
         session.ranks.enter(f"the program, after iteration {self.iteration}")
         return path
 
@@ -273,10 +266,11 @@ class Job:
             CheckpointError: on every rank, if it does not fit this job, or there are checkpoints and none is valid.
             ConfigError: on every rank, if `folder` is not a folder.
         """
-        session = self._open("resumed")
+        session = self._call("resumed")
         resumed = self._checkpoints.resume(session, plan_may_differ)
         if resumed.iteration:
             self.iteration = resumed.iteration
+            self._hooks.resumed(resumed.origin, resumed.num_ranks)
             self._session = replace(session, plan=resumed.plan_of(session.plan))
         self._warn(resumed.remarks)
         return resumed.iteration
@@ -319,6 +313,13 @@ class Job:
     def rank(self) -> int:
         """This process among all, from 0."""
         return self.world.rank
+
+    def _call(self, what: str) -> Session:
+        """The session, for what all ranks do together; which a hook, called on one of them, may not begin."""
+        session = self._open(what)
+        if self._hooks.are_called:
+            raise ConfigError(f"{WHERE}: cannot be {what} by a hook, which rank 0 calls alone; return an Ask")
+        return session
 
     def _open(self, what: str) -> Session:
         if self._session is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import TracebackType
 
@@ -71,6 +72,10 @@ class Ranks:
         """Report progress: what this rank does from now on, until the next call."""
         if self._guard is not None:
             self._guard.enter(activity)
+
+    def outside(self, activity: str) -> AbstractContextManager[None]:
+        """Report that code of the program's own runs in the block."""
+        return nullcontext() if self._guard is None else self._guard.outside(activity)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,50 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.comm import World
 from harness.config import TrainConfig
-from harness.data import Augmentation, Batch, BatchStream, Functions, GroupBy, Order, sweep_order
+from harness.data import Batch, BatchStream, Order, sweep_order
 from harness.errors import ConfigError
 from harness.gluon import Learner, Placement, UpdateOptions, shards_of_rank
 from harness.guard import ConsistencyCheck
 from harness.job.data import predict_few, probe, read, refuse_other_classes
+from harness.job.given import Given
 from harness.job.ranks import Ranks
 from harness.job.settings import WHERE, JobSettings
-from harness.model.calls import Calls
 from harness.model.given import classes_of, describe_loss, describe_optimizer, remarks_on_loss, settle_shapes
 from harness.plan import LRPlan, Sizes, imbalance
 from harness.train.samples import RunData, first_samples, grouped
 from harness.versions import versions
 
 _ADVICE = "start every rank with the same program, packages, arguments and data"
-
-
-class Given(NamedTuple):
-    """What a program gave, checked as far as one process can.
-
-    Attributes:
-        calls: the network, initialised, and its loss.
-        optimizer: an `mx.optimizer.Optimizer`.
-        devices: of the network.
-        train: the training data, as they were given.
-        functions: between items and batches.
-        group_by: which samples are to come together in a batch.
-        augmentation: what is done to samples.
-        settings: numbers.
-        world: the ranks, if they are joined already.
-    """
-
-    calls: Calls
-    optimizer: Any
-    devices: list[Any]
-    train: object
-    functions: Functions
-    group_by: GroupBy | None
-    augmentation: Augmentation
-    settings: JobSettings
-    world: World | None
 
 
 @dataclass(frozen=True)
@@ -198,6 +172,8 @@ def _compare(given: Given, world: World, data: RunData, plan: LRPlan, described:
         "compression": settings.compression,
         "last_batch": settings.last_batch,
         "augmentation": repr(given.augmentation),
+        "hooks": [name for name, _ in given.hooks],
+        "hooks_fail": settings.hooks_fail,
         **described,
         "versions": versions(),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
@@ -20,10 +20,12 @@ from harness.data import Augmentation, GroupBy
 from harness.data.functions import CollateFunction, TransformFunction
 from harness.data.grouping import BatchesFunction
 from harness.errors import ConfigError
+from harness.hooks import Hook
 from harness.model.calls import ForwardFunction
 from harness.model.carried import StateFunction
 from harness.named import brief, kind_of, with_article
 from harness.parsing import plain_numbers
+from harness.versions import versions
 
 T = TypeVar("T")
 
@@ -45,6 +47,9 @@ class JobOptions(TypedDict, total=False):
     compression: Literal["none", "fp16"]
     seed: int
     stall_after_s: float
+    hooks: Sequence[Hook] | Hook | None
+    hooks_fail: Literal["warn", "stop"]
+    log_every: int
     world: World | None
 
 
@@ -77,6 +82,10 @@ class JobSettings(Section):
     """Seed for shuffling, augmentation and dropout."""
     stall_after_s: Seconds = 1800.0
     """Seconds without progress after which ranks that wait for each other end."""
+    hooks_fail: Literal["warn", "stop"] = "warn"
+    """What an error in a hook means."""
+    log_every: Count = 10
+    """Every how many updates hooks are told the loss."""
     folder: Annotated[PathText, AfterValidator(_read_folder)]
     """The folder of the checkpoints."""
 
@@ -112,6 +121,11 @@ def read_settings(lr: object, **values: Any) -> JobSettings:
         return JobSettings.model_validate({**plain, "lr": section})
     except ValidationError as error:
         raise config_error(WHERE, explain(error, JobSettings)) from None
+
+
+def environment_of_job() -> dict[str, str]:
+    """What the last bits of a result depend on besides the arguments."""
+    return {**versions(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set")}
 
 
 def read_group_by(bucket: object, batches: Any, last_batch: object, *, has_state: bool) -> GroupBy | None:

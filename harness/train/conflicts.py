@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from harness.checkpoint.manifest import Manifest
-from harness.config import RunConfig, parse_config
+from harness.config import RunConfig, deciding, parse_config
 from harness.config.sections import HOW_READ
 from harness.errors import CheckpointError
 from harness.named import code_in, name_and_params
@@ -37,6 +37,8 @@ _FREE = (
     "checkpoint",
     "finder",
     "guard",
+    "hooks",
+    "hooks_fail",
     "init.from",
     "init.match",
     "data.root",
@@ -136,7 +138,7 @@ def refuse_foreign_code(manifest: Manifest, amendments: Sequence[Amendment], con
         CheckpointError: naming the code.
     """
     replaced = [amendment.lr for amendment in amendments if isinstance(amendment, Replace)]
-    theirs = {*code_in(manifest.config), *code_in(replaced)}
+    theirs = {*code_in(deciding(manifest.config)), *code_in(replaced)}
     foreign = sorted(theirs - set(code_in(config.plain())))
     if foreign:
         raise CheckpointError(

@@ -22,15 +22,15 @@ class TrainingLog:
         results: the last evaluation, as `split.metric`.
     """
 
-    def __init__(self, progress: Progress, record: Callable[[MetricsLine], None]) -> None:
+    def __init__(self, progress: Progress, record: Callable[..., None]) -> None:
         """Start the clock.
 
         Args:
             progress: shows lines to the user.
-            record: writes a line of metrics.
+            record: writes lines of metrics.
         """
         self._progress, self._record = progress, record
-        self._clock = _Clock()
+        self._clock = Clock()
         self.results: dict[str, float] = {}
 
     def warn(self, line: str) -> None:
@@ -93,7 +93,7 @@ class TrainingLog:
         for split, values in found.items():
             self.results.update({f"{split}.{name}": value for name, value in values.items()})
             self._progress.evaluated(t, split, values)
-            self._record(_line(run, t, split, values))
+        self._record(*(_line(run, t, split, values) for split, values in found.items()))
         self._clock.restart()
 
 
@@ -108,20 +108,24 @@ def replaced_in_words(what: str, replaced: Replaced) -> str:
     return f"{what}: {were}{f', {total} in the run' if total > count else ''}"
 
 
-class _Clock:
+class Clock:
     """Images a second since the last time it was asked."""
 
     def __init__(self) -> None:
+        """Start."""
         self.restart()
 
     def restart(self) -> None:
+        """Begin anew, with nothing counted."""
         self._since_s = time.perf_counter()
         self._images = 0
 
     def count(self, images: int) -> None:
+        """Count the samples of an update."""
         self._images += images
 
     def rate(self) -> float:
+        """Samples a second; begins anew."""
         rate = self._images / max(time.perf_counter() - self._since_s, 1e-9)
         self.restart()
         return rate

@@ -13,7 +13,7 @@ from functools import partial
 from harness.checkpoint import NONE_REPLACED
 from harness.config import dump_config
 from harness.data import BatchStream
-from harness.errors import ConfigError, DataError, DivergedError, listed
+from harness.errors import ConfigError, DataError, DivergedError, StoppedOnRequestError, listed
 from harness.folder import METRICS, EventFile, MetricsFile
 from harness.gluon import Learner, Requests
 from harness.guard import ConsistencyCheck
@@ -23,6 +23,7 @@ from harness.train.build import build_learner
 from harness.train.decisions import Decided, Decisions
 from harness.train.divergence import Divergence
 from harness.train.find import find_base, with_found_base
+from harness.train.hooks import raise_failure, tell_beginning, with_hooks
 from harness.train.input import InputWatch
 from harness.train.log import TrainingLog, replaced_in_words
 from harness.train.opening import factors_in_words, opening
@@ -54,7 +55,8 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
     """
     world, folder = run.world, run.folder.path
     with ExitStack() as stack:
-        # The learner comes before the folder: a network that cannot be built or restored leaves nothing behind.
+        # The learner comes before the folder: what cannot be imported, built or restored leaves nothing behind.
+        run = with_hooks(run)
         learner = build_learner(run)
 
         # From here on the folder is this attempt's, and whatever ends the run is told there.
@@ -62,7 +64,8 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
         run.guard.enter("the run's folder", "first")
         stack.callback(run.folder.close)  # also where it could not be opened: the lock of its name may be held by then
         notes = world.on_root("folder", lambda: _open_folder(run))
-        run.guard.use_folder(folder, attempt_start(run), partial(write_run_report, folder))
+        start = run.guard.use_folder(folder, attempt_start(run), partial(write_run_report, folder))
+        stack.enter_context(run.hooks)  # told last of all how the attempt has ended
         stack.enter_context(reported(folder, world.rank))
         stack.enter_context(run.guard.explained())
 
@@ -90,6 +93,7 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
             progress.say(factors_in_words(factors))
         for line in [*run.world.remarks, *run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
             progress.warn(line)
+        tell_beginning(run, start, progress.warn)
 
         ended = _iterate(run, learner, stack.enter_context(run.stream()), check, saver, log)
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
@@ -165,8 +169,7 @@ def _iterate(
                 state = replaced.into(state)
                 saver.save(run, state)
             if state.evaluation_due or (requests.stop and t < total):
-                saver.wait_until_written()
-                raise guard.stopped(f"saved after iteration {t}; start it again with --resume auto")
+                raise _stopped(run, saver, t)
         except DivergedError as error:
             # Not finite: with `rewind` back to the newest checkpoint, on lower rates; otherwise this is the end.
             run, state = divergence.answer(run, state, t, error)
@@ -177,7 +180,16 @@ def _iterate(
     guard.enter("the end", "evaluation")
     verify(check, run, state.iteration)
     saver.wait_until_written()
+    raise_failure(run)
     return state
+
+
+def _stopped(run: Run, saver: Saver, t: int) -> StoppedOnRequestError:
+    """The error with which every rank ends, once the checkpoint of iteration `t` is on disk."""
+    saver.wait_until_written()
+    raise_failure(run)
+    by = run.hooks.asked_to_stop
+    return run.guard.stopped(f"saved after iteration {t}; start it again with --resume auto", by)
 
 
 def _after_epoch(run: Run, learner: Learner, state: RunState, replaced: ReplacedSamples, log: TrainingLog) -> RunState:

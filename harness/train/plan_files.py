@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
 
 from harness.folder import FactorGroup
 from harness.gluon import Learner
@@ -19,7 +23,7 @@ def factors_of(run: Run, learner: Learner) -> Sequence[FactorGroup]:
 
 
 def write_plan_of(run: Run, state: RunState, learner: Learner, name: str = "plan") -> None:
-    """Write the plan's files on rank 0; a collective.
+    """Write the plan's files on rank 0, and tell hooks of what is new in it; a collective.
 
     Args:
         run: by its plan of now.
@@ -32,3 +36,9 @@ def write_plan_of(run: Run, state: RunState, learner: Learner, name: str = "plan
     """
     factors, folder = factors_of(run, learner), run.folder.path
     run.world.on_root(name, lambda: write_plan(folder, run.config, run.plan, state.amendments, factors))
+    run.hooks.amended([one.to_json() for one in state.amendments], partial(rates_of, run))
+
+
+def rates_of(run: Run) -> npt.NDArray[np.float64]:
+    """The learning rate of every update by the plan of now, `(iterations,)`."""
+    return run.plan.lrs(np.arange(1, run.sizes.num_iterations + 1))

@@ -70,6 +70,11 @@ class ResumePoint(NamedTuple):
         """The last update that the checkpoint contains."""
         return self.manifest.iteration
 
+    @property
+    def num_ranks(self) -> int:
+        """How many ranks have saved it."""
+        return int(self.manifest.content["world"]["size"])
+
     def amendments(self) -> tuple[Amendment, ...]:
         """What was changed in the plan until then.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from harness.comm import World, shards_of_rank
@@ -17,6 +17,7 @@ from harness.finder import FinderSettings
 from harness.folder import RunFolder
 from harness.gluon import Learner, evaluate
 from harness.guard import Guard, Unguarded
+from harness.hooks import Hooks
 from harness.model.metrics import Metric
 from harness.plan import LRPlan, Sizes, amended_plan
 from harness.train.resume import ResumePoint, StartOptions
@@ -47,6 +48,7 @@ class Run:
         directions: for each of `config.monitors`, whether its `highest` or its `lowest` value is the best.
         finder_settings: of the learning-rate finder, if it is used.
         remarks: what the user should know of where its settings come from.
+        hooks: are told what happens in it.
     """
 
     config: RunConfig
@@ -66,6 +68,7 @@ class Run:
     directions: Mapping[str, str]
     finder_settings: FinderSettings
     remarks: tuple[str, ...]
+    hooks: Hooks = field(default_factory=Hooks)
 
     @cached_property
     def plan_fingerprint(self) -> str:

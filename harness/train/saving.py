@@ -14,8 +14,17 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from harness.checkpoint import CheckpointWriter, Manifest, list_checkpoints, mark_best, newest_valid, read_manifest
+from harness.checkpoint import (
+    CheckpointWriter,
+    Manifest,
+    iteration_of,
+    list_checkpoints,
+    mark_best,
+    newest_valid,
+    read_manifest,
+)
 from harness.comm import read_launch
+from harness.config import deciding
 from harness.errors import CheckpointError
 from harness.folder import AttemptStart, MetricsFile, MetricsLine
 from harness.gluon import Learner, LearnerState, Requests
@@ -48,7 +57,7 @@ def attempt_start(run: Run) -> AttemptStart:
         host=run.world.hostname,
         command=launcher + shlex.join(typed_words(sys.argv)),
         environment=environment_of(run),
-        code=code_of(run.config.plain()),
+        code=code_of(deciding(run.config.plain())),
         data=run.data.fingerprint,
     )
 
@@ -125,7 +134,7 @@ class Saver:
         """
         # the plan may change on the way, so `save` is given the run anew; what is read from it here does not
         self._world, self._learner, self._check = run.world, learner, check
-        self._metrics, self._warn = metrics, warn
+        self._metrics, self._warn, self._hooks = metrics, warn, run.hooks
         self._settings, self._total = run.config.checkpoint, run.sizes.num_iterations
         every = self._settings.every
         self._every = self._every_s = None
@@ -155,21 +164,26 @@ class Saver:
         """
         if self._writer is None:
             return Requests(stop=stop)
-        # a write that has failed meanwhile is noticed here, at most one update after it ended
+        # a write that has ended meanwhile is noticed here, at most one update later
         self._take(self._writer.poll())
+        self._tell_written()
         # asked once: the next update tells all ranks, and the save that follows sets the clock back
-        is_time = self._every_s is not None and time.monotonic() - self._since_s >= self._every_s and not self._asked
-        self._asked = self._asked or is_time
-        return Requests(save=is_time, failure=self._failure is not None, stop=stop)
+        is_time = self._every_s is not None and time.monotonic() - self._since_s >= self._every_s
+        save = (is_time or self._hooks.wants_save) and not self._asked
+        self._asked = self._asked or save
+        return Requests(save, failure=self._failure is not None, stop=stop or self._hooks.wants_stop)
 
-    def record(self, line: MetricsLine) -> None:
-        """Write a line of metrics on rank 0; a failure counts as that of a checkpoint."""
+    def record(self, *lines: MetricsLine) -> None:
+        """Write lines of metrics on rank 0, and tell hooks of them; a failure counts as that of a checkpoint."""
         if self._metrics is None:
             return
+        stamped = [line._replace(time=round(time.time(), 3)) for line in lines]
         try:
-            self._metrics.write(line.to_json())
+            for line in stamped:
+                self._metrics.write(line.to_json())
         except CheckpointError as error:
             self._take(error)
+        self._hooks.recorded(stamped)
 
     def is_due(self, state: RunState, requests: Requests) -> bool:
         """Whether a checkpoint has to be saved now, the same on every rank.
@@ -200,6 +214,7 @@ class Saver:
             DivergedError: on every rank, if the weights are no longer finite.
         """
         self._saved, self._asked, self._since_s = state, False, time.monotonic()
+        self._hooks.wants_save = False
         # a checkpoint that nobody could resume from must not become the newest
         verify(self._check, run, state.iteration)
         self._learner.check_weights(state.iteration)
@@ -207,6 +222,7 @@ class Saver:
             return
         # the buffer belongs to the write before this one until that has ended
         self._take(self._writer.wait())
+        self._tell_written()
         if self._failure is not None:
             return  # the other ranks hear of it with the next update
         self._buffer = self._learner.snapshot(self._buffer)
@@ -254,7 +270,13 @@ class Saver:
     def _wait(self) -> None:
         if self._writer is not None:
             self._take(self._writer.wait())
+            self._tell_written()
         self._raise_failure()
+
+    def _tell_written(self) -> None:
+        """Tell hooks of checkpoints that have become complete."""
+        for path in self._writer.pop_written() if self._writer is not None else ():
+            self._hooks.saved(iteration_of(path) or 0, path)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -279,3 +301,4 @@ class Saver:
         """End the thread, after the write under way: a checkpoint that is complete stays, whatever ended the run."""
         if self._writer is not None:
             self._writer.close()
+            self._tell_written()

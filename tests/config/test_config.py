@@ -539,6 +539,8 @@ def _everything():
             "on_failure": "continue",
         },
         "log": {"every": "5%", "tensorboard": True},
+        "hooks": ["mine:tell", {"harness.hooks.prometheus:textfile": {"folder": "/tmp"}}],
+        "hooks_fail": "stop",
         "guard": {
             "verify_every": "50it",
             "stall_after_start_s": 50.5,

@@ -44,6 +44,7 @@ from pathlib import Path
 READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MXNET_", "MKL", "DNNL_", "ONEDNN_", "DMLC_", "PYTHON", "LD_", "MALLOC_")
 PDEATHSIG = 1  # of prctl(2)
 SPAWNED = "--multiprocessing-fork"  # in the arguments of what `multiprocessing` spawns
+NOT_IMPORTED = ("harness.comm.smoke", "harness.hooks.mlflow", "harness.hooks.wandb")  # whose packages are extras
 HELD_S = 5.0  # at most, for the other ranks to end
 HIGH = 500  # numbers of files from here on are in nobody's way
 LIBRARIES = ("matplotlib.backends.backend_agg", "mxnet", "horovod.mxnet", "horovod.runner.launch")
@@ -60,7 +61,7 @@ def import_all():
             importlib.import_module(name)
     for module in pkgutil.walk_packages(harness.__path__, "harness."):
         # torch ends the process with a segmentation fault if Horovod has been imported before it
-        if module.name != "harness.comm.smoke" and not module.name.startswith("harness.bridge"):
+        if module.name not in NOT_IMPORTED and not module.name.startswith("harness.bridge"):
             importlib.import_module(module.name)
 
 

@@ -12,17 +12,14 @@ from pathlib import Path
 import pytest
 
 from harness.checkpoint import Manifest, read_manifest
-from harness.comm import SingleWorld
-from harness.config import load_config
 from harness.errors import CheckpointError, ConfigError, DivergedError, StoppedOnRequestError
 from harness.gluon import Learner, LearnerState
 from harness.plan import EarlyStop, Extend, PlateauCut, Replace, Rewind, Trend
 from harness.report import write_run_report
 from harness.train.decisions import Decisions
 from harness.train.loop import train
-from harness.train.prepare import prepare_run
-from harness.train.resume import StartOptions
 from harness.train.state import RunState
+from tests.train.runs import run_builder
 from tests.train.test_loop import Stopper, newest_state
 
 TOTAL = 16
@@ -46,15 +43,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "plan/trends.json").read_text()
 
 @pytest.fixture
 def run_of(tmp_path, request):
-    def build(name, *settings, guard=None, resume="never", on_conflict="error"):
-        words = [*SETTINGS, f"output={tmp_path}", f"name={name}", *settings]
-        config = load_config("configs/digits.yaml", words)
-        start = StartOptions(resume=str(resume), on_conflict=on_conflict)
-        run = prepare_run(config, SingleWorld(), threads=1, guard=guard, start=start)
-        request.addfinalizer(run.folder.close)
-        return run
-
-    return build
+    return run_builder(SETTINGS, tmp_path, request)
 
 
 @pytest.fixture

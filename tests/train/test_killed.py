@@ -47,6 +47,8 @@ DECISIONS = (
     "lr.plateau={patience: 1, cooldown: 1, threshold: 0.3, factor: 0.8, min_lr: 0.05x}",
     f"train.early_stop={{monitor: accuracy, min_delta: 0.9, patience: {ITERATIONS // 4 - 5}}}",
 )
+# of the run that is killed; the unbroken one has none
+HOOKS = ("hooks=['tests.programs.own_hooks:disturb', {'tests.programs.own_hooks:keep': {path: 'OUTPUT.told'}}]",)
 CASES = [(name, np) for name in OPTIMIZERS for np in (None, 2)] if THOROUGH else [("sgd", 2), ("nadam", None)]
 
 
@@ -57,7 +59,7 @@ class Job:
         self.output, self.server = output, server
         settings = [
             *NETWORK,
-            *more,
+            *(setting.replace("OUTPUT", str(output)) for setting in more),
             f"optimizer={OPTIMIZERS[optimizer]}",
             f"lr.base={BASES.get(optimizer, 0.1)}",
             f"output={output}",
@@ -164,7 +166,7 @@ def test_killed_at_random_moments(fork_server, tmp_path, optimizer, np):
 @pytest.mark.parametrize("np", [None, 2])
 def test_killed_at_random_moments_a_run_decides_what_the_unbroken_one_did(fork_server, tmp_path, np):
     kills, steps = (30, (4, 12)) if THOROUGH else (KILLS, (8, 20))
-    survives(fork_server, tmp_path, "sgd", np, kills, steps, DECISIONS)
+    survives(fork_server, tmp_path, "sgd", np, kills, steps, DECISIONS, HOOKS)
     newest = max((tmp_path / "killed/digits/checkpoints").glob("iteration-*"))
     state = json.loads((newest / "manifest.json").read_text())["state"]
     choices = [amendment["choice"] for amendment in state["amendments"]]
@@ -173,12 +175,43 @@ def test_killed_at_random_moments_a_run_decides_what_the_unbroken_one_did(fork_s
     assert choices.count("plateau") >= 3
     assert (choices.count("early_stop"), choices[-1]) == (1, "early_stop")
     assert state["iteration"] < ITERATIONS
+    were_told(tmp_path, state["amendments"], kills)
 
 
-def survives(fork_server, tmp_path, optimizer, np, kills, steps, more=()):
+def were_told(tmp_path, amendments, kills):
+    """What a hook has heard of all attempts: everything at least once, in order, and each time the same."""
+    events = list(map(json.loads, (tmp_path / "killed.told").read_text().splitlines()))
+    lines = [line for line in result_of(tmp_path / "killed")["metrics"] if line["split"] != "input"]  # of clocks
+    heard = [
+        line for kind, _, of in events if kind in ("Logged", "Evaluated") for line in of if line["split"] != "input"
+    ]
+    assert [json.dumps(line) for line in lines if line not in heard] == []
+    assert [json.dumps(line) for line in heard if line not in lines] == []
+    repeated = len(heard) - len(lines)
+    assert [one for one in amendments if ["Amended", one["iteration"], one] not in events] == []
+    assert [event for event in events if event[0] == "Amended" and event[2] not in amendments] == []
+    saved = {name for kind, _, name in events if kind == "Saved"}
+    assert {path.name for path in (tmp_path / "killed/digits/checkpoints").glob("iteration-*")} <= saved
+    # an attempt begins with Opened, and tells of nothing that it resumed from; one that lost a rank may tell its end
+    begins = [place for place, event in enumerate(events) if event[0] == "Opened"]
+    attempts = [events[begin:end] for begin, end in zip(begins, [*begins[1:], len(events)], strict=True)]
+    assert (begins[0], len(attempts) <= kills + 1) == (0, True)
+    *earlier, last = [content for kind, _, content in events if kind == "Ended"]
+    assert (events[-1][0], last, {code for code, _ in earlier} <= {7}) == ("Ended", [0, "done"], True)
+    for attempt in attempts:
+        after = attempt[0][1]
+        times = [t for kind, t, _ in attempt if kind in ("Logged", "Evaluated")]
+        assert times == sorted(times)
+        assert all(t > after for t in times)
+        assert [t for kind, t, _ in attempt if kind == "Saved" and t <= after] == ([after] if after else [])
+    print(f"{len(events)} events in {len(attempts)} attempts, {repeated} of {len(heard)} lines were repeated")
+
+
+def survives(fork_server, tmp_path, optimizer, np, kills, steps, more=(), only_killed=()):
     """Kill a run `kills` times, start it again each time, and compare it with one that was not.
 
-    `steps` are the fewest and the most iterations from one kill to the next; a busy machine may make more of them.
+    `only_killed` are more settings of that run. `steps` are the fewest and the most iterations from one kill to the
+    next; a busy machine may make more of them.
     """
     job, begun = Job(fork_server, tmp_path / "straight", optimizer, np, more), time.monotonic()
     wait_for_iteration(job, 1)
@@ -189,7 +222,7 @@ def survives(fork_server, tmp_path, optimizer, np, kills, steps, more=()):
     killed = tmp_path / "killed"
     survived = 0
     for attempt in range(kills):
-        job = Job(fork_server, killed, optimizer, np, more, "--resume", "auto")
+        job = Job(fork_server, killed, optimizer, np, (*more, *only_killed), "--resume", "auto")
         if attempt % 4 == 3:  # at any time of the set-up, and a little into training
             time.sleep(generator.uniform(0, 1.1 * set_up_s))
         else:
@@ -197,7 +230,7 @@ def survives(fork_server, tmp_path, optimizer, np, kills, steps, more=()):
             time.sleep(generator.uniform(0, 0.02))
         survived += job.process.poll() is not None
         job.kill("one" if attempt % 3 == 2 else "all", generator)
-    final = Job(fork_server, killed, optimizer, np, more, "--resume", "auto").end()
+    final = Job(fork_server, killed, optimizer, np, (*more, *only_killed), "--resume", "auto").end()
 
     resumed = sorted({int(n) for n in re.findall(r"resuming after iteration (\d+)", final)})
     print(f"{optimizer} np={np}: {kills} kills, {survived} after the end, went on after {resumed}")

@@ -7,15 +7,12 @@ import json
 import pytest
 
 from harness.checkpoint import Manifest, list_checkpoints, newest_valid, read_manifest
-from harness.comm import SingleWorld
-from harness.config import load_config
 from harness.errors import StoppedOnRequestError
 from harness.gluon import LearnerState
 from harness.guard import ConsistencyCheck, Unguarded
 from harness.train.loop import train
-from harness.train.prepare import prepare_run
-from harness.train.resume import StartOptions
 from harness.train.state import RunState
+from tests.train.runs import run_builder
 
 TOTAL = 14
 SETTINGS = (
@@ -47,14 +44,7 @@ class Stopper(Unguarded):
 
 @pytest.fixture
 def run_of(tmp_path, request):
-    def build(name, *settings, guard=None, resume="never"):
-        words = [*SETTINGS, f"output={tmp_path}", f"name={name}", *settings]
-        config = load_config("configs/digits.yaml", words)
-        run = prepare_run(config, SingleWorld(), threads=1, guard=guard, start=StartOptions(resume=resume))
-        request.addfinalizer(run.folder.close)
-        return run
-
-    return build
+    return run_builder(SETTINGS, tmp_path, request)
 
 
 def checkpoints(run):
