@@ -34,6 +34,7 @@ from harness.units import Duration
 
 MOMENTUM_CORRECTED = ("sgd", "nag", "lars")  # these optimizers keep the learning rate inside their momentum buffer
 HAVE_MOMENTUM = (*MOMENTUM_CORRECTED, "signum")
+SMOOTHED_LOSSES = ("softmax_cross_entropy", "sigmoid_binary_cross_entropy", "kl_div", "logistic")
 HOW_READ = ("workers", "worker_kind", "prefetch", "timeout_s")  # of `data`: what may change when a run resumes
 HAVE_BETA1 = ("adam", "adamw", "adamax", "lamb")  # the weight of the past in a mean of gradients, which is a momentum
 _OWNED = {
@@ -217,6 +218,8 @@ class NetworkConfig(Section):
     """A Gluon loss by name, or your own `module:function`: one value per sample, or (numerators, weights)."""
     loss_params: Parameters = {}
     """Arguments of the loss."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """In training, the part of each label that is spread evenly over all classes; for a classification loss by name."""
     forward: Own | None = None
     """Your `module:function`, called with (net, loss, data, label), that returns (prediction, losses); with
     `network.state` both end with the state."""
@@ -225,6 +228,16 @@ class NetworkConfig(Section):
     network is then called with (data, state) and returns (output, state)."""
     hybridize: bool = True
     """Compile the network, to train from an optimised graph (performance.md)."""
+
+    @model_validator(mode="after")
+    def _smoothing_has_an_effect(self) -> NetworkConfig:
+        if self.label_smoothing and self.loss not in SMOOTHED_LOSSES:
+            message = (
+                f"{self.label_smoothing:g} has no effect on the loss {self.loss!r}; it is for "
+                f"{', '.join(SMOOTHED_LOSSES)}; remove it"
+            )
+            raise RefusedError([Problem(("label_smoothing",), message)])
+        return self
 
     @property
     def picks_classes(self) -> bool:

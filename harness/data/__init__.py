@@ -28,7 +28,7 @@ from harness.data.purity import draws_at_random, probe_splits, seeded_splits
 from harness.data.request import Counts
 from harness.data.scales import describe_scale
 from harness.data.sequences import SequenceDataset
-from harness.data.splits import Splits, make_splits
+from harness.data.splits import Splits, is_soft, make_splits
 from harness.data.streams import EvaluationStreams
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "each_leaf",
     "evaluation_batches",
     "evaluation_samples",
+    "is_soft",
     "leaves_of",
     "load",
     "make_splits",

@@ -10,9 +10,11 @@ import numpy as np
 
 from harness.data.arrays import ArrayDataset, Dataset, Indices, Scales, Subset
 from harness.data.augment import Augmentation, labels_as_they_are
+from harness.data.collates import Stack
 from harness.data.functions import Collate, Functions, Random, numbered
 from harness.data.generators import generator_of
 from harness.data.leaves import Data, each_leaf, leaves_of, names_of, row_of
+from harness.data.mixes import CutMix, Mixup
 from harness.data.sequences import SequenceDataset, samples_of
 from harness.errors import DataError
 
@@ -225,6 +227,13 @@ def with_functions(dataset: Dataset, functions: Functions) -> Dataset:
         return CollatedDataset(_transformed(dataset.dataset, functions), dataset.collate)
     items = _transformed(dataset, functions)
     return items if functions.collate is None else CollatedDataset(items, functions.collate)
+
+
+def unmixed(dataset: Dataset) -> Dataset:
+    """The same data set, for samples that nobody trains on: what mixes those of a batch only stacks them."""
+    if not (isinstance(dataset, CollatedDataset) and isinstance(dataset.collate.function, Mixup | CutMix)):
+        return dataset
+    return CollatedDataset(dataset.dataset, replace(dataset.collate, function=Stack()))
 
 
 class _Rows:

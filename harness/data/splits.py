@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.data.arrays import ArrayDataset, Dataset
 from harness.data.checks import become_floats, check_labels, check_values, is_mapped, named_split
-from harness.data.collated import innermost, uncollated, with_functions
+from harness.data.collated import innermost, uncollated, unmixed, with_functions
 from harness.data.functions import Functions
 from harness.data.leaves import Array, Data, Shape, described_types, each_leaf, leaves_of, sample_shape_of
 from harness.data.order import permutation
@@ -104,7 +104,8 @@ def make_splits(
 
     Raises:
         DataError: if the splits have different shapes, a label is not in `[0, num_classes)`, or a number is NaN or
-            infinite. Labels in arrays and data in memory are all checked; otherwise the first and last sample.
+            infinite. Labels in arrays and data in memory are all checked; otherwise the first and last sample. Where
+            training labels are shares of classes, those of the other splits may be classes.
     """
     sample, label = uncollated(train).take(np.arange(1))
     if num_classes is None and (count_classes or (count_classes is None and uncollated(train).labels() is not None)):
@@ -115,10 +116,11 @@ def make_splits(
         if split is None:
             continue
         where = named_split(name, split)
-        check_labels(where, split, num_classes)
-        check_values(where, split)
         got_sample, got_label = uncollated(split).take(np.arange(1))
-        if _form(train, got_sample, got_label) != form:
+        shared = _classes_shared(label, got_label)
+        check_labels(where, split, shared or num_classes)
+        check_values(where, split)
+        if _form(train, got_sample, label if shared else got_label) != form:
             raise DataError(
                 f"{where}: sample and label have the shapes {sample_shape_of(got_sample)} and "
                 f"{sample_shape_of(got_label)}, but in the training split {shapes[0]} and {shapes[1]}; give all splits "
@@ -144,16 +146,15 @@ def splits_with(splits: Splits, functions: Functions) -> Splits:
     if functions == Functions():
         return splits
     functions = functions.for_classes(splits.num_classes)
-    parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
-    made = {name: None if one is None else with_functions(one, functions) for name, one in parts.items()}
+    held_out = {name: getattr(splits, name) for name in ("validation", "test")}
+    made = {name: None if one is None else unmixed(with_functions(one, functions)) for name, one in held_out.items()}
+    train = with_functions(splits.train, functions)
     num_classes = splits.num_classes
     if functions.transform is not None:
-        before, after = (uncollated(one).take(np.arange(1))[1] for one in (splits.train, made["train"]))
+        before, after = (uncollated(one).take(np.arange(1))[1] for one in (splits.train, train))
         is_class = isinstance(after, np.ndarray) and after.dtype.kind in "iu"
         is_alike = isinstance(before, np.ndarray) and sample_shape_of(before) == sample_shape_of(after)
         num_classes = num_classes if is_class and is_alike else None
-    train = made["train"]
-    assert train is not None  # because it was not None before
     return make_splits(train, made["validation"], made["test"], num_classes, count_classes=False)
 
 
@@ -193,7 +194,7 @@ def hold_out(train: Dataset, size: int, seed: int) -> tuple[Dataset, Dataset]:
     the order of the data set, so the split depends only on `seed` and the number of samples.
     """
     order = permutation(len(train), seed, "validation", 0)
-    return train.subset(np.sort(order[size:])), train.subset(np.sort(order[:size]))
+    return train.subset(np.sort(order[size:])), unmixed(train.subset(np.sort(order[:size])))
 
 
 def most_classes(num_samples: int) -> int:
@@ -224,6 +225,22 @@ def _form(train: Dataset, sample: Data, label: Data) -> object:
     if is_ragged(train):
         return [each_leaf(lambda leaf: leaf.ndim, part) for part in parts]
     return [sample_shape_of(part) for part in parts]
+
+
+def is_soft(label: Data) -> bool:
+    """Whether labels `(n, ...)` look like shares of classes, `(n, classes)`."""
+    return isinstance(label, np.ndarray) and label.dtype.kind == "f" and label.ndim == 2
+
+
+def _classes_shared(label: Data, other: Data) -> int | None:
+    """How many classes training labels are shares of, where those of another split are classes; `None` elsewhere.
+
+    Args:
+        label: of a training sample.
+        other: of a sample of the other split.
+    """
+    is_class = isinstance(other, np.ndarray) and other.dtype.kind in "iu" and other.ndim == 1
+    return int(leaves_of(label)[0].shape[1]) if is_class and is_soft(label) else None
 
 
 def _count_classes(train: Dataset, label: Data) -> int | None:

@@ -11,8 +11,9 @@ from typing import Any
 import mxnet as mx
 
 from harness.data import names_of, pack
-from harness.model.calls import Calls, flat
+from harness.model.calls import Calls, flat, is_of_gluon
 from harness.model.parameters import blocks_of, is_computed
+from harness.model.soft_labels import SmoothedLoss
 
 Node = Mapping[str, Any]
 
@@ -137,7 +138,7 @@ def _variables(arguments: Any, names: Iterator[str]) -> Any:
 
 def _has_code(net: Any, loss: Any) -> bool:
     return any(
-        not type(block).__module__.startswith("mxnet.")
+        not type(block).__module__.startswith(("mxnet.", SmoothedLoss.__module__))
         or type(block).__module__.startswith(_STATEFUL)
         or isinstance(block, mx.gluon.nn.Lambda | mx.gluon.nn.HybridLambda)
         or bool(block._forward_hooks or block._forward_pre_hooks)
@@ -152,8 +153,7 @@ def trace_again(calls: Calls, arguments: tuple[Any, ...], label: object) -> Any:
 
 def runs_python(calls: Calls) -> bool:
     """Whether code of a user's own runs in every call, even of a network that is compiled."""
-    is_own = type(calls.net).forward not in _OF_MXNET or type(calls.loss).__module__ != mx.gluon.loss.__name__
-    return is_own or calls.forward is not None
+    return type(calls.net).forward not in _OF_MXNET or not is_of_gluon(calls.loss) or calls.forward is not None
 
 
 def nodes_of(symbol: Any) -> list[Node]:

@@ -14,8 +14,9 @@ from harness.job.session import Session
 from harness.job.settings import WHERE, whole_number
 from harness.model import Metric, build_metrics, try_metrics
 from harness.model.calls import Calls
-from harness.model.given import classes_of, picks_classes
+from harness.model.given import classes_of
 from harness.model.metrics import as_metric
+from harness.model.soft_labels import picks_classes
 from harness.named import brief, name_and_params
 from harness.train.samples import RunData, first_samples
 

@@ -22,6 +22,7 @@ from harness.model.networks import build_initializer, build_loss, build_network
 from harness.model.operators import refuse_blocks_across_devices
 from harness.model.optimizers import build_optimizer, set_multipliers, traits_of
 from harness.model.parameters import parameters_of, refuse_unreducible, refuse_untrained_loss
+from harness.model.soft_labels import unsmoothed
 from harness.named import load_function
 from harness.shipped import install_command
 
@@ -132,7 +133,7 @@ def _build_network(
     # prediction's shape tells where classes lie.
     calls = Calls(net, first_state=first)
     if section.forward is not None:
-        loss = build_loss(section.loss, section.loss_params)
+        loss = build_loss(section.loss, section.loss_params, smoothing=section.label_smoothing)
         calls = Calls(net, loss, load_function(section.forward, "network.forward"), first)
     calls.refuse_data(data, label)
     with explained(f"{_who(config)} with initializer {section.initializer!r} does not take {describe(data)}"):
@@ -164,8 +165,11 @@ def _build_loss(config: RunConfig, prediction: Any, label: Data, classes: int | 
             "(network.loss: module:function), or a function that calls both (network.forward), or join outputs "
             "(F.concat)"
         )
-    loss = build_loss(section.loss, section.loss_params, prediction.shape, label.shape)
-    axis = getattr(loss, "_axis", -1)
+    params = section.loss_params
+    if section.loss == "softmax_cross_entropy" and label.dtype.kind == "f" and label.shape == prediction.shape:
+        params = {"sparse_label": False, **params}  # they are shares of classes
+    loss = build_loss(section.loss, params, prediction.shape, label.shape, section.label_smoothing)
+    axis = getattr(unsmoothed(loss), "_axis", -1)
     if (
         section.loss == "softmax_cross_entropy"
         and classes is not None

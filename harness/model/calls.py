@@ -14,6 +14,7 @@ from harness.data.dtypes import as_float32, counted
 from harness.data.leaves import Data
 from harness.errors import ConfigError
 from harness.model.carried import FirstState, new_state, output_and_state
+from harness.model.soft_labels import loss_for_labels, picks_classes, unsmoothed
 
 # forward(net, loss, data, label) -> (prediction, losses), or (net, loss, data, label, state) -> (..., state)
 ForwardFunction = Callable[..., tuple[Any, ...]]
@@ -117,7 +118,7 @@ class Calls:
         if self.first_state is None:
             if self.forward is None:
                 prediction = self.net(*leaves_of(data))
-                return Called(prediction, loss(prediction, label))
+                return Called(prediction, _losses(loss, prediction, label))
             returned = self.forward(self.net, loss, data, label)
             if not isinstance(returned, tuple) or len(returned) != 2:
                 raise ConfigError(
@@ -128,7 +129,7 @@ class Calls:
         state = self._state_for(data) if state is None else state
         if self.forward is None:
             prediction, following = self._from(data, state)
-            return Called(prediction, loss(prediction, label), following)
+            return Called(prediction, _losses(loss, prediction, label), following)
         returned = self.forward(self.net, loss, data, label, state)
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise ConfigError(
@@ -158,6 +159,17 @@ class Calls:
             )
 
 
+def _losses(loss: Any, prediction: Any, label: Any) -> Any:
+    """What the loss gives; in an evaluation labels may be classes where those of training are shares of them."""
+    chosen = loss if mx.autograd.is_training() else loss_for_labels(loss, prediction, label)
+    return chosen(prediction, label)
+
+
+def is_of_gluon(loss: Any) -> bool:
+    """Whether a loss is one of Gluon's, smoothed or not."""
+    return type(unsmoothed(loss)).__module__ == str(mx.gluon.loss.__name__)
+
+
 def labels_for(loss: Any, label: Data, begin: str) -> Data:
     """Labels as a loss takes them: Gluon's losses that compute with integers want them as float32.
 
@@ -173,9 +185,7 @@ def labels_for(loss: Any, label: Data, begin: str) -> Data:
     """
     if not isinstance(label, np.ndarray):
         return label
-    is_of_gluon = type(loss).__module__ == mx.gluon.loss.__name__
-    picks = isinstance(loss, mx.gluon.loss.SoftmaxCrossEntropyLoss) and loss._sparse_label
-    if label.dtype.kind not in "iu" or not is_of_gluon or picks:
+    if label.dtype.kind not in "iu" or not is_of_gluon(loss) or picks_classes(loss):
         return label
     return as_float32(label, counted(begin))
 

@@ -22,6 +22,7 @@ from harness.model.operators import refuse_blocks_across_devices
 from harness.model.optimizer_numbers import refuse_numbers, refuse_what_cannot_update
 from harness.model.optimizers import REFUSED, build_optimizer, momentum_name
 from harness.model.parameters import held, parameters_of
+from harness.model.soft_labels import picks_classes, unsmoothed
 from harness.named import kind_of
 from harness.parsing import plain_numbers
 
@@ -282,13 +283,8 @@ def classes_of(calls: Calls, prediction: Any) -> int | None:
     """
     if not picks_classes(calls.loss) or calls.forward is not None or not isinstance(prediction, np.ndarray):
         return None
-    axis = calls.loss._axis
+    axis = unsmoothed(calls.loss)._axis
     return prediction.shape[axis] if -prediction.ndim <= axis < prediction.ndim else None
-
-
-def picks_classes(loss: Any) -> bool:
-    """Whether labels are classes to a loss, so that an accuracy means something."""
-    return isinstance(loss, mx.gluon.loss.SoftmaxCrossEntropyLoss) and bool(loss._sparse_label)
 
 
 def _built(name: str, params: Mapping[str, Any], net: Any) -> Any:

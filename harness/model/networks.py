@@ -12,6 +12,7 @@ from mxnet.gluon.model_zoo import vision
 
 from harness.errors import ConfigError
 from harness.model.metric_kinds import class_axis
+from harness.model.soft_labels import SmoothedLoss
 from harness.named import call, choose, load_function
 
 Parameters = Mapping[str, Any]
@@ -150,7 +151,9 @@ def build_initializer(spec: str | Mapping[str, Parameters]) -> Any:
     return call(lambda **kwargs: mx.init.create(name, **kwargs), params or {}, "network.initializer")
 
 
-def build_loss(name: str, params: Parameters, prediction: Sequence[int] = (), label: Sequence[int] = ()) -> Any:
+def build_loss(
+    name: str, params: Parameters, prediction: Sequence[int] = (), label: Sequence[int] = (), smoothing: float = 0.0
+) -> Any:
     """A loss that maps (prediction, label) to one value a sample.
 
     Args:
@@ -158,12 +161,14 @@ def build_loss(name: str, params: Parameters, prediction: Sequence[int] = (), la
         params: its arguments.
         prediction: the shape of predictions, `(n, ...)`.
         label: the shape of labels; with that of predictions it tells along which axis classes lie.
+        smoothing: of labels in training.
     """
     if ":" in name:
         return call(load_function(name, "network.loss"), params, "network.loss_params")
     if name == "softmax_cross_entropy" and class_axis(prediction, label) != -1:
         params = {"axis": class_axis(prediction, label), **params}
-    return call(choose(name, LOSSES, "network.loss"), params, "network.loss_params")
+    loss = call(choose(name, LOSSES, "network.loss"), params, "network.loss_params")
+    return SmoothedLoss(loss, smoothing) if smoothing else loss
 
 
 def _model_zoo() -> list[str]:

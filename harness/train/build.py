@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.data import Batch
+from harness.data import Batch, is_soft
 from harness.errors import CheckpointError, ConfigError, listed
 from harness.gluon import Averaging, Learner, LearnerState, Placement, UpdateOptions
 from harness.gluon.state import refuse_not_finite
@@ -48,8 +48,11 @@ def build_learner(run: Run, policy: str | None = None) -> Learner:
             _initialise(run, learner, init.from_, policy or init.match)
         learner.broadcast_weights(compared=True)
 
-    prediction, _ = learner.predict(*samples)
-    agreed(world, run.config, "metrics", lambda: _try_metrics(run, prediction, samples[1]))
+    evaluated = samples
+    if run.data.held_out and is_soft(samples[1]):  # whose labels may be classes, which metrics look at
+        evaluated = first_samples(getattr(splits, run.data.held_out[0]), run.augmentation, 2)
+    prediction, _ = learner.predict(*evaluated)
+    agreed(world, run.config, "metrics", lambda: _try_metrics(run, prediction, evaluated[1]))
     return learner
 
 

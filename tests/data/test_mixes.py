@@ -79,13 +79,24 @@ def test_floats_are_mixed_as_they_are():
 
 def test_classes_are_those_of_the_data():
     splits = load("digits", functions=Functions.of(None, "mixup"))
-    assert evaluation_samples(splits.test, np.arange(2), Augmentation())[1].shape == (2, 10)
+    assert evaluation_samples(splits.train, np.arange(2), Augmentation())[1].shape == (2, 10)
     few = load("digits", functions=Functions.of(None, {"mixup": {"classes": 12}}))
-    assert evaluation_samples(few.test, np.arange(2), Augmentation())[1].shape == (2, 12)
+    assert evaluation_samples(few.train, np.arange(2), Augmentation())[1].shape == (2, 12)
     with BatchStream(splits.train, Order(1437, 1, 32, 0), [0], Augmentation(), 0) as stream:
         label = stream(1).batches[0].label
     np.testing.assert_allclose(label.sum(axis=1), 1, rtol=1e-6)
     assert (label.max(axis=1) < 1).any()
+
+
+@pytest.mark.parametrize("collate", ["mixup", "cutmix"])
+def test_what_nobody_trains_on_keeps_its_classes(collate):
+    plain, mixed = load("digits", validation=0.1), load("digits", validation=0.1, functions=Functions.of(None, collate))
+    for split in ("validation", "test"):
+        found, expected = (
+            evaluation_samples(getattr(splits, split), np.arange(5), Augmentation()) for splits in (mixed, plain)
+        )
+        assert (found[0] == expected[0]).all()
+        assert (found[1].dtype, found[1].tolist()) == (expected[1].dtype, expected[1].tolist())
 
 
 @pytest.mark.parametrize(
