@@ -32,6 +32,7 @@ OPTIONAL_FILES = {
 }  # of kinds that only some checkpoints have
 LARGEST_MANIFEST = 8 << 20  # bytes; a network of 100,000 parameters has a manifest of two million
 NUMBERS = ("applied_lr", "num_update", "update_counts", "scalars")
+_AVERAGES = {"kind": ("ema", "swa"), "statistics": ("averaged", "latest", "recomputed")}
 _SEAL = 65  # bytes of manifest.sha256
 _DEEPEST = 100
 _MOST = 10**9  # of shards and samples in one, as in a configuration
@@ -266,7 +267,15 @@ def _numbers_of(state: Fields) -> dict[str, Any]:
     for index, count in enumerate(counts):
         whole(count, f"{state.place('update_counts')}[{index}]", 0, most)
     _each(scalars, scalars.number)
-    return {key: state.value(key) for key in NUMBERS}
+    if not state.has("average"):
+        return {key: state.value(key) for key in NUMBERS}
+    average = state.inner("average")
+    average.whole("num_updates", 1)
+    for key, allowed in _AVERAGES.items():
+        found = average.text(key)
+        if found not in allowed:
+            raise RecordError(f"{average.place(key)} is {described(found)}; allowed: {', '.join(allowed)}")
+    return {key: state.value(key) for key in (*NUMBERS, "average")}
 
 
 def _best(fields: Fields, iteration: int) -> Best:

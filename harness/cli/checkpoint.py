@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from harness.checkpoint import BEST, locate, newest_valid, read_arrays, read_manifest, verify, write_checkpoint
+from harness.checkpoint import (
+    BEST,
+    locate,
+    newest_valid,
+    read_arrays,
+    read_manifest,
+    read_numbers,
+    verify,
+    write_checkpoint,
+)
 from harness.command import report_failure
 from harness.errors import CheckpointError, HarnessError
 from harness.folder import RecordError, read_object, seen
@@ -35,7 +44,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     out = commands.add_parser("export", help="write a checkpoint's weights as a Gluon .params file")
     out.add_argument("path", type=Path, help=_PATH_HELP)
     out.add_argument("file", type=Path, help="the .params file to write")
-    out.add_argument("--ema", action="store_true", help="write the moving average of the weights (ema) instead")
+    out.add_argument("--average", action="store_true", help="write the average of the weights (ema, swa) instead")
     back = commands.add_parser("import", help="make a checkpoint from a Gluon .params file, for init.from")
     back.add_argument("file", type=Path, help="a .params file, from net.save_parameters")
     back.add_argument("path", type=Path, help="the folder for the checkpoint; it is created")
@@ -98,8 +107,8 @@ def diff(path: Path, other: Path) -> None:
     print("\n".join([f"{places[0]} against {places[1]}:", *(f"  {line}" for line in lines or ["no difference"])]))
 
 
-def export(path: Path, file: Path, *, ema: bool = False) -> None:
-    """Write weights and running statistics, or their moving average, for `net.load_parameters`.
+def export(path: Path, file: Path, *, average: bool = False) -> None:
+    """Write weights and running statistics, or their average, for `net.load_parameters`.
 
     Raises:
         CheckpointError: if there is no average.
@@ -107,12 +116,21 @@ def export(path: Path, file: Path, *, ema: bool = False) -> None:
     from harness.gluon.weights import write_params
 
     place = _newest(path)
-    kinds = read_arrays(place)
-    if ema and "averages" not in kinds:
-        raise CheckpointError(f"{place}: holds no average of its weights (ema); leave out --ema for the weights")
-    arrays = kinds["averages" if ema else "parameters"]
+    kinds, numbers = read_arrays(place), read_numbers(place) or {}
+    if average and "averages" not in kinds:
+        raise CheckpointError(
+            f"{place}: holds no average of its weights (ema, swa); leave out --average for the weights"
+        )
+    arrays = kinds["averages" if average else "parameters"]
     write_params(file, arrays)
-    print(f"{file}: {len(arrays)} arrays of {place}{', averaged' if ema else ''}")
+    told = f", {_described_average(numbers['average'])}" if average and "average" in numbers else ""
+    print(f"{file}: {len(arrays)} arrays of {place}{told}")
+
+
+def _described_average(numbers: Mapping[str, Any]) -> str:
+    times = numbers["num_updates"]
+    updates = "1 update" if times == 1 else f"{times} updates"
+    return f"averaged ({numbers['kind']} of {updates}, running statistics: {numbers['statistics']})"
 
 
 def bring_in(file: Path, path: Path) -> None:
@@ -138,7 +156,7 @@ def main() -> int:
         elif options.command == "diff":
             diff(options.path, options.other)
         elif options.command == "export":
-            export(options.path, options.file, ema=options.ema)
+            export(options.path, options.file, average=options.average)
         else:
             bring_in(options.file, options.path)
     except HarnessError as error:

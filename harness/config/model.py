@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from harness.config.averages import EMAConfig
+from harness.config.averages import AverageConfig, EMAConfig, SWAConfig
 from harness.config.choices import HookChoice
 from harness.config.lr import FinderConfig, LRConfig
 from harness.config.messages import RUN_NAME_IN_WORDS, config_error, explain, show
@@ -84,6 +84,8 @@ class RunConfig(Section):
     """The learning rate of every iteration."""
     ema: EMAConfig | None = None
     """A moving average of the weights (averages.md)."""
+    swa: SWAConfig | None = None
+    """Stochastic weight averaging: the mean of the weights at some moments of the run (averages.md)."""
     finder: FinderConfig = FinderConfig()
     """The learning-rate finder."""
     init: InitConfig = InitConfig()
@@ -131,6 +133,8 @@ class RunConfig(Section):
                 problems.append(Problem((name,), message))
         if self.hooks_fail == "stop" and not self.hooks:
             problems.append(Problem(("hooks_fail",), "stop has no effect without hooks; name one, or remove it"))
+        if self.ema is not None and self.swa is not None:
+            problems.append(Problem(("swa",), "is not possible beside ema: a run has one average; remove one of them"))
         problems += [*self._refused_monitors(), *self._refused_streams(), *self._refused_lengths()]
         if problems:
             raise RefusedError(problems)
@@ -146,6 +150,12 @@ class RunConfig(Section):
             "train.early_stop.monitor": None if early_stop is None else early_stop.monitor,
         }
         return {key: name for key, name in found.items() if name is not None}
+
+    @property
+    def average(self) -> tuple[str, AverageConfig] | None:
+        """The average of the weights: its key and its section; `None` for none."""
+        found = {"ema": self.ema, "swa": self.swa}
+        return next(((key, section) for key, section in found.items() if section is not None), None)
 
     def _refused_monitors(self) -> Iterator[Problem]:
         """What is to decide something, and is not evaluated."""

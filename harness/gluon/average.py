@@ -1,11 +1,12 @@
-"""The exponential moving average of the weights, on the host beside the step.
+"""The average of the weights, moving or of all that it has taken, on the host beside the step.
 
-After update t it is `average <- average + (1 - decay) (weights - average)`, of every weight and running statistic. All
-ranks hold the same weights, so each computes the same average by itself. When that happens, and with which decay, is a
-function of the iteration alone, so the average is the only state.
+After update t it is `average <- average + share (weights - average)`, of every weight and running statistic. All ranks
+hold the same weights, so each computes the same average by itself. The share is a function of how many updates the
+average has had: that and its arrays are its state.
 
-Sources: B. T. Polyak and A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992; the warm-up is
-that of timm's `ModelEmaV3`, the rest as in `torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn`.
+Sources: B. T. Polyak and A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992; P. Izmailov et
+al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018, arXiv 1803.05407. The warm-up is that of
+timm's `ModelEmaV3`, the rest as in `torch.optim.swa_utils.AveragedModel`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class WeightAverage:
 
     Attributes:
         arrays: by structural name, on the host; empty before it begins.
+        num_updates: how many times it has taken the weights.
+        statistics: how its running statistics came about, as `Averaging.statistics` says.
     """
 
     def __init__(
@@ -48,20 +51,23 @@ class WeightAverage:
         self._averaging, self._parameters, self._context = averaging, parameters, contexts[0]
         self._is_on_host = all(ctx == mx.cpu() for ctx in contexts)
         running = [name for name, parameter in parameters.items() if parameter.grad_req == "null"]
-        self._latest = frozenset(() if averaging.averages_statistics else set(running) - set(trainable))
+        averages = averaging.statistics == "averaged"
+        self._latest = frozenset(() if averages else set(running) - set(trainable))
+        self._taken = "averaged" if averages else "latest"
         self._room = np.empty(_PIECE, np.float32)
         self.arrays: Arrays = {}
+        self.num_updates, self.statistics = 0, self._taken
 
     def update(self, t: int) -> None:
         """Take the weights after update `t` in, where that is due."""
         if not self._averaging.is_due(t):
             return
         mx.nd.waitall()
-        decay = self._averaging.decay_at(t) if self.arrays else 0.0
-        if decay == 0.0:
+        share = np.float32(self._averaging.share(self.num_updates))
+        self.num_updates, self.statistics = self.num_updates + 1, self._taken
+        if share == 1:
             self.arrays = {name: self._on_host(parameter).copy() for name, parameter in self._parameters.items()}
             return
-        share = np.float32(1.0 - decay)
         with np.errstate(all="ignore"):  # what is not finite is the learner's to find
             for name, parameter in self._parameters.items():
                 average, weights = self.arrays[name], self._on_host(parameter)
@@ -79,16 +85,38 @@ class WeightAverage:
             np.multiply(room, share, out=room)
             np.add(piece, room, out=piece)
 
-    def mismatches(self, arrays: Arrays) -> list[str]:
-        """Every array by which a saved average does not fit, a sentence each; one that has not begun fits."""
+    @property
+    def wants_statistics(self) -> bool:
+        """Whether running statistics are to be recomputed for the weights that it has now."""
+        return bool(self.arrays) and self._averaging.statistics == "recomputed" != self.statistics
+
+    def take_statistics(self, statistics: Arrays) -> None:
+        """Take the running statistics that were recomputed for it, by structural name; none without batch norm."""
+        self.arrays.update(statistics)
+        self.statistics = "recomputed"
+
+    @property
+    def numbers(self) -> dict[str, Any] | None:
+        """What of its state is no array, for JSON; `None` before it begins."""
+        if not self.arrays:
+            return None
+        return {"kind": self._averaging.kind, "num_updates": self.num_updates, "statistics": self.statistics}
+
+    def mismatches(self, arrays: Arrays, numbers: Mapping[str, Any] | None) -> list[str]:
+        """Everything by which a saved average does not fit, a sentence each; one that has not begun fits."""
+        if bool(arrays) != (numbers is not None):
+            return ["average: its arrays and state.average do not belong together, one of them is missing"]
         if not arrays:
             return []
         expected = {name: held(parameter, self._context) for name, parameter in self._parameters.items()}
         return [f"average: {problem}" for problem in mismatches(expected, arrays)]
 
-    def restore(self, arrays: Arrays) -> None:
-        """Take a saved average over, or begin anew."""
-        self.arrays = {name: np.array(arrays[name]) for name in self._parameters} if arrays else {}
+    def restore(self, arrays: Arrays, numbers: Mapping[str, Any] | None) -> None:
+        """Take a saved average over, or begin anew, as after one of the other kind."""
+        self.arrays, self.num_updates, self.statistics = {}, 0, self._taken
+        if arrays and numbers is not None and numbers["kind"] == self._averaging.kind:
+            self.arrays = {name: np.array(arrays[name]) for name in self._parameters}
+            self.num_updates, self.statistics = numbers["num_updates"], numbers["statistics"]
 
     def _on_host(self, parameter: Any) -> npt.NDArray[Any]:
         """A parameter's numbers: its memory, where that is the host's, or a copy."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.checkpoint.matching import Matched
 from harness.comm import World
+from harness.data import GlobalBatch
+from harness.gluon.average import WeightAverage
 from harness.gluon.control import PendingUpdate
+from harness.gluon.recompute import Recomputing
 from harness.gluon.state import LearnerState
 from harness.gluon.state_keeper import StateKeeper
 from harness.gluon.weights import choose_weights, write_params
@@ -31,10 +34,16 @@ class KeepsState(ABC):
     _keeper: StateKeeper
     _is_shared: bool
     _pending: PendingUpdate | None
+    _average: WeightAverage | None
+    _recomputing: Recomputing
 
     @abstractmethod
     def check_pending(self) -> None:
         """Check the last update where its check was put off; call it before the weights are used for anything."""
+
+    @abstractmethod
+    def _totals_of(self, batch: GlobalBatch) -> Mapping[str, float] | None:
+        """Of a global batch, for a loss that is told them; then a collective."""
 
     @abstractmethod
     def describe_parameters(self) -> list[str]:
@@ -101,6 +110,37 @@ class KeepsState(ABC):
             yield
         finally:
             self._keeper.write(own)
+
+    def recompute_statistics(
+        self, stream: Callable[[int], GlobalBatch], count: int, stop: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Recompute the running statistics of batch normalisations for the average; a collective.
+
+        They become the mean over all shards of `count` global batches. It does nothing where `Averaging.statistics`
+        does not ask for it, where it was done since the average's last update, and without batch normalisation.
+
+        Args:
+            stream: gives this rank's part of global batch t; those from 1 on are read, whatever was trained on.
+            count: of global batches.
+            stop: is asked with every batch.
+
+        Returns:
+            Whether the average has its statistics; if not, any rank was told to stop, and nothing has changed.
+
+        Raises:
+            DivergedError: on every rank, if they are not finite.
+        """
+        average = self._average
+        if average is None or not average.wants_statistics:
+            return True
+        found: dict[str, Any] | None = {}
+        if self._recomputing.shares:
+            with self.averaged():
+                found = self._recomputing(stream, count, self._totals_of, stop)
+        if found is None:
+            return False
+        average.take_statistics(found)
+        return True
 
     def save_weights(self, path: Path) -> None:
         """Write weights and running statistics as a Gluon `.params` file."""

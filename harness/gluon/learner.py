@@ -18,6 +18,7 @@ from harness.gluon.control import ControlValues, Loss, NormCheck, PendingUpdate,
 from harness.gluon.kept import KeepsState
 from harness.gluon.network import prepare_network, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
+from harness.gluon.recompute import Recomputing
 from harness.gluon.shard_sums import ShardSums
 from harness.gluon.state_keeper import StateKeeper
 from harness.gluon.step import OptimizerStep
@@ -109,7 +110,8 @@ class Learner(KeepsState):
         self._norm_check = NormCheck(
             self._sums.buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
         )
-        self._average: WeightAverage | None = None
+        self._average = None
+        self._recomputing = Recomputing(net, network, self._sums, world, shards)
         if options.average is not None:
             self._average = WeightAverage(options.average, network.parameters, network.trainable, self._contexts)
         self._keeper = StateKeeper(

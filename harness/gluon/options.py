@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.errors import ConfigError
 
@@ -29,41 +29,50 @@ class Averaging:
     """When and how weights are averaged.
 
     Attributes:
-        decay: how much of the average stays with each of its updates, above 0 and below 1.
+        decay: how much of the average stays with each of its updates, above 0 and below 1; `None` for the plain mean of
+            all weights that it has taken (stochastic weight averaging).
         every: iterations from one of its updates to the next, at least 1.
         after: the last iteration that it takes no part in, at least 0.
         gamma: of the warm-up of the decay, above 0; `None` for none.
         power: of the warm-up of the decay, above 0.
-        averages_statistics: whether running statistics are averaged as weights are, or are the latest.
+        statistics: running statistics are `averaged` as weights are, are the `latest`, or are the latest until those of
+            batch normalisations are `recomputed` (`Learner.recompute_statistics`).
     """
 
-    decay: float
+    decay: float | None
     every: int = 1
     after: int = 0
     gamma: float | None = None
     power: float = 2 / 3
-    averages_statistics: bool = True
+    statistics: Literal["averaged", "latest", "recomputed"] = "averaged"
+
+    @property
+    def kind(self) -> str:
+        """`ema` or `swa`, as a configuration calls it."""
+        return "swa" if self.decay is None else "ema"
 
     def is_due(self, t: int) -> bool:
         """Whether the average takes part in iteration `t`, from 1."""
         return t > self.after and t % self.every == 0
 
-    def decay_at(self, t: int) -> float:
-        """The decay of iteration `t`, for which it is due.
+    def share(self, k: int) -> float:
+        """The part of the way to the weights that the average goes in its update `k`, from 0.
 
-        With a warm-up it is `1 - (1 + k / gamma) ** -power`, at most `decay`, k updates of the average after its first,
-        which takes the weights as they are.
+        The first takes the weights as they are. With a warm-up the decay is `1 - (1 + k / gamma) ** -power`, at most
+        `decay`.
 
-        >>> averaging = Averaging(0.9, every=2, after=3, gamma=1.0, power=1.0)
-        >>> [averaging.decay_at(t) for t in (4, 6, 8, 40)]
-        [0.0, 0.5, 0.6666666666666667, 0.9]
+        >>> [Averaging(0.75, gamma=1.0, power=1.0).share(k) for k in (0, 1, 2, 40)]
+        [1.0, 0.5, 0.33333333333333326, 0.25]
+        >>> [Averaging(None).share(k) for k in (0, 1, 3)]
+        [1.0, 0.5, 0.25]
         """
-        k = t // self.every - self.after // self.every - 1
-        if k <= 0:
-            return 0.0
+        if k == 0:
+            return 1.0
+        if self.decay is None:
+            return 1 / (k + 1)
         if self.gamma is None:
-            return self.decay
-        return float(min(self.decay, 1 - (1 + k / self.gamma) ** -self.power))
+            return 1 - self.decay
+        return 1 - float(min(self.decay, 1 - (1 + k / self.gamma) ** -self.power))
 
 
 @dataclass(frozen=True)

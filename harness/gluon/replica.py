@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import mxnet as mx
+import numpy as np
+import numpy.typing as npt
 
 from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.rows import RowFold, Rows, Term
@@ -23,6 +25,7 @@ from harness.model.calls import Called, on_host
 from harness.model.inputs import check_losses, copies_on_device, nested_on_device, seed_of
 from harness.model.parameters import held, seed_python
 
+Floats = npt.NDArray[np.float64]
 _OUT_OF_BOUND = "data out of bound"  # in MXNet's error
 
 
@@ -206,6 +209,32 @@ class DeviceReplica:
         for statistic, copy in before:
             copy.copyto(held(statistic, ctx))
         return prediction
+
+    def batch_statistics(
+        self, t: int, shard: Batch, totals: Mapping[str, float] | None, state: Any, shares: Mapping[str, float]
+    ) -> tuple[Floats, Any]:
+        """What batch normalisations find in a shard: means and variances, all in one row of float64.
+
+        A training step leaves `(1 - share) before + share found` in a running statistic, here with 0 before. On CPUs it
+        is the backward pass that does. Statistics and gradients that were there are gone afterwards.
+
+        Args:
+            t: the iteration.
+            shard: its samples.
+            totals: of the global batch, for a loss that is told them.
+            state: that the shard carries.
+            shares: of what is found, by the structural name of the running statistic.
+
+        Returns:
+            The row, and the state that the shard carries on.
+        """
+        statistics = [held(self._network.parameters[name], self._ctx) for name in shares]
+        for statistic in statistics:
+            statistic[:] = 0
+        _, _, following = self._forward_backward(t, shard, totals, state)
+        mx.nd.waitall()  # running statistics may be written after what depends on them was told
+        found = [statistic.asnumpy().astype(np.float64).reshape(-1) for statistic in statistics]
+        return np.concatenate([one / share for one, share in zip(found, shares.values(), strict=True)]), following
 
     def _seed_for(self, t: int, shard: int, *, is_compiled: bool) -> None:
         """Seeded by iteration and shard, random operations draw the same wherever the shard is processed."""

@@ -14,8 +14,9 @@ from harness.errors import ConfigError
 from harness.gluon.carried import Carried
 from harness.gluon.network import Network, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
-from harness.gluon.replica import DeviceAllreduce, DeviceReplica
+from harness.gluon.replica import DeviceAllreduce, DeviceReplica, Floats
 from harness.model.calls import Called
+from harness.model.carried import each_array
 
 
 class ShardSums:
@@ -153,6 +154,40 @@ class ShardSums:
                 state = self.carried.before(batch.t, shard.shard, shard.count, batch.begins)
             one = self.replicas[device].forward_only(batch.t, shard, totals, state) if shard.count else None
             found.append(one)
+        return found
+
+    def batch_statistics(
+        self,
+        batch: GlobalBatch,
+        totals: Mapping[str, float] | None,
+        states: dict[int, Any],
+        shares: Mapping[str, float],
+    ) -> dict[int, Floats]:
+        """What batch normalisations find in this rank's shards that are not empty, by shard.
+
+        Args:
+            batch: this rank's part of a global batch.
+            totals: of the global batch, for a loss that is told them.
+            states: that shards carry from one call to the next, and not in training; changed here.
+            shares: as for `DeviceReplica.batch_statistics`.
+
+        Raises:
+            ConfigError: for other shards than this rank processes.
+        """
+        self._refuse_other_shards(batch)
+        if batch.begins:
+            states.clear()
+        found = {}
+        for (device, number), shard in zip(self._turns, batch.batches, strict=True):
+            if not shard.count:
+                continue
+            state = states.get(number)
+            if self.carried is not None and state is None:
+                state = self.carried.before(batch.t, number, shard.count, begins=True)
+            replica = self.replicas[device]
+            found[number], following = replica.batch_statistics(batch.t, shard, totals, state, shares)
+            if self.carried is not None:
+                states[number] = each_array(lambda array: array.detach(), following)
         return found
 
     def _refuse_other_shards(self, batch: GlobalBatch) -> None:

@@ -147,7 +147,7 @@ class StateKeeper:
         elif state.carried:
             problems.append("it has state that shards carry, and the network carries none (network.state)")
         if self._average is not None:
-            problems += self._average.mismatches(state.averages)
+            problems += self._average.mismatches(state.averages, state.numbers.get("average"))
         counts, names = state.numbers["update_counts"], self._scalar_names()
         if len(counts) != len(self._trainable):
             problems.append(f"update_counts has {len(counts)} entries, expected {len(self._trainable)}")
@@ -170,7 +170,7 @@ class StateKeeper:
         if self._carried is not None:
             self._carried.load(state.carried)
         if self._average is not None:
-            self._average.restore(state.averages)
+            self._average.restore(state.averages, state.numbers.get("average"))
 
     def share_parameters(self, world: World) -> None:
         """Make weights and running statistics of rank 0 those of every rank."""
@@ -183,10 +183,12 @@ class StateKeeper:
         if self._carried is not None:
             self._carried.share()
         if self._average is not None:
-            names = world.broadcast_object(list(self.averages), "learner.averages")
+            numbers = world.broadcast_object(self._average.numbers, "learner.averages")
+            names = list(self._parameters) if numbers else []
             like = {name: array.asnumpy() for name, array in self._current_parameters().items()} if names else {}
             mine = self.averages or like
-            self._average.restore({name: world.broadcast(mine[name], f"learner.average.{name}") for name in names})
+            arrays = {name: world.broadcast(mine[name], f"learner.average.{name}") for name in names}
+            self._average.restore(arrays, numbers)
 
     def _share(self, arrays: Mapping[str, Any], world: World) -> None:
         mx.nd.waitall()
@@ -219,10 +221,11 @@ class StateKeeper:
         return arrays
 
     def numbers(self) -> dict[str, Any]:
-        """Scalars that belong to the state: the applied learning rate, update counts, the optimizer's own."""
+        """Scalars that belong to the state: the applied rate, update counts, the optimizer's own and the average's."""
         optimizer = self._optimizer.optimizer
         begin = optimizer.begin_num_update
         tables = optimizer._all_index_update_counts.values()  # one for each device that it has met
+        average = None if self._average is None else self._average.numbers
         return {
             "applied_lr": self._optimizer.applied_lr,
             "num_update": optimizer.num_update,
@@ -230,6 +233,7 @@ class StateKeeper:
                 max(table.get(index, begin) for table in tables) for index in range(len(self._trainable))
             ],
             "scalars": {name: plain_numbers(getattr(optimizer, name)) for name in self._scalar_names()},
+            **({} if average is None else {"average": average}),
         }
 
     def _set_numbers(self, numbers: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from harness.config.averages import EMAConfig
 from harness.data import Batch, is_soft
 from harness.errors import CheckpointError, ConfigError, listed
 from harness.gluon import Averaging, Learner, LearnerState, Placement, UpdateOptions
@@ -102,21 +103,25 @@ def _averaging(run: Run) -> Averaging | None:
     Raises:
         ConfigError: for an average that would not begin before the end of the run.
     """
-    ema, total = run.config.ema, run.sizes.num_iterations
-    if ema is None:
+    if run.config.average is None:
         return None
-    every, after = max(1, run.sizes.iterations(ema.every)), run.sizes.iterations(ema.after)
-    if (after // every + 1) * every > total:
+    key, section = run.config.average
+    every, after = max(1, run.sizes.iterations(section.every)), run.sizes.iterations(section.after)
+    first, total = (after // every + 1) * every, run.sizes.num_iterations
+    if first > total:
         raise (
             ConfigError(
-                f"ema: has no effect: by every ({ema.every}) and after ({ema.after}) it would begin with iteration "
-                f"{(after // every + 1) * every}, and the run has {total}; lower them, or remove ema"
+                f"{key}: has no effect: by every ({section.every}) and after ({section.after}) it would begin with "
+                f"iteration {first}, and the run has {total}; lower them, or remove {key}"
             )
             .found_in(run.config.source)
             .on_all_ranks()
         )
-    warmup = {} if ema.warmup is None else {"gamma": ema.warmup.gamma, "power": ema.warmup.power}
-    return Averaging(ema.decay, every, after, averages_statistics=ema.statistics == "averaged", **warmup)
+    decay, warmup = None, {}
+    if isinstance(section, EMAConfig):
+        decay = section.decay
+        warmup = {} if section.warmup is None else {"gamma": section.warmup.gamma, "power": section.warmup.power}
+    return Averaging(decay, every, after, statistics=section.statistics, **warmup)
 
 
 def _preflight(run: Run, learner: Learner) -> None:

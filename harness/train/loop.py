@@ -97,9 +97,10 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
 
         ended = _iterate(run, learner, stack.enter_context(run.stream()), check, saver, log)
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
-        if learner.has_average:
+        if run.config.average is not None and learner.has_average:
+            averaged = folder / f"final_{run.config.average[0]}.params"
             with learner.averaged():
-                world.on_root("final average", lambda: learner.save_weights(folder / "final_ema.params"))
+                world.on_root("final average", lambda: learner.save_weights(averaged))
         total = run.sizes.num_iterations
         early = "" if ended.iteration == total else f" of {total}, stopped early"
         progress.say(f"{folder}: done after {ended.iteration} iterations{early}, digest {learner.digest()}")
@@ -116,7 +117,7 @@ def _iterate(
     evaluate_every = None if config.evaluation.every is None else _iterations(run, config.evaluation.every)
     replaced, watch = ReplacedSamples(run.world, config), InputWatch(stream, learner, partial(log.waited, run))
     decisions = Decisions(run, learner, saver.record, log.warn)
-    evaluation = partial(_evaluate, learner=learner, log=log, decisions=decisions)
+    evaluation = partial(_evaluate, learner=learner, stream=stream, log=log, decisions=decisions)
 
     decisions.tell_if_over(run)
     if state.evaluation_due:
@@ -215,7 +216,7 @@ def _evaluate_what_was_left(
 
 
 def _evaluate(
-    run: Run, state: RunState, *, learner: Learner, log: TrainingLog, decisions: Decisions
+    run: Run, state: RunState, *, learner: Learner, stream: BatchStream, log: TrainingLog, decisions: Decisions
 ) -> tuple[Run, RunState]:
     """Evaluate on the first held-out split, after the last update on all of them.
 
@@ -226,6 +227,8 @@ def _evaluate(
     t, held_out, best = state.iteration, run.data.held_out, run.config.checkpoint.best
     found: dict[str, dict[str, float]] = {}
     decided = Decided(run, replace(state, evaluation_due=False))
+    if not run.recompute_statistics(learner, stream):
+        return run, state
     for split in held_out:
         noted = ReplacedSamples(run.world, run.config)
         values = run.evaluate(learner, split, noted.watch)
@@ -233,11 +236,11 @@ def _evaluate(
             return run, state
         found[split] = values
         log.replaced(run, t, f"evaluation on {split}", noted.put_together(NONE_REPLACED))
-        if run.evaluates_average_beside and learner.has_average:
+        if run.config.average is not None and run.evaluates_average_beside and learner.has_average:
             averaged = run.evaluate(learner, split, averaged=True)
             if averaged is None:
                 return run, state
-            found[f"{split}_ema"] = averaged
+            found[f"{split}_{run.config.average[0]}"] = averaged
         if split == held_out[0]:
             decided = decisions.after(*decided[:2], values, split)
             if t < run.sizes.num_iterations and not decided.state.stops_early:

@@ -107,7 +107,7 @@ class Run:
             split: its name.
             watch: is called with every batch of this rank.
             averaged: whether to evaluate the average of the weights, which there must be by now, and not what
-                `ema.evaluate` says.
+                `ema.evaluate` or `swa.evaluate` says.
         """
         dataset = getattr(self.data.splits, split)
 
@@ -115,7 +115,7 @@ class Run:
             self.guard.enter(f"evaluation on {split}", "evaluation")
             return self.guard.stop_requested
 
-        instead = self.config.ema is not None and self.config.ema.evaluate == "instead" and learner.has_average
+        instead = self._evaluates_average("instead") and learner.has_average
         batch, streams = self.config.batch.size, self.config.evaluation.streams
         with learner.averaged() if averaged or instead else nullcontext():
             return evaluate(learner, dataset, batch, self.augmentation, self.metrics, stop, streams, watch)
@@ -123,7 +123,29 @@ class Run:
     @property
     def evaluates_average_beside(self) -> bool:
         """Whether the average of the weights is evaluated besides the weights."""
-        return self.config.ema is not None and self.config.ema.evaluate == "beside"
+        return self._evaluates_average("beside")
+
+    def recompute_statistics(self, learner: Learner, stream: BatchStream) -> bool:
+        """Give the average of the weights running statistics of its own, if it is to have them.
+
+        Args:
+            learner: whose average it is.
+            stream: of this run; its batches are read from the first on.
+
+        Returns:
+            Whether that was done; on no rank if any was told to stop.
+        """
+        over = None if self.config.average is None else self.config.average[1].over
+        count = self.order.iterations_per_epoch if over is None else max(1, self.sizes.iterations(over))
+
+        def stop() -> bool:
+            self.guard.enter("statistics of the averaged weights", "evaluation")
+            return self.guard.stop_requested
+
+        return learner.recompute_statistics(stream, count, stop)
+
+    def _evaluates_average(self, how: str) -> bool:
+        return self.config.average is not None and self.config.average[1].evaluate == how
 
     def close(self) -> None:
         """End what reads samples; calling this again does nothing."""

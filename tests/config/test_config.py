@@ -166,7 +166,7 @@ _PLAIN = "has no effect, because plain learning rates are final and never scaled
         ("lr.plateau={eps: 1e-8}", "lr.plateau.eps: unknown key; known here: monitor, mode, factor"),
         (
             "ema=0.9",
-            "ema: found 0.9; must be a mapping with the keys decay, warmup, every, after, statistics, evaluate",
+            "ema: found 0.9; must be a mapping with the keys every, after, statistics, over, evaluate, decay, warmup",
         ),
         ("ema={decay: 1}", "ema.decay: found 1; must be below 1"),
         ("ema={decay: 0}", "ema.decay: found 0; must be above 0"),
@@ -175,7 +175,16 @@ _PLAIN = "has no effect, because plain learning rates are final and never scaled
         ("ema={warmup: true}", "ema.warmup: found true; must be a mapping with the keys gamma, power"),
         ("ema={warmup: {gamma: 0}}", "ema.warmup.gamma: found 0; must be above 0"),
         ("ema={evaluate: both}", "ema.evaluate: found 'both'; must be beside or instead"),
-        ("ema={statistics: none}", "ema.statistics: found 'none'; must be averaged or latest"),
+        ("ema={statistics: none}", "ema.statistics: found 'none'; must be averaged, latest or recomputed"),
+        ("ema={over: 1ep}", "ema.over: '1ep' has no effect with statistics: averaged; remove it"),
+        ("swa={statistics: latest, over: 9it}", "swa.over: '9it' has no effect with statistics: latest; remove it"),
+        ("swa={decay: 0.9}", "swa.decay: unknown key"),
+        ("network.label_smoothing=1", "network.label_smoothing: found 1; must be below 1"),
+        (
+            "network={name: mlp, loss: l2, label_smoothing: 0.1}",
+            "network.label_smoothing: 0.1 has no effect on the loss 'l2'; it is for softmax_cross_entropy, "
+            "sigmoid_binary_cross_entropy, kl_div, logistic; remove it",
+        ),
         ("train.early_stop={}", "train.early_stop.patience: is missing"),
         ("train.early_stop={patience: 0}", "train.early_stop.patience: found 0; must be at least 1"),
         ("train.early_stop={patience: 1, min_delta: -1}", "train.early_stop.min_delta: found -1; must be at least 0"),
@@ -474,6 +483,7 @@ def _everything():
             "name": "cnn",
             "initializer": {"xavier": {"magnitude": 2}},
             "loss_params": {"weight": 2.0},
+            "label_smoothing": 0.1,
             "forward": "mine:forward",
         },
         "optimizer": {
@@ -513,9 +523,11 @@ def _everything():
             "warmup": {"gamma": 10.0, "power": 0.75},
             "every": "4it",
             "after": "10%",
-            "statistics": "latest",
+            "statistics": "recomputed",
+            "over": "30it",
             "evaluate": "instead",
         },
+        "swa": None,
         "finder": {
             "lr_start": 1e-5,
             "lr_end": 1.0,
@@ -691,6 +703,13 @@ def test_resolved_writes_numbers_and_changes_nothing_else(write_config):
 def test_run_name_is_the_name_else_the_stem(load):
     assert load().run_name == "c"
     assert load("name=x.y").run_name == "x.y"
+
+
+def test_a_run_has_one_average(load):
+    with pytest.raises(ConfigError, match=r"swa: is not possible beside ema: a run has one average; remove one"):
+        load("ema={}", "swa={}")
+    assert load().average is None
+    assert [load(f"{key}={{}}").average[0] for key in ("ema", "swa")] == ["ema", "swa"]
 
 
 def test_a_configuration_cannot_be_changed(load):

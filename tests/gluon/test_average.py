@@ -1,4 +1,4 @@
-"""The moving average of weights: as PyTorch and timm have it (`peers_of_average.py`), and part of a learner's state."""
+"""Averages of weights: as PyTorch and timm have them (`peers_of_average.py`), and part of a learner's state."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from harness.gluon import Averaging, LearnerState
 from harness.gluon.average import WeightAverage
 from tests.gluon.test_learner import dealt, learner_of
 
-GOLDEN = json.loads((Path(__file__).parent / "averages.json").read_text())
+HERE = Path(__file__).parent
+SWA_CASES = json.loads((HERE / "swa.json").read_text())
+GOLDEN = json.loads((HERE / "averages.json").read_text()) + [case for case in SWA_CASES if "peer" in case]
 EMA = Averaging(0.8, every=2, after=1)
+SWA = Averaging(None, every=2, after=1, statistics="recomputed")
+BOTH = pytest.mark.parametrize("averaging", [EMA, SWA], ids=["ema", "swa"])
 
 
 def averaging_of(case):
     settings = case["settings"]
     if case["peer"] == "torch":
-        return Averaging(settings["decay"], averages_statistics=settings["use_buffers"])
+        return Averaging(settings["decay"], statistics="averaged" if settings["use_buffers"] else "latest")
     warmup = {"gamma": settings["warmup_gamma"], "power": settings["warmup_power"]} if settings["use_warmup"] else {}
     return Averaging(settings["decay"], after=settings["update_after_step"], **warmup)
 
@@ -52,7 +56,8 @@ def test_averages_are_those_of_the_peers(case):
 
 def test_the_golden_cases_are_of_every_kind():
     assert {case["peer"] for case in GOLDEN} == {"torch", "timm"}
-    assert {averaging_of(case).averages_statistics for case in GOLDEN} == {True, False}
+    assert {averaging_of(case).kind for case in GOLDEN} == {"ema", "swa"}
+    assert {averaging_of(case).statistics for case in GOLDEN} == {"averaged", "latest"}
     assert {averaging_of(case).after for case in GOLDEN} == {0, 4}
     assert {averaging_of(case).gamma for case in GOLDEN} == {None, 1.0, 10.0}
 
@@ -63,16 +68,20 @@ def trained(learner, first, last):
     return learner
 
 
-def test_the_average_is_of_the_weights_after_every_update_that_is_due():
-    learner, expected = learner_of(2, average=EMA), {}
+@BOTH
+def test_the_average_is_of_the_weights_after_every_update_that_is_due(averaging):
+    learner, expected = learner_of(2, average=averaging), {}
     for t in range(1, 8):
         trained(learner, t, t)
         state = learner.snapshot()
         if t == 2:
             expected = {name: array.copy() for name, array in state.parameters.items()}
         elif t in (4, 6):
-            share = np.float32(1 - 0.8)
-            expected = {name: e + (state.parameters[name] - e) * share for name, e in expected.items()}
+            share = np.float32(1 - 0.8 if averaging is EMA else 1 / (t // 2))
+            own = state.parameters
+            expected = {name: e + (own[name] - e) * share for name, e in expected.items()}
+            if averaging is SWA:
+                expected |= {name: own[name] for name in expected if "running" in name}
         assert state.averages.keys() == expected.keys()
         assert learner.has_average == bool(expected)
         for name, array in expected.items():
@@ -83,14 +92,16 @@ def test_the_average_is_of_the_weights_after_every_update_that_is_due():
     }
 
 
+@BOTH
 @pytest.mark.parametrize("t", [1, 2, 3, 4, 5])
-def test_it_is_saved_restored_and_continued_to_the_bit(tmp_path, t):
-    learner = trained(learner_of(2, average=EMA), 1, t)
+def test_it_is_saved_restored_and_continued_to_the_bit(tmp_path, t, averaging):
+    learner = trained(learner_of(2, average=averaging), 1, t)
+    assert learner.recompute_statistics(dealt(3, 5), 2)
     path = learner.snapshot().save(tmp_path, t)
     assert (path / "averages.safetensors").exists() == (t > 1)
     state = LearnerState.load(path)
     assert state.digest() == learner.digest() == learner.snapshot().digest()
-    other = learner_of(2, average=EMA)
+    other = learner_of(2, average=averaging)
     other.restore(state)
     assert other.digest() == learner.digest()
     assert trained(other, t + 1, 7).digest() == trained(learner, t + 1, 7).digest()
@@ -142,6 +153,44 @@ def test_an_average_of_another_network_is_refused():
     with pytest.raises(CheckpointError, match=f"average: {name} is float32 .*, expected float32"):
         learner.restore(state)
     assert not learner.has_average
+
+
+@pytest.mark.parametrize("average", [{"kind": "ema", "num_updates": 3, "statistics": "averaged"}, None])
+def test_one_of_the_other_kind_or_of_no_number_of_updates_is_not_continued(average):
+    state = trained(learner_of(2, average=SWA), 1, 4).snapshot()
+    state.numbers["average"] = average
+    learner = learner_of(2, average=SWA)
+    if average is None:
+        with pytest.raises(CheckpointError, match=r"its arrays and state.average do not belong together, one of them"):
+            learner.restore(state)
+        return
+    learner.restore(state)
+    assert not learner.has_average
+    assert learner.numbers().keys() == learner_of(2).numbers().keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("kind", "mean", "state.average.kind is the text 'mean'; allowed: ema, swa"),
+        ("statistics", 1, "state.average.statistics is 1, not text"),
+        ("num_updates", 0, "state.average.num_updates is 0"),
+    ],
+)
+def test_what_another_program_has_written_of_it_is_refused(tmp_path, key, value, message):
+    state = trained(learner_of(2, average=SWA), 1, 4).snapshot()
+    state.numbers["average"][key] = value
+    with pytest.raises(CheckpointError, match=message):
+        LearnerState.load(state.save(tmp_path, 4))
+
+
+def test_one_that_is_taken_up_late_is_the_mean_of_what_it_has_seen():
+    plain, learner = trained(learner_of(2), 1, 5), learner_of(2, average=SWA)
+    learner.restore(plain.snapshot())
+    weights = [trained(learner, t, t).snapshot().parameters for t in range(6, 11)][::2]
+    for name, array in learner.snapshot().averages.items():
+        if "running" not in name:  # float32, in another order
+            np.testing.assert_allclose(array, np.mean([one[name] for one in weights], axis=0), rtol=1e-5, atol=1e-7)
 
 
 def test_without_an_average_a_saved_one_is_left_out():

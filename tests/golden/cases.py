@@ -119,6 +119,19 @@ def torch_restarts(draw: random.Random) -> Case:
     return Case({"lr": base, "T_0": first, "T_mult": times, "eta_min": low}, {"schedule": shifted({"cyclical": lr})})
 
 
+def torch_swa(strategy: str) -> Callable[[random.Random], Case]:
+    """SWALR: from one rate to another, and then constant."""
+
+    def of(draw: random.Random) -> Case:
+        base, low, length = rate(draw), rate(draw), draw.randrange(10, 4000)
+        settings = {"lr": base, "swa_lr": low, "anneal_epochs": length, "anneal_strategy": strategy}
+        shape = "cosine" if strategy == "cos" else "linear"
+        lr = {"ramp": {"start_lr": base, "end_lr": low, "length": its(length), "shape": shape}}
+        return Case(settings, {"schedule": shifted(lr)})
+
+    return of
+
+
 def torch_cycles(mode: str) -> Callable[[random.Random], Case]:
     """CyclicLR in one of its modes, with the momentum the other way round."""
 
@@ -442,6 +455,8 @@ CASES: dict[str, Callable[[random.Random], Case]] = {
     "torch.OneCycleLR linear": torch_one_cycle("linear", three_phase=False),
     "torch.OneCycleLR linear, three phases": torch_one_cycle("linear", three_phase=True),
     "torch.ChainedScheduler": torch_chained,
+    "torch.SWALR cos": torch_swa("cos"),
+    "torch.SWALR linear": torch_swa("linear"),
     "transformers.linear": hf_linear,
     "transformers.cosine": hf_cosine,
     "transformers.cosine_with_min_lr": hf_cosine_min,

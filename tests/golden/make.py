@@ -49,7 +49,7 @@ def of_torch(optimizer_lr: float, make: Callable[[Any], Any], momentum: bool = F
 
 
 def torch_values(name: str, settings: dict[str, Any]) -> Values:
-    from torch.optim import lr_scheduler
+    from torch.optim import lr_scheduler, swa_utils
 
     kind = name.split()[0]
     if kind == "CyclicLR":
@@ -66,7 +66,8 @@ def torch_values(name: str, settings: dict[str, Any]) -> Values:
             return lr_scheduler.ChainedScheduler([linear, exponential, steps])
 
         return of_torch(settings["lr"], chained)
-    return of_torch(settings["lr"], lambda one: getattr(lr_scheduler, kind)(one, **rest))
+    where = swa_utils if kind == "SWALR" else lr_scheduler
+    return of_torch(settings["lr"], lambda one: getattr(where, kind)(one, **rest))
 
 
 def transformers_values(name: str, settings: dict[str, Any]) -> Values:
@@ -234,7 +235,7 @@ def kept_of(name: str, number: int, values: Values) -> list[float]:
 def main() -> None:
     """Run all packages that are installed; a schedule whose package is missing is named, and nothing is written."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="run the schedules whose name begins like this, and write nothing")
+    parser.add_argument("--only", default="", help="run those whose name begins like this; write only new ones")
     only = parser.parse_args().only
     warnings.simplefilter("ignore")
     kept: dict[str, Values] = {}
@@ -249,7 +250,17 @@ def main() -> None:
             rows.append([kept_of(name, number, row) for row in peers])
         kept[name] = np.array(rows)
         print(f"{name}: at most {worst:.1e} of the highest value from {len(rows)} x {N} values", flush=True)
-    if not only:
+    if only:
+        with np.load(OUT) as before:
+            known = dict(before)
+        versions, package = json.loads(str(known["versions"])), only.partition(".")[0]
+        found = importlib.metadata.version(package)
+        if versions[package].partition("+")[0] != found.partition("+")[0]:
+            print(f"{OUT} is by {package} {versions[package]}, and this is {found}: nothing is written")
+        elif not kept.keys() <= known.keys():
+            np.savez_compressed(OUT, **{**kept, **known})
+            print(f"{OUT}: {', '.join(sorted(kept.keys() - known.keys()))} are new")
+    else:
         versions = {package: importlib.metadata.version(package) for package in PACKAGES}
         np.savez_compressed(OUT, versions=np.array(json.dumps(versions)), **kept)
         print(f"{OUT}: {OUT.stat().st_size} bytes; {versions}")
