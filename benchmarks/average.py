@@ -4,18 +4,14 @@ Times updates with and without it in turns within one job, so that a noisy machi
 ratio of the lower quartiles.
 """
 
-import statistics
 import sys
-import time
 from typing import Any
 
-from contenders import SHAPES, batches, gluon_network
+from contenders import SHAPES, gluon_network
+from turns import lower_quartiles
 
-from harness.comm import connect, shards_of_rank
-from harness.data import Batch, GlobalBatch
+from harness.comm import connect
 from harness.gluon import Averaging, Learner, UpdateOptions
-
-ROUNDS, UPDATES = 60, 10
 
 
 def learner_of(world: Any, network: str, average: Averaging | None) -> Learner:
@@ -35,24 +31,12 @@ def main() -> None:
         "with": learner_of(world, network, Averaging(0.999, every)),
         "without": learner_of(world, network, None),
     }
-    stream, times, t = batches(network), {name: [] for name in learners}, 0
-    for number in range(ROUNDS):
-        taken = [next(stream) for _ in range(UPDATES)]
-        for name in list(learners)[:: 1 if number % 2 else -1]:
-            world.barrier("start")
-            begun = time.perf_counter()
-            for step, (data, label) in enumerate(taken, start=t + 1):
-                own = tuple(Batch(shard, data, label) for shard in shards_of_rank(world.size, world))
-                learners[name].update(GlobalBatch(step, own, len(data) * world.size), 0.01)
-            learners[name].check_pending()
-            times[name].append((time.perf_counter() - begun) / UPDATES)
-        t += UPDATES
+    quartiles = lower_quartiles(world, network, learners)
     if world.rank == 0:
-        quartiles = {name: statistics.quantiles(found[5:], n=4)[0] for name, found in times.items()}
         size = sum(parameter.data().size for parameter in learners["with"].parameters.values())
         print(
-            f"{network}, {size} numbers, np {world.size}: update {1e3 * quartiles['without']:.3f} ms, with an average "
-            f"every {every}: {1e3 * quartiles['with']:.3f} ms, ratio {quartiles['without'] / quartiles['with']:.4f}",
+            f"{network}, {size} numbers, np {world.size}: update {quartiles['without']:.3f} ms, with an average "
+            f"every {every}: {quartiles['with']:.3f} ms, ratio {quartiles['without'] / quartiles['with']:.4f}",
             flush=True,
         )
     world.close()

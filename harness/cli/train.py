@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 from harness.command import JobContext, RunParser, add_run_options, run_job
 from harness.config import RunConfig
 from harness.errors import ConfigError
+from harness.parsing import whole_number
 from harness.report import LOG_LEVELS
 
 
@@ -20,6 +22,13 @@ class _PrintSchema(argparse.Action):
 
         sys.stdout.write(json_schema())
         parser.exit()
+
+
+def _number_of_updates(text: str) -> int:
+    number = whole_number(text, low=1)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of updates; allowed: 1 or more")
+    return number
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -56,11 +65,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--print-schema", action=_PrintSchema, nargs=0, help="print a config's JSON Schema and stop")
     parser.add_argument("--evaluate-only", action="store_true", help="evaluate the weights in init.from and stop")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="try the run in a folder of its own: three updates, an evaluation, a checkpoint, and a resume",
+    )
+    parser.add_argument(
+        "--profile",
+        type=_number_of_updates,
+        metavar="N",
+        help="time the parts of N updates after the first few, on every rank, with MXNet's operators",
+    )
     options = parser.parse_args(arguments)
     if options.overwrite and options.resume == "auto":
         parser.error("--overwrite starts over, but --resume auto resumes; give only one of them")
     if options.evaluate_only and (options.resume != "never" or options.overwrite):
         parser.error("--evaluate-only reads weights from init.from and touches no run; remove --resume and --overwrite")
+    if options.evaluate_only and (options.smoke or options.profile):
+        parser.error("--evaluate-only makes no update; remove --smoke and --profile")
+    if options.smoke and options.profile:
+        parser.error("--smoke makes three updates, fewer than a profile needs to warm up; give only one of them")
     if options.on_conflict != "error" and options.resume == "never":
         parser.error("--on-conflict has no effect without --resume")
     return options
@@ -78,15 +102,22 @@ def main() -> int:
         # import late: MXNet reads the number of threads at import, so it must be set first
         from harness.train.loop import evaluate_only, train
         from harness.train.prepare import prepare_run
+        from harness.train.profile import Profile
         from harness.train.resume import StartOptions
+        from harness.train.smoke import Prepare, smoke
 
         start = StartOptions(options.resume, options.overwrite, options.on_conflict)
+        if options.smoke:
+            smoke(job.config, Prepare(job.world, job.threads, options.emulate_np, job.guard), start, options.log_level)
+            return
         run = prepare_run(
             job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
         )
         with closing(run):
             if options.evaluate_only:
                 evaluate_only(run)
+            elif options.profile:
+                train(replace(run, timing=Profile(run, options.profile)), options.log_level)
             else:
                 train(run, options.log_level)
 

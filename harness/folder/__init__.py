@@ -33,7 +33,7 @@ from harness.folder.plans import (
     read_plan,
 )
 from harness.folder.reading import LARGEST, LATEST_S, Fields, number, parse_json, plain, read_object
-from harness.folder.run_folder import RunFolder
+from harness.folder.run_folder import SMOKE, RunFolder
 from harness.folder.unread import RecordError, Unread, UnreadPart, described, seen
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "MOST_PHASES",
     "OUTCOME",
     "PLAN",
+    "SMOKE",
     "AmendmentRecord",
     "Attempt",
     "AttemptStart",

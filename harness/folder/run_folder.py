@@ -18,16 +18,26 @@ from harness.folder.plans import CURVE, PLAN
 from harness.folder.supervisor import refuse_other_supervisor, report_to_supervisor
 from harness.locks import FileLock, HeldError, lock_of_name
 
-_BEFORE_A_RUN = ("finder", ".lock", ATTEMPTS, OUTCOME, FAILURES, "report.html", TEMPORARY)  # there without an update
+SMOKE = ".smoke"  # marks a folder that the next smoke test may remove
+_BEFORE_A_RUN = (
+    SMOKE,
+    "finder",
+    ".lock",
+    ATTEMPTS,
+    OUTCOME,
+    FAILURES,
+    "report.html",
+    TEMPORARY,
+)  # there without an update
 _OWN = re.compile(
     r"config\.yaml|plan\.(json|csv|png)|metrics\.jsonl.*|attempts\.jsonl.*|outcome\.json.*|report\.html|"
-    r"final\.params|tensorboard|checkpoints|failures|finder.*|\..*"
+    r"final\.params|tensorboard|checkpoints|failures|profile|finder.*|\..*"
 )
 _OWN_FILES = (
     *("config.yaml", PLAN, CURVE, "plan.png", METRICS, ATTEMPTS, OUTCOME, "report.html", "final.params", ".lock"),
-    *("finder/result.json", "finder/report.html", "checkpoints/best.json"),
+    *("finder/result.json", "finder/report.html", "checkpoints/best.json", "profile/trace.json", "profile/table.txt"),
 )
-_OWN_FOLDERS = ("tensorboard", "checkpoints", "checkpoints/aside", FAILURES, "finder")
+_OWN_FOLDERS = ("tensorboard", "checkpoints", "checkpoints/aside", FAILURES, "finder", "profile")
 _OWN_SETS = re.compile(r"iteration-.*|best\.json|aside|\..*")
 _SHOWN = 5
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -5,8 +5,10 @@ from harness.gluon.control import Requests
 from harness.gluon.evaluation import evaluate
 from harness.gluon.learner import Learner
 from harness.gluon.learners import Learners
+from harness.gluon.operator_times import OperatorTimes
 from harness.gluon.options import Averaging, Placement, UpdateOptions
 from harness.gluon.state import LearnerState
+from harness.gluon.timing import Timing
 
 State = LearnerState  # its earlier name
 
@@ -15,9 +17,11 @@ __all__ = [
     "Learner",
     "LearnerState",
     "Learners",
+    "OperatorTimes",
     "Placement",
     "Requests",
     "State",
+    "Timing",
     "UpdateOptions",
     "evaluate",
     "shards_of_rank",

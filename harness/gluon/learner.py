@@ -22,6 +22,7 @@ from harness.gluon.recompute import Recomputing
 from harness.gluon.shard_sums import ShardSums
 from harness.gluon.state_keeper import StateKeeper
 from harness.gluon.step import OptimizerStep
+from harness.gluon.timing import Timing
 from harness.gluon.weighing import NOTHING
 from harness.gluon.weight_totals import WeightTotals
 from harness.model.calls import Calls, ForwardFunction, on_host
@@ -118,12 +119,18 @@ class Learner(KeepsState):
             network.parameters, network.trainable, self._optimizer, self._contexts, self._sums.carried, self._average
         )
 
+        self._timing = Timing()
         self._pending: PendingUpdate | None = None
         self._requests = Requests()
         self._is_shared = world.size == 1
         self.gradient_norm: float | None = None
         self.loss: float | None = None
         self.skipped = self.weightless = 0
+
+    def time_by(self, timing: Timing) -> None:
+        """Tell `timing` from now on which part of an update this rank is in; changes no bit."""
+        self._timing = timing
+        self._sums.time_by(timing)
 
     def update(self, batch: GlobalBatch, lr: float, momentum: float | None = None, ask: Requests | None = None) -> Loss:
         """Do the update of iteration `batch.t`, over the samples of all ranks.
@@ -142,6 +149,7 @@ class Learner(KeepsState):
             DivergedError: if loss, gradient or running statistics are not finite, in this update or the one before.
             DisagreementError: if the samples do not add up to the global batch, or (at first) the networks differ.
         """
+        self._timing.enter("forward")
         # Before the first update ranks compare their networks, and take rank 0's weights.
         self.ensure_shared()
         if self._sums.take_back():
@@ -154,6 +162,7 @@ class Learner(KeepsState):
         if self._options.compression == "fp16":
             half = HalfPrecision.of(self._sums.buffer.gradients.size, network.samples_of(batch.num_samples))
         if self._totals is not None:
+            self._timing.enter("sum")
             totals = self._totals_of(batch)
             weight = float(any((totals or {}).values()))
         has_digits = network.terms_per_sample is not None
@@ -161,6 +170,7 @@ class Learner(KeepsState):
 
         # The check is begun now. It is read now if the update is synchronous, and otherwise in the next one, so that
         # Python runs ahead of the device; whatever uses the weights in between calls `check_pending` first.
+        self._timing.enter("check")
         update = PendingUpdate(
             batch.t,
             batch.num_samples,
@@ -186,6 +196,7 @@ class Learner(KeepsState):
             self.check_pending()
             self._pending = update
 
+        self._timing.enter("step")
         # The step, with the mean over all samples; running statistics become the mean over the shards that have any.
         self._sums.apply(num_shards)
         self._optimizer.step(batch.t, lr, momentum, weight, self._sums.rows)

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from harness.comm.half import HalfPrecision, HalfRounder
 from harness.comm.rows import RowFold, Rows, Term
-from harness.comm.tree import Assignment
 from harness.data import Batch, count_of
 from harness.data.leaves import Data
 from harness.errors import ConfigError, DataError
@@ -20,6 +19,7 @@ from harness.gluon.control import ControlValues
 from harness.gluon.gradient_buffer import Buffer, Fold, GradientBuffer, take_in
 from harness.gluon.network import Network
 from harness.gluon.options import UpdateOptions
+from harness.gluon.timing import Timing
 from harness.gluon.weighing import NUM_VALUES, Weighing
 from harness.model.calls import Called, on_host
 from harness.model.inputs import check_losses, copies_on_device, nested_on_device, seed_of
@@ -34,6 +34,7 @@ class DeviceReplica:
 
     Attributes:
         buffer: holds gradients, running statistics and control values, and after `finish` a sum of them.
+        timing: is told which part of an update it is in.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class DeviceReplica:
         self._is_first = True
         self._round = HalfRounder()
         self._half: HalfPrecision | None = None
+        self.timing = Timing()
 
     def take_back(self, others: Sequence[Any]) -> None:
         """Let parameters see this device's buffer again, after another learner has had them.
@@ -123,6 +125,7 @@ class DeviceReplica:
         following = None
         if shard.count:
             losses, other, following = self._forward_backward(t, shard, totals, state)
+            self.timing.enter("sum")
             self.buffer.gather()
             if self._weigh is None:
                 other.copyto(self.buffer.control[0:1])
@@ -255,6 +258,7 @@ class DeviceReplica:
         Raises:
             ConfigError: if the loss has another form than it should, or a parameter took no part in it.
         """
+        self.timing.enter("forward")
         forward = self._network.forward
         self._seed_for(t, shard.shard, is_compiled=forward.is_compiled)
         data = nested_on_device(shard.data, self._ctx)
@@ -264,6 +268,7 @@ class DeviceReplica:
             losses, other, following = forward.losses(data, labels, totals, state)
         if self._weigh is None and totals is None:
             check_losses(losses, count_of(shard.data))
+        self.timing.enter("backward")
         losses.backward()
         self._check_all_took_part(shard.shard)
         return losses, other, following
@@ -303,34 +308,3 @@ def _ids_explained(tables: Mapping[str, Any], where: str) -> Iterator[None]:
 def _rows_in(gradient: Any) -> Rows:
     """The rows of a sparse gradient, on the host; waits for them."""
     return Rows(gradient.indices.asnumpy(), gradient.data.asnumpy().reshape(gradient.indices.size, -1))
-
-
-class DeviceAllreduce:
-    """Sums over the devices of one process in the order of `harness.comm.tree`; every device then has the sum.
-
-    A Gluon kvstore adds more than two devices in orders of its own, so it only says where the sum is taken.
-    """
-
-    def __init__(self, kind: str, replicas: Sequence[DeviceReplica], assignment: Assignment) -> None:
-        """Make room for a copy of each partial sum.
-
-        Args:
-            kind: `"local"` adds on the CPU, `"device"` on the first device, as a kvstore of that kind does.
-            replicas: at least two.
-            assignment: whose workers they are.
-        """
-        self._replicas = replicas
-        memory = replicas[0].buffer.memory.array
-        place = mx.cpu() if kind == "local" else memory.context
-        self._terms = [mx.nd.empty(memory.shape, ctx=place) for _ in range(sum(assignment.held))]
-        self._additions = assignment.additions
-
-    def __call__(self) -> None:
-        """Sum; may return before it is done."""
-        parts = [part.array for replica in self._replicas for part in replica.parts]
-        for part, term in zip(parts, self._terms, strict=True):
-            part.copyto(term)
-        for into, what in self._additions:
-            self._terms[into] += self._terms[what]
-        for replica in self._replicas:
-            self._terms[0].copyto(replica.buffer.memory.array)

@@ -12,9 +12,11 @@ from harness.comm.tree import assign, take_turns
 from harness.data import GlobalBatch
 from harness.errors import ConfigError
 from harness.gluon.carried import Carried
+from harness.gluon.device_sum import DeviceAllreduce
 from harness.gluon.network import Network, workers_that_share
 from harness.gluon.options import Placement, UpdateOptions
-from harness.gluon.replica import DeviceAllreduce, DeviceReplica, Floats
+from harness.gluon.replica import DeviceReplica, Floats
+from harness.gluon.timing import Timing
 from harness.model.calls import Called
 from harness.model.carried import each_array
 
@@ -75,9 +77,16 @@ class ShardSums:
         moving = set(network.statistics) - network.untouched
         self._others = [one for name, one in network.parameters.items() if name not in {*network.trainable, *moving}]
         self._parameters = list(network.parameters.values())
+        self._timing = Timing()
         self._token = object()
         for parameter in self._parameters:
             parameter._harness_owner = self._token
+
+    def time_by(self, timing: Timing) -> None:
+        """Tell `timing` from now on which part of an update this rank is in."""
+        self._timing = timing
+        for replica in self.replicas:
+            replica.timing = timing
 
     def __call__(
         self,
@@ -108,6 +117,8 @@ class ShardSums:
         if self._sum_devices is not None:
             self._sum_devices()
         if self._world.size > 1:
+            self._timing.enter("wait")  # whoever times waits here until all ranks have come
+            self._timing.enter("sum")
             self._world.sum_parts(self.replicas[0].parts, self._assignment, "update", half)
         else:
             for replica in self.replicas:

@@ -37,9 +37,10 @@ class TrainingLog:
         """Show a line that the user should not miss."""
         self._progress.warn(line)
 
-    def count(self, images: int) -> None:
-        """Count the samples of an update, for the speed."""
-        self._clock.count(images)
+    def count(self, run: Run, t: int) -> None:
+        """Count the samples of update `t`, which is over, for the speed."""
+        run.timing.enter("log")
+        self._clock.count(run.order.global_count(t))
 
     def updated(self, run: Run, learner: Learner, t: int, loss: Any) -> None:
         """Show and record the loss of update `t`; on rank 0, which waits for the device here.

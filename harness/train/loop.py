@@ -95,6 +95,9 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
             progress.warn(line)
         tell_beginning(run, start, progress.warn)
 
+        run.timing.say = progress.say
+        stack.callback(run.timing.close)
+        learner.time_by(run.timing)
         ended = _iterate(run, learner, stack.enter_context(run.stream()), check, saver, log)
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
         if run.config.average is not None and learner.has_average:
@@ -102,7 +105,8 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
             with learner.averaged():
                 world.on_root("final average", lambda: learner.save_weights(averaged))
         total = run.sizes.num_iterations
-        early = "" if ended.iteration == total else f" of {total}, stopped early"
+        early = "" if ended.iteration == total else f" of {total}"
+        early += "" if ended.iteration == run.last else ", stopped early"
         progress.say(f"{folder}: done after {ended.iteration} iterations{early}, digest {learner.digest()}")
     return log.results
 
@@ -123,7 +127,7 @@ def _iterate(
     if state.evaluation_due:
         run, state = _evaluate_what_was_left(run, state, saver, evaluation)
 
-    while state.iteration < total and not decisions.is_over(state):
+    while state.iteration < run.last and not decisions.is_over(state):
         t, num_skipped, num_weightless = state.iteration + 1, learner.skipped, learner.weightless
         try:
             # Ask. A signal reaches one rank, and only rank 0 has a clock and a disk: what a rank wants travels with
@@ -132,13 +136,14 @@ def _iterate(
             ask = saver.ask(guard.stop_requested)
 
             # Update: this rank's shards of global batch t, with the rates that the plan gives to t. A wait is timed.
+            run.timing.begin(t)
             with watch.update(t):
                 batch, lr, momentum = stream(t), run.plan.lr(t), run.plan.momentum(t)
                 loss = learner.update(batch, lr, momentum, ask)
             requests, state = learner.pop_requests(), replace(state, iteration=t)
             if config.train.tokens_per_sample is not None:
                 refuse_other_tokens(run, t, loss.weight)
-            log.count(run.order.global_count(t))
+            log.count(run, t)
             replaced.note(batch.replaced, t)
 
             # Log the first, the last and every so many; this is where rank 0 waits for the device.
@@ -147,14 +152,14 @@ def _iterate(
             elif learner.weightless > num_weightless:
                 state = replace(state, weightless=state.weightless + 1)
                 log.weightless(run, t)
-            elif is_due(t, log_every, total) or t == 1:
+            elif is_due(t, log_every, run.last) or t == 1:
                 log.updated(run, learner, t, loss)
 
             # Verify now and then that the ranks still hold the same bits; every checkpoint is verified as well.
             if is_due(t, verify_every):
                 verify(check, run, t)
 
-            if is_due(t, run.order.iterations_per_epoch, total):
+            if is_due(t, run.order.iterations_per_epoch, run.last):
                 state = _after_epoch(run, learner, state, replaced, log)
 
             # Evaluate, unless the run has to stop: whoever asked for that has no time for it, so it is left for later.
@@ -178,6 +183,7 @@ def _iterate(
             if state.evaluation_due:  # after the iteration that it went back to, whose checkpoint was told to stop
                 run, state = _evaluate_what_was_left(run, state, saver, evaluation)
 
+    run.timing.end()
     guard.enter("the end", "evaluation")
     verify(check, run, state.iteration)
     saver.wait_until_written()
@@ -225,6 +231,7 @@ def _evaluate(
         its evaluation still due, and nothing decided, if any rank was told to stop.
     """
     t, held_out, best = state.iteration, run.data.held_out, run.config.checkpoint.best
+    run.timing.enter("evaluation")
     found: dict[str, dict[str, float]] = {}
     decided = Decided(run, replace(state, evaluation_due=False))
     if not run.recompute_statistics(learner, stream):

@@ -23,13 +23,13 @@ from harness.checkpoint import (
 from harness.comm import World
 from harness.errors import CheckpointError, ConfigError
 from harness.files import TEMPORARY, make_folder
-from harness.folder import RunFolder
+from harness.folder import SMOKE, RunFolder
 from harness.plan import Amendment
 from harness.train.plans import amendments_of
 
 _OWN = {
     *("config.yaml", "plan.json", "plan.csv", "plan.png", "metrics.jsonl", "tensorboard", "checkpoints"),
-    *("attempts.jsonl", "outcome.json", "failures", "report.html", ".lock"),
+    *("attempts.jsonl", "outcome.json", "failures", "report.html", ".lock", "profile", SMOKE),
 }
 
 

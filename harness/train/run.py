@@ -15,7 +15,7 @@ from harness.config import RunConfig
 from harness.data import Augmentation, BatchStream, EvaluationBatch, Order, sweep_order
 from harness.finder import FinderSettings
 from harness.folder import RunFolder
-from harness.gluon import Learner, evaluate
+from harness.gluon import Learner, Timing, evaluate
 from harness.guard import Guard, Unguarded
 from harness.hooks import Hooks
 from harness.model.metrics import Metric
@@ -49,6 +49,8 @@ class Run:
         finder_settings: of the learning-rate finder, if it is used.
         remarks: what the user should know of where its settings come from.
         hooks: are told what happens in it.
+        until: the last update of this attempt, where that is not the run's last.
+        timing: is told which part of an iteration this rank is in.
     """
 
     config: RunConfig
@@ -69,6 +71,13 @@ class Run:
     finder_settings: FinderSettings
     remarks: tuple[str, ...]
     hooks: Hooks = field(default_factory=Hooks)
+    until: int | None = None
+    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def last(self) -> int:
+        """The last update that this attempt makes."""
+        return self.sizes.num_iterations if self.until is None else self.until
 
     @cached_property
     def plan_fingerprint(self) -> str:

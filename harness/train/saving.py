@@ -213,6 +213,7 @@ class Saver:
             DisagreementError: on every rank, if the ranks have drifted apart.
             DivergedError: on every rank, if the weights are no longer finite.
         """
+        run.timing.enter("checkpoint")
         self._saved, self._asked, self._since_s = state, False, time.monotonic()
         self._hooks.wants_save = False
         # a checkpoint that nobody could resume from must not become the newest
