@@ -8,7 +8,7 @@ mpirun, `horovodrun.py` and `pmi*.py` MPI's ranks under horovodrun.
 
 from __future__ import annotations
 
-from harness.comm.launcher import Launch, configure_threads, count_threads, read_launch
+from harness.comm.launcher import TORCHRUN, Launch, configure_threads, count_threads, read_launch
 from harness.comm.tree import assign, take_turns
 from harness.comm.world import SingleWorld, SumBy, World
 from harness.errors import ConfigError
@@ -58,6 +58,11 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
                 "set comm: auto, or start one process with plain python"
             )
         return SingleWorld()
+    if launch.launcher == TORCHRUN:
+        raise ConfigError(
+            f"{TORCHRUN} started {launch.size} processes, which find each other through torch.distributed alone; start "
+            f"the job with `mpirun -np {launch.size} {name_command('train')}`, or train in PyTorch (docs/leaving.md)"
+        ).on_all_ranks()
     if kind == "mpi" and _on_gpu(device):
         raise ConfigError(
             f"comm: mpi sums arrays on the CPU, but device: {device} computes on GPUs; set comm: horovod, or "

@@ -16,8 +16,15 @@ from harness.named import cut
 from harness.parsing import whole_number
 from harness.processes import MOST_THREADS
 
-# launcher, and the variables in which it tells a process its rank, world size, local rank and local size
+TORCHRUN = "torchrun"
+_ONLY_WITH = {  # variables that other programs set as well count where the launcher has set this one
+    TORCHRUN: "TORCHELASTIC_RUN_ID",
+    "mpirun (MPICH)": "MPI_LOCALNRANKS",
+}
+# launcher, and the variables in which it tells a process its rank, world size, local rank and local size; torchrun is
+# first, because on a cluster it is itself started once a node by one of the others
 _LAUNCHERS = (
+    (TORCHRUN, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
     ("horovodrun", "HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
     (
         "mpirun (Open MPI)",
@@ -68,6 +75,8 @@ class Launch:
 def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     """Read the launcher's variables; plain `python` has none and is a world of one.
 
+    Ranks of torchrun (`harness.bridge`) have no collectives here: `harness.comm.connect` refuses them.
+
     >>> read_launch({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"})
     Launch(launcher='horovodrun', rank=1, size=2, local_rank=0, local_size=1, cores=None)
 
@@ -75,7 +84,7 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
         ConfigError: if they are not numbers.
     """
     for launcher, rank, size, local_rank, local_size in _LAUNCHERS:
-        if rank in environ and size in environ and (launcher != "mpirun (MPICH)" or local_size in environ):
+        if rank in environ and size in environ and _ONLY_WITH.get(launcher, rank) in environ:
             texts = [environ[rank], environ[size], environ.get(local_rank, "0"), environ.get(local_size, "1")]
             numbers = [number for text in texts if (number := whole_number(text)) is not None]
             if len(numbers) < len(texts):

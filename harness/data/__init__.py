@@ -28,6 +28,7 @@ from harness.data.purity import draws_at_random, probe_splits, seeded_splits
 from harness.data.request import Counts
 from harness.data.scales import describe_scale
 from harness.data.sequences import SequenceDataset
+from harness.data.shares import EvaluationShare
 from harness.data.splits import Splits, is_soft, make_splits
 from harness.data.streams import EvaluationStreams
 
@@ -44,6 +45,7 @@ __all__ = [
     "Counts",
     "Dataset",
     "EvaluationBatch",
+    "EvaluationShare",
     "EvaluationStreams",
     "Functions",
     "GlobalBatch",

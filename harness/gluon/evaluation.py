@@ -8,7 +8,7 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from harness.data import Augmentation, EvaluationBatch, EvaluationStreams, chosen_batches, evaluation_batches
+from harness.data import Augmentation, EvaluationBatch, EvaluationShare
 from harness.gluon.learner import Learner
 from harness.gluon.totals import Seen, Totals
 from harness.model.metrics import Metric
@@ -51,7 +51,8 @@ def evaluate(
     """
     world = learner.world
     learner.ensure_shared()  # here and not in `predict`: the last batches are not every rank's
-    batches = _Batches(learner, dataset, batch_size, augmentation, streams)
+    rows = streams or learner.num_shards * batch_size if learner.carries_state else None
+    batches = EvaluationShare(dataset, batch_size, augmentation, world.rank, world.size, rows)
     told = None
     if learner.totals is not None:  # of the whole data set, before its losses
         labels = {batch.number: batch.label for batch in batches.read()}
@@ -94,39 +95,6 @@ def sums_of_losses(losses: Any) -> tuple[float, float]:
         return 0.0, 0.0
     numerators, weights = losses if isinstance(losses, tuple) else (losses, np.ones(len(losses)))
     return float(numerators.astype(np.float64).sum()), float(weights.astype(np.float64).sum())
-
-
-class _Batches:
-    """The batches of an evaluation, by their number among those of all ranks."""
-
-    def __init__(
-        self, learner: Learner, dataset: Any, batch_size: int, augmentation: Augmentation, streams: int | None
-    ) -> None:
-        self._dataset, self._batch_size, self._augmentation = dataset, batch_size, augmentation
-        self._world = learner.world
-        self._streams: EvaluationStreams | None = None
-        if learner.carries_state:
-            rows = streams or learner.num_shards * batch_size
-            self._streams = EvaluationStreams(len(dataset), rows, batch_size, self._world.size)
-
-    def __len__(self) -> int:
-        return -(-len(self._dataset) // self._batch_size) if self._streams is None else len(self._streams)
-
-    def exists(self, number: int) -> bool:
-        return number < len(self) if self._streams is None else self._streams.part(number) is not None
-
-    def group(self, number: int) -> int:
-        """Which batches carry state to each other."""
-        return 0 if self._streams is None else self._streams.group(number)
-
-    def read(self) -> Iterator[EvaluationBatch]:
-        """This rank's."""
-        first, step = self._world.rank, self._world.size
-        if self._streams is None:
-            return evaluation_batches(self._dataset, self._batch_size, self._augmentation, first=first, step=step)
-        parts = ((number, self._streams.part(number)) for number in range(first, len(self._streams), step))
-        own = ((number, part) for number, part in parts if part is not None)
-        return chosen_batches(self._dataset, own, self._augmentation)
 
 
 def _close(batches: Iterator[Any]) -> None:

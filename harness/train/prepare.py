@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from harness.comm import World
 from harness.config import RunConfig
-from harness.data import EVERY_HOST, Order
+from harness.data import EVERY_HOST, Augmentation, Order
 from harness.errors import ConfigError, DataError
 from harness.finder import read_result, settings_of, take_result, with_base
 from harness.folder import RunFolder
@@ -86,29 +86,15 @@ def _prepare(
 ) -> Run:
     # First the checkpoint: what it says of the run decides what the configuration may still say.
     resume_point = agree_on_resume_point(world, folder, start)
-    config, remarks = _read_base(config, world)
+    config, remarks = read_base(config, world)
     workers = emulate_np or count_workers(config, world.size)
-    config, resolved = _resolve(config, world, resume_point, workers, threads, start)
-    state = _initial_state(config, resume_point, resolved)
+    config, resolved = resolve_config(config, world, resume_point, workers, threads, start)
+    state = initial_state(config, resume_point, resolved)
     is_trained = resume_point is not None or config.init.from_ is not None
     finder_settings = agreed(world, config, "finder", lambda: settings_of(config, middle=is_trained))
 
     # Then the data, whose number of samples turns durations into iterations, and with them the plan.
-    data = _read_data(config, world, threads)
-    sizes, plan, undecided = agreed(
-        world, config, "plan", lambda: _build_plan(config, data, state, resume_point, resolved)
-    )
-    compare_schedules(world, plan, config.source)
-    order = Order(
-        sizes.num_samples,
-        sizes.shards,
-        sizes.batch_size,
-        config.seed,
-        config.train.last_batch,
-        are_streams=config.network.state is not None,
-        grouping=data.grouping,
-    )
-    augmentation = agreed(world, config, "augmentation", lambda: build_augmentation(config, data.splits))
+    data, sizes, plan, undecided, order, augmentation = read_run(config, world, threads, state, resume_point, resolved)
 
     # Last how a result is judged, so that a name that is wrong fails now and not after an epoch.
     metrics = agreed(world, config, "metrics", lambda: _build_metrics(config))
@@ -134,6 +120,56 @@ def _prepare(
     )
 
 
+class ReadRun(NamedTuple):
+    """What a configuration and its data make; `Run` explains each."""
+
+    data: RunData
+    sizes: Sizes
+    plan: LRPlan
+    undecided: str | None
+    order: Order
+    augmentation: Augmentation
+
+
+def read_run(
+    config: RunConfig,
+    world: World,
+    threads: int,
+    state: RunState,
+    resume_point: ResumePoint | None,
+    resolved: ResolvedConfig | None,
+) -> ReadRun:
+    """Read the data, and count and plan the iterations; a collective.
+
+    Args:
+        config: definite (`resolve_config`).
+        world: the ranks.
+        threads: that a rank computes with.
+        state: what the run starts from.
+        resume_point: the checkpoint that it resumes from.
+        resolved: what the checkpoint makes of the configuration.
+
+    Raises:
+        HarnessError: of the kind that failed, on every rank, when it failed on any.
+    """
+    data = _read_data(config, world, threads)
+    sizes, plan, undecided = agreed(
+        world, config, "plan", lambda: _build_plan(config, data, state, resume_point, resolved)
+    )
+    compare_schedules(world, plan, config.source)
+    order = Order(
+        sizes.num_samples,
+        sizes.shards,
+        sizes.batch_size,
+        config.seed,
+        config.train.last_batch,
+        are_streams=config.network.state is not None,
+        grouping=data.grouping,
+    )
+    augmentation = agreed(world, config, "augmentation", lambda: build_augmentation(config, data.splits))
+    return ReadRun(data, sizes, plan, undecided, order, augmentation)
+
+
 def agreed(world: World, config: RunConfig, name: str, work: Callable[[], T], partly: str = "") -> T:
     """Do `work` on all ranks or fail on all, with the configuration's file in the message; see `World.agreed`."""
     return world.agreed(name, lambda: _with_source(config, work), partly)
@@ -147,7 +183,7 @@ def _with_source(config: RunConfig, work: Callable[[], T]) -> T:
         raise
 
 
-def _read_base(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
+def read_base(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
     """Replace the path of a finder's result by its number; rank 0 reads it."""
     base = config.lr.base
     if not isinstance(base, str) or base == "auto":
@@ -161,7 +197,7 @@ def _read_base(config: RunConfig, world: World) -> tuple[RunConfig, list[str]]:
     return with_base(config, number, batch), remarks
 
 
-def _resolve(
+def resolve_config(
     config: RunConfig,
     world: World,
     resume_point: ResumePoint | None,
@@ -183,7 +219,7 @@ def _resolve(
     return resolved.config, resolved
 
 
-def _initial_state(config: RunConfig, resume_point: ResumePoint | None, resolved: ResolvedConfig | None) -> RunState:
+def initial_state(config: RunConfig, resume_point: ResumePoint | None, resolved: ResolvedConfig | None) -> RunState:
     """What the checkpoint holds, with what this start changes in the plan."""
     if resume_point is None or resolved is None:
         return RunState()

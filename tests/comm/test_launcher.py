@@ -72,6 +72,20 @@ from harness.errors import ConfigError
             Launch("srun", 1, 2, 1, 2),
         ),
         ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "0"}, Launch()),  # a plain python inside an allocation
+        (  # srun starts torchrun once a node
+            {
+                "TORCHELASTIC_RUN_ID": "none",
+                "RANK": "3",
+                "WORLD_SIZE": "4",
+                "LOCAL_RANK": "1",
+                "LOCAL_WORLD_SIZE": "2",
+                "SLURM_STEP_ID": "0",
+                "SLURM_PROCID": "1",
+                "SLURM_STEP_NUM_TASKS": "2",
+            },
+            Launch("torchrun", 3, 4, 1, 2),
+        ),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, Launch()),  # names that others use as well
     ],
 )
 def test_each_launcher_is_read(environ, launch):

@@ -73,6 +73,14 @@ def test_processes_that_would_each_train_alone_are_refused():
         connect("single", launch)
 
 
+@pytest.mark.parametrize("kind", ["auto", "mpi", "horovod"])
+def test_ranks_of_torchrun_are_sent_to_pytorch(kind):
+    environ = {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "2"}
+    with pytest.raises(ConfigError, match=r"torchrun started 2 processes.*mpirun -np 2 .*leaving"):
+        connect(kind, read_launch(environ), device="cpu")
+    assert connect(kind="auto", launch=read_launch(environ | {"RANK": "0", "WORLD_SIZE": "1"})).kind == "single"
+
+
 @pytest.mark.horovod
 def test_a_host_name_without_an_address_is_told_before_gloo_aborts(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "nowhere.invalid")
