@@ -19,8 +19,19 @@ from harness.report.charts import Numbers
 from harness.report.record import RunRecord, differing_settings
 
 _WITHOUT_EFFECT = (
-    *("output", "name", "log", "checkpoint", "guard", "evaluation", "data.root", "data.prefetch", "data.timeout_s"),
-    *("data.workers", "data.worker_kind", "data.pictures.workers", "data.pictures.prefetch"),
+    *(
+        "output",
+        "name",
+        "log",
+        "checkpoint",
+        "guard",
+        "evaluation",
+        "hooks",
+        "hooks_fail",
+        "data.root",
+        "data.prefetch",
+    ),
+    *("data.timeout_s", "data.workers", "data.worker_kind", "data.pictures.workers", "data.pictures.prefetch"),
 )
 """Settings, by their beginning, that change no weight: what is written, when, and where data lie."""
 

@@ -4,5 +4,5 @@
 - `resolve`: what a checkpoint makes of configuration and plan (`conflicts`, `plans`), pure;
 - `build`: run -> learner; `find`: the learning-rate finder of a run;
 - `loop`: from top to bottom, what happens in every iteration; `state`: what it carries from one to the next;
-- `log`, `saving`, `divergence`: what the loop calls.
+- `log`, `saving`, `divergence`, `decisions`, `hooks`: what the loop calls.
 """

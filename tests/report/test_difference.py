@@ -38,9 +38,9 @@ def compared(make_run):
 
 def test_equal_runs(compared):
     ranks = {"attempts": ({**RECORDED, "ranks": 4},)}
-    found = compared({}, {**ranks, "output": "elsewhere", "checkpoint": {"every": None}})
+    found = compared({}, {**ranks, "output": "elsewhere", "checkpoint": {"every": None}, "hooks": ["mine:watch"]})
     assert found.is_equal
-    assert [one.what for one in found.without_effect] == ["checkpoint.every"]
+    assert [one.what for one in found.without_effect] == ["checkpoint.every", "hooks"]
     assert found.equal == [
         f"data: {'d' * 64}",
         "code: harness 0123, mine 4567",

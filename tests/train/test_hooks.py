@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 import pytest
 
+from harness.checkpoint import write_checkpoint
 from harness.comm import SingleWorld
 from harness.errors import ConfigError, DivergedError, StoppedOnRequestError
 from harness.guard import Guard
@@ -100,6 +102,22 @@ def test_an_attempt_that_resumes_tells_its_checkpoint_and_the_rest_again(run_of,
     found = events()[num_told:]
     assert found[:2] == [["Opened", 7, [7, 1]], ["Saved", 7, "iteration-000000007"]]
     assert in_lines(events()) == lines_of(resumed)  # nothing was lost with the stop
+
+
+def test_a_checkpoint_that_was_under_way_when_the_run_failed_is_told_before_the_end(run_of, kept, monkeypatch):
+    def slow(*given):
+        time.sleep(0.5)
+        return write_checkpoint(*given)
+
+    def diverged(*_):
+        raise DivergedError("iteration 6: not finite").at(6)
+
+    setting, events = kept
+    monkeypatch.setattr("harness.checkpoint.writer.write_checkpoint", slow)
+    monkeypatch.setattr("harness.train.log.TrainingLog.updated", lambda log, run, learner, t, loss: t < 6 or diverged())
+    with pytest.raises(DivergedError):
+        train(run_of("run", setting, "checkpoint={every: 5it, best: null}"), "error")
+    assert events()[-2:] == [["Saved", 5, "iteration-000000005"], ["Ended", 5, [6, "iteration 6: not finite"]]]
 
 
 def test_decisions_and_other_changes_of_the_plan(run_of, kept):
