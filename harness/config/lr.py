@@ -221,7 +221,18 @@ class FinderConfig(Section):
     """Stop when the smoothed loss exceeds this many times the first loss."""
     probes: NotNegative | None = None
     """Extra updates at `lr_start` that set the limit of the sweep; null means 8 for a trained network, else 0."""
-    repeats: Count = 1
-    """Number of sweeps with different samples, which give an interval."""
+    repeats: Count | None = None
+    """Number of sweeps with different samples, which give an interval; null means 1, and 6 with `--across`."""
+    on: Literal["train", "validation"] = "train"
+    """The curve: the loss of each update's own batch, or of the same held-out samples after each update."""
+    held_out_batches: Count | None = None
+    """With `on: validation`, how many batches of `batch.size` held-out samples; null means 8."""
     rule: Literal["steepest", "valley", "minimum_tenth", "edge"] | None = None
     """The rule for the suggestion; null means `edge`."""
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> FinderConfig:
+        if self.held_out_batches is not None and self.on == "train":
+            message = f"{self.held_out_batches} has no effect with on: train; set finder.on to validation, or remove it"
+            raise RefusedError([Problem(("held_out_batches",), message)])
+        return self

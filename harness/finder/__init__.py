@@ -1,8 +1,8 @@
 """The learning-rate finder: sweep, restore, compare digests, suggest. It returns data and draws nothing."""
 
+from harness.finder.records import SweepRecord
 from harness.finder.result import (
     FinderResult,
-    SweepRecord,
     provenance_of,
     read_result,
     result_of,
@@ -10,17 +10,20 @@ from harness.finder.result import (
     take_result,
     with_base,
 )
-from harness.finder.runner import FinderSettings, Finding, SweepResult, find_lr
+from harness.finder.roles import ROLES, to_paste
+from harness.finder.runner import FinderSettings, Finding, Progress, SweepResult, UnderWay, find_lr
 from harness.finder.suggestion import RULES, Curve, Point, Refusal, Suggestion, fit, suggest
 from harness.finder.sweep import Stop, StopRule, Sweep
 
 __all__ = [
+    "ROLES",
     "RULES",
     "Curve",
     "FinderResult",
     "FinderSettings",
     "Finding",
     "Point",
+    "Progress",
     "Refusal",
     "Stop",
     "StopRule",
@@ -28,6 +31,7 @@ __all__ = [
     "Sweep",
     "SweepRecord",
     "SweepResult",
+    "UnderWay",
     "find_lr",
     "fit",
     "provenance_of",
@@ -36,5 +40,6 @@ __all__ = [
     "settings_of",
     "suggest",
     "take_result",
+    "to_paste",
     "with_base",
 ]

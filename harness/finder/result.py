@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import RunConfig
+from harness.config import LRConfig, RunConfig
 from harness.errors import ConfigError, NoUsableLRError
+from harness.finder.records import LARGEST_LR, SMALLEST_LR, RateGroup, SweepRecord, rate_groups
+from harness.finder.roles import PEAK, ROLES, role_of
 from harness.finder.runner import FinderSettings, Finding
-from harness.finder.suggestion import Point, Refusal, Suggestion
+from harness.finder.suggestion import Refusal, Suggestion
 from harness.finder.sweep import StopRule, Sweep
-from harness.folder import MB, Fields, RecordError, described, number, plain, read_object, seen
+from harness.folder import MB, FactorGroup, Fields, RecordError, described, plain, read_object, seen
 
 FORMAT = 1
 _MOST_BYTES = 8 * MB  # more than 100,000 iterations
 _MOST_RULES = 50
-_SMALLEST_LR, _LARGEST_LR = 1e-45, 3.5e38  # of a float32
+_HELD_OUT_BATCHES = 8
+_MOST_GROUPS = 10_000
 _KIND = "learning-rate finder"
 
 
@@ -52,52 +54,8 @@ def settings_of(config: RunConfig, *, middle: bool) -> FinderSettings:
         raise ConfigError(f"finder.{error}").found_in(config.source) from None
     defaults = FinderSettings()
     probes = section.probes if section.probes is not None else 8 if middle else 0
-    return FinderSettings(sweep, rule, probes, section.repeats, section.rule or defaults.rule)
-
-
-@dataclass(frozen=True)
-class SweepRecord:
-    """One sweep.
-
-    Attributes:
-        stop: why it ended, in words.
-        limit: what the running mean of the loss might not exceed; `None` where it was not finite.
-        probes: the losses before it.
-        points: learning rate and loss of each iteration; NaN for a loss that was not finite.
-    """
-
-    stop: str
-    limit: float | None
-    probes: Sequence[float]
-    points: Sequence[Point]
-
-    def to_json(self) -> dict[str, Any]:
-        """As the file holds it."""
-        points = [[point.lr, _number(point.loss)] for point in self.points]
-        return {"stop": self.stop, "limit": self.limit, "probes": list(self.probes), "points": points}
-
-    @classmethod
-    def read(cls, fields: Fields) -> SweepRecord:
-        """From the file.
-
-        Raises:
-            RecordError: naming the field that is missing, of another kind or impossible.
-        """
-        points: list[Point] = []
-        place = fields.place("points")
-        for k, pair in enumerate(fields.items("points")):
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise RecordError(f"{place}[{k}] is not a learning rate and a loss")
-            lr = number(pair[0], f"{place}[{k}][0]", points[-1].lr if points else _SMALLEST_LR, _LARGEST_LR)
-            points.append(Point(lr, math.nan if pair[1] is None else number(pair[1], f"{place}[{k}][1]")))
-        if not points:
-            raise RecordError(f"{place} is empty")
-        return cls(
-            stop=fields.text("stop", 500),
-            limit=fields.maybe(fields.number, "limit"),
-            probes=[number(loss, fields.place("probes")) for loss in fields.items("probes")],
-            points=points,
-        )
+    held_out = (section.held_out_batches or _HELD_OUT_BATCHES) if section.on == "validation" else None
+    return FinderSettings(sweep, rule, probes, section.repeats or 1, section.rule or defaults.rule, held_out)
 
 
 @dataclass(frozen=True)
@@ -112,6 +70,9 @@ class FinderResult:
         settings: of the finder, as plain data.
         provenance: what the learning rate was found for, as plain data.
         global_batch: the samples of an update, out of `provenance`.
+        role: which number of the schedule the suggestion is, a name in `ROLES`.
+        scaling: how the configuration scales its base; `None` for its default.
+        groups: trainable parameters by the factors of their rates, where they differ; the curve's are of a factor of 1.
     """
 
     suggestion: Suggestion
@@ -121,6 +82,9 @@ class FinderResult:
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
     global_batch: int
+    role: str = PEAK
+    scaling: str | None = None
+    groups: Sequence[RateGroup] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As the file holds it."""
@@ -136,11 +100,13 @@ class FinderResult:
             "proof": {"digest": self.digest, "num_ranks": self.num_ranks},
             "settings": dict(self.settings),
             "provenance": dict(self.provenance),
+            "use": {"role": self.role, "scaling": self.scaling},
+            "groups": [group.to_json() for group in self.groups],
         }
 
     @classmethod
     def read(cls, fields: Fields) -> FinderResult:
-        """From the file; `sweeps`, `proof` and `settings` may be missing.
+        """From the file; `sweeps`, `proof`, `settings`, and what earlier versions did not write, may be missing.
 
         Raises:
             RecordError: naming the field that is missing, of another kind, or contradicts the others.
@@ -154,6 +120,13 @@ class FinderResult:
         shards, size = provenance.get("shards"), provenance.get("batch_size")
         if isinstance(shards, int) and isinstance(size, int) and shards * size != batch:
             raise RecordError(f"provenance.global_batch is {batch}, but {shards} shards x {size} are {shards * size}")
+        use = fields.maybe(fields.inner, "use")
+        role = PEAK if use is None else use.text("role", 100)
+        if role not in ROLES:
+            raise RecordError(f"use.role is {described(role)}; known: {', '.join(ROLES)}")
+        groups = fields.inners("groups") if fields.has("groups") else []
+        if len(groups) > _MOST_GROUPS:
+            raise RecordError(f"groups has {len(groups):,} entries; at most {_MOST_GROUPS:,} are read")
         return cls(
             suggestion=_read_suggestion(fields.inner("suggestion")),
             sweeps=[SweepRecord.read(one) for one in fields.inners("sweeps")] if fields.has("sweeps") else [],
@@ -162,21 +135,39 @@ class FinderResult:
             settings=fields.plain("settings") if fields.has("settings") else {},
             provenance=provenance,
             global_batch=batch,
+            role=role,
+            scaling=None if use is None else use.maybe(use.text, "scaling", 20),
+            groups=[RateGroup.read(one) for one in groups],
         )
 
 
-def result_of(finding: Finding, settings: FinderSettings, provenance: Mapping[str, Any]) -> FinderResult:
-    """Everything that is known."""
+def result_of(
+    finding: Finding,
+    settings: FinderSettings,
+    provenance: Mapping[str, Any],
+    lr: LRConfig,
+    groups: Sequence[FactorGroup] = (),
+) -> FinderResult:
+    """Everything that is known.
+
+    Args:
+        finding: of the finder.
+        settings: of the finder.
+        provenance: what the learning rate was found for.
+        lr: the section by which its role in the schedule is known.
+        groups: trainable parameters by their factors.
+    """
     return FinderResult(
         suggestion=finding.suggestion,
-        sweeps=[
-            SweepRecord(str(sweep.stop), _number(sweep.limit), sweep.probes, sweep.points) for sweep in finding.sweeps
-        ],
+        sweeps=[SweepRecord.of(sweep) for sweep in finding.sweeps],
         digest=finding.digest,
         num_ranks=finding.num_ranks,
         settings=asdict(settings),
         provenance=dict(provenance),
         global_batch=int(provenance["global_batch"]),
+        role=role_of(lr),
+        scaling=lr.scaling,
+        groups=rate_groups(groups),
     )
 
 
@@ -190,6 +181,7 @@ def provenance_of(config: RunConfig, global_batch: int, **more: Any) -> dict[str
         "optimizer": {"name": config.optimizer.name, "params": config.optimizer.params},
         "momentum_correction": config.momentum_correction,
         "data": config.data.name,
+        "seed": config.seed,
         "config": config.fingerprint(),
         **more,
     }
@@ -253,18 +245,14 @@ def with_base(config: RunConfig, base: float, batch: int | None) -> RunConfig:
     return config.changed({"lr.base": base, "lr.reference_batch": batch if scaled else None})
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _read_suggestion(fields: Fields) -> Suggestion:
-    limits = (_SMALLEST_LR, _LARGEST_LR)
+    limits = (SMALLEST_LR, LARGEST_LR)
     found = fields.maybe(fields.inner, "rules")
     names = [] if found is None else found.keys()
     if len(names) > _MOST_RULES:
         raise RecordError(f"suggestion.rules has {len(names):,} rules; at most {_MOST_RULES} are read")
     rules = {seen(name, 100): None if found is None else found.maybe(found.number, name, *limits) for name in names}
-    lr, low, high = (fields.maybe(fields.number, key, *limits) for key in ("lr", "low", "high"))
+    lr, low, high, begins = (fields.maybe(fields.number, key, *limits) for key in ("lr", "low", "high", "begins"))
     rule = fields.maybe(fields.text, "rule", 100) or ""
     refused = fields.maybe(fields.inner, "refusal")
     refusal = None if refused is None else Refusal(refused.text("reason", 2000), refused.text("advice", 2000))
@@ -276,4 +264,4 @@ def _read_suggestion(fields: Fields) -> Suggestion:
             raise RecordError(f"suggestion.lr is {lr!r}, but its rule {rule!r} says {own!r}")
         if not (low or lr) <= lr <= (high or lr):
             raise RecordError(f"suggestion.lr is {lr!r}, outside of its interval of {low!r} to {high!r}")
-    return Suggestion(lr, rule, low, high, rules, refusal)
+    return Suggestion(lr, rule, low, high, rules, refusal, begins)

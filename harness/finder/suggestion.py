@@ -75,6 +75,7 @@ class Suggestion(NamedTuple):
         high: the largest.
         rules: each rule's median over the sweeps; `None` for a rule without an answer.
         refusal: why there is no suggestion.
+        begins: where the loss begins to fall, the median over the sweeps, to three digits; `None` if refused.
     """
 
     lr: float | None
@@ -83,6 +84,7 @@ class Suggestion(NamedTuple):
     high: float | None
     rules: dict[str, float | None]
     refusal: Refusal | None
+    begins: float | None = None
 
 
 @np.errstate(over="ignore", invalid="ignore")  # losses near the largest float, as a damaged record may have
@@ -146,14 +148,18 @@ def minimum_tenth(curve: Curve) -> float | None:
 def edge(curve: Curve) -> float | None:
     """Half the highest learning rate before the smoothed loss turns up for good."""
     lowest = int(curve.smooth.argmin())
-    fall = float(curve.smooth[0] - curve.smooth[lowest])
-    if fall <= 0:
+    if curve.smooth[0] <= curve.smooth[lowest]:
         return None
-    limit = curve.smooth[lowest] + max(0.1 * fall, 2 * curve.noise)
-    above = np.flatnonzero(curve.smooth[lowest:] > limit)
+    above = np.flatnonzero(curve.smooth[lowest:] > rises_above(curve))
     if not len(above):
         return None
     return EDGE_SAFETY * _lr(curve, lowest + int(above[0]) - 1)
+
+
+def rises_above(curve: Curve) -> float:
+    """The loss above which it has risen: its lowest, and a tenth of its fall or twice the noise."""
+    low = float(curve.smooth.min())
+    return low + max(0.1 * (float(curve.smooth[0]) - low), 2 * curve.noise)
 
 
 RULES: dict[str, Callable[[Curve], float | None]] = {
@@ -173,11 +179,13 @@ def suggest(sweeps: Sequence[tuple[Sequence[Point], Stop]], rule: str = DEFAULT_
         rule: the one that the suggestion follows.
     """
     said: dict[str, list[float]] = {name: [] for name in RULES}
+    begins = []
     for points, stop in sweeps:
         refusal = refuse_curve(points, stop)
         if refusal is not None:
             return Suggestion(None, rule, None, None, dict.fromkeys(RULES), refusal)
         curve = fit(points)
+        begins.append(_lr(curve, _fallen(curve)))
         for name, apply in RULES.items():
             value = apply(curve)
             if value is not None:
@@ -188,7 +196,8 @@ def suggest(sweeps: Sequence[tuple[Sequence[Point], Stop]], rule: str = DEFAULT_
     if refusal is not None:
         return Suggestion(None, rule, None, None, medians, refusal)
     spread = own if len(sweeps) > 1 else [value for value in medians.values() if value is not None]
-    return Suggestion(_short(medians[rule]), rule, _short(min(spread)), _short(max(spread)), medians, None)
+    lowest = _short(statistics.median(begins))
+    return Suggestion(_short(medians[rule]), rule, _short(min(spread)), _short(max(spread)), medians, None, lowest)
 
 
 @np.errstate(over="ignore", invalid="ignore")

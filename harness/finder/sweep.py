@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -87,6 +87,16 @@ class Sweep:
         if self.spacing == "linear":
             return self.lr_start + part * (self.lr_end - self.lr_start)
         return float(self.lr_start * (self.lr_end / self.lr_start) ** part)
+
+    def faster(self) -> Sweep:
+        """The same range in half as many iterations; for exponential spacing.
+
+        >>> Sweep(lr_start=1.0, lr_end=16.0, lr_multiplier=2.0).faster().lr_multiplier
+        4.0
+        """
+        if self.lr_multiplier is not None:
+            return replace(self, lr_multiplier=self.lr_multiplier**2)
+        return replace(self, num_iterations=max(2, ((self.num_iterations or 2) + 1) // 2))
 
     @property
     def _whole(self) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from harness.errors import NoUsableLRError
+from harness.errors import ConfigError, NoUsableLRError
 from harness.finder import FinderResult, FinderSettings, find_lr, result_of
 from harness.gluon import Requests
 from harness.job.session import Session
 from harness.job.settings import WHERE
+from harness.model.optimizers import factor_groups
 from harness.plan import LRPlan
 from harness.versions import versions
 
@@ -24,6 +25,7 @@ def find_rate(session: Session, settings: FinderSettings | None, trained: int) -
         trained: updates that the network has had.
 
     Raises:
+        ConfigError: for a curve of held-out samples.
         NoUsableLRError: on every rank, if the base is wanted and no rate is reliable.
         DisagreementError: on every rank, if they sweep by other settings.
     """
@@ -33,6 +35,11 @@ def find_rate(session: Session, settings: FinderSettings | None, trained: int) -
         return Requests()
 
     settings = settings or FinderSettings(probes=_PROBES if trained else 0)
+    if settings.held_out_batches is not None:
+        raise ConfigError(
+            f"{WHERE}: find_lr: settings.held_out_batches is {settings.held_out_batches}, but a job has no held-out "
+            "samples of its own; leave it out, or call harness.finder.find_lr with held_out=..."
+        ).on_all_ranks()
     # With other settings a rank would sweep longer than the others, and wait for them.
     facts = {"settings": asdict(settings), "after iteration": trained}
     session.world.must_be_equal("finder", facts, "call job.find_lr() with the same settings on every rank")
@@ -52,6 +59,8 @@ def find_rate(session: Session, settings: FinderSettings | None, trained: int) -
             "after_iteration": trained,
             "versions": versions(),
         },
+        session.plan.config,
+        factor_groups(session.learner.parameters),
     )
     plan = session.plan
     return result, plan_by_result(plan, result) if plan.in_units_of_base else plan

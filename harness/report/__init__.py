@@ -1,5 +1,6 @@
 """Displays and stores what plan, finder and loop return; decides nothing."""
 
+from harness.report.across import write_across_report
 from harness.report.compare_page import write_comparison
 from harness.report.finder import write_finder_report
 from harness.report.plan_files import write_plan
@@ -17,6 +18,7 @@ __all__ = [
     "plot_plans",
     "reported",
     "table_of_plans",
+    "write_across_report",
     "write_comparison",
     "write_finder_report",
     "write_plan",

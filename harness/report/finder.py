@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import ConfigError
 from harness.files import make_folder, replace_file
-from harness.finder import Curve, FinderResult, Point, Suggestion, fit
+from harness.finder import ROLES, Curve, FinderResult, Point, Suggestion, fit, to_paste
 from harness.folder import write_object
 from harness.report.charts import Chart, Scale, Series, Spot, Stretch, scale_for
 from harness.report.pages import render
@@ -82,7 +82,7 @@ def draw_curve(result: FinderResult, title: str) -> Figure:
             axes.plot(10**curve.log_lr, curve.smooth, color=_SMOOTH, linewidth=1.6, zorder=2)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
-    axes.set_ylabel("loss (mean over the global batch)")
+    axes.set_ylabel(_loss_of(result))
     axes.grid(linewidth=0.4, alpha=0.5)
     _limit(axes, [point for points, _ in curves for point in points])
     _mark(axes, result, curves)
@@ -104,7 +104,7 @@ def finder_chart(result: FinderResult) -> Chart:
     series += [Series("smoothed", 10**curve.log_lr, curve.smooth) for _, curve in curves if curve is not None]
     low, high = _loss_limits(points) or (0.0, 0.0)
     return Chart(
-        title="loss (mean over the global batch)",
+        title=_loss_of(result),
         x=Scale(rates.min(), rates.max(), is_log=True) if rates.size and rates.min() < rates.max() else Scale(0, 1),
         y=Scale(low, high, is_log=True) if low else scale_for([losses]),
         series=series,
@@ -116,6 +116,12 @@ def finder_chart(result: FinderResult) -> Chart:
         x_title="learning rate",
         height=320,
     )
+
+
+def _loss_of(result: FinderResult) -> str:
+    """What the curve is of."""
+    batches = result.settings.get("held_out_batches")
+    return f"loss of {batches} held-out batches" if batches else "loss (mean over the global batch)"
 
 
 def rule_of(name: str) -> Rule:
@@ -223,13 +229,20 @@ def _table(result: FinderResult) -> str:
 def _page(result: FinderResult, title: str) -> str:
     settings = [value for value in map(result.settings.get, ("sweep", "stop_rule")) if isinstance(value, dict)]
     shown = {key: value for part in settings for key, value in part.items() if value is not None}
-    shown |= {key: result.settings[key] for key in ("probes", "repeats") if key in result.settings}
+    shown |= {key: value for key, value in result.settings.items() if not isinstance(value, dict) and value is not None}
+    found = result.suggestion
+    uses = []
+    if found.lr is not None:
+        # the configuration's own schedule first
+        for name in sorted(ROLES, key=lambda role: role != result.role):
+            uses.append((ROLES[name], to_paste(found, name, result.global_batch, result.scaling)))
     return render(
         "finder.html",
         title=title,
         chart=finder_chart(result),
         result=result,
         settings=shown,
+        uses=uses,
         rule_of=rule_of,
         most_sweeps=_MOST_SWEEPS,
     )

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _LINE = "#1f5fa8"
 _MARK = "#8a8a8a"
-_COLOURS = (_LINE, "#c1541c", "#2b7a3d", "#7a3fa0", "#a3762b", "#4a4a4a")
-_DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.2, 2)))  # lines that coincide all stay visible
+COLOURS = (_LINE, "#c1541c", "#2b7a3d", "#7a3fa0", "#a3762b", "#4a4a4a")
+DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.2, 2)))  # lines that coincide all stay visible
 _TITLE = 110  # characters over a picture
 # Margins in inches, enough for the longest numbers: every run draws its plan, and an automatic layout, which draws
 # everything twice to measure it, would take twice as long.
@@ -86,7 +86,7 @@ def plot_plans(plans: Sequence[NamedPlan], path: Path, title: str, size: tuple[f
     for index, named in enumerate(plans):
         iterations = np.fromiter(named.plan.rows(), np.int64)
         epochs = iterations / named.plan.sizes.iterations_per_epoch
-        style = {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _DASHES[index % len(_DASHES)]}
+        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
         for part, values in zip(axes, (named.plan.lrs(iterations), named.momenta(iterations)), strict=False):
             part.plot(epochs, values, linewidth=1.6, label=named.name, **style)
     unit = " (in units of the base)" if plans[0].plan.in_units_of_base else ""

@@ -541,6 +541,8 @@ def _everything():
             "probes": 4,
             "repeats": 2,
             "rule": "valley",
+            "on": "validation",
+            "held_out_batches": 4,
         },
         "init": {"from": "a.params", "match": "all", "freeze": ["features.*"]},
         "checkpoint": {

@@ -8,7 +8,8 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.finder import FinderResult, read_result
-from harness.folder import Fields
+from harness.finder.records import RateGroup, rate_groups
+from harness.folder import FactorGroup, Fields
 from tests.report.folders import finder_result
 
 
@@ -40,6 +41,10 @@ def test_what_is_read_is_written(content):
         (("sweeps", 0, "points"), [], "sweeps[0].points is empty"),
         (("proof", "digest"), "none", "proof.digest is the text 'none', not hexadecimal digits"),
         (("proof", "num_ranks"), 0, "proof.num_ranks is 0; allowed: 1 to"),
+        (("use", "role"), "warmup", "use.role is the text 'warmup'; known: peak, cyclical, one_cycle"),
+        (("groups",), [{"lr": -1, "count": 1, "names": []}], "groups[0].lr is -1; allowed: 0 to"),
+        (("groups",), [{"lr": 1, "count": 0, "names": []}], "groups[0].count is 0; allowed: 1 to"),
+        (("suggestion", "begins"), 0, "suggestion.begins is 0; allowed"),
         (("format",), 2, "has format 2, but this version reads format 1"),
         (("kind",), ["learning-rate finder"], "kind is a list, not text"),
     ],
@@ -53,3 +58,15 @@ def test_a_result_says_what_is_wrong_with_it(content, tmp_path, path, value, rea
     with pytest.raises(ConfigError) as raised:
         read_result(tmp_path / "result.json")
     assert str(raised.value).startswith(f"{tmp_path}/result.json: {reason}")
+
+
+def test_groups_with_one_factor_count_as_one():
+    groups = [FactorGroup(1.0, 1.0, 2, ["a", "b"]), FactorGroup(0.1, 1.0, 1, ["c"]), FactorGroup(1.0, 0.0, 12, ["d"])]
+    assert rate_groups(groups) == [RateGroup(1.0, 14, ["a", "b", "d"]), RateGroup(0.1, 1, ["c"])]
+    assert rate_groups([FactorGroup(1.0, 1.0, 2, ["a"]), FactorGroup(1.0, 0.0, 1, ["b"])]) == []
+
+
+def test_a_result_of_an_earlier_version_is_read(content):
+    del content["use"], content["groups"], content["suggestion"]["begins"]
+    result = FinderResult.read(Fields(content))
+    assert (result.role, result.scaling, list(result.groups), result.suggestion.begins) == ("peak", None, [], None)

@@ -194,3 +194,30 @@ def test_a_state_that_cannot_be_put_back_is_noticed(monkeypatch):
 
     with pytest.raises(DisagreementError, match="the state was not restored on rank 0"):
         find_lr(learner, SETTINGS, lambda repeat: Disturbing(2))
+
+
+def test_the_curve_of_held_out_samples_is_taken_after_each_update():
+    learner, stream = quadratic_learner([1.0])
+    settings = FinderSettings(Sweep(lr_start=0.1, lr_end=1, lr_multiplier=2.0), probes=1)
+    before = learner.digest()
+
+    def held_out():
+        return 2 * float(
+            learner.predict(*(getattr(stream(1).batches[0], part) for part in ("data", "label")))[1].mean()
+        )
+
+    (result,) = find_lr(learner, settings, lambda repeat: nullcontext(stream), held_out=held_out).sweeps
+    weights = np.cumprod([1 - 0.1, 1 - 0.1, 1 - 0.2, 1 - 0.4, 1 - 0.8])
+    losses = [*result.probes, *(point.loss for point in result.points)]
+    assert losses == pytest.approx(weights**2, rel=1e-4)
+    assert learner.digest() == before
+
+
+def test_held_out_samples_whose_loss_is_not_finite_stop_the_sweep():
+    learner, stream = quadratic_learner([1.0])
+    losses = iter([1.0, 0.9, math.inf])
+    sweep = Sweep(lr_start=0.1, lr_end=1, lr_multiplier=1.1)
+    finding = find_lr(learner, FinderSettings(sweep), lambda repeat: nullcontext(stream), held_out=lambda: next(losses))
+    (result,) = finding.sweeps
+    assert (result.stop, len(result.points)) == (Stop.NOT_FINITE, 3)
+    assert learner.digest() == finding.digest

@@ -109,3 +109,10 @@ def test_losses_near_the_largest_float_warn_of_nothing(largest):
         for sign in (1, -1):
             suggest([(points(lambda x, s=sign: largest * (s if x < -2 else -s)), Stop.UNSTABLE)])
             suggest([(points(lambda x, s=sign: largest * (s * hill(x) / 10)), Stop.UNSTABLE)])
+
+
+def test_where_the_loss_begins_to_fall():
+    found = suggest([(points(hill), Stop.UNSTABLE)])
+    fell = 10 ** next(x for x in np.log10(LRS) if hill(x) < hill(-6) - 0.05 * 2.0)
+    assert found.begins == pytest.approx(fell, rel=0.25)
+    assert suggest([(points(lambda x: 2.3), Stop.LAST_LR)]).begins is None

@@ -5,14 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import re
+import signal
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
 
+from harness.cli.find_lr import parse_arguments
 from harness.data import Order
 from harness.locks import lock_of_name
-from tests.conftest import THOROUGH
+from tests.conftest import ROOT, THOROUGH, launched_by
 
 NET = (
     "network={name: cnn, params: {channels: [8], hidden: 16, dropout: 0.3}}",
@@ -41,9 +46,14 @@ def find(start, tmp_path):
     return run
 
 
-def test_three_shards_on_one_process_and_on_two_ranks_see_the_same_points(find):
-    _, alone, _ = find("batch.shards=3", "finder.repeats=2")
-    done, together, _ = find("batch.shards=3", "finder.repeats=2", np=2)
+MLP = "network={name: mlp, params: {hidden: [16]}}"  # running statistics would lag behind so fast a sweep
+HELD_OUT = (MLP, "data.validation=0.1", "finder.on=validation", "finder.held_out_batches=3")
+
+
+@pytest.mark.parametrize("curve", [(), HELD_OUT], ids=["of the updates' batches", "of held-out samples"])
+def test_three_shards_on_one_process_and_on_two_ranks_see_the_same_points(find, curve):
+    _, alone, _ = find("batch.shards=3", "finder.repeats=2", *curve)
+    done, together, _ = find("batch.shards=3", "finder.repeats=2", *curve, np=2)
     assert together["sweeps"] == alone["sweeps"]
     assert together["suggestion"] == alone["suggestion"]
     assert (together["proof"]["num_ranks"], alone["proof"]["num_ranks"]) == (2, 1)
@@ -94,6 +104,138 @@ def test_the_report_holds_everything(find):
         "viewport",
     ):
         assert part in text
+
+
+def test_an_earlier_report_is_shown_again_or_moved_aside(start, tmp_path):
+    def find(*options, settings=(), exit_code=0):
+        quick = "finder={lr_start: 1e-3, lr_multiplier: 1.5}"
+        shown = words(*NET, quick, *settings, f"output={tmp_path}", "name=x")
+        return start("launch/find_lr.py", *shown, *options, exit_code=exit_code)
+
+    folder = tmp_path / "x/finder"
+    first = find("--resume", "auto").stdout  # where there is nothing to resume, it starts
+    result = (folder / "result.json").read_bytes()
+    assert not (folder / "unfinished").exists()
+    assert "already holds a result; show it again with --resume auto" in find(exit_code=2).stderr
+    again = find("--resume", "auto").stdout
+    assert again == first
+    other = find("--resume", "auto", settings=["seed=1"], exit_code=4).stderr
+    assert "was found for something else (saved -> now):\n  seed: 0 -> 1\n" in other
+    moved = find("--overwrite").stdout
+    assert moved == f"moved the previous report to {folder}.1\n{first}"
+    assert (tmp_path / "x/finder.1/result.json").read_bytes() == (folder / "result.json").read_bytes() == result
+
+
+def test_groups_get_their_parts_of_the_rate(find):
+    done, result, _ = find("optimizer.lr_mult={'*.bias': 0.5, '7.*': 0.1}", "finder.rule=steepest")
+    lr = result["suggestion"]["lr"]
+    assert [group["lr"] for group in result["groups"]] == [1.0, 0.5, 0.1]
+    for factor in (0.5, 0.1):
+        assert re.search(rf"^  x {factor} +{factor * lr:.3g} for ", done.stdout, re.MULTILINE)
+
+
+ACROSS = (
+    MLP,
+    "finder={lr_start: 3e-3, lr_end: 100, lr_multiplier: 1.12, repeats: 2, on: validation, held_out_batches: 2}",
+    "batch.size=16",
+)
+
+
+def test_several_batches_are_measured_alike_on_ranks_and_by_emulation(start, tmp_path):
+    def across(name, *options, np=None, exit_code=None):
+        settings = words(*NET, *ACROSS, f"output={tmp_path}", f"name={name}")
+        done = start("launch/find_lr.py", "--across", "4,1", *settings, *options, np=np, exit_code=exit_code)
+        return done, json.loads((tmp_path / name / "finder-across/scaling.json").read_text())
+
+    done, emulated = across("emulated", "--emulate-np", "2")
+    _, together = across("together", np=2)
+    folder = tmp_path / "emulated/finder-across"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "curves.csv",
+        "report.html",
+        "scaling.json",
+        "scaling.png",
+    ]
+    assert (emulated["scaling"], emulated["refusal"]) == (together["scaling"], together["refusal"])
+    seen = []
+    for one, other in zip(emulated["results"], together["results"], strict=True):
+        for speed in ("slow", "fast"):
+            assert one[speed]["sweeps"] == other[speed]["sweeps"]
+            assert one[speed]["proof"]["digest"] == other[speed]["proof"]["digest"]
+            assert other[speed]["proof"]["num_ranks"] == 2
+            seen += [json.dumps(sweep["points"]) for sweep in one[speed]["sweeps"]]
+    assert len(set(seen)) == len(seen) == 8  # no two sweeps see the same samples
+    assert [one["slow"]["provenance"]["global_batch"] for one in emulated["results"]] == [32, 128]
+    again, _ = across("emulated", "--emulate-np", "2", "--resume", "auto", exit_code=done.returncode)
+    told = [line for line in done.stdout.splitlines() if " iterations together" not in line]
+    assert again.stdout.splitlines() == told
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("np", [None, 2])
+@pytest.mark.parametrize("options", [(), ("--across", "1,2")], ids=["one batch", "two batches"])
+def test_a_finder_that_is_killed_at_random_moments_ends_with_the_same_result(start, tmp_path, np, options):
+    def command(name):
+        settings = words(*NET, *ACROSS, "checkpoint.every=5it", f"output={tmp_path}", f"name={name}")
+        return ["launch/find_lr.py", *settings, *options, "--resume", "auto"]
+
+    start(*command("whole"), np=np, exit_code=None)
+    drawn, kills = random.Random(f"{np} {options}"), 0
+    for _ in range(8):
+        process = subprocess.Popen(
+            [*(launched_by("mpirun", np) if np else []), sys.executable, *command("killed")],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            process.wait(drawn.uniform(4, 15))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    start(*command("killed"), np=np, exit_code=None)
+    assert kills
+    name = "finder-across/scaling.json" if options else "finder/result.json"
+    whole, killed = (json.loads((tmp_path / run / name).read_text()) for run in ("whole", "killed"))
+    assert killed == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--across", "1"], "give 2 to 16 different whole numbers from 1, such as 1,2,4,8"),
+        (["--across", "1,1"], "'1,1' is not a list of multiples"),
+        (["--across", "0,1"], "'0,1' is not a list of multiples"),
+        (["--across", "1,2,x"], "'1,2,x' is not a list of multiples"),
+        (["--across", "1,99999999"], "'1,99999999' is not a list of multiples"),
+        (["--across", ""], "'' is not a list of multiples"),
+        (["--across", "1,2", "--checkpoint", "runs/x"], "give --set init.from=runs/x instead of --checkpoint"),
+        (["--overwrite", "--resume", "auto"], "--overwrite starts over, but --resume auto resumes"),
+        (["--resume", "runs/x"], "invalid choice: 'runs/x'"),
+        (["--checkpoint", "auto"], "'auto' is not a path"),
+    ],
+)
+def test_options_that_cannot_be(capsys, options, reason):
+    with pytest.raises(SystemExit) as raised:
+        parse_arguments(options)
+    assert raised.value.code == 2
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["finder.repeats=1"], "finder.repeats: 1 sweep at each batch gives no interval"),
+        (["finder={spacing: linear, num_iterations: 50}"], "finder.spacing: linear has no speed to extrapolate over"),
+        (["batch.size=1000"], "--across: 2 times the global batch of 1000 are 2000 samples, and there are 1437"),
+    ],
+)
+def test_batches_that_cannot_be_measured(start, tmp_path, settings, reason):
+    done = start("launch/find_lr.py", "--across", "1,2", *words(*settings, f"output={tmp_path}"), exit_code=2)
+    assert reason in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_from_a_checkpoint(start, find, tmp_path):
@@ -192,6 +334,7 @@ def test_what_cannot_be_defended_ends_with_8(start, find, tmp_path, settings, re
         (["finder={num_iterations: 50, lr_multiplier: 1.1}"], 2, "give exactly one of them"),
         (["finder={spacing: linear}"], 2, "linear needs num_iterations"),
         (["finder.rule=deepest"], 2, "finder.rule"),
+        (["finder.held_out_batches=4"], 2, "finder.held_out_batches: 4 has no effect with on: train"),
         (["lr={base: auto, schedule: 0.1}"], 2, "lr.base: auto has no effect"),
         (["lr.base=auto", "lr.reference_batch=32"], 2, "lr.reference_batch: 32 has no effect with base: auto"),
         (["lr.base=atuo"], 2, "or the path of a finder's result.json"),

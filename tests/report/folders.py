@@ -70,9 +70,19 @@ def finder_result(lr=0.1, refusal=None, num_sweeps=1):
     return {
         "format": 1,
         "kind": "learning-rate finder",
-        "suggestion": {"lr": lr, "low": 0.05, "high": 0.2, "rule": "edge", "rules": rules, "refusal": refusal},
+        "suggestion": {
+            "lr": lr,
+            "low": 0.05,
+            "high": 0.2,
+            "rule": "edge",
+            "rules": rules,
+            "refusal": refusal,
+            "begins": None if lr is None else 0.002,
+        },
         "sweeps": [sweep] * num_sweeps,
         "proof": {"digest": "0123456789abcdef" * 4, "num_ranks": 2},
         "settings": {"sweep": {"lr_start": 1e-4}, "stop_rule": {"min_iter": 20}, "probes": 0, "repeats": num_sweeps},
         "provenance": {"global_batch": 64, "network": {"name": "mlp", "params": {"hidden": [64]}}},
+        "use": {"role": "one_cycle", "scaling": None},
+        "groups": [],
     }

@@ -40,6 +40,27 @@ def test_curves_spots_and_suggestion(tmp_path, num_sweeps, interval):
         assert part in text
 
 
+def test_what_to_paste_begins_with_the_configurations_own_use(tmp_path):
+    text = page_of(finder_result(), tmp_path)
+    assert text.index("one_cycle: {") < text.index("<pre>lr:\n  base: 0.1\n  reference_batch: 64</pre>")
+    assert "For this configuration: <code>1x</code> as the highest rate of 1cycle" in text
+    assert "min_lr: 0.02x, max_lr: 1x" in text  # where the loss begins to fall
+
+
+def test_groups_of_parameters_and_a_curve_of_held_out_samples(tmp_path):
+    result = finder_result()
+    names = [f"features.{k}.weight" for k in range(3)]
+    result["groups"] = [
+        {"lr": 0.1, "count": 5, "names": names},
+        {"lr": 1.0, "count": 1, "names": ["output.weight"]},
+    ]
+    result["settings"]["held_out_batches"] = 8
+    text = page_of(result, tmp_path)
+    assert "<td>0.01 (x 0.1)</td><td>5 parameters: features.0.weight, features.1.weight, features.2.weight, …" in text
+    assert "<td>0.1 (x 1)</td><td>1 parameter: output.weight</td>" in text
+    assert "loss of 8 held-out batches" in text
+
+
 def test_a_refusal(tmp_path):
     text = page_of(finder_result(lr=None, refusal=REFUSAL), tmp_path)
     assert "The curve is &lt;flat&gt;." in text
