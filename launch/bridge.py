@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Carry a run to PyTorch: match its arrays with a module's, verify that both are the same network."""
+"""Carry a run to PyTorch: match its arrays with a module's, verify, replay side by side, export."""
 
 import sys
 

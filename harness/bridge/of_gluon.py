@@ -289,3 +289,9 @@ def _mean(losses: Any) -> tuple[Any, Any]:
 
 def _dense(gradient: Any) -> Array:
     return np.array(gradient.tostype("default").asnumpy())
+
+
+def factors_of(net: Any) -> dict[str, tuple[float, float]]:
+    """The factors on learning rate and weight decay of every trained array, in the order of the optimizer's index."""
+    trained = {name: one for name, one in parameters_of(net).items() if one.grad_req != "null"}
+    return {name: (float(one.lr_mult), float(one.wd_mult)) for name, one in trained.items()}

@@ -50,6 +50,7 @@ class Sides:
         label: theirs.
         parameters: the run's arrays by name.
         updates: how many there have been.
+        optimizer: the run's, of MXNet, before its first update.
     """
 
     gluon: Calls
@@ -58,6 +59,7 @@ class Sides:
     label: Data
     parameters: Mapping[str, Array]
     updates: int
+    optimizer: Any = None
     _rates: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -152,7 +154,8 @@ def both_sides(opened: Opened, names: TorchNames, count: int) -> Sides:
     of_gluon.load(model.net, opened.arrays["parameters"])
     data, label = opened.samples(count)
     calls = Calls(model.net, model.loss, model.forward)
-    return Sides(calls, torch_calls(config, names, calls), data, label, opened.arrays["parameters"], opened.iteration)
+    torch_side = torch_calls(config, names, calls)
+    return Sides(calls, torch_side, data, label, opened.arrays["parameters"], opened.iteration, model.optimizer)
 
 
 def torch_calls(config: Any, names: TorchNames, calls: Calls) -> TorchCalls:

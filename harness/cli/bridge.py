@@ -1,4 +1,4 @@
-"""Carry a run to PyTorch: match its arrays with a module's, verify that both are the same network."""
+"""Carry a run to PyTorch: match its arrays with a module's, verify, replay side by side, export."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from harness.parsing import whole_number
 from harness.shipped import install_command
 
 if TYPE_CHECKING:
+    from harness.bridge.mapping import ArrayMap
     from harness.bridge.opening import Opened
-    from harness.bridge.sides import TorchNames
+    from harness.bridge.sides import Sides, TorchNames
 
 _RUN_HELP = "a run's folder (its newest checkpoint counts), or one of its checkpoints"
-_SAMPLES = 16
+_SAMPLES, _ITERATIONS = 16, 200
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -33,6 +34,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     for name, summary in (
         ("match", "propose which array of the module comes from which of the run, and write mapping.yaml"),
         ("verify", "compare predictions, losses, gradients and running statistics of both by the mapping"),
+        ("replay", "train on in both from the checkpoint, and compare their losses on a page"),
+        ("export", "write weights, optimizer and plan for a program of yours that trains on"),
     ):
         one = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         one.add_argument("run", type=Path, metavar="RUN", help=_RUN_HELP)
@@ -47,6 +50,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         one.add_argument(
             "--samples", type=_count, default=_SAMPLES, metavar="N", help="to compare on (default: %(default)s)"
         )
+        if name == "replay":
+            one.add_argument(
+                "--iterations", type=_iterations, default=_ITERATIONS, metavar="N", help="default: %(default)s"
+            )
+        if name in ("replay", "export"):
+            where = "the page" if name == "replay" else "the folder"
+            one.add_argument("--output", type=Path, metavar="PATH", help=f"{where} (default: in RUN/bridge)")
     return parser.parse_args(arguments)
 
 
@@ -57,9 +67,13 @@ def main() -> int:
         if find_spec("torch") is None:
             raise ConfigError(f"{sys.executable} has no torch; run `{install_command('torch')}`")
         from harness.bridge.opening import opened
+        from harness.bridge.replay import use_plain_operators
 
+        if options.command == "replay":
+            use_plain_operators()
+        commands = {"match": match, "verify": verify, "replay": replay_both, "export": export_all}
         with opened(options.run, options.set) as run:
-            (match if options.command == "match" else verify)(run, options)
+            commands[options.command](run, options)
     except HarnessError as error:
         return report_failure(error, 0)
     return 0
@@ -116,6 +130,54 @@ def verify(run: Opened, options: argparse.Namespace) -> None:
     print(f"{options.module} is the network of {run.checkpoint}")
 
 
+def replay_both(run: Opened, options: argparse.Namespace) -> None:
+    """Train on in both, and write the page.
+
+    Raises:
+        DisagreementError: if the losses differ by more than rounding.
+    """
+    from harness.bridge.replay import replay, write_replay
+
+    sides, mapping = _mapped(run, options)
+    found = replay(run, sides, mapping, options.iterations)
+    path = options.output or run.folder / "bridge" / "replay.html"
+    write_replay(path, run.folder.name, options.module, found)
+    first, last = found.rows[0], found.rows[-1]
+    print(f"iterations {first.t} to {last.t}: loss {last.mxnet:.6f} in MXNet, {last.torch:.6f} in PyTorch")
+    weights = f"weights are {found.weights:.2g} of their way apart, in MXNet {found.weights_rounding:.2g}"
+    print(f"{weights}; wrote {path}", flush=True)
+    if not found.agrees:
+        raise DisagreementError(found.verdict())
+    print(found.verdict())
+
+
+def export_all(run: Opened, options: argparse.Namespace) -> None:
+    """Write what a program needs to train on."""
+    from harness.bridge.export import export
+
+    sides, mapping = _mapped(run, options)
+    for path in export(run, sides, mapping, options.output or run.folder / "bridge", names_of(options)):
+        print(f"wrote {path}")
+
+
+def _mapped(run: Opened, options: argparse.Namespace) -> tuple[Sides, ArrayMap]:
+    """Both sides, and a mapping that is complete.
+
+    Raises:
+        ConfigError: naming what is missing.
+    """
+    from harness.bridge.mapping import read_mapping
+    from harness.bridge.sides import both_sides, default_mapping
+
+    path = options.mapping or default_mapping(run)
+    mapping, _ = read_mapping(path)
+    sides = both_sides(run, names_of(options), options.samples)
+    problems = mapping.problems(sides.run_shapes, sides.module_shapes)
+    if problems:
+        raise ConfigError(f"{path}:{listed(problems)}")
+    return sides, mapping
+
+
 def names_of(options: argparse.Namespace) -> TorchNames:
     """What the command line says of the PyTorch side."""
     from harness.bridge.sides import TorchNames
@@ -124,6 +186,13 @@ def names_of(options: argparse.Namespace) -> TorchNames:
     if not isinstance(params, dict):
         raise ConfigError(f"--params: {options.params!r} is not a mapping; give keyword arguments: {{classes: 10}}")
     return TorchNames(options.module, params, options.loss, options.forward)
+
+
+def _iterations(text: str) -> int:
+    number = whole_number(text, low=1)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of iterations; allowed: 1 or more")
+    return number
 
 
 def _count(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from harness.train.samples import first_samples
 from harness.versions import versions
 
 
-def build_learner(run: Run, policy: str | None = None) -> Learner:
+def build_learner(run: Run, policy: str | None = None, prepare: Callable[[Any], object] | None = None) -> Learner:
     """The learner of a run; metrics are tried at once, so that none fails hours later.
 
     Args:
         run: what to train.
         policy: how much of `init.from` has to fit (`Learner.load_weights`), instead of what `init.match` says.
+        prepare: is given the network before it is tried and compiled.
 
     Raises:
         ConfigError: for names and parameters that do not exist or do not fit the data.
@@ -36,6 +38,8 @@ def build_learner(run: Run, policy: str | None = None) -> Learner:
     samples = first_samples(splits.train, run.augmentation, 2)
     # collectives only between these steps, never inside one: a rank that fails alone must not leave others waiting
     parts = world.agreed("network", lambda: build_model(run.config, world.local_rank, samples, splits.num_classes))
+    if prepare is not None:
+        prepare(parts.net)
     learner = _learner_of(run, parts, Batch(0, *samples))
     _preflight(run, learner)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import runpy
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
+
+from harness.checkpoint import read_arrays, read_numbers
 
 WITHOUT_TORCH = "PyTorch is not installed (WITH_TORCH=1), so neither this nor tests/bridge is run"
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason=WITHOUT_TORCH)
@@ -20,8 +25,9 @@ def test_without_torch_it_says_how_to_install_it(command, monkeypatch):
 
 @pytest.fixture
 def run(start, tmp_path):
-    """Of the digits, after 20 updates with momentum."""
-    settings = ["train={iterations: 20}", "network.params.hidden=[32, 32]", f"output={tmp_path}"]
+    """Of the digits, after 20 updates with momentum and two factors on the rate."""
+    settings = ["train={iterations: 20}", "network.params.hidden=[32, 32]", "checkpoint.every=10it"]
+    settings += [f"output={tmp_path}", "batch.shards=2", "optimizer.lr_mult={1.*: 0.5}"]
     start("launch/train.py", "--config", "digits", *(word for one in settings for word in ("--set", one)))
     return tmp_path / "digits"
 
@@ -50,3 +56,48 @@ def test_a_run_is_matched_and_verified(command, run):
     assert ended.code == 5
     assert ended.out.splitlines()[0].endswith("4 arrays as proposed, 2 by hand")
     assert "is not the network of" in ended.err
+
+
+@needs_torch
+def test_a_run_is_replayed_and_exported(command, run, start, monkeypatch):
+    for name in ("MXNET_MKLDNN_ENABLED", "MXNET_STORAGE_FALLBACK_LOG_VERBOSE"):
+        monkeypatch.setenv(name, "1")  # which the command changes
+    assert command("bridge", "match", run, *MODULE).code == 0
+    middle, page = run / "checkpoints/iteration-000000010", run / "bridge/replay.html"
+    # a process of its own, because MXNet is to be imported without oneDNN
+    ended = start("launch/bridge.py", "replay", middle, *MODULE, "--iterations", "99", fresh=True)
+    said = ended.stdout.splitlines()
+    assert said[0].startswith("iterations 11 to 20: loss ")
+    assert said[-1].startswith("losses differ by ")
+    assert said[-1].endswith(": the same run")
+    assert said[-1] in page.read_text()
+    ended = command("bridge", "replay", run, *MODULE)
+    assert ended.code == 2
+    assert "is of the run's last iteration; give an earlier checkpoint" in ended.err
+
+    ended = command("bridge", "export", middle, *MODULE)
+    assert [line.rpartition("/")[2] for line in ended.out.splitlines()] == [
+        "model.pt",
+        "optimizer.pt",
+        "plan.csv",
+        "go_on.py",
+    ]
+    went_on = runpy.run_path(str(run / "bridge/go_on.py"))
+    went_on["set_rate"](11)
+    plan = {int(row["iteration"]): row for row in csv.DictReader((run / "plan.csv").read_text().splitlines())}
+    rate = float(plan[11]["lr"])
+    assert [
+        (group["lr"], group["lr_mult"], group["momentum"], group["weight_decay"])
+        for group in went_on["optimizer"].param_groups
+    ] == [
+        (rate, 1.0, 0.9, 1e-4),
+        (rate, 1.0, 0.9, 0.0),
+        (rate * 0.5, 0.5, 0.9, 1e-4),
+        (rate * 0.5, 0.5, 0.9, 0.0),
+    ]
+    saved = read_arrays(middle)
+    weight = dict(went_on["module"].named_parameters())["3.weight"]
+    assert weight.tolist() == saved["parameters"]["1.weight"].tolist()
+    buffer = went_on["optimizer"].state[weight]["momentum_buffer"].numpy()
+    applied = read_numbers(middle)["applied_lr"] * 0.5
+    np.testing.assert_allclose(-buffer * applied, saved["slots"]["1.weight/0"], rtol=1e-6)

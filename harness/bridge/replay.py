@@ -1,0 +1,170 @@
+"""A run trained on in both, side by side from a checkpoint: the verdict, and the page with both curves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.bridge.layers import Array
+from harness.bridge.replaying import Losses, Rates, TorchUpdates, side_by_side
+from harness.errors import ConfigError
+from harness.report.charts import Chart, Scale, Series, above_each_other, scale_for
+from harness.report.pages import render, write_page
+
+if TYPE_CHECKING:
+    from harness.bridge.mapping import ArrayMap
+    from harness.bridge.opening import Opened
+    from harness.bridge.sides import Sides
+
+ORDERS = 3  # in which MXNet processes the samples of a shard besides the run's
+_ULP = float(np.finfo(np.float32).eps)
+_PLAIN_OPERATORS = {"MXNET_MKLDNN_ENABLED": "0", "MXNET_STORAGE_FALLBACK_LOG_VERBOSE": "0"}
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What both have made of the same updates.
+
+    Attributes:
+        rows: an iteration each.
+        weights: how far an array is apart at the end, as a part of how far it has moved; the largest over arrays.
+        weights_rounding: the same of MXNet with samples in other orders.
+    """
+
+    rows: Sequence[Losses]
+    weights: float
+    weights_rounding: float
+
+    @property
+    def differences(self) -> Array:
+        """How far the loss in PyTorch is from that in MXNet, by iteration."""
+        return np.array([abs(one.torch - one.mxnet) for one in self.rows])
+
+    @property
+    def rounding(self) -> Array:
+        """How far the losses of two runs of MXNet are apart at most, by iteration."""
+        return np.array([max(abs(a - b) for a, b in combinations([one.mxnet, *one.reordered], 2)) for one in self.rows])
+
+    @property
+    def allowed(self) -> float:
+        """The largest of these, and at least one unit in the last place of the largest loss in float32."""
+        largest = max(abs(one.mxnet) for one in self.rows)
+        return max(float(self.rounding.max()), _ULP * largest)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether PyTorch is as near to MXNet as MXNet that adds in another order."""
+        return bool(self.differences.max() <= self.allowed)
+
+    def verdict(self) -> str:
+        """One sentence."""
+        worst = int(self.differences.argmax())
+        told = (
+            f"losses differ by {self.differences.max():.3g} at most (iteration {self.rows[worst].t}); those of "
+            f"{1 + len(self.rows[0].reordered)} runs of MXNet that add in other orders by {self.allowed:.3g}"
+        )
+        return f"{told}: {'the same run' if self.agrees else 'NOT the same run'}"
+
+
+def use_plain_operators() -> None:
+    """Have MXNet compute without oneDNN, whose `log_softmax` is off by 3e-6; before MXNet is imported.
+
+    That is no rounding of sums, and PyTorch does not have it.
+    """
+    os.environ.update(_PLAIN_OPERATORS)
+
+
+def replay(opened: Opened, sides: Sides, mapping: ArrayMap, iterations: int) -> Replayed:
+    """Train on in both.
+
+    Args:
+        opened: the run.
+        sides: both networks.
+        mapping: of the arrays.
+        iterations: updates to make, as far as the plan goes.
+
+    Raises:
+        ConfigError: if the optimizer has no counterpart, or the run is over.
+    """
+    from harness.bridge import of_gluon
+    from harness.bridge.of_torch import arrays_of, part
+    from harness.bridge.state import optimizer_of
+    from harness.train.build import build_learner
+
+    run, first = opened.run, opened.iteration + 1
+    last = min(opened.iteration + iterations, run.sizes.num_iterations)
+    if last < first:
+        raise ConfigError(
+            f"{opened.checkpoint}: is of the run's last iteration; give an earlier checkpoint, after which it goes on"
+        )
+    sides.switch_off_dropout()
+    sides.load(mapping)
+    optimizer, _ = optimizer_of(opened, sides, mapping)
+    section = run.config.optimizer
+    updates = TorchUpdates(sides.torch, optimizer, section.clip_norm, section.clip_value)
+    learners = [build_learner(run, prepare=of_gluon.switch_off_dropout) for _ in range(1 + ORDERS)]
+    with run.stream() as stream:
+        rates = Rates(run.plan.lr, run.plan.momentum)
+        rows = list(side_by_side(learners, updates, stream, rates, first, last))
+    before = mapping.convert(sides.parameters, sides.module_shapes)
+    after = [mapping.convert(one.snapshot().parameters, sides.module_shapes) for one in learners]
+    tensors = arrays_of(sides.torch.module)
+    found = {name: np.array(part(tensors, name).detach().numpy()) for name in before}
+    return Replayed(rows, _apart(before, after[0], found), max(_apart(before, after[0], one) for one in after[1:]))
+
+
+def _apart(before: Mapping[str, Array], one: Mapping[str, Array], other: Mapping[str, Array]) -> float:
+    """How far two ends are apart, as a part of how far the first is from the beginning; the largest over arrays."""
+    found = [0.0]
+    for name, begin in before.items():
+        moved = float(np.abs(one[name] - begin).max())
+        if moved:
+            found.append(float(np.abs(one[name] - other[name]).max()) / moved)
+    return max(found)
+
+
+def write_replay(path: Path, name: str, module: str, found: Replayed) -> None:
+    """Write the page.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    t = np.array([float(one.t) for one in found.rows])
+    x = Scale(t[0], max(t[-1], t[0] + 1), is_whole=True)
+    losses = [
+        Series("MXNet", t, np.array([one.mxnet for one in found.rows]), 0),
+        Series("PyTorch", t, np.array([one.torch for one in found.rows]), 1, "planned"),
+    ]
+    apart = [
+        Series("PyTorch against MXNet", t, _shown(found.differences), 1),
+        Series(f"largest between {1 + ORDERS} orders of addition in MXNet", t, _shown(found.rounding), 0, "thin"),
+    ]
+    rates = [Series("learning rate", t, np.array([one.lr for one in found.rows]), 2)]
+    charts = [
+        Chart("training loss", x, scale_for([one.y for one in losses]), losses, height=220),
+        Chart("difference of losses", x, scale_for([one.y for one in apart]), apart, height=180),
+        Chart("learning rate", x, scale_for([one.y for one in rates]), rates, height=100),
+    ]
+    page = render(
+        "replay.html",
+        title=f"{name} in MXNet and in PyTorch",
+        module=module,
+        found=found,
+        verdict=found.verdict(),
+        first=found.rows[0],
+        last=found.rows[-1],
+        charts_drawn=above_each_other(charts, "iteration"),
+    )
+    write_page(path, page)
+
+
+def _shown(values: Array) -> Array:
+    """Differences on a logarithmic axis, on which there is no 0."""
+    least = values[values > 0].min() if (values > 0).any() else 1e-8
+    return np.maximum(values, least / 2)
