@@ -138,7 +138,7 @@ class Ended(Event):
     """The attempt is over; its last event, unless it was killed.
 
     Attributes:
-        outcome: as `outcome.json` will have it.
+        outcome: as `outcome.json` will have it; where rank 0 alone has failed, that also says in what.
     """
 
     outcome: Outcome
