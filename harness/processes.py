@@ -1,7 +1,7 @@
 """Processes of this host: what the kernel says of one, and which are below another one.
 
 A launcher's ranks may have sessions and process groups of their own, so neither finds them. Imports the standard
-library alone, because `command/reaper.py` loads this file by its path.
+library alone, because `supervising/reaper.py` loads this file by its path.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ ROOMS = [
     "build_horovod",
     "schedules",
     "folder",
+    "supervising",
     "data",
     "comm",
     "config",

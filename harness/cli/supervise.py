@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 
-from harness.command.supervise import Supervisor
+from harness.supervising.supervise import Supervisor
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

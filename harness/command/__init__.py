@@ -1,7 +1,7 @@
 """How a command that starts ranks begins and ends.
 
 `job.py` reads from top to bottom: `joining.py` connects the ranks, `exits.py` and `leaving.py` end them with one
-message and one exit code. `supervise.py` restarts jobs, and holds them through `supervised_job.py` and `reaper.py`.
+message and one exit code.
 """
 
 from harness.command.exits import report_failure

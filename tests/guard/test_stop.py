@@ -244,7 +244,7 @@ def test_the_supervisor_starts_nothing_again_that_cannot_go_well(start, tmp_path
 
 
 def test_the_command_of_a_start_that_goes_on():
-    from harness.command.supervise import restart_command
+    from harness.supervising.supervise import restart_command
 
     assert restart_command(["a", "--overwrite", "b"]) == ["a", "b", "--resume", "auto"]
     assert restart_command(["a", "--resume", "PATH"]) == ["a", "--resume", "PATH", "--resume", "auto"]

@@ -113,3 +113,10 @@ def test_importing_is_cheap_and_silent(module, absent):
     loaded = {name.partition(".")[0] for name in ended.stdout.split()}
     assert module.partition(".")[0] in loaded
     assert not loaded & set(absent)
+
+
+def test_the_supervisor_starts_at_once():
+    """It imports neither what reads configurations nor ranks, which would take longer than all that it does."""
+    slow = ("pydantic", "yaml", "harness.comm", "harness.config")
+    ended = python(f"import sys, harness.cli.supervise; print(sorted({{*{slow}}} & sys.modules.keys()))")
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")

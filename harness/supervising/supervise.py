@@ -21,17 +21,16 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from harness.command.reaper import SET_CHILD_SUBREAPER
-from harness.command.supervised_job import SupervisedJob
 from harness.errors import ConfigError, LostRankError, StoppedOnRequestError
 from harness.files import read_regular
 from harness.folder import OUTCOME
 from harness.folder.outcome import JOB_FOLDER, OutcomeFiles, read_outcome
 from harness.folder.supervisor import supervised_folder, supervisor_lock, write_token
-from harness.guard.startup import START_LIMIT_S
 from harness.locks import FileLock, HeldError
 from harness.parsing import whole_number
 from harness.processes import kill
+from harness.supervising.reaper import SET_CHILD_SUBREAPER
+from harness.supervising.supervised_job import SupervisedJob
 
 _POLL_S = 0.05
 _MAX_PID_BYTES = 32
@@ -66,7 +65,7 @@ class Supervisor:
         at_most: int,
         pause_s: float,
         grace_s: float,
-        start_s: float = START_LIMIT_S,
+        start_s: float,
     ) -> None:
         """Nothing is started yet.
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from harness.command.reaper import GOODBYE
 from harness.errors import ConfigError
 from harness.processes import descendants
+from harness.supervising.reaper import GOODBYE
 
 _REAPER = Path(__file__).with_name("reaper.py")
 _GOODBYE_S = 5.0
