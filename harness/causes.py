@@ -37,6 +37,11 @@ class Cause(NamedTuple):
         """Whether another attempt may not meet it: a rank was lost, or the job was asked to stop."""
         return self.exit_code in (_LOST, _STOPPED)
 
+    @property
+    def spares_others(self) -> bool:
+        """Whether the other ranks could do without the one that it befell: it was lost, or failed by a bug."""
+        return self.exit_code in (_LOST, _BUG)
+
     def error(self) -> HarnessError:
         """The cause as the error that it began as."""
         return _CLASSES.get(self.exit_code, HarnessError)(self.text)

@@ -99,25 +99,32 @@ def main() -> int:
             raise ConfigError("--evaluate-only needs weights: give a file with --set init.from=runs/NAME/final.params")
 
     def work(job: JobContext) -> None:
+        config, threads = job.settle()
         # import late: MXNet reads the number of threads at import, so it must be set first
         from harness.train.loop import evaluate_only, train
         from harness.train.prepare import prepare_run
         from harness.train.profile import Profile
         from harness.train.resume import StartOptions
         from harness.train.smoke import Prepare, smoke
+        from harness.train.worlds import train_in_worlds
 
         start = StartOptions(options.resume, options.overwrite, options.on_conflict)
         if options.smoke:
             smoke(job.config, Prepare(job.world, job.threads, options.emulate_np, job.guard), start, options.log_level)
             return
+        membership = job.world.membership
+        if membership is not None and membership.is_joining:
+            start = StartOptions()
         run = prepare_run(
-            job.config, job.world, threads=job.threads, emulate_np=options.emulate_np, start=start, guard=job.guard
+            config, job.world, threads=threads, emulate_np=options.emulate_np, start=start, guard=job.guard
         )
         with closing(run):
+            if options.profile:
+                run = replace(run, timing=Profile(run, options.profile))
             if options.evaluate_only:
                 evaluate_only(run)
-            elif options.profile:
-                train(replace(run, timing=Profile(run, options.profile)), options.log_level)
+            elif membership is not None:
+                train_in_worlds(run, options.log_level, job)
             else:
                 train(run, options.log_level)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from harness.comm.launcher import TORCHRUN, Launch, configure_threads, count_threads, read_launch
 from harness.comm.tree import assign, take_turns
-from harness.comm.world import SingleWorld, SumBy, World
+from harness.comm.world import Membership, SingleWorld, SumBy, World
 from harness.errors import ConfigError
 from harness.shipped import name_command
 
 __all__ = [
     "Launch",
+    "Membership",
     "SingleWorld",
     "SumBy",
     "World",
@@ -73,7 +74,7 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
         from harness.comm.horovodrun import connect_ranks
 
         wish = "horovod" if kind == "auto" and sum_by == "engine" else wish
-        return connect_ranks(launch, wish, lambda: _connect_horovod(launch, sum_by))
+        return connect_ranks(launch, wish, lambda: _connect_horovodrun(launch, sum_by))
     if wish == "horovod":
         return _connect_horovod(launch, sum_by)
     from harness.comm.mpi import MpiWorld
@@ -96,6 +97,14 @@ def shards_of_rank(shards: int, world: World, num_devices: int = 1) -> list[int]
     """
     own = assign(shards, world.size * num_devices).shards[world.rank * num_devices :][:num_devices]
     return [shard for _, shard in take_turns(own)]
+
+
+def _connect_horovodrun(launch: Launch, sum_by: SumBy) -> World:
+    if not launch.is_elastic:
+        return _connect_horovod(launch, sum_by)
+    from harness.comm.elastic import join_elastic
+
+    return join_elastic(launch, sum_by)
 
 
 def _connect_horovod(launch: Launch, sum_by: SumBy) -> World:

@@ -32,13 +32,14 @@ _LOST = ("Horovod has been shut down", "onnection", "gloo/transport")
 class HorovodWorld(World):
     """The ranks that `horovodrun` started, or `mpirun`."""
 
-    def __init__(self, launch: Launch, sum_by: SumBy = "tree") -> None:
+    def __init__(self, launch: Launch, sum_by: SumBy = "tree", *, connected: bool = False) -> None:
         """Join the job.
 
         Args:
             launch: how this process was started.
             sum_by: `"tree"` adds partial sums in the order of the tree over the shards, `"engine"` leaves the order to
                 Horovod, which changes it with the number of ranks.
+            connected: whether Horovod has connected its ranks already.
 
         Raises:
             ConfigError: if Horovod for MXNet is not installed, or the host's name has no address.
@@ -59,10 +60,11 @@ class HorovodWorld(World):
         self._mx = mx
         if os.environ.get("HOROVOD_CONTROLLER") == "gloo":
             check_host_name()
-        try:
-            hvd.init()
-        except ValueError as error:
-            raise LostRankError(f"Horovod could not connect the ranks ({error})") from error
+        if not connected:
+            try:
+                hvd.init()
+            except ValueError as error:
+                raise LostRankError(f"Horovod could not connect the ranks ({error})") from error
         if self._bootstrap is not None:
             self._bootstrap.close_rendezvous()
         self.kind = "horovod over " + ("NCCL" if hvd.nccl_built() else "Gloo" if hvd.gloo_enabled() else "MPI")
@@ -93,10 +95,10 @@ class HorovodWorld(World):
             self._round(total, half, parts[-1].host)
 
     @override
-    def broadcast(self, array: Array, name: str) -> Array:
+    def broadcast(self, array: Array, name: str, root: int = 0) -> Array:
         if array.size == 0:
             return array.copy()
-        return self._on_array(array, name, lambda sent: self._hvd.broadcast(sent, root_rank=0, name=name))
+        return self._on_array(array, name, lambda sent: self._hvd.broadcast(sent, root_rank=root, name=name))
 
     @override
     def allgather_bytes(self, sent: Array, name: str) -> list[Array]:

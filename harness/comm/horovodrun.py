@@ -128,7 +128,7 @@ def connect_ranks(launch: Launch, wish: str, use_horovod: Callable[[], World]) -
         LostRankError: if the ranks cannot be connected.
     """
     store = open_launcher_store(os.environ, _SCOPE)
-    if os.environ.get("HOROVOD_ELASTIC") == "1" or store is None:
+    if launch.is_elastic or store is None:
         reason = "the job is elastic" if store else "HOROVOD_GLOO_RENDEZVOUS_ADDR does not name horovodrun's server"
         choice = Choice(reason, is_refused=wish == "mpi", is_as_told=wish == "horovod")
         return _without_mpi(choice, use_horovod)

@@ -57,6 +57,7 @@ class Launch:
         local_rank: this process among those of its host.
         local_size: number of processes on its host.
         cores: how many of its host's cores it was given, where the launcher says so.
+        is_elastic: whether processes may come and go (`horovodrun --host-discovery-script`).
     """
 
     launcher: str | None = None
@@ -65,6 +66,7 @@ class Launch:
     local_rank: int = 0
     local_size: int = 1
     cores: int | None = None
+    is_elastic: bool = False
 
     @property
     def is_mpi(self) -> bool:
@@ -78,7 +80,7 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
     Ranks of torchrun (`harness.bridge`) have no collectives here: `harness.comm.connect` refuses them.
 
     >>> read_launch({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"})
-    Launch(launcher='horovodrun', rank=1, size=2, local_rank=0, local_size=1, cores=None)
+    Launch(launcher='horovodrun', rank=1, size=2, local_rank=0, local_size=1, cores=None, is_elastic=False)
 
     Raises:
         ConfigError: if they are not numbers.
@@ -91,7 +93,8 @@ def read_launch(environ: Mapping[str, str] = os.environ) -> Launch:
                 raise ConfigError(
                     f"{launcher}: {rank}={cut(texts[0])!r} and {size}={cut(texts[1])!r} are not a rank and a world size"
                 )
-            return Launch(launcher, *numbers)
+            is_elastic = launcher == "horovodrun" and environ.get("HOROVOD_ELASTIC") == "1"
+            return Launch(launcher, numbers[0], numbers[1], numbers[2], numbers[3], is_elastic=is_elastic)
     if "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ and "SLURM_STEP_NUM_TASKS" in environ:
         return _read_srun(environ)
     return Launch()

@@ -85,9 +85,9 @@ class MpiWorld(World):
         self._named(name, lambda: self._fold.finish(arrays, assignment, half))
 
     @override
-    def broadcast(self, array: Array, name: str) -> Array:
+    def broadcast(self, array: Array, name: str, root: int = 0) -> Array:
         received = array.copy(order="C")
-        self._named(name, lambda: self._wait([self._comm.Ibcast(_bytes(received), root=0)]))
+        self._named(name, lambda: self._wait([self._comm.Ibcast(_bytes(received), root=root)]))
         return received
 
     @override

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -41,6 +41,49 @@ class Buffer(Protocol):
         """More memory on the same device, for `size` numbers."""
 
 
+class Membership(Protocol):
+    """Where workers may come and go: finds this process's next world. `harness.comm.elastic` has it.
+
+    Attributes:
+        is_joining: whether there was a world already when this process began.
+        leaves: set by the training: whether this process has to leave.
+        is_removed: whether the launcher has no place for this process any more.
+        brought: of each rank of the world, the last update in its state when the world began; `None` without a state.
+    """
+
+    is_joining: bool
+    leaves: bool
+
+    @property
+    def is_removed(self) -> bool:
+        """See above."""
+
+    @property
+    def brought(self) -> Sequence[int | None]:
+        """See above."""
+
+    def limit(self, most: int, wait_s: float, may_wait: Callable[[], None]) -> None:
+        """Set how many ranks there can be, how long to wait for others, and what raises if one should not."""
+
+    def wants_change(self, rank: int) -> bool:
+        """Whether others are ready to join, and it is this rank that has to say so; called before every update."""
+
+    def offer(self, job: Mapping[str, Any]) -> None:
+        """Show what a process that joins has to know (anything JSON can hold)."""
+
+    def wait_for_offer(self) -> dict[str, Any]:
+        """What another has offered; waits for it."""
+
+    def next_world(self, iteration: int | None, *, is_lost: bool) -> World:
+        """Become a rank of the next world."""
+
+    def leave(self) -> None:
+        """Show that this process is not there any more, and that the job goes on without it."""
+
+    def end(self, exit_code: int) -> int:
+        """End with the job, or without it; returns the exit code, unless the process has to end at once."""
+
+
 class World(ABC):
     """The ranks of a job, seen from one of them.
 
@@ -56,11 +99,13 @@ class World(ABC):
         num_collectives: how many were started; the rank that has started fewest is the one the others wait for.
         remarks: what the user should know of how the ranks are connected, a sentence each.
         fails_when_lost: whether a collective that waits for a lost rank raises, instead of waiting for ever.
+        membership: what finds the next world, where ranks may come and go; `None` in any other job.
     """
 
     kind: str
     sum_by: SumBy = "tree"
     fails_when_lost = True
+    membership: Membership | None = None
 
     def __init__(self, rank: int, size: int, local_rank: int, local_size: int) -> None:
         """Store the numbers, and this host's name."""
@@ -91,8 +136,8 @@ class World(ABC):
         """
 
     @abstractmethod
-    def broadcast(self, array: Array, name: str) -> Array:
-        """Rank 0's array, on every rank; the others pass one of the same shape and dtype."""
+    def broadcast(self, array: Array, name: str, root: int = 0) -> Array:
+        """The array of rank `root`, on every rank; the others pass one of the same shape and dtype."""
 
     @abstractmethod
     def allgather_bytes(self, sent: Array, name: str) -> list[Array]:
@@ -101,6 +146,10 @@ class World(ABC):
     @abstractmethod
     def close(self) -> None:
         """Shut down in good order: no rank leaves before all have called this."""
+
+    def cut(self) -> None:
+        """Where ranks may be lost: let every collective that this rank waits in fail now. Any thread may call it."""
+        return
 
     def abandon(self) -> None:
         """This process ends without the other ranks: at its exit, wait for none of them."""
@@ -111,9 +160,9 @@ class World(ABC):
         sent = np.frombuffer(json.dumps(value).encode(), np.uint8)
         return [json.loads(received.tobytes()) for received in self.allgather_bytes(sent, name)]
 
-    def broadcast_object(self, value: T, name: str) -> T:
-        """Rank 0's value (anything JSON can hold), on every rank."""
-        received: T = self.allgather_object(value if self.rank == 0 else None, name)[0]
+    def broadcast_object(self, value: T, name: str, root: int = 0) -> T:
+        """The value of rank `root` (anything JSON can hold), on every rank."""
+        received: T = self.allgather_object(value if self.rank == root else None, name)[root]
         return received
 
     def to_json(self) -> dict[str, Any]:
@@ -210,7 +259,7 @@ class SingleWorld(World):
             self._round(parts[-1].array, half, parts[-1].host)
 
     @override
-    def broadcast(self, array: Array, name: str) -> Array:
+    def broadcast(self, array: Array, name: str, root: int = 0) -> Array:
         return array.copy()
 
     @override

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import secrets
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from harness.comm import World, read_launch
+from harness.comm import SingleWorld, World, read_launch
 from harness.command.exits import end_with_error, fail_to_start, finish, report_failure
-from harness.command.joining import join, read_settings, value_of
+from harness.command.joining import Settings, join, read_settings, settings_of_job, value_of
 from harness.config import RunConfig
 from harness.errors import ConfigError
 from harness.folder.outcome import OutcomeFiles
@@ -18,7 +18,8 @@ from harness.guard.startup import Startup
 from harness.guard.watch import Guard
 
 
-class JobContext(NamedTuple):
+@dataclass
+class JobContext:
     """What a command works with.
 
     Attributes:
@@ -32,6 +33,35 @@ class JobContext(NamedTuple):
     world: World
     threads: int
     guard: Guard
+
+    def settle(self) -> Settings:
+        """The settings to work with: those of the job that this process joins, or else its own."""
+        membership = self.world.membership
+        if membership is None or not membership.is_joining:
+            return Settings(self.config, self.threads)
+        return settings_of_job(membership, self.config)
+
+    def enter(self, world: World) -> Guard:
+        """Watch over this rank among those of another world, and compare their configurations; a collective."""
+        signals = self.guard.let_go()
+        self.world = world
+        attempt = world.broadcast_object(self.guard.files.attempt, "attempt")
+        self.guard = Guard(world, self.config.guard, OutcomeFiles(world.rank, attempt), signals=signals)
+        self.guard.open()
+        compare_configs(world, self.config)
+        return self.guard
+
+    def step_out(self, *, is_over: bool) -> None:
+        """This rank ends by itself.
+
+        Args:
+            is_over: whether the job ends with it; otherwise the others go on, and nothing is written of its end.
+        """
+        world = SingleWorld()
+        world.membership = self.world.membership
+        files = self.guard.files if is_over else OutcomeFiles(0, "", environ={})
+        self.world, signals = world, self.guard.let_go()
+        self.guard = Guard(world, self.config.guard, files, signals=signals)
 
 
 def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], work: Callable[[JobContext], None]) -> int:
@@ -62,19 +92,22 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
         found, world = join(lambda: read_settings(options, check, launch, startup), launch)
         config, threads = world.agreed("config", lambda: value_of(found))
         files = OutcomeFiles(world.rank, world.broadcast_object(secrets.token_hex(8), "attempt"))
+        if world.membership is not None and world.membership.is_joining:
+            files = OutcomeFiles(0, "", environ={})  # of a job that others lead
     except Exception as error:
         return fail_to_start(error, startup, launch, world)
 
     # The guard takes over from the start-up watch. The configurations are compared before anything follows them, and
     # then the command does its work; what it raises decides how the ranks end.
-    guard = Guard(world, config.guard, files, startup)
+    job = JobContext(config, world, threads, Guard(world, config.guard, files, startup))
     try:
-        guard.open()
+        job.guard.open()
         compare_configs(world, config)
-        work(JobContext(config, world, threads, guard))
+        work(job)
     except (Exception, SystemExit) as error:
-        code = end_with_error(error, world, guard, config.source)
+        code = end_with_error(error, job.world, job.guard, config.source)
         if code is None:
             raise
-        return code
-    return finish(world, guard)
+    else:
+        code = finish(job.world, job.guard)
+    return code if job.world.membership is None else job.world.membership.end(code)

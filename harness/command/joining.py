@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness.comm import Launch, World, configure_threads, connect
-from harness.config import RunConfig, load_config
+from harness.comm import Launch, Membership, World, configure_threads, connect
+from harness.config import RunConfig, load_config, parse_config
 from harness.errors import ConfigError
 from harness.guard.missing import JOINING
+from harness.guard.preflight import OF_A_HOST
 from harness.guard.startup import Startup
 
 
@@ -70,6 +71,21 @@ def join(read: Callable[[], Settings], launch: Launch) -> tuple[Settings | Confi
         if launch.size == 1 or error.everywhere:
             raise
         return error, connect("auto", launch)
+
+
+def settings_of_job(membership: Membership, own: RunConfig) -> Settings:
+    """The settings of a job that this process joins, as the others have resolved them; waits until they tell them.
+
+    Args:
+        membership: of this process.
+        own: as it was read here; what belongs to this host is taken from it.
+    """
+    plain, mine = membership.wait_for_offer(), own.plain()
+    for *section, key in OF_A_HOST:
+        theirs, ours = (plain[section[0]], mine[section[0]]) if section else (plain, mine)
+        theirs[key] = ours[key]
+    config = parse_config(plain, own.source)
+    return Settings(config, configure_threads(config.threads_per_rank, Launch()))
 
 
 def value_of(found: Settings | ConfigError) -> Settings:

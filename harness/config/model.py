@@ -19,7 +19,7 @@ from harness.config.averages import AverageConfig, EMAConfig, SWAConfig
 from harness.config.choices import HookChoice
 from harness.config.lr import FinderConfig, LRConfig
 from harness.config.messages import RUN_NAME_IN_WORDS, config_error, explain, show
-from harness.config.running import CheckpointConfig, GuardConfig, LogConfig
+from harness.config.running import CheckpointConfig, ElasticConfig, GuardConfig, LogConfig
 from harness.config.sections import (
     HAVE_BETA1,
     HAVE_MOMENTUM,
@@ -96,6 +96,8 @@ class RunConfig(Section):
     """How often to log."""
     guard: GuardConfig = GuardConfig()
     """Consistency checks, stall timeouts, non-finite losses."""
+    elastic: ElasticConfig = ElasticConfig()
+    """Workers that come and go within one job (elastic.md)."""
     hooks: list[HookChoice] = Field(default=[])
     """Your `module:function`s, or one with its parameters, called on rank 0 with what happens in the run (hooks.md)."""
     hooks_fail: Literal["warn", "stop"] = "warn"
@@ -287,7 +289,7 @@ class RunConfig(Section):
     def fingerprint(self) -> str:
         """sha256 of what determines the result; paths, names and logging may differ between hosts and attempts."""
         plain = self.plain()
-        for free in ("name", "output", "checkpoint", "log", "guard", "comm", "sum", *_HOOKS, *_WHERE):
+        for free in ("name", "output", "checkpoint", "log", "guard", "elastic", "comm", "sum", *_HOOKS, *_WHERE):
             del plain[free]
         for free in ("root", "download", *HOW_READ):
             del plain["data"][free]

@@ -73,6 +73,13 @@ class DivergenceConfig(Section):
         return self.lr_factor or 0.5
 
 
+class ElasticConfig(Section):
+    """What a job does whose workers come and go (`horovodrun --host-discovery-script`)."""
+
+    wait_s: Seconds = 600.0
+    """Seconds without enough workers (`horovodrun --min-np`) after which the run is saved and ends with 75."""
+
+
 class GuardConfig(Section):
     """How often ranks verify that they agree, when a silent job counts as stalled, and what divergence means."""
 

@@ -35,6 +35,7 @@ from harness.folder.plans import (
 from harness.folder.reading import LARGEST, LATEST_S, Fields, number, parse_json, plain, read_object
 from harness.folder.run_folder import SMOKE, RunFolder
 from harness.folder.unread import RecordError, Unread, UnreadPart, described, seen
+from harness.folder.world_changes import WorldChange
 
 __all__ = [
     "ATTEMPTS",
@@ -70,6 +71,7 @@ __all__ = [
     "RunFolder",
     "Unread",
     "UnreadPart",
+    "WorldChange",
     "append_line",
     "described",
     "is_there",

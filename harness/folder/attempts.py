@@ -14,12 +14,14 @@ from typing import NamedTuple
 from harness.folder.files import MB, is_there, lines_of, open_plain
 from harness.folder.reading import LATEST_S, Fields, parse_json, read_object
 from harness.folder.unread import RecordError, Unread, seen
+from harness.folder.world_changes import WorldChange
 
 OUTCOME, ATTEMPTS, FAILURES = "outcome.json", "attempts.jsonl", "failures"
 EXIT_CODES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 75)
 _STACKS = 1_000_000  # characters of all threads' stacks to keep
 _MOST_ATTEMPTS = 500  # to keep: the first, and the newest
 _MOST_FAILURES = 100
+_MOST_CHANGES = 1000  # of an attempt, the newest
 _NAME = 1000
 
 
@@ -177,10 +179,11 @@ class AttemptStart:
 
 
 class Attempt(NamedTuple):
-    """One start of a run: how it started, and how it ended, if that was recorded."""
+    """One start of a run: how it started, how it ended, if that was recorded, and how its workers changed meanwhile."""
 
     start: AttemptStart
     ended: Outcome | None
+    changes: tuple[WorldChange, ...] = ()
 
 
 def read_outcome_file(folder: Path) -> Outcome | None:
@@ -206,10 +209,14 @@ def read_attempts(
     """
     starts: list[AttemptStart] = []
     ended: dict[str, Outcome] = {}
+    changes: dict[str, list[WorldChange]] = {}
     left_out = 0
     for record in _read_history(folder, unread):
         if isinstance(record, Outcome):
             ended[record.attempt] = record
+        elif isinstance(record, WorldChange):
+            changes.setdefault(record.attempt, []).append(record)
+            del changes[record.attempt][:-_MOST_CHANGES]
         else:
             starts.append(record)
         if len(starts) > _MOST_ATTEMPTS:
@@ -217,13 +224,15 @@ def read_attempts(
             left_out += 1
         while len(ended) > 2 * _MOST_ATTEMPTS:
             del ended[next(iter(ended))]
+        while len(changes) > 2 * _MOST_ATTEMPTS:
+            del changes[next(iter(changes))]
     if left_out:
         unread.add(ATTEMPTS, f"contains {left_out:,} more attempts than are shown; the first and the newest are shown")
     if last is not None:
         ended[last.attempt] = last
     if ending is not None and starts:
         ended[starts[-1].attempt] = ending
-    return [Attempt(one, ended.get(one.attempt)) for one in starts]
+    return [Attempt(one, ended.get(one.attempt), tuple(changes.get(one.attempt, ()))) for one in starts]
 
 
 def read_failures(folder: Path, unread: Unread, num_ranks: int | None = None) -> list[RankFailure]:
@@ -253,7 +262,7 @@ def read_failures(folder: Path, unread: Unread, num_ranks: int | None = None) ->
     return found
 
 
-def _read_history(folder: Path, unread: Unread) -> Iterator[AttemptStart | Outcome]:
+def _read_history(folder: Path, unread: Unread) -> Iterator[AttemptStart | Outcome | WorldChange]:
     path = folder / ATTEMPTS
     if not is_there(path):
         return
@@ -270,12 +279,14 @@ def _read_history(folder: Path, unread: Unread) -> Iterator[AttemptStart | Outco
         unread.add(ATTEMPTS, error)
 
 
-def _read_line(data: bytes | None) -> AttemptStart | Outcome:
+def _read_line(data: bytes | None) -> AttemptStart | Outcome | WorldChange:
     if data is None:
         raise RecordError("is longer than any line that the harness writes")
     fields = Fields(parse_json(data))
     if fields.has("began_at"):
         return AttemptStart.read(fields)
+    if fields.has("changed_at"):
+        return WorldChange.read(fields)
     if fields.has("exit_code"):
         return Outcome.read(fields)
     raise RecordError("records neither the start nor the end of an attempt")

@@ -19,9 +19,18 @@ from itertools import count
 from pathlib import Path
 
 from harness.causes import Cause, outranks
-from harness.folder.attempts import ATTEMPTS, FAILURES, OUTCOME, AttemptStart, Outcome, RankFailure, read_outcome_file
+from harness.folder.attempts import (
+    ATTEMPTS,
+    FAILURES,
+    OUTCOME,
+    AttemptStart,
+    Outcome,
+    RankFailure,
+    read_outcome_file,
+)
 from harness.folder.files import append_line, write_object
 from harness.folder.unread import RecordError
+from harness.folder.world_changes import WorldChange
 
 JOB_FOLDER = "HARNESS_JOB"  # the folder in which a supervisor waits for outcome.json and the ranks' process ids
 
@@ -85,6 +94,20 @@ class OutcomeFiles:
             shutil.rmtree(folder / FAILURES, ignore_errors=True)
         self._folders.append(folder)
         return own
+
+    def continue_in(self, folder: Path, change: WorldChange, page: Callable[[], object] | None = None) -> None:
+        """Write into the run's folder, which is this attempt's already, after a change of its workers.
+
+        Args:
+            folder: of the run.
+            change: is recorded; the attempt's identifier is filled in.
+            page: see `use_folder`.
+        """
+        if self._rank == 0:
+            self._page = page
+            with suppress(OSError):
+                append_line(folder / ATTEMPTS, replace(change, attempt=self.attempt).to_json())
+        self._folders.append(folder)
 
     def write(
         self,

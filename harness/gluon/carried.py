@@ -26,7 +26,9 @@ _SAMPLES = 2  # rows of the state that ranks compare
 class Carried:
     """The states of this rank's shards; a state is committed when its update is applied.
 
-    In an update: `begin`; for each shard that has samples `before`, then `after`; in the end `commit` or `drop`.
+    In an update: `begin`; for each shard that has samples `before`, then `after`; `spread`; in the end `commit` or
+    `drop`. Where ranks may be lost, every rank knows the states of all shards: `spread` gives them those that an update
+    makes before any rank can have finished it.
     """
 
     def __init__(self, first: FirstState, world: World, places: Mapping[int, Any], shards: int) -> None:
@@ -41,6 +43,10 @@ class Carried:
         self._first, self._world, self._places, self._shards = first, world, places, shards
         self._held: dict[int, Any] = {}
         self._following: dict[int, Any] = {}
+        self._is_spread = world.membership is not None
+        self._all: Arrays = {}  # where they are spread: of all shards
+        self._all_following: Arrays = {}
+        self._begins = False
         self._everyone: Arrays | None = {}  # of the shards of all ranks, if nothing has changed since
 
     @property
@@ -52,6 +58,7 @@ class Carried:
         """Begin an update, with the first states if all of them `begin` anew."""
         self._everyone = None
         self._following.clear()
+        self._begins = begins
         if begins:
             self._held.clear()
 
@@ -76,10 +83,27 @@ class Carried:
         """Take what the network has returned as a shard's next state, without the way to it."""
         self._following[shard] = each_array(lambda array: array.detach(), state)
 
+    def spread(self) -> None:
+        """Let every rank know what all shards will carry; a collective, where ranks may be lost."""
+        if self._is_spread:
+            self._all_following = self._known_to_all(self._arrays_of(self._following), "carried.following")
+
     def commit(self) -> None:
         """Make what `after` has taken the states of the next update."""
         self._held.update(self._following)
         self._following.clear()
+        if self._is_spread:
+            self._all = {**({} if self._begins else self._all), **self._all_following}
+
+    def deal(self, world: World, places: Mapping[int, Any]) -> None:
+        """Take the states of other shards from now on; every rank knows all.
+
+        Args:
+            world: the ranks.
+            places: the device of each shard that this rank processes.
+        """
+        self._world, self._places = world, places
+        self.load(self._all)
 
     def drop(self) -> None:
         """Forget it, because the update is not applied."""
@@ -87,18 +111,28 @@ class Carried:
 
     def gather(self) -> None:
         """Let this rank know the states of all shards; a collective."""
-        if self._world.size > 1 and self._everyone is None:
-            forms = self._world.allgather_object(_forms_of(self._own()), "carried.forms")
-            self._everyone = self._sum_of({name: form for one in forms for name, form in one.items()}, self._own())
+        if self._is_spread:
+            self._everyone = _in_order(self._all)
+        elif self._world.size > 1 and self._everyone is None:
+            self._everyone = self._known_to_all(self._own(), "carried.forms")
 
-    def share(self) -> None:
-        """Take the states that rank 0 knows, or else every rank's own; a collective."""
+    def _known_to_all(self, own: Arrays, name: str) -> Arrays:
+        """The arrays of all ranks, on every rank."""
+        if self._world.size == 1:
+            return own
+        forms = self._world.allgather_object(_forms_of(own), name)
+        return self._sum_of({key: form for one in forms for key, form in one.items()}, own)
+
+    def share(self, root: int = 0) -> None:
+        """Take the states that a rank knows, or else every rank's own; a collective."""
+        if self._is_spread:
+            self._everyone = _in_order(self._all)
         told = None if self._everyone is None else _forms_of(self._everyone)
-        forms = self._world.broadcast_object(told, "carried.forms.root")
+        forms = self._world.broadcast_object(told, "carried.forms.root", root)
         if forms is None:
             self.gather()
         else:
-            own = self._everyone if self._world.rank == 0 else None
+            own = self._everyone if self._world.rank == root else None
             self.load(self._sum_of(forms, own or {}))
 
     def arrays(self, what: str) -> Arrays:
@@ -143,6 +177,7 @@ class Carried:
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Let shards carry these from now on, of which this rank keeps those of its own shards."""
         self._held, self._following, self._everyone = {}, {}, dict(arrays)
+        self._all = dict(arrays) if self._is_spread else {}
         template = self._first(_SAMPLES)
         names = [name for name, _ in arrays_in(template)]
         for shard, ctx in self._places.items():
@@ -152,15 +187,19 @@ class Carried:
                 self._held[shard] = rebuilt(template, on_device)
 
     def _own(self) -> Arrays:
+        return self._arrays_of(self._held)
+
+    @staticmethod
+    def _arrays_of(states: Mapping[int, Any]) -> Arrays:
         return {
             f"{shard}/{name}": array.asnumpy()
-            for shard, state in sorted(self._held.items())
+            for shard, state in sorted(states.items())
             for name, array in arrays_in(state)
         }
 
     def _sum_of(self, forms: Mapping[str, Any], own: Arrays) -> Arrays:
         """Arrays of which each is known to one rank, on every rank; in the order of the shards."""
-        ordered = sorted(forms, key=lambda name: int(name.partition("/")[0]))
+        ordered = sorted(forms, key=_shard_of)
         arrays = {name: np.zeros(forms[name][1], forms[name][0]) for name in ordered}
         sizes = [array.nbytes for array in arrays.values()]
         ends = np.cumsum(sizes, dtype=np.int64).tolist()
@@ -174,6 +213,14 @@ class Carried:
         for array, end in zip(arrays.values(), ends, strict=True):
             array.reshape(-1).view(np.uint8)[:] = joined[end - array.nbytes : end]
         return arrays
+
+
+def _shard_of(name: str) -> int:
+    return int(name.partition("/")[0])
+
+
+def _in_order(arrays: Arrays) -> Arrays:
+    return {name: arrays[name] for name in sorted(arrays, key=_shard_of)}
 
 
 def _forms_of(arrays: Arrays) -> dict[str, Any]:

@@ -27,11 +27,13 @@ class Requests(NamedTuple):
         save: to write a checkpoint; rank 0's clock decides it.
         failure: to end, because rank 0 could not write a checkpoint.
         stop: to save and end; any rank may be told to.
+        reshape: to end this world and begin another, where workers may come and go.
     """
 
     save: bool = False
     failure: bool = False
     stop: bool = False
+    reshape: bool = False
 
     def __or__(self, other: object) -> Requests:
         """What either asks."""
@@ -52,6 +54,7 @@ class ControlValues(NamedTuple):
         save: whether rank 0 asks for a checkpoint.
         failure: whether rank 0 could not write one.
         stop: how many ranks were asked to stop.
+        reshape: how many ask for another world.
     """
 
     loss_sum: float
@@ -60,6 +63,7 @@ class ControlValues(NamedTuple):
     save: float
     failure: float
     stop: float
+    reshape: float
 
     @classmethod
     def of(cls, batch: GlobalBatch, ask: Requests) -> ControlValues:
@@ -70,7 +74,7 @@ class ControlValues(NamedTuple):
     @property
     def requests(self) -> Requests:
         """What any rank asks."""
-        return Requests(self.save > 0, self.failure > 0, self.stop > 0)
+        return Requests(self.save > 0, self.failure > 0, self.stop > 0, self.reshape > 0)
 
 
 class Loss:
@@ -158,6 +162,9 @@ class NormCheck:
     A NaN does not always reach the loss (oneDNN's ReLU turns it into 0), while it stays in weights and running
     statistics for good; so the gradient and the statistics are looked at too. Their dot products with themselves are
     the cheapest pass over them: a hundredth of the time of MXNet's own `multi_all_finite`.
+
+    Attributes:
+        control_is_summed: whether ranks add up their control values in the buffer; otherwise it holds the loss alone.
     """
 
     def __init__(self, buffer: GradientBuffer, *, control_is_summed: bool, is_compressed: bool = False) -> None:
@@ -169,7 +176,7 @@ class NormCheck:
             is_compressed: whether its gradients are rounded to 16 bits.
         """
         self._is_compressed = is_compressed
-        self._control_is_summed = control_is_summed
+        self.control_is_summed = control_is_summed
         pieces = [buffer.gradients[i : i + _PIECE] for i in range(0, buffer.gradients.size, _PIECE)]
         self._ends = [buffer.control.size, buffer.control.size + len(pieces)]
         if buffer.statistics is not None:
@@ -197,7 +204,7 @@ class NormCheck:
             weight = _checked_weight(update.t, values[-NUM_VALUES:], values[0])
             values = values[:-NUM_VALUES]
         everyone = ControlValues(*values)
-        if not self._control_is_summed:
+        if not self.control_is_summed:
             everyone = update.own._replace(loss_sum=everyone.loss_sum)
         if everyone.num_samples != update.num_samples:
             raise DisagreementError(

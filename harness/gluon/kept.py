@@ -15,7 +15,7 @@ from harness.gluon.average import WeightAverage
 from harness.gluon.control import PendingUpdate
 from harness.gluon.recompute import Recomputing
 from harness.gluon.state import LearnerState
-from harness.gluon.state_keeper import StateKeeper
+from harness.gluon.state_keeper import StateKeeper, settle_lost
 from harness.gluon.weights import choose_weights, write_params
 from harness.model.parameters import held
 
@@ -36,6 +36,7 @@ class KeepsState(ABC):
     _pending: PendingUpdate | None
     _average: WeightAverage | None
     _recomputing: Recomputing
+    _is_updating: bool
 
     @abstractmethod
     def check_pending(self) -> None:
@@ -48,6 +49,20 @@ class KeepsState(ABC):
     @abstractmethod
     def describe_parameters(self) -> list[str]:
         """A sentence for each parameter, with name, shape and dtype: what must be the same on every rank."""
+
+    def enter(self, world: World) -> None:
+        """Share the shards with the ranks of another world; an update that was under way has not been.
+
+        The network, its graphs and the state stay as they are. Ranks have yet to see to it that they have one state.
+        """
+        settle_lost()
+        is_broken, self._is_updating, self._pending = self._is_updating, False, None
+        self.world = world
+        self._deal(world, is_broken=is_broken)
+
+    @abstractmethod
+    def _deal(self, world: World, *, is_broken: bool) -> None:
+        """Take other shards; `is_broken` where sums of an update have been begun and not finished."""
 
     def check_weights(self, t: int) -> None:
         """Raise `DivergedError` if update `t` made anything of the state not finite, on every rank alike.
@@ -81,7 +96,9 @@ class KeepsState(ABC):
 
     def restore(self, state: LearnerState) -> None:
         """Put a state back, bit for bit."""
-        self._pending = None
+        if self.world.membership is not None:
+            settle_lost()
+        self._pending, self._is_updating = None, False
         self._keeper.restore(state)
 
     def digest(self) -> str:
@@ -178,15 +195,16 @@ class KeepsState(ABC):
         if self.world.size > 1:
             self._keeper.share_parameters(self.world)
 
-    def broadcast_state(self, *, compared: bool = False) -> None:
-        """Give every rank the whole state of rank 0; the first time, compare the networks before.
+    def broadcast_state(self, *, compared: bool = False, root: int = 0) -> None:
+        """Give every rank the whole state of one; the first time, compare the networks before.
 
         Args:
             compared: as for `broadcast_weights`.
+            root: whose state.
         """
         self._compare_once(compared)
         if self.world.size > 1:
-            self._keeper.share_state(self.world)
+            self._keeper.share_state(self.world, root)
 
     def _compare_once(self, compared: bool) -> None:
         """Compare what broadcasts rely on: between different shapes a broadcast would hang, or give nonsense."""

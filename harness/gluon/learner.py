@@ -7,6 +7,7 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+from typing_extensions import override
 
 from harness.comm import World
 from harness.comm.half import HalfPrecision
@@ -100,17 +101,15 @@ class Learner(KeepsState):
         self._sums = ShardSums(network, world, self._contexts, shards, placement, options)
         self._totals = WeightTotals(calls, world, self._contexts[0], network.totals) if network.totals else None
         self._num_shards = shards
-
         # An update is synchronous, that is, checked before its step, where ranks wait for each other anyway, where the
         # check decides what is applied, or where the step itself cannot be left to the device.
         synchronous = world.size > 1 or options.skip_nonfinite or options.clip_norm is not None
-        synchronous = synchronous or network.is_weighted or bool(network.tables)
+        synchronous = synchronous or network.is_weighted or bool(network.tables) or world.membership is not None
         self._optimizer = OptimizerStep.of(optimizer, network.trainable, placement, options, synchronous=synchronous)
         self._synchronous = synchronous or self._optimizer.synchronous
         self.remarks += self._optimizer.remarks
-        self._norm_check = NormCheck(
-            self._sums.buffer, control_is_summed=world.size > 1, is_compressed=options.compression == "fp16"
-        )
+        is_half = options.compression == "fp16"
+        self._norm_check = NormCheck(self._sums.buffer, control_is_summed=world.size > 1, is_compressed=is_half)
         self._average = None
         self._recomputing = Recomputing(net, network, self._sums, world, shards)
         if options.average is not None:
@@ -121,6 +120,7 @@ class Learner(KeepsState):
 
         self._timing = Timing()
         self._pending: PendingUpdate | None = None
+        self._is_updating = False
         self._requests = Requests()
         self._is_shared = world.size == 1
         self.gradient_norm: float | None = None
@@ -154,7 +154,6 @@ class Learner(KeepsState):
         self.ensure_shared()
         if self._sums.take_back():
             self._optimizer.weights_changed()
-
         # The sums over all shards of all ranks: gradients, running statistics, control values. A loss with weights is
         # divided by a sum of them, which is among the control values, or which the loss is told before.
         own, network = ControlValues.of(batch, ask or Requests()), self._network
@@ -166,6 +165,7 @@ class Learner(KeepsState):
             totals = self._totals_of(batch)
             weight = float(any((totals or {}).values()))
         has_digits = network.terms_per_sample is not None
+        self._is_updating = True
         self._sums(batch, (*own, *NOTHING) if has_digits else own, half, totals)
 
         # The check is begun now. It is read now if the update is synchronous, and otherwise in the next one, so that
@@ -185,6 +185,7 @@ class Learner(KeepsState):
             weight = stats.weight
             if has_digits:
                 loss = Loss(update.measured, weight)
+            self._is_updating = False
             if not (stats.is_finite and weight):
                 self._sums.put_back()
                 self._take_average(batch.t)
@@ -195,13 +196,21 @@ class Learner(KeepsState):
         else:
             self.check_pending()
             self._pending = update
-
         self._timing.enter("step")
         # The step, with the mean over all samples; running statistics become the mean over the shards that have any.
         self._sums.apply(num_shards)
         self._optimizer.step(batch.t, lr, momentum, weight, self._sums.rows)
         self._take_average(batch.t)
         return loss
+
+    @override
+    def _deal(self, world: World, *, is_broken: bool) -> None:
+        self._requests = Requests()
+        self._sums.deal(world, is_broken=is_broken)
+        self._recomputing.world = world
+        if self._totals is not None:
+            self._totals.world = world
+        self._norm_check.control_is_summed = world.size > 1
 
     def forward_only(self, batch: GlobalBatch) -> list[Any]:
         """What the network gives for this rank's shards in training, without gradients; nothing is changed.

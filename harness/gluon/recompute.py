@@ -75,7 +75,7 @@ class Recomputing:
             world: the ranks.
             num_shards: S.
         """
-        self._sums, self._world, self._num_shards = sums, world, num_shards
+        self._sums, self.world, self._num_shards = sums, world, num_shards
         self.shares = shares_of(net, network)
         self._shapes = {name: network.parameters[name].shape for name in self.shares}
 
@@ -107,13 +107,13 @@ class Recomputing:
         table: Floats = np.zeros((self._num_shards, sum(sizes) + 1))
         states: dict[int, Any] = {}
         for t in range(1, count + 1):
-            if self._world.allreduce(np.array([stop()], np.int32), "statistics.stop")[0]:
+            if self.world.allreduce(np.array([stop()], np.int32), "statistics.stop")[0]:
                 return None
             batch = stream(t)
             for shard, row in self._sums.batch_statistics(batch, totals_of(batch), states, self.shares).items():
                 table[shard, :-1] += row
                 table[shard, -1] += 1
-        table = self._world.allreduce(table, "statistics")
+        table = self.world.allreduce(table, "statistics")
         total = table[0]
         for row in table[1:]:
             total = total + row

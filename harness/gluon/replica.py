@@ -57,7 +57,6 @@ class DeviceReplica:
         self._untouched = [(statistic, held(statistic, ctx).copy()) for statistic in untouched]
         self._weigh = None if network.terms_per_sample is None else Weighing(ctx)
         self._tables = network.tables
-        self._rows = RowFold(merges)
         self.buffer = GradientBuffer(
             {name: one for name, one in network.trainable.items() if name not in self._tables},
             moving,
@@ -65,7 +64,7 @@ class DeviceReplica:
             num_control=len(ControlValues._fields) + (0 if self._weigh is None else NUM_VALUES),
             has_own_arrays=ctx.device_type == "cpu" and network.graph.may_deconvolve,
         )
-        self._fold = Fold(self.buffer.memory, merges)
+        self.deal(merges)
         self._statistics: Any = self.buffer.statistics
         self._before: Any = None
         if self._statistics is not None and keeps_statistics:
@@ -74,6 +73,14 @@ class DeviceReplica:
         self._round = HalfRounder()
         self._half: HalfPrecision | None = None
         self.timing = Timing()
+
+    def deal(self, merges: Sequence[int]) -> None:
+        """Process other shards from now on.
+
+        Args:
+            merges: `Assignment.merges` of this device.
+        """
+        self._rows, self._fold = RowFold(merges), Fold(self.buffer.memory, merges)
 
     def take_back(self, others: Sequence[Any]) -> None:
         """Let parameters see this device's buffer again, after another learner has had them.

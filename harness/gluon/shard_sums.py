@@ -53,23 +53,20 @@ class ShardSums:
         Raises:
             ConfigError: for fewer shards than workers, or more than a weighted loss may have.
         """
-        workers = workers_that_share(world, len(contexts), shards)
         network.refuse_many(shards)
-        self._world = world
-        self._assignment = assign(shards, workers)
-        own = slice(world.rank * len(contexts), (world.rank + 1) * len(contexts))
-        self._turns = take_turns(self._assignment.shards[own])
-        keeps = shards > workers or options.skip_nonfinite or network.is_weighted
+        self._contexts, self._shards = contexts, shards
+        merges = self._divide(world)
+        keeps = shards > self._assignment.workers or options.skip_nonfinite or network.is_weighted
+        keeps = keeps or world.membership is not None
         self.replicas = [
-            DeviceReplica(network, ctx, options, merges, keeps_statistics=keeps)
-            for ctx, merges in zip(contexts, self._assignment.merges[own], strict=True)
+            DeviceReplica(network, ctx, options, own, keeps_statistics=keeps)
+            for ctx, own in zip(contexts, merges, strict=True)
         ]
         self.buffer = self.replicas[0].buffer
         self.rows: Term = ()
         self.carried: Carried | None = None
         if network.first_state is not None:
-            places = {shard: contexts[device] for device, shard in self._turns}
-            self.carried = Carried(network.first_state, world, places, shards)
+            self.carried = Carried(network.first_state, world, self._places, shards)
         self._sum_devices: DeviceAllreduce | None = None
         if len(self.replicas) > 1:
             self._sum_devices = DeviceAllreduce(placement.kvstore, self.replicas, self._assignment)
@@ -87,6 +84,34 @@ class ShardSums:
         self._timing = timing
         for replica in self.replicas:
             replica.timing = timing
+
+    def _divide(self, world: World) -> Sequence[Sequence[int]]:
+        """Who has which shard among these ranks; returns the `merges` of this rank's devices."""
+        num_devices = len(self._contexts)
+        self._world = world
+        self._assignment = assign(self._shards, workers_that_share(world, num_devices, self._shards))
+        own = slice(world.rank * num_devices, (world.rank + 1) * num_devices)
+        self._turns = take_turns(self._assignment.shards[own])
+        return self._assignment.merges[own]
+
+    @property
+    def _places(self) -> dict[int, Any]:
+        """The device of each shard of this rank."""
+        return {shard: self._contexts[device] for device, shard in self._turns}
+
+    def deal(self, world: World, *, is_broken: bool) -> None:
+        """Share the shards with other ranks from now on.
+
+        Args:
+            world: the ranks.
+            is_broken: whether an update was begun, and is not finished: then it has not been.
+        """
+        if is_broken:
+            self.put_back()
+        for replica, merges in zip(self.replicas, self._divide(world), strict=True):
+            replica.deal(merges)
+        if self.carried is not None:
+            self.carried.deal(world, self._places)
 
     def __call__(
         self,
@@ -114,6 +139,8 @@ class ShardSums:
         # over devices, or over ranks (of several ranks each has one device): gradients, running statistics and control
         # values in one message.
         self._process(batch, half, totals)
+        if self.carried is not None:
+            self.carried.spread()
         if self._sum_devices is not None:
             self._sum_devices()
         if self._world.size > 1:

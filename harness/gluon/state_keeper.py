@@ -24,6 +24,8 @@ from harness.model.host_memory import in_host_memory
 from harness.model.parameters import held
 from harness.parsing import plain_numbers
 
+_MOST_ERRORS = 100
+
 
 class StateKeeper:
     """Takes and restores the state of a network and its optimizer."""
@@ -176,24 +178,24 @@ class StateKeeper:
         """Make weights and running statistics of rank 0 those of every rank."""
         self._share(self._current_parameters(), world)
 
-    def share_state(self, world: World) -> None:
-        """Make the state of rank 0 that of every rank."""
-        self._share({**self._current_parameters(), **self._state_arrays()}, world)
-        self._set_numbers(world.broadcast_object(self.numbers(), "learner.numbers"))
+    def share_state(self, world: World, root: int = 0) -> None:
+        """Make the state of a rank that of every rank."""
+        self._share({**self._current_parameters(), **self._state_arrays()}, world, root)
+        self._set_numbers(world.broadcast_object(self.numbers(), "learner.numbers", root))
         if self._carried is not None:
-            self._carried.share()
+            self._carried.share(root)
         if self._average is not None:
-            numbers = world.broadcast_object(self._average.numbers, "learner.averages")
+            numbers = world.broadcast_object(self._average.numbers, "learner.averages", root)
             names = list(self._parameters) if numbers else []
             like = {name: array.asnumpy() for name, array in self._current_parameters().items()} if names else {}
-            mine = self.averages or like
-            arrays = {name: world.broadcast(mine[name], f"learner.average.{name}") for name in names}
+            mine = {**like, **self.averages}
+            arrays = {name: world.broadcast(mine[name], f"learner.average.{name}", root) for name in names}
             self._average.restore(arrays, numbers)
 
-    def _share(self, arrays: Mapping[str, Any], world: World) -> None:
+    def _share(self, arrays: Mapping[str, Any], world: World, root: int = 0) -> None:
         mx.nd.waitall()
         for name, array in arrays.items():  # one by one, so that only one lies on the host at a time
-            self.write({name: world.broadcast(array.asnumpy(), f"learner.{name}")})
+            self.write({name: world.broadcast(array.asnumpy(), f"learner.{name}", root)})
 
     def write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
         """Fill the arrays that are named, on every device; a kvstore takes over what they then hold."""
@@ -252,6 +254,16 @@ class StateKeeper:
 
     def _scalar_names(self) -> tuple[str, ...]:
         return self._optimizer.traits.scalars
+
+
+def settle_lost() -> None:
+    """Wait for everything, and forget the errors of collectives that have failed: each is raised once."""
+    for _ in range(_MOST_ERRORS):
+        try:
+            mx.nd.waitall()
+        except mx.base.MXNetError:
+            continue
+        return
 
 
 def overwrite(targets: Mapping[str, Any], values: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -22,6 +22,9 @@ class WeightTotals:
 
     Each part (a shard, a batch of an evaluation) has a row of its own in a table that is added up over ranks, and the
     columns are summed without rounding, so the number of ranks does not show.
+
+    Attributes:
+        world: the ranks.
     """
 
     def __init__(self, calls: Calls, world: World, ctx: Any, names: Sequence[str]) -> None:
@@ -33,7 +36,7 @@ class WeightTotals:
             ctx: a device, for labels.
             names: of the sums, in their order.
         """
-        self._calls, self._world, self._ctx, self._names = calls, world, ctx, tuple(names)
+        self._calls, self.world, self._ctx, self._names = calls, world, ctx, tuple(names)
 
     def __call__(self, labels: Mapping[int, Data], count: int, what: Callable[[int], str]) -> dict[str, float]:
         """The totals; a collective.
@@ -49,8 +52,8 @@ class WeightTotals:
         table = np.zeros((count, len(self._names)))
         for number, label in labels.items():
             table[number] = self.row(label)
-        if self._world.size > 1:
-            table = self._world.allreduce(table, "weights")
+        if self.world.size > 1:
+            table = self.world.allreduce(table, "weights")
         return self.add_up(table, what)
 
     def row(self, label: Data) -> list[float]:

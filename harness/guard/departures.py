@@ -57,7 +57,7 @@ class Departures:
             source: the rank that this one heard it from.
         """
         is_new = self.known.learn(cause)
-        if is_new and cause.first:
+        if is_new and cause.first and not self.is_survived(cause):
             place, collective = self._this_rank.activity.description, self._world.last_collective
             self._files.write(cause.exit_code, cause.text, place=place, collective=collective)
         if is_new and self._world.rank == 0:
@@ -67,6 +67,10 @@ class Departures:
             self._peers[source].link.send(Message(acknowledged=True))
         if cause.first:
             self.is_known.set()
+
+    def is_survived(self, cause: Cause) -> bool:
+        """Whether the others go on without the rank that this befell, so that nothing has to be written."""
+        return self._world.membership is not None and cause.spares_others
 
     def confirm(self) -> None:
         """Step 4, as soon as all have answered; also before anybody has left, where it changes nothing."""

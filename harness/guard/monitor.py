@@ -164,6 +164,9 @@ class Monitor:
         # Another rank is lost. Where collectives fail for that, the main thread hears of it and leaves in good order;
         # where they wait for ever, there is no point in waiting with them.
         if known.cause is not None:
+            if self._departures.is_survived(known.cause):
+                self._world.cut()  # the main thread hears of it at its next collective, and finds another world
+                return
             if now_s - known.since_s > (GRACE_S if self._world.fails_when_lost else GRACE_WITHOUT_ERROR_S):
                 self._end(known.cause)
             return

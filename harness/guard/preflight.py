@@ -15,7 +15,7 @@ from harness.errors import ConfigError, DisagreementError
 from harness.named import code_in
 from harness.plan import LRPlan
 
-_OF_A_HOST = (("output",), ("device",), ("data", "root"), ("data", "download"))  # may differ between hosts
+OF_A_HOST = (("output",), ("device",), ("data", "root"), ("data", "download"))  # may differ between hosts
 _ADVICE = "start every rank with the same code, packages, configuration and data"
 
 
@@ -94,7 +94,7 @@ def code_digest(config: RunConfig) -> dict[str, str]:
 
 def _comparable(config: RunConfig) -> dict[str, Any]:
     plain = config.plain()
-    for keys in _OF_A_HOST:
+    for keys in OF_A_HOST:
         inner = plain
         for key in keys[:-1]:
             inner = inner[key]

@@ -95,6 +95,11 @@ class StopSignals:
         self.socket.close()
         self._sender.close()
 
+    @property
+    def received_for_s(self) -> float:
+        """How long ago the first signal came; 0 before."""
+        return 0.0 if self.received is None else time.monotonic() - self._first_s
+
     def wake(self) -> None:
         """Make `socket` readable without a signal: whoever waits for one looks around at once."""
         with suppress(OSError):  # closed: nobody waits

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from harness.errors import StoppedOnRequestError
-from harness.folder import AttemptStart
+from harness.folder import AttemptStart, WorldChange
 
 
 class Unguarded:
@@ -16,6 +16,9 @@ class Unguarded:
     def use_folder(self, folder: Path, start: AttemptStart, page: Callable[[], object] | None = None) -> AttemptStart:
         """Nothing is written."""
         return start
+
+    def continue_in(self, folder: Path, change: WorldChange, page: Callable[[], object] | None = None) -> None:
+        """Nothing is written."""
 
     def defer_stops(self) -> None:
         """Signals stay the program's own."""
@@ -27,6 +30,15 @@ class Unguarded:
     def stop_requested(self) -> bool:
         """Nobody asks."""
         return False
+
+    def is_told_to_stop(self) -> bool:
+        """Nobody tells."""
+        return False
+
+    @property
+    def stop_requested_for_s(self) -> float:
+        """Never."""
+        return 0.0
 
     def explained(self) -> AbstractContextManager[None]:
         """Nothing is known of other ranks."""

@@ -18,7 +18,7 @@ from harness.causes import Cause
 from harness.comm import World
 from harness.config import GuardConfig
 from harness.errors import LostRankError, StoppedOnRequestError
-from harness.folder import AttemptStart
+from harness.folder import AttemptStart, WorldChange
 from harness.folder.outcome import OutcomeFiles
 from harness.guard.departures import Departures
 from harness.guard.messages import Message
@@ -84,6 +84,10 @@ class Guard:
         """
         return self.files.use_folder(folder, start, page)
 
+    def continue_in(self, folder: Path, change: WorldChange, page: Callable[[], object] | None = None) -> None:
+        """The run's folder is this attempt's already: record how its workers have changed."""
+        self.files.continue_in(folder, change, page)
+
     def defer_stops(self) -> None:
         """The run is about to change something: from now on a signal only sets `stop_requested`.
 
@@ -105,6 +109,11 @@ class Guard:
     def stop_requested(self) -> bool:
         """Whether this rank has received a signal that asks the job to stop."""
         return self._signals.received is not None
+
+    @property
+    def stop_requested_for_s(self) -> float:
+        """How long ago that was; 0 if it has received none."""
+        return self._signals.received_for_s
 
     def stopped(self, state: str, by: str = "") -> StoppedOnRequestError:
         """The error with which every rank ends when the run was asked to stop; a collective.
@@ -194,7 +203,17 @@ class Guard:
 
     def close(self) -> None:
         """Say goodbye and stop monitoring, when all ranks have come to their end."""
+        self.let_go()
+        self._signals.close()
+
+    def is_told_to_stop(self) -> bool:
+        """Whether this rank has received a signal, also where nobody monitors."""
+        self._signals.receive()
+        return self.stop_requested
+
+    def let_go(self) -> StopSignals:
+        """Stop monitoring these ranks; returns the signals of this process, which are still handled."""
         self._peers.send(Message(goodbye=True))
         self._monitor.stop()
-        self._signals.close()
         self._peers.close()
+        return self._signals

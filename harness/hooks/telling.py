@@ -107,6 +107,16 @@ class Hooks:
         """Whether the run is to stop, because a hook has asked for it or has failed."""
         return bool(self.asked_to_stop) or self._failure is not None
 
+    @property
+    def are_loaded(self) -> bool:
+        """Whether there are any."""
+        return bool(self._hooks)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether they were told how the attempt begins, and not yet how it ends."""
+        return self._opened is not None
+
     def open(
         self,
         folder: Path,

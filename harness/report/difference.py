@@ -25,6 +25,7 @@ _WITHOUT_EFFECT = (
         "log",
         "checkpoint",
         "guard",
+        "elastic",
         "evaluation",
         "hooks",
         "hooks_fail",

@@ -21,13 +21,20 @@ from harness.train.samples import first_samples
 from harness.versions import versions
 
 
-def build_learner(run: Run, policy: str | None = None, prepare: Callable[[Any], object] | None = None) -> Learner:
+def build_learner(
+    run: Run,
+    policy: str | None = None,
+    prepare: Callable[[Any], object] | None = None,
+    *,
+    has_state: bool = True,
+) -> Learner:
     """The learner of a run; metrics are tried at once, so that none fails hours later.
 
     Args:
         run: what to train.
         policy: how much of `init.from` has to fit (`Learner.load_weights`), instead of what `init.match` says.
         prepare: is given the network before it is tried and compiled.
+        has_state: whether it gets the state that the run starts from; other ranks have one for a process that joins.
 
     Raises:
         ConfigError: for names and parameters that do not exist or do not fit the data.
@@ -41,11 +48,13 @@ def build_learner(run: Run, policy: str | None = None, prepare: Callable[[Any], 
     if prepare is not None:
         prepare(parts.net)
     learner = _learner_of(run, parts, Batch(0, *samples))
-    _preflight(run, learner)
+    compare_learners(run, learner, run.initial_state.iteration)
 
     # Rank 0 has the state that the run starts from: of a checkpoint, of a file of weights, or the initializer's.
     init, point = run.config.init, run.resume_point
-    if point is not None:
+    if not has_state:
+        learner.broadcast_weights(compared=True)
+    elif point is not None:
         world.on_root("resume", lambda: _restore(run, learner, point))
         learner.broadcast_state(compared=True)
     else:
@@ -128,8 +137,17 @@ def _averaging(run: Run) -> Averaging | None:
     return Averaging(decay, every, after, statistics=section.statistics, **warmup)
 
 
-def _preflight(run: Run, learner: Learner) -> None:
-    """Compare the ranks before the first update: what differs now would be a wrong result later."""
+def compare_learners(run: Run, learner: Learner, after: int) -> None:
+    """Compare the ranks before their first update: what differs now would be a wrong result later.
+
+    Args:
+        run: what is trained.
+        learner: of the run.
+        after: the iteration that they begin after.
+
+    Raises:
+        DisagreementError: on every rank, naming what differs.
+    """
     sizes, plan = run.sizes, run.plan
     facts = {
         "parameters": learner.describe_parameters(),
@@ -140,7 +158,7 @@ def _preflight(run: Run, learner: Learner) -> None:
         },
         "training data": run.data.fingerprint,
         "versions": versions(),
-        "begins after iteration": run.initial_state.iteration,
+        "begins after iteration": after,
     }
     compare_ranks(run.world, facts, run.config, run.own_shards)
 

@@ -37,6 +37,7 @@ _FREE = (
     "checkpoint",
     "finder",
     "guard",
+    "elastic",
     "hooks",
     "hooks_fail",
     "init.from",

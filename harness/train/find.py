@@ -21,6 +21,7 @@ from harness.guard import compare_schedules
 from harness.model.optimizers import factor_groups
 from harness.named import brief
 from harness.plan import amended_plan
+from harness.train.changes import end_world_if_some_stay
 from harness.train.prepare import agreed
 from harness.train.run import Run
 from harness.units import ClockTime
@@ -46,7 +47,7 @@ def find_base(run: Run, learner: Learner, *, journal: Journal | None = None, fir
 
     def ask() -> Requests:
         run.guard.enter(_ENTERED)
-        return Requests(save=journal is not None and journal.asks_to_save(), stop=run.guard.stop_requested)
+        return Requests(save=journal is not None and journal.asks_to_save(), stop=run.is_told_to_end)
 
     run.guard.defer_stops()
     run.guard.enter(_ENTERED, "first")
@@ -60,7 +61,9 @@ def find_base(run: Run, learner: Learner, *, journal: Journal | None = None, fir
             held_out=held_out,
             journal=journal,
         )
-    except StoppedOnRequestError:  # the finder does not know of signals; the guard knows which rank received one
+    except StoppedOnRequestError:
+        end_world_if_some_stay(run)
+        # the finder does not know of signals; the guard knows which rank received one
         saved = "start it again" if journal is None else f"saved in {journal.folder}, start it again with --resume auto"
         raise run.guard.stopped(f"the learning-rate finder restored the state; {saved}") from None
     more = {

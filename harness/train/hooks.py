@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from harness.folder import AttemptStart
 from harness.hooks import Hooks, load_hooks
 from harness.train.plan_files import rates_of
 from harness.train.run import Run
+from harness.train.standing import WorldChangedError
 
 
 def with_hooks(run: Run) -> Run:
@@ -26,7 +28,10 @@ def with_hooks(run: Run) -> Run:
 
     def load() -> None:
         nonlocal found
-        found = Hooks(load_hooks(config.hooks), config.hooks_fail, run.guard.outside)
+        if run.hooks.are_loaded:  # in a world before
+            found = run.hooks
+        else:
+            found = Hooks(load_hooks(config.hooks), config.hooks_fail, run.guard.outside)
 
     _on_root(run, "hooks", load)
     return replace(run, hooks=found)
@@ -57,6 +62,37 @@ def tell_beginning(run: Run, start: AttemptStart, warn: Callable[[str], None]) -
     if point is not None and point.num_ranks != run.world.size:
         hooks.world_changed(state.iteration, point.num_ranks, run.world.size, f"resumed from {point.path}")
     hooks.amended([one.to_json() for one in state.amendments], rates)
+
+
+def tell_attempt(
+    run: Run, start: AttemptStart, iteration: int, change: WorldChangedError | None, warn: Callable[[str], None]
+) -> None:
+    """Tell the hooks that the attempt begins, or that its workers have changed.
+
+    Args:
+        run: what is trained.
+        start: of the attempt.
+        iteration: the last update.
+        change: of the workers.
+        warn: shows a line to the user.
+    """
+    if change is None or not run.hooks.is_open:
+        tell_beginning(run, start, warn)
+    if change is not None:
+        run.hooks.world_changed(iteration, change.size_before or run.world.size, run.world.size, change.reason)
+
+
+@contextmanager
+def told_at_the_end(hooks: Hooks) -> Iterator[None]:
+    """Tell the hooks how the attempt ends; a world that ends is not the end of it."""
+    try:
+        yield
+    except WorldChangedError:
+        raise
+    except BaseException as error:
+        hooks.__exit__(type(error), error, error.__traceback__)
+        raise
+    hooks.__exit__(None, None, None)
 
 
 def raise_failure(run: Run) -> None:

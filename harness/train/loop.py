@@ -11,27 +11,33 @@ from dataclasses import replace
 from functools import partial
 
 from harness.checkpoint import NONE_REPLACED
-from harness.config import dump_config
-from harness.data import BatchStream
-from harness.errors import ConfigError, DataError, DivergedError, StoppedOnRequestError, listed
-from harness.folder import METRICS, EventFile, MetricsFile
+from harness.data import BatchStream, GlobalBatch
+from harness.errors import ConfigError, DataError, DivergedError, listed
 from harness.gluon import Learner, Requests
 from harness.guard import ConsistencyCheck
 from harness.plan.decided import describe_decisions
-from harness.report import Progress, reported, write_finder_report, write_run_report
+from harness.report import Progress, reported
+from harness.train.beginning import (
+    find_base_of,
+    offer,
+    open_metrics,
+    open_run_folder,
+    record_beginning,
+    unread_lines,
+)
 from harness.train.build import build_learner
+from harness.train.changes import asked, end_if_asked, settled, world_may_end
 from harness.train.decisions import Decided, Decisions
 from harness.train.divergence import Divergence
-from harness.train.find import find_base, with_found_base
-from harness.train.hooks import raise_failure, tell_beginning, with_hooks
+from harness.train.hooks import raise_failure, tell_attempt, told_at_the_end, with_hooks
 from harness.train.input import InputWatch
 from harness.train.log import TrainingLog, replaced_in_words
-from harness.train.opening import factors_in_words, opening
+from harness.train.opening import continuing, factors_in_words, opening
 from harness.train.plan_files import factors_of, write_plan_of
 from harness.train.replaced import ReplacedSamples
-from harness.train.resume import open_folder, warnings_for
 from harness.train.run import Run
-from harness.train.saving import Saver, attempt_start, environment_of, verify
+from harness.train.saving import Saver, verify
+from harness.train.standing import Standing, Update, WorldChangedError
 from harness.train.state import RunState, is_due
 from harness.train.tokens import refuse_other_tokens
 from harness.units import Duration
@@ -53,52 +59,78 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
     Raises:
         HarnessError: on every rank, whatever rank it began on.
     """
+    # The learner comes before the folder: what cannot be imported, built or restored leaves nothing behind.
+    run = with_hooks(run)
+    return train_here(Standing(run, run.initial_state), build_learner(run), log_level)
+
+
+def train_here(
+    at: Standing, learner: Learner, log_level: str, change: WorldChangedError | None = None
+) -> dict[str, float]:
+    """Train from where a run stands, as long as its world lasts.
+
+    Args:
+        at: where it stands; kept up to date.
+        learner: with the state of that.
+        log_level: see `train`.
+        change: what has ended the world before; `None` in the first one.
+
+    Raises:
+        WorldChangedError: if this world has ended, and another one can go on.
+        HarnessError: on every rank, whatever rank it began on.
+    """
+    run = at.run
     world, folder = run.world, run.folder.path
     with ExitStack() as stack:
-        # The learner comes before the folder: what cannot be imported, built or restored leaves nothing behind.
-        run = with_hooks(run)
-        learner = build_learner(run)
-
         # From here on the folder is this attempt's, and whatever ends the run is told there.
+        stack.enter_context(world_may_end(run))
         run.guard.defer_stops()
         run.guard.enter("the run's folder", "first")
         stack.callback(run.folder.close)  # also where it could not be opened: the lock of its name may be held by then
-        notes = world.on_root("folder", lambda: _open_folder(run))
-        start = run.guard.use_folder(folder, attempt_start(run), partial(write_run_report, folder))
-        stack.enter_context(run.hooks)  # told last of all how the attempt has ended
+        notes = world.on_root("folder", lambda: open_run_folder(at))
+        at.is_open = True
+        start = record_beginning(at, change)
+        stack.enter_context(told_at_the_end(run.hooks))
         stack.enter_context(reported(folder, world.rank))
+        stack.enter_context(world_may_end(run))
         stack.enter_context(run.guard.explained())
 
         # With `lr.base: auto` the plan is in units of a base that nobody knows yet.
         if run.plan.in_units_of_base:
-            run, remarks = _find_base(run, learner)
+            run, remarks = find_base_of(run, learner)
             notes += remarks
+            at.run = run
+        offer(run)
         factors = factors_of(run, learner)
-        write_plan_of(run, run.initial_state, learner)
+        if not at.is_planned:
+            write_plan_of(run, run.initial_state, learner)
+            at.is_planned = True
 
         # The saver is closed first, and with it the thread that still writes a checkpoint; the metrics last.
-        metrics = _open_metrics(run, stack)
-        begun, may_draw = run.initial_state.iteration, world.size == 1
+        begun, may_draw = at.begins_after, world.size == 1
+        metrics = open_metrics(run, begun, stack)
         progress = Progress(run.sizes.num_iterations, world.rank, begun, log_level, may_draw=may_draw)
         stack.enter_context(progress)
-        for line in _unread(run, metrics):
+        for line in unread_lines(run, metrics):
             progress.warn(line)
         check = ConsistencyCheck(world, learner)
-        saver = stack.enter_context(Saver(run, learner, check, metrics, progress.warn))
+        saver = stack.enter_context(Saver(run, learner, check, metrics, progress.warn, at.saved))
         log = TrainingLog(progress, saver.record)
-        progress.say(opening(run))
-        for line in describe_decisions(run.config, run.sizes):
-            progress.say(line)
-        if factors:
-            progress.say(factors_in_words(factors))
-        for line in [*run.world.remarks, *run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
-            progress.warn(line)
-        tell_beginning(run, start, progress.warn)
+        if change is None:
+            for line in [opening(run), *describe_decisions(run.config, run.sizes)]:
+                progress.say(line)
+            if factors:
+                progress.say(factors_in_words(factors))
+            for line in [*run.world.remarks, *run.remarks, *learner.remarks, *run.plan.remarks(), *notes]:
+                progress.warn(line)
+        else:
+            progress.say(continuing(run, at.state, change.reason))
+        tell_attempt(run, start, at.state.iteration, change, progress.warn)
 
         run.timing.say = progress.say
         stack.callback(run.timing.close)
         learner.time_by(run.timing)
-        ended = _iterate(run, learner, stack.enter_context(run.stream()), check, saver, log)
+        ended = _iterate(at, learner, stack.enter_context(run.stream()), check, saver, log)
         world.on_root("final weights", lambda: learner.save_weights(folder / "final.params"))
         if run.config.average is not None and learner.has_average:
             averaged = folder / f"final_{run.config.average[0]}.params"
@@ -112,10 +144,11 @@ def train(run: Run, log_level: str = "info") -> dict[str, float]:
 
 
 def _iterate(
-    run: Run, learner: Learner, stream: BatchStream, check: ConsistencyCheck, saver: Saver, log: TrainingLog
+    at: Standing, learner: Learner, stream: BatchStream, check: ConsistencyCheck, saver: Saver, log: TrainingLog
 ) -> RunState:
     """All updates that are left, from top to bottom, and what is due after each; returns the state at the end."""
-    config, guard, state, total = run.config, run.guard, run.initial_state, run.sizes.num_iterations
+    run, state, update = at.run, at.state, at.update
+    config, guard, total = run.config, run.guard, run.sizes.num_iterations
     divergence, first = Divergence(run, learner, saver, log.warn), state.iteration + 1
     log_every, verify_every = _iterations(run, config.log.every), _iterations(run, config.guard.verify_every)
     evaluate_every = None if config.evaluation.every is None else _iterations(run, config.evaluation.every)
@@ -127,33 +160,30 @@ def _iterate(
     if state.evaluation_due:
         run, state = _evaluate_what_was_left(run, state, saver, evaluation)
 
-    while state.iteration < run.last and not decisions.is_over(state):
-        t, num_skipped, num_weightless = state.iteration + 1, learner.skipped, learner.weightless
+    # What is due after an update of a world before is done again.
+    while update is not None or (state.iteration < run.last and not decisions.is_over(state)):
+        t = state.iteration + (update is None)
         try:
-            # Ask. A signal reaches one rank, and only rank 0 has a clock and a disk: what a rank wants travels with
-            # its gradients, and all ranks act on it after this same update.
-            guard.enter(f"iteration {t}", "first" if t == first else "update")
-            ask = saver.ask(guard.stop_requested)
-
-            # Update: this rank's shards of global batch t, with the rates that the plan gives to t. A wait is timed.
-            run.timing.begin(t)
-            with watch.update(t):
-                batch, lr, momentum = stream(t), run.plan.lr(t), run.plan.momentum(t)
-                loss = learner.update(batch, lr, momentum, ask)
-            requests, state = learner.pop_requests(), replace(state, iteration=t)
-            if config.train.tokens_per_sample is not None:
-                refuse_other_tokens(run, t, loss.weight)
-            log.count(run, t)
-            replaced.note(batch.replaced, t)
+            if update is None:
+                guard.enter(f"iteration {t}", "first" if t == first else "update")
+                run.timing.begin(t)
+                with watch.update(t):
+                    batch = stream(t)
+                    update = _update(run, learner, batch, asked(run, saver))
+                log.count(run, t)
+                replaced.note(batch.replaced, t)
+                state = at.made(run, replace(state, iteration=t), update, saver.saved)
+            done, update = update, None
+            requests = settled(run, done.requests)
 
             # Log the first, the last and every so many; this is where rank 0 waits for the device.
-            if learner.skipped > num_skipped:
+            if done.is_skipped:
                 state = divergence.skipped(run, state)
-            elif learner.weightless > num_weightless:
+            elif done.is_weightless:
                 state = replace(state, weightless=state.weightless + 1)
                 log.weightless(run, t)
             elif is_due(t, log_every, run.last) or t == 1:
-                log.updated(run, learner, t, loss)
+                log.updated(run, learner, t, done.loss)
 
             # Verify now and then that the ranks still hold the same bits; every checkpoint is verified as well.
             if is_due(t, verify_every):
@@ -174,8 +204,7 @@ def _iterate(
             if saver.is_due(state, requests):
                 state = replaced.into(state)
                 saver.save(run, state)
-            if state.evaluation_due or (requests.stop and t < total):
-                raise _stopped(run, saver, t)
+            end_if_asked(at, run, state, requests, saver)
         except DivergedError as error:
             # Not finite: with `rewind` back to the newest checkpoint, on lower rates; otherwise this is the end.
             run, state = divergence.answer(run, state, t, error)
@@ -191,12 +220,21 @@ def _iterate(
     return state
 
 
-def _stopped(run: Run, saver: Saver, t: int) -> StoppedOnRequestError:
-    """The error with which every rank ends, once the checkpoint of iteration `t` is on disk."""
-    saver.wait_until_written()
-    raise_failure(run)
-    by = run.hooks.asked_to_stop
-    return run.guard.stopped(f"saved after iteration {t}; start it again with --resume auto", by)
+def _update(run: Run, learner: Learner, batch: GlobalBatch, ask: Requests) -> Update:
+    """Do an update with the rates that the plan gives to its iteration.
+
+    Args:
+        run: by its plan of now.
+        learner: of the run.
+        batch: this rank's shards of the global batch.
+        ask: a signal reaches one rank, and only rank 0 has a clock and a disk: what a rank wants travels with its
+            gradients, and all ranks act on it after this same update.
+    """
+    t, counted = batch.t, (learner.skipped, learner.weightless)
+    loss = learner.update(batch, run.plan.lr(t), run.plan.momentum(t), ask)
+    if run.config.train.tokens_per_sample is not None:
+        refuse_other_tokens(run, t, loss.weight)
+    return Update.of(learner, loss, counted)
 
 
 def _after_epoch(run: Run, learner: Learner, state: RunState, replaced: ReplacedSamples, log: TrainingLog) -> RunState:
@@ -298,42 +336,3 @@ def evaluate_only(run: Run) -> dict[str, float]:
 def _iterations(run: Run, every: Duration) -> int:
     """A setting such as `log.every` in iterations, at least 1."""
     return max(1, run.sizes.iterations(every))
-
-
-def _open_folder(run: Run) -> list[str]:
-    notes = open_folder(run.folder, run.start, run.resume_point)
-    if run.resume_point is not None:
-        notes.insert(0, f"resuming after iteration {run.resume_point.iteration} from {run.resume_point.path}")
-        notes += warnings_for(run.resume_point, {**environment_of(run), "sum": run.world.sum_by})
-    return notes
-
-
-def _find_base(run: Run, learner: Learner) -> tuple[Run, list[str]]:
-    """Run the finder, report, and continue with what it found."""
-    folder = run.folder.path / "finder"
-    result = find_base(run, learner)
-    run.world.on_root("finder", lambda: write_finder_report(result, folder, run.config.run_name))
-    return with_found_base(run, result, str(folder / "report.html"))
-
-
-def _open_metrics(run: Run, stack: ExitStack) -> MetricsFile | None:
-    """`metrics.jsonl` on rank 0, cut back to where the run resumes; `None` on the others."""
-    folder = run.folder.path
-    opened: list[MetricsFile] = []  # on rank 0, which fails on all ranks or on none
-    run.world.on_root("metrics", lambda: opened.append(MetricsFile(folder / METRICS, run.initial_state.iteration)))
-    if not opened:
-        return None
-    metrics = stack.enter_context(opened[0])
-    if run.config.log.tensorboard:
-        texts = {"config": f"```yaml\n{dump_config(run.config)}```", "plan": run.plan.describe()}
-        pictures = {"plan": folder / "plan.png", "finder": folder / "finder" / "curve.png"}
-        metrics.show_in(EventFile(folder / "tensorboard", texts, pictures))
-    return metrics
-
-
-def _unread(run: Run, metrics: MetricsFile | None) -> list[str]:
-    """Warnings of lines that an earlier attempt left damaged."""
-    return [
-        f"warning: {run.folder.path / part.file}, line {part.line}, cannot be read and stays as it is: it {part.reason}"
-        for part in (() if metrics is None else metrics.unread.parts)
-    ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from harness.data import describe_scale, draws_at_random
 from harness.folder import FactorGroup
 from harness.train.run import Run
+from harness.train.state import RunState
 
 
 def opening(run: Run) -> str:
@@ -29,6 +30,12 @@ def opening(run: Run) -> str:
         f"{sizes.shards} x {sizes.batch_size}, {ranks}, {threads} a rank{bits}; learning rate "
         f"{run.plan.describe()}"
     )
+
+
+def continuing(run: Run, state: RunState, reason: str) -> str:
+    """Who trains on after a change of the world, from where, and why."""
+    who = _count(run.world.size, "rank")
+    return f"{run.config.run_name}: after iteration {state.iteration} {who} train on ({run.world.kind}): {reason}"
 
 
 def factors_in_words(factors: Sequence[FactorGroup]) -> str:

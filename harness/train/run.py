@@ -25,6 +25,8 @@ from harness.train.samples import RunData
 from harness.train.state import RunState
 from harness.train.workers import prefetch_of
 
+ALONE_AFTER_S = 1.0
+
 
 @dataclass(frozen=True)
 class Run:
@@ -122,12 +124,25 @@ class Run:
 
         def stop() -> bool:
             self.guard.enter(f"evaluation on {split}", "evaluation")
-            return self.guard.stop_requested
+            return self.is_told_to_end
 
         instead = self._evaluates_average("instead") and learner.has_average
         batch, streams = self.config.batch.size, self.config.evaluation.streams
         with learner.averaged() if averaged or instead else nullcontext():
             return evaluate(learner, dataset, batch, self.augmentation, self.metrics, stop, streams, watch)
+
+    @property
+    def is_told_to_end(self) -> bool:
+        """Whether this rank was told to end, by a signal or, where workers may come and go, by the launcher.
+
+        A launcher that ends the whole job signals all ranks at nearly the same time. Where one can leave alone, it
+        waits a moment, to see whether it is alone.
+        """
+        membership = self.world.membership
+        if membership is None:
+            return self.guard.stop_requested
+        membership.leaves |= membership.is_removed or self.guard.stop_requested_for_s > ALONE_AFTER_S
+        return membership.leaves
 
     @property
     def evaluates_average_beside(self) -> bool:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ from harness.checkpoint import (
     mark_best,
     newest_valid,
     read_manifest,
+    write_checkpoint,
 )
 from harness.comm import read_launch
 from harness.config import deciding
@@ -103,6 +105,23 @@ def manifest_of(
     }
 
 
+def save_alone(run: Run, state: RunState, learner: Learner) -> Path | None:
+    """Save by one process that cannot find the others any more; `None` if another of them has saved as much.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+        ConfigError: if another process writes to the folder.
+    """
+    run.folder.lock()
+    folder = run.folder.path / "checkpoints"
+    newest = max((iteration_of(path) or 0 for path in list_checkpoints(folder)), default=0)
+    if newest >= state.iteration:
+        return None
+    kept, point = learner.snapshot(), run.resume_point
+    init = learner.began_with if point is None else point.manifest.init
+    return write_checkpoint(folder, state.iteration, kept.arrays, manifest_of(run, state, kept.numbers, init))
+
+
 def verify(check: ConsistencyCheck, run: Run, t: int) -> None:
     """Compare the ranks after update `t`: rates, counters and checksums of every array."""
     check.verify(t, run.plan.lr(t), run.plan.momentum(t), t * run.sizes.global_batch)
@@ -113,6 +132,9 @@ class Saver:
 
     A checkpoint is due by iterations, by rank 0's clock, after a new best evaluation, at the end, and before the run
     stops on request.
+
+    Attributes:
+        saved: what the newest checkpoint holds, as every rank knows it.
     """
 
     def __init__(
@@ -122,6 +144,7 @@ class Saver:
         check: ConsistencyCheck,
         metrics: MetricsFile | None,
         warn: Callable[[str], None],
+        saved: RunState | None = None,
     ) -> None:
         """Start the writer on rank 0; to be used as a context, which ends it.
 
@@ -131,6 +154,7 @@ class Saver:
             check: compares the ranks before each checkpoint.
             metrics: on rank 0, the file whose lines must be on disk before a checkpoint that is newer.
             warn: shows a line to the user.
+            saved: what the newest checkpoint holds, by default that with which this attempt began.
         """
         # the plan may change on the way, so `save` is given the run anew; what is read from it here does not
         self._world, self._learner, self._check = run.world, learner, check
@@ -150,20 +174,22 @@ class Saver:
         self._since_s = time.monotonic()
         # what this folder's newest checkpoint holds; a run that is forked from another folder has none here yet
         is_here = run.resume_point is not None and run.resume_point.here
-        self._saved = run.initial_state if is_here else replace(run.initial_state, iteration=0)
-        if is_here and self._writer is not None:
+        begun = run.initial_state if is_here else replace(run.initial_state, iteration=0)
+        self.saved = saved or begun
+        if (is_here or saved is not None) and self._writer is not None:
             self._repair_best()
 
-    def ask(self, stop: bool = False) -> Requests:
+    def ask(self, stop: bool = False, reshape: bool = False) -> Requests:
         """What this rank asks of all ranks with the next update.
 
         Only rank 0 has a clock and a disk, so what it wants must travel to the others before anybody acts on it.
 
         Args:
             stop: whether it was told to stop.
+            reshape: whether it wants another world.
         """
         if self._writer is None:
-            return Requests(stop=stop)
+            return Requests(stop=stop, reshape=reshape)
         # a write that has ended meanwhile is noticed here, at most one update later
         self._take(self._writer.poll())
         self._tell_written()
@@ -171,7 +197,7 @@ class Saver:
         is_time = self._every_s is not None and time.monotonic() - self._since_s >= self._every_s
         save = (is_time or self._hooks.wants_save) and not self._asked
         self._asked = self._asked or save
-        return Requests(save, failure=self._failure is not None, stop=stop or self._hooks.wants_stop)
+        return Requests(save, failure=self._failure is not None, stop=stop or self._hooks.wants_stop, reshape=reshape)
 
     def record(self, *lines: MetricsLine) -> None:
         """Write lines of metrics on rank 0, and tell hooks of them; a failure counts as that of a checkpoint."""
@@ -201,10 +227,10 @@ class Saver:
         by_count = is_due(t, self._every)
         ends = t == self._total or state.stops_early
         at_end = ends and (self._settings.every is not None or self._settings.best is not None)
-        is_best = state.best != self._saved.best
+        is_best = state.best != self.saved.best
         stops = requests.stop or state.evaluation_due
         # every term is the same on every rank: counts, what was asked with the update, and a state that all hold alike
-        return (by_count or at_end or requests.save or is_best or stops) and t > self._saved.iteration
+        return (by_count or at_end or requests.save or is_best or stops) and t > self.saved.iteration
 
     def save(self, run: Run, state: RunState) -> None:
         """Save the state after an update; the write itself runs beside the updates that follow.
@@ -214,7 +240,7 @@ class Saver:
             DivergedError: on every rank, if the weights are no longer finite.
         """
         run.timing.enter("checkpoint")
-        self._saved, self._asked, self._since_s = state, False, time.monotonic()
+        self.saved, self._asked, self._since_s = state, False, time.monotonic()
         self._hooks.wants_save = False
         # a checkpoint that nobody could resume from must not become the newest
         verify(self._check, run, state.iteration)
@@ -250,17 +276,17 @@ class Saver:
 
     def rewound(self, state: RunState) -> None:
         """Forget, on every rank, what was saved and asked after the iteration that the run has gone back to."""
-        self._saved, self._asked = state, False
+        self.saved, self._asked = state, False
         self._learner.pop_requests()
         if self._metrics is not None:
             self._metrics.cut_back(state.iteration)
 
     def _repair_best(self) -> None:
         """Let `best.json` name what the checkpoint says: a later attempt that was given up may have changed it."""
-        if self._saved.best is None:
+        if self.saved.best is None:
             return
         try:
-            mark_best(self._folder, self._saved.best.to_json())
+            mark_best(self._folder, self.saved.best.to_json())
         except OSError as error:
             self._take(
                 CheckpointError(

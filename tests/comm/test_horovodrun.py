@@ -63,7 +63,7 @@ def library(monkeypatch):
     return found
 
 
-def meet(*wishes):
+def meet(*wishes, is_elastic=False):
     """Connect a rank for each wish; the worlds, or the errors."""
     barrier = threading.Barrier(len(wishes), timeout=30)
     results = [None] * len(wishes)
@@ -74,9 +74,8 @@ def meet(*wishes):
 
     def one(rank):
         try:
-            results[rank] = connect_ranks(
-                Launch("horovodrun", rank, len(wishes), rank, len(wishes)), wishes[rank], horovod
-            )
+            launch = Launch("horovodrun", rank, len(wishes), rank, len(wishes), is_elastic=is_elastic)
+            results[rank] = connect_ranks(launch, wishes[rank], horovod)
         except (ConfigError, LostRankError) as error:
             results[rank] = error
 
@@ -156,11 +155,11 @@ def test_a_library_that_finds_nobody_leaves_horovod(server, library, monkeypatch
     assert error.everywhere
 
 
-def test_elastic_jobs_use_horovod(server, monkeypatch):
-    monkeypatch.setenv("HOROVOD_ELASTIC", "1")
-    assert meet("auto")[0].remarks == ["gradients are summed by Horovod and not by MPI: the job is elastic"]
-    assert meet("horovod")[0].remarks == []
-    assert "the job is elastic" in str(meet("mpi")[0])
+def test_elastic_jobs_use_horovod(server):
+    remarks = meet("auto", is_elastic=True)[0].remarks
+    assert remarks == ["gradients are summed by Horovod and not by MPI: the job is elastic"]
+    assert meet("horovod", is_elastic=True)[0].remarks == []
+    assert "the job is elastic" in str(meet("mpi", is_elastic=True)[0])
 
 
 def test_without_horovodruns_server(monkeypatch):

@@ -555,6 +555,7 @@ def _everything():
         "log": {"every": "5%", "tensorboard": True},
         "hooks": ["mine:tell", {"harness.hooks.prometheus:textfile": {"folder": "/tmp"}}],
         "hooks_fail": "stop",
+        "elastic": {"wait_s": 60.5},
         "guard": {
             "verify_every": "50it",
             "stall_after_start_s": 50.5,

@@ -31,11 +31,11 @@ class Beside(SingleWorld):
         self.names.append(name)
         return [json.loads(json.dumps(value).replace("(3, 4)", self.shape)), value]
 
-    def broadcast_object(self, value, name):
+    def broadcast_object(self, value, name, root=0):
         self.names.append(name)
         return value
 
-    def broadcast(self, array, name):
+    def broadcast(self, array, name, root=0):
         self.names.append(name)
         return np.full_like(array, 7)
 

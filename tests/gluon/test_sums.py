@@ -147,7 +147,7 @@ def test_control_values_lie_behind_everything_and_are_kept_when_the_rest_is_clea
     assert not sums.gradients.asnumpy().any()
 
 
-NOTHING = ControlValues(0, 0, 0, 0, 0, 0)
+NOTHING = ControlValues(0, 0, 0, 0, 0, 0, 0)
 
 
 def stats_of(sums, num_samples=2, control_is_summed=True, own=NOTHING):
@@ -159,12 +159,14 @@ def test_the_check_measures_sums():
     _, _, sums = sums_of([(1, 2), (1,)], statistic=(5,))
     sums.gradients[:] = 0
     sums.gradients[1], sums.gradients[16] = 3, 4
-    sums.write_control([0.5, 2, 1, 0, 0, 3])
-    everyone = ControlValues(0.5, 2, 1, 0, 0, 3)
+    sums.write_control([0.5, 2, 1, 0, 0, 3, 0])
+    everyone = ControlValues(0.5, 2, 1, 0, 0, 3, 0)
     assert stats_of(sums) == (7, everyone, 2, 0.25, 2.5, True, False)
-    assert stats_of(sums).control.requests == (False, False, True)
-    own = ControlValues(0, 9, 8, 1, 0, 0)  # in a world of one nobody adds to them, and only the loss is in the buffer
-    assert stats_of(sums, 9, control_is_summed=False, own=own).control == (0.5, 9, 8, 1, 0, 0)
+    assert stats_of(sums).control.requests == (False, False, True, False)
+    own = ControlValues(
+        0, 9, 8, 1, 0, 0, 0
+    )  # in a world of one nobody adds to them, and only the loss is in the buffer
+    assert stats_of(sums, 9, control_is_summed=False, own=own).control == (0.5, 9, 8, 1, 0, 0, 0)
     with pytest.raises(
         DisagreementError, match="iteration 7: the ranks processed 2 samples, but the global batch has 3"
     ):
@@ -175,7 +177,7 @@ def test_the_norm_of_a_large_gradient_is_exact_to_rounding():
     _, _, sums = sums_of([(11_000_000,)])
     values = np.random.default_rng(0).normal(size=11_000_000).astype(np.float32)
     sums.gradients[:] = mx.nd.array(values)
-    sums.write_control([0, 2, 1, 0, 0, 0])
+    sums.write_control([0, 2, 1, 0, 0, 0, 0])
     norm = 2 * stats_of(sums).gradient_norm  # of two samples
     assert norm == pytest.approx(np.linalg.norm(values.astype(np.float64)), rel=1e-5)
 
@@ -184,7 +186,7 @@ def test_the_norm_of_a_large_gradient_is_exact_to_rounding():
 def test_the_check_sees_one_bad_element(bad):
     _, _, sums = sums_of([(50, 50)], statistic=(5,))
     sums.gradients[1731] = bad
-    sums.write_control([0, 2, 1, 0, 0, 0])
+    sums.write_control([0, 2, 1, 0, 0, 0, 0])
     stats = stats_of(sums)
     assert not np.isfinite(stats.gradient_norm)
     assert (stats.statistics_finite, stats.is_finite) == (True, False)

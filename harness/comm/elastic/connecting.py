@@ -1,0 +1,132 @@
+"""The processes of a roster become the ranks of a world, or none of them does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from typing_extensions import override
+
+from harness.comm.bootstrap import slots
+from harness.comm.elastic.library import HorovodLibrary
+from harness.comm.elastic.lifeline import Lifeline, LifelineServer
+from harness.comm.elastic.notices import Notice, Roster
+from harness.comm.horovod import HorovodWorld
+from harness.comm.launcher import Launch
+from harness.comm.rendezvous import Rendezvous
+from harness.comm.routes import listen_at, reachable_addresses
+from harness.comm.world import SingleWorld, SumBy, World
+
+
+class ElasticWorld(HorovodWorld):
+    """The ranks of a world that may change, as far as they can reach each other."""
+
+    def __init__(self, library: HorovodLibrary, sum_by: SumBy) -> None:
+        """Take what the library has connected."""
+        self._library, self._number = library, library.number
+        super().__init__(Launch("horovodrun"), sum_by, connected=True)
+
+    @property
+    def _is_current(self) -> bool:
+        """Whether the library has not begun another world since."""
+        return self._library.number == self._number
+
+    @override
+    def cut(self) -> None:
+        if self._is_current:
+            self._library.cut()
+
+    @override
+    def abandon(self) -> None:
+        if self._is_current:
+            self._library.end()
+
+
+class Connector:
+    """Connects this process with the others of one roster after another."""
+
+    def __init__(self, sum_by: SumBy) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            sum_by: see `World.sum_parts`.
+        """
+        self._sum_by: SumBy = sum_by
+        self._library: HorovodLibrary | None = None
+        self._rendezvous_at: Mapping[str, socket.socket] = {}
+        self._lifeline_at: Mapping[str, socket.socket] = {}
+
+    @property
+    def is_spoiled(self) -> bool:
+        """Whether this process has to end without waiting for its threads."""
+        return self._library is not None and self._library.is_spoiled
+
+    def listen(self, roster: Roster) -> Roster:
+        """Listen for the others, as the first of a roster; the roster with the ports."""
+        addresses = reachable_addresses()
+        self._rendezvous_at, self._lifeline_at = listen_at(addresses), listen_at(addresses)
+        return replace(roster, rendezvous=_ports(self._rendezvous_at), lifeline=_ports(self._lifeline_at))
+
+    def connect(self, roster: Roster, uid: str) -> World | None:
+        """The world of a roster; `None` if a process on it was lost meanwhile.
+
+        Args:
+            roster: with this process.
+            uid: of this process.
+        """
+        rank = roster.rank_of(uid)
+        assert rank is not None
+        server, rendezvous = None, None
+        if rank == 0:
+            server = LifelineServer(list(self._lifeline_at.values()), [one.uid for one in roster.members])
+            peers = {address for one in roster.members for address in one.addresses}
+            rendezvous = Rendezvous(list(self._rendezvous_at.values()), peers, len(roster.members))
+        world: World | None = None
+        lifeline: Lifeline | None = None
+        try:
+            lifeline = Lifeline(roster.lifeline, uid)
+            if lifeline.wait_for_all():
+                world = self._world_of(roster, rank, lifeline)
+        except OSError:
+            world = None
+        finally:
+            if lifeline is not None:
+                lifeline.close(is_connected=world is not None)
+            if server is not None:
+                if world is not None:
+                    server.wait()
+                server.close()
+            if rendezvous is not None:
+                rendezvous.stop()
+        return world
+
+    def _world_of(self, roster: Roster, rank: int, lifeline: Lifeline) -> World | None:
+        if len(roster.members) == 1:
+            return SingleWorld()
+        if self._library is None:
+            self._library = HorovodLibrary()
+        hosts = [(one.host, _place(roster.members, number)) for number, one in enumerate(roster.members)]
+        host, _, local_rank, cross_rank, size, local_size, cross_size = slots(hosts)[rank]
+        os.environ.update(
+            HOROVOD_RANK=str(rank),
+            HOROVOD_SIZE=str(size),
+            HOROVOD_LOCAL_RANK=str(local_rank),
+            HOROVOD_LOCAL_SIZE=str(local_size),
+            HOROVOD_CROSS_RANK=str(cross_rank),
+            HOROVOD_CROSS_SIZE=str(cross_size),
+            HOROVOD_HOSTNAME=host,
+            HOROVOD_GLOO_RENDEZVOUS_ADDR=lifeline.address,
+            HOROVOD_GLOO_RENDEZVOUS_PORT=str(roster.rendezvous[lifeline.address]),
+        )
+        return ElasticWorld(self._library, self._sum_by) if self._library.begin(lifeline.holds) else None
+
+
+def _ports(listeners: Mapping[str, socket.socket]) -> dict[str, int]:
+    return {address: one.getsockname()[1] for address, one in listeners.items()}
+
+
+def _place(members: Sequence[Notice], number: int) -> int:
+    """The number of a member among those of its host."""
+    return sum(one.host == members[number].host for one in members[:number])

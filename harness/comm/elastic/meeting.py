@@ -1,0 +1,154 @@
+"""Who becomes a rank of the next world: those that have the state meet, and the first of them decides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from harness.comm.elastic.connecting import Connector
+from harness.comm.elastic.notices import Notice, Roster, choose_members
+from harness.comm.elastic.usher import Slot, Usher
+from harness.errors import LostRankError, StoppedOnRequestError
+
+POLL_S = 0.01
+_LATE_S = 3.0  # after which a process that has said nothing is not waited for
+_AGAIN_S = 4.0  # after which the driver is asked again who is left
+
+
+class RemovedError(StoppedOnRequestError):
+    """This worker has to leave, and the others go on without it."""
+
+
+class JobOverError(Exception):
+    """The job has ended before this worker could join it.
+
+    Attributes:
+        exit_code: of the job.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        """Say how it has ended."""
+        super().__init__(f"the job has ended with {exit_code} before this worker could join it")
+        self.exit_code = exit_code
+
+
+class Meeting:
+    """Finds rosters that this process is on.
+
+    Attributes:
+        most: how many ranks there can be.
+        wait_s: how long to wait for enough workers.
+        call_of_update: how often the driver had been asked when the last update began.
+        may_wait: is called while this process waits for others; raises if it should not.
+    """
+
+    def __init__(self, usher: Usher, slot: Slot, connector: Connector) -> None:
+        """Nobody is looked for yet.
+
+        Args:
+            usher: of this process.
+            slot: of this process.
+            connector: listens for the others, if this process decides.
+        """
+        self._usher, self._slot, self._connector = usher, slot, connector
+        self.may_wait: Callable[[], None] = lambda: None
+        self.most = usher.numbers.size
+        self.wait_s = 600.0
+        self.call_of_update = 0
+
+    def first(self) -> Roster | None:
+        """The first roster; `None` if others have a state already."""
+        while True:
+            self.check()
+            notices = self._usher.notices()
+            if any(
+                one is not None and (one.phase not in ("new",) and one.uid != self._usher.notice.uid) for one in notices
+            ):
+                roster = self._usher.roster()
+                if roster is not None and roster.rank_of(self._usher.notice.uid) is not None:
+                    return roster
+                return None
+            roster = self._usher.roster()
+            if roster is not None and roster.rank_of(self._usher.notice.uid) is not None:
+                return roster
+            self._decide(1, notices, is_late=False)
+            time.sleep(POLL_S)
+
+    def meet(self, generation: int, iteration: int) -> Roster:
+        """The roster of a world of at least this generation with this process, which has the state of an iteration."""
+        self._usher.post(phase="meeting", generation=generation, iteration=iteration)
+        begun_s = since_s = time.monotonic()
+        call = self._usher.numbers.call
+        while True:
+            self.check()
+            if self._usher.numbers.call != call:
+                call, since_s = self._usher.numbers.call, time.monotonic()
+            roster = self._usher.roster()
+            if roster is not None and roster.generation >= generation:
+                if roster.rank_of(self._usher.notice.uid) is not None:
+                    return roster
+                self._usher.post(phase="prepared", iteration=None)  # the others have gone on without this one
+                return self.wait_for_invitation(roster.generation)
+            now_s = time.monotonic()
+            self._decide(generation, self._usher.notices(), is_late=now_s - since_s > _LATE_S)
+            if now_s - since_s > _AGAIN_S:  # somebody is waited for who is not there any more
+                since_s = now_s
+                self._usher.call()
+            self._limit(begun_s)
+            time.sleep(POLL_S)
+
+    def _decide(self, generation: int, notices: Sequence[Notice | None], *, is_late: bool) -> None:
+        """Write the roster, if that is up to this process."""
+        own = self._usher.numbers.rank
+        chosen = choose_members(notices, own, self.most, is_late=is_late) if own >= 0 else None
+        if chosen is None:
+            return
+        generation = max(generation, *(one.generation for one in chosen))
+        self._usher.publish(self._connector.listen(Roster(generation, chosen)))
+
+    def wait_for_invitation(self, after: int = 0) -> Roster:
+        """The first roster of a later generation with this process, which has no state.
+
+        Raises:
+            JobOverError: if the job ends before.
+        """
+        while True:
+            self.check()
+            if self._usher.over is not None:
+                raise JobOverError(self._usher.over)
+            roster = self._usher.roster()
+            is_new = roster is not None and roster.generation > after
+            if roster is not None and is_new and roster.rank_of(self._usher.notice.uid) is not None:
+                return roster
+            time.sleep(10 * POLL_S)
+
+    def ask_driver(self) -> None:
+        """Wait until the driver has said who is left."""
+        begun_s, call = time.monotonic(), self._usher.numbers.call
+        if call > self.call_of_update:
+            return  # another has noticed the loss before, and this process was asked meanwhile
+        self._usher.call()
+        while self._usher.numbers.call == call:
+            self.check()
+            self._limit(begun_s)
+            time.sleep(POLL_S)
+
+    def check(self) -> None:
+        """Whether it makes sense to go on waiting.
+
+        Raises:
+            RemovedError: if the driver has no place for this process any more.
+            LostRankError: if the driver is gone.
+        """
+        self.may_wait()
+        if self._usher.numbers.rank < 0:
+            raise RemovedError(
+                f"worker {self._slot.number} of host {self._slot.host} has no place any more: its host was removed, or "
+                "another worker failed there, after which Horovod leaves out the host"
+            ).on_all_ranks()
+        if self._usher.is_driver_gone:
+            raise LostRankError("horovodrun does not answer any more")
+
+    def _limit(self, begun_s: float) -> None:
+        if time.monotonic() - begun_s > self.wait_s:
+            raise LostRankError(f"there were not enough workers for {self.wait_s:g} s (elastic.wait_s)")

@@ -1,0 +1,180 @@
+"""Beside the training: answers Horovod's driver when it calls its workers together, and keeps this one's notice up.
+
+The driver has one verb, the question for one's number (`GET /rank_and_size/host:slot`), and answers when all workers
+that it knows have asked or ended. Then it forgets everything at its key-value server, starts processes on slots that
+are free, and has given out new numbers. So a worker that wants any of this leaves a call there, and the ushers of all
+others ask as well, whatever their main threads are doing.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from harness.comm.elastic.notices import MAX_NOTICE, MAX_ROSTER, Notice, Roster
+from harness.comm.launcher_store import LauncherStore
+from harness.parsing import whole_number
+
+_CALL, _OVER, _ROSTER, _JOB = "call", "over", "roster", "job"
+_POLL_S = 0.25
+_RANKS_PER_S = 128  # that ask the one server
+_GONE_S = 20.0  # after which a driver that does not answer is gone
+
+
+class Slot(NamedTuple):
+    """A place for a worker, as the driver knows it."""
+
+    host: str
+    number: int
+
+
+class Numbers(NamedTuple):
+    """What the driver has told this worker.
+
+    Attributes:
+        call: how many times it has answered.
+        rank: the driver's number for this worker; -1 if it has none any more.
+        size: how many workers the driver has, those among them that are not ready yet.
+    """
+
+    call: int
+    rank: int
+    size: int
+
+
+class Usher:
+    """One thread that talks to the launcher's server.
+
+    Attributes:
+        numbers: the newest.
+        notice: that others see.
+        over: the exit code of a job that has ended; `None` as long as it goes on.
+        is_driver_gone: whether the driver has not answered for long.
+    """
+
+    def __init__(
+        self, store: LauncherStore, driver: tuple[str, int], slot: Slot, numbers: Numbers, own: Notice
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            store: at the launcher's server, in a scope of its own.
+            driver: address and port of that server.
+            slot: of this worker.
+            numbers: that it was started with.
+            own: this worker's first notice.
+        """
+        self.numbers, self.notice = numbers, own
+        self.over: int | None = None
+        self.is_driver_gone = False
+        self._store, self._driver, self._slot = store, driver, slot
+        self._job: bytes | None = None
+        self._roster: bytes | None = None
+        self._called, self._wake, self._ending = threading.Event(), threading.Event(), threading.Event()
+        self._posting = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="usher", daemon=True)
+
+    def start(self) -> None:
+        """Post the notice, and begin to look for calls."""
+        self.post()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, unless it waits for the driver."""
+        self._ending.set()
+        self._wake.set()
+        self._thread.join(0.5)
+
+    def post(self, **changes: Any) -> None:
+        """Change the notice, and show it."""
+        with self._posting:
+            self.notice = replace(self.notice, **changes)
+            if self.numbers.rank >= 0:
+                self._store.put(f"notice-{self.numbers.rank}", self.notice.encode())
+
+    def offer(self, job: bytes) -> None:
+        """Show what a process that joins has to know of the job; kept up like the notice."""
+        self._job = job
+        self._store.put(_JOB, job)
+
+    def job(self) -> bytes:
+        """What another has offered; empty if nobody has."""
+        return self._store.get(_JOB, MAX_ROSTER) or b""
+
+    def call(self) -> None:
+        """Have all workers ask the driver again; returns at once."""
+        self._called.set()
+        self._wake.set()
+
+    def announce_end(self, exit_code: int) -> None:
+        """Tell those that are not in the world that the job is over."""
+        self._store.put(_OVER, str(exit_code).encode())
+
+    def publish(self, roster: Roster) -> None:
+        """Show who is in the next world."""
+        self._roster = roster.encode()
+        self._store.put(_ROSTER, self._roster)
+
+    def forget_roster(self) -> None:
+        """All who are on it have read it, or will not."""
+        self._roster = None
+
+    def roster(self) -> Roster | None:
+        """The newest roster that was shown."""
+        return Roster.decode(self._store.get(_ROSTER, MAX_ROSTER))
+
+    def notices(self) -> Sequence[Notice | None]:
+        """Of all workers, by the driver's numbers; this one's own is not asked for."""
+        rank, size = self.numbers.rank, self.numbers.size
+        return [
+            self.notice if other == rank else Notice.decode(self._store.get(f"notice-{other}", MAX_NOTICE))
+            for other in range(size)
+        ]
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            with suppress(Exception):  # whatever comes from a server; without this thread the worker would be lost
+                if self._called.is_set() or self._store.get(_CALL, 16):
+                    self._called.clear()
+                    self._ask_driver()
+                over = whole_number((self._store.get(_OVER, 16) or b"").decode("latin-1"))
+                self.over = self.over if over is None else over
+            self._wake.wait(max(_POLL_S, self.numbers.size / _RANKS_PER_S))
+            self._wake.clear()
+
+    def _ask_driver(self) -> None:
+        """Ask for this worker's number; the answer comes when all others have asked."""
+        begun_s = time.monotonic()
+        while not self._ending.is_set():
+            self._store.put(_CALL, b"1")
+            try:
+                answer = self._request()
+            except (OSError, http.client.HTTPException):
+                self.is_driver_gone = time.monotonic() - begun_s > _GONE_S
+                time.sleep(_POLL_S)
+                continue
+            rank, size = [int(number) for number in answer.split(",")[:2]]
+            self.is_driver_gone = False
+            with self._posting:
+                self.numbers = Numbers(self.numbers.call + 1, rank, size)
+            for key, value in ((_JOB, self._job), (_ROSTER, self._roster)):
+                if value is not None:
+                    self._store.put(key, value)
+            self.post()
+            return
+
+    def _request(self) -> str:
+        connection = http.client.HTTPConnection(*self._driver)
+        try:
+            connection.request("GET", f"/rank_and_size/{self._slot.host}:{self._slot.number}")
+            answer = connection.getresponse()
+            if answer.status != http.client.OK:
+                raise http.client.HTTPException
+            return answer.read(200).decode("latin-1")
+        finally:
+            connection.close()
