@@ -155,3 +155,19 @@ def test_an_error_of_the_program_is_how_it_ended(tmp_path):
     with pytest.raises(KeyError), job:
         wrong(job)
     assert (events[-1].outcome.exit_code, events[-1].outcome.cause) == (1, "KeyError: 'mine'")
+
+
+def test_both_ranks_of_a_job_stop_after_the_same_update_and_a_second_start_ends_with_its_bits(start, tmp_path, whole):
+    def lines():
+        done = start("tests/programs/hooked_job.py", tmp_path / "job", np=2, launcher="mpirun")
+        return sorted(line for line in done.stdout.splitlines() if line)
+
+    first, second = lines(), lines()
+    assert [re.sub("[0-9a-f]{64}", "DIGEST", line) for line in first] == [
+        "rank 0: 7, True, DIGEST, Opened 0, Logged 1, Logged 3, Logged 6, Saved 7, Ended 7",
+        "rank 1: 7, True, DIGEST, ",
+    ]
+    assert second == [
+        f"rank 0: 12, False, {whole}, Opened 7, Saved 7, Logged 9, Logged 12, Ended 12",
+        f"rank 1: 12, False, {whole}, ",
+    ]
