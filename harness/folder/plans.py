@@ -8,23 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from harness.folder.amendments import LARGEST_LR, AmendmentRecord
 from harness.folder.files import MB, is_there, read_small
 from harness.folder.reading import LARGEST, Fields, number, plain, read_object
 from harness.folder.unread import RecordError, seen
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Numbers = npt.NDArray[np.float64]
+
 PLAN, CURVE = "plan.json", "plan.csv"
 MOST_PHASES = 20_000  # to write
 _REMARKS = 100
 MOST_NAMES = 8  # of the parameters of a group, that are written
 _GROUPS = 1000  # that are read
-
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,8 @@ def read_curve(folder: Path, plan: PlanRecord | None) -> tuple[Numbers, Numbers]
     Raises:
         RecordError: naming the first line that is incomplete, out of order, or contradicts the plan.
     """
+    import numpy as np  # late: it takes as long as all else that a supervisor imports, which reads no curve
+
     path = folder / CURVE
     if not is_there(path):
         return np.zeros(0), np.zeros(0)

@@ -117,6 +117,6 @@ def test_importing_is_cheap_and_silent(module, absent):
 
 def test_the_supervisor_starts_at_once():
     """It imports neither what reads configurations nor ranks, which would take longer than all that it does."""
-    slow = ("pydantic", "yaml", "harness.comm", "harness.config")
+    slow = ("numpy", "pydantic", "yaml", "harness.comm", "harness.config")
     ended = python(f"import sys, harness.cli.supervise; print(sorted({{*{slow}}} & sys.modules.keys()))")
     assert (ended.stdout, ended.stderr) == ("[]\n", "")
