@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from html.parser import HTMLParser
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from harness.cli.find_lr import parse_arguments
 from harness.data import Order
 from harness.locks import lock_of_name
+from harness.processes import descendants
 from tests.conftest import ROOT, THOROUGH, launched_by
 
 NET = (
@@ -181,7 +183,7 @@ def test_a_finder_that_is_killed_at_random_moments_ends_with_the_same_result(sta
 
     start(*command("whole"), np=np, exit_code=None)
     drawn, kills = random.Random(f"{np} {options}"), 0
-    for _ in range(8):
+    for _ in range(5):
         process = subprocess.Popen(
             [*(launched_by("mpirun", np) if np else []), sys.executable, *command("killed")],
             cwd=ROOT,
@@ -190,9 +192,11 @@ def test_a_finder_that_is_killed_at_random_moments_ends_with_the_same_result(sta
             start_new_session=True,
         )
         try:
-            process.wait(drawn.uniform(4, 15))
+            process.wait(drawn.uniform(3, 10))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            for one in (process.pid, *descendants(process.pid)):  # ranks have process groups of their own
+                with suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
             process.wait()
             kills += 1
     start(*command("killed"), np=np, exit_code=None)
