@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -10,9 +12,11 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -93,7 +97,7 @@ def job_of(arguments: Sequence[object], np: int | None, launcher: str = "horovod
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():
-    """A test that leaks a thread or an environment variable fails; OpenCV and PyTorch set one when first used."""
+    """A test that leaks a thread or an environment variable fails; some libraries set one when first used."""
     threads, environ = set(threading.enumerate()), dict(os.environ)
     yield
     leaked = set(threading.enumerate()) - threads
@@ -102,7 +106,8 @@ def _nothing_left_behind():
     leaked = {thread for thread in leaked if thread.is_alive()}
     assert not leaked, f"left running: {leaked}"
     changed = {key for key in environ.keys() | os.environ.keys() if environ.get(key) != os.environ.get(key)}
-    changed -= {"PYTEST_CURRENT_TEST", "LD_LIBRARY_PATH", "TORCHINDUCTOR_CACHE_DIR"}
+    # the last three are of OpenCV, PyTorch and tensorboardX
+    changed -= {"PYTEST_CURRENT_TEST", "LD_LIBRARY_PATH", "TORCHINDUCTOR_CACHE_DIR", "CRC32C_SW_MODE"}
     assert not changed, f"environment variables left changed: {changed}"
 
 
@@ -124,6 +129,51 @@ def shared_data():
         return str(SHARED / name)
 
     return folder
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Run the `main` of a command in this process, from the project's folder."""
+
+    def run(script, *arguments, cwd=ROOT):
+        monkeypatch.chdir(cwd)
+        module = importlib.import_module(f"harness.cli.{script}")
+        monkeypatch.setattr(sys, "argv", [f"launch/{script}.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        capfd.readouterr()
+        try:
+            code = module.main()
+        except SystemExit as leaving:
+            code = leaving.code
+        return Ended(code, *capfd.readouterr())
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return run
+
+
+@pytest.fixture
+def here(command):
+    """As `start` on one process, but in this one: a second less, and nothing of how a process starts or ends."""
+
+    def run(script: str, *arguments: object, exit_code: int = 0):
+        ended = command(Path(script).stem, *arguments)
+        if ended.code:  # what an error has kept alive holds locks of folders, which end with a process
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
+        assert ended.code == exit_code, f"{ended.out[-4000:]}\n{ended.err[-4000:]}"
+        return subprocess.CompletedProcess([script, *arguments], ended.code, ended.out, ended.err)
+
+    return run
 
 
 class ForkServer:

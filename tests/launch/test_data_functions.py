@@ -30,14 +30,17 @@ def test_they_learn(alone):
     assert results["mixed"]["test.accuracy"] > 0.3
 
 
-@pytest.mark.parametrize(("launcher", "ranks"), [("mpirun", 2), ("mpirun", 3), ("horovodrun", 2)])
+@pytest.mark.parametrize(
+    ("launcher", "ranks"),
+    [pytest.param("mpirun", 2, marks=pytest.mark.thorough), ("mpirun", 3), ("horovodrun", 2)],
+)
 def test_on_any_number_of_ranks(start, tmp_path, alone, launcher, ranks):
     out = start(PROGRAM, tmp_path, "new", *NAMES, np=ranks, launcher=launcher).stdout
     assert digests_of(out, NAMES) == digests_of(alone[0], NAMES)
     assert results_of(out) == results_of(alone[0])
 
 
-@pytest.mark.parametrize("ranks", [None, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(None, marks=pytest.mark.thorough), 2])
 def test_resumed_in_the_middle(start, tmp_path, alone, ranks):
     output, folder = alone
     more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
@@ -105,23 +108,28 @@ WRONG = [
 ON_TWO_RANKS = ("padd", "widest bucket", "for epoch 2", "'HERE:raises'", "'HERE:counts'", "'HERE:counting'")
 
 
-def refused(start, folder, settings, code, said, **more):
-    """A command that ends with one message."""
+def wrong_use(folder, settings):
+    """The arguments of a command."""
     words = [f"data={{name: {HERE}:sentences, params: {{}}}}", "network.loss=l2", f"output={folder}"]
     words += [(one if one.startswith("network.") else f"data.{one}").replace("HERE", HERE) for one in settings]
-    done = start("launch/train.py", *(word for one in words for word in ("--set", one)), exit_code=code, **more)
-    assert said.replace("HERE", HERE) in done.stderr
-    assert done.stderr.count("error:") == 1
-    assert "Traceback" not in done.stderr
+    return [word for one in words for word in ("--set", one)]
+
+
+def says_it_once(errors, said):
+    assert said.replace("HERE", HERE) in errors
+    assert errors.count("error:") == 1
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(("settings", "code", "said"), WRONG)
-def test_wrong_uses_end_with_one_message(start, tmp_path, settings, code, said):
-    refused(start, tmp_path, settings, code, said)
+def test_wrong_uses_end_with_one_message(here, tmp_path, settings, code, said):
+    done = here("launch/train.py", *wrong_use(tmp_path, settings), exit_code=code)
+    says_it_once(done.stderr, said)
 
 
 @pytest.mark.parametrize(
     ("settings", "code", "said"), [one for one in WRONG if any(word in one[2] for word in ON_TWO_RANKS)]
 )
 def test_wrong_uses_end_every_rank_with_one_message(start, tmp_path, settings, code, said):
-    refused(start, tmp_path, settings, code, said, np=2, launcher="mpirun")
+    done = start("launch/train.py", *wrong_use(tmp_path, settings), np=2, launcher="mpirun", exit_code=code)
+    says_it_once(done.stderr, said)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.launch.conftest import ROOT
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "launch").glob("*.py")))

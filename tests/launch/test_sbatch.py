@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.launch.conftest import ROOT
+from tests.conftest import ROOT
 
 SCRIPT = ROOT / "launch/slurm/train.sbatch"
 SRUN = r"""#!/bin/sh

@@ -210,7 +210,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_leaves_nothing(begun, tmp_path):
         (["data.params={count: {1: 2}}", PROCESSES], "data.params"),
     ],
 )
-def test_wrong_uses(train, settings, said):
-    done = train(*settings, exit_code=2)
+def test_wrong_uses(here, words, settings, said):
+    done = here(*words(*settings), exit_code=2)
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -89,16 +89,16 @@ def test_another_number_of_workers_plays_the_same_samples(start, unbroken, copy,
     ]
 
 
-def test_five_workers_are_too_many_for_four_shards(start, copy):
+def test_five_workers_are_too_many_for_four_shards(here, copy):
     arguments = [*words(*SMALL, f"output={copy}"), "--resume", "auto"]
-    emulated = start("launch/train.py", *arguments, "--emulate-np", "5", exit_code=4)
+    emulated = here("launch/train.py", *arguments, "--emulate-np", "5", exit_code=4)
     assert "4 shards of 8, too few for 5 workers; resume with at most 4 workers" in emulated.stderr
     assert "Traceback" not in emulated.stderr
 
 
-def test_shards_null_means_those_of_the_checkpoint(start, copy):
+def test_shards_null_means_those_of_the_checkpoint(here, copy):
     small = [setting for setting in SMALL if not setting.startswith("batch=")]
-    done = start("launch/train.py", *words(*small, "batch.size=8", f"output={copy}"), "--resume", "auto")
+    done = here("launch/train.py", *words(*small, "batch.size=8", f"output={copy}"), "--resume", "auto")
     assert "120 iterations of 4 x 8" in done.stdout
 
 
@@ -127,9 +127,9 @@ def test_what_cannot_change(copy, change, parts):
         assert not (copy / "digits/checkpoints/aside").exists()
 
 
-def test_another_network_names_every_array_that_does_not_fit(start, copy):
+def test_another_network_names_every_array_that_does_not_fit(here, copy):
     network = "network={name: cnn, params: {channels: [12, 4], hidden: 16, dropout: 0.3, batch_norm: true}}"
-    done = start("launch/train.py", *words(*SMALL, network, f"output={copy}"), "--resume", "auto", exit_code=4)
+    done = here("launch/train.py", *words(*SMALL, network, f"output={copy}"), "--resume", "auto", exit_code=4)
     assert "does not fit this network and optimizer" in done.stderr
     assert "is float32 (8, 1, 3, 3), expected float32 (12, 1, 3, 3)" in done.stderr
     assert "is missing" in done.stderr
@@ -137,9 +137,9 @@ def test_another_network_names_every_array_that_does_not_fit(start, copy):
     assert "network.params" in done.stderr
 
 
-def test_where_the_plan_differs_the_user_chooses(start, copy):
+def test_where_the_plan_differs_the_user_chooses(here, copy):
     longer = [*words(*SMALL, "train.iterations=160", "lr.base=0.2", f"output={copy}"), "--resume", "auto"]
-    refused = start("launch/train.py", *longer, exit_code=4).stderr
+    refused = here("launch/train.py", *longer, exit_code=4).stderr
     for part in (
         "train.iterations: 120 -> 160",
         "lr.base: 0.1 -> 0.2",
@@ -157,10 +157,10 @@ def test_where_the_plan_differs_the_user_chooses(start, copy):
     assert [row[2] for row in table] == ["121", "ended", table[2][2]]
     assert table[0] == ["119", "120", "121"]
     assert float(table[1][1]) != float(table[2][1])
-    kept = start("launch/train.py", *longer, "--on-conflict", "checkpoint").stdout
+    kept = here("launch/train.py", *longer, "--on-conflict", "checkpoint").stdout
     assert "done after 120 iterations" in kept
 
-    done = start("launch/train.py", *longer, "--on-conflict", "config").stdout
+    done = here("launch/train.py", *longer, "--on-conflict", "config").stdout
     assert "done after 160 iterations" in done
     state = json.loads((copy / "digits/checkpoints/iteration-000000160/manifest.json").read_text())["state"]
     (amendment,) = state["amendments"]
@@ -173,14 +173,14 @@ def test_where_the_plan_differs_the_user_chooses(start, copy):
         if int(iteration) in logged:
             assert logged[int(iteration)] == float(lr)
 
-    again = start("launch/train.py", *longer).stdout  # an amended set agrees with the configuration it was amended by
+    again = here("launch/train.py", *longer).stdout  # an amended set agrees with the configuration it was amended by
     assert "done after 160 iterations" in again
     assert digest_in(again) == digest_in(done)
 
 
-def test_what_may_change_freely(start, copy):
+def test_what_may_change_freely(here, copy):
     free = ("log.every=1it", "checkpoint.keep=2", "evaluation.every=30it", "network.hybridize=false", "init.from=gone")
-    done = start("launch/train.py", *words(*SMALL, *free, f"output={copy}"), "--resume", "auto")
+    done = here("launch/train.py", *words(*SMALL, *free, f"output={copy}"), "--resume", "auto")
     assert "done after 120 iterations" in done.stdout
 
 
@@ -197,10 +197,10 @@ def test_other_data_are_noticed(start, tmp_path, monkeypatch):
     assert "the training data are not those that" in done.stderr
 
 
-def test_a_fork_begins_in_a_folder_of_its_own(start, unbroken, tmp_path):
+def test_a_fork_begins_in_a_folder_of_its_own(here, unbroken, tmp_path):
     source = unbroken / "digits/checkpoints/iteration-000000040"
     settings = words(*SMALL, f"output={tmp_path}", "name=fork")
-    done = start("launch/train.py", *settings, "--resume", source)
+    done = here("launch/train.py", *settings, "--resume", source)
     assert digest_in(done.stdout) == digest_in((unbroken / "out.txt").read_text())
     lines = map(json.loads, (tmp_path / "fork/metrics.jsonl").read_text().splitlines())
     # the first lines after iteration 40: of the end of an epoch, and of every ten
@@ -208,22 +208,22 @@ def test_a_fork_begins_in_a_folder_of_its_own(start, unbroken, tmp_path):
     assert not (unbroken / "digits/checkpoints/aside").exists()
 
 
-def test_a_new_run_from_the_weights_of_a_checkpoint(start, unbroken, tmp_path):
+def test_a_new_run_from_the_weights_of_a_checkpoint(here, unbroken, tmp_path):
     settings = words(*SMALL, f"output={tmp_path}", f"init.from={unbroken / 'digits'}")
-    out = start("launch/train.py", "--evaluate-only", *settings).stdout
+    out = here("launch/train.py", "--evaluate-only", *settings).stdout
     last = [line for line in metrics_of(unbroken) if line["split"] == "test"][-1]
     assert f"accuracy {last['accuracy']:.4f}" in out
-    assert "done after 120" in start("launch/train.py", *settings).stdout
+    assert "done after 120" in here("launch/train.py", *settings).stdout
 
 
-def test_damaged_checkpoints_are_passed_over_and_kept_aside(start, unbroken, copy):
+def test_damaged_checkpoints_are_passed_over_and_kept_aside(here, unbroken, copy):
     sets = copy / "digits/checkpoints"
     for number, file in ((120, "params.safetensors"), (100, "manifest.json")):
         path = sets / f"iteration-{number:09d}" / file
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 4
         path.write_bytes(content)
-    done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", "auto")
+    done = here("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", "auto")
     assert "resuming after iteration 80" in done.stdout
     assert "params.safetensors has sha256" in done.stdout
     assert "manifest.json and manifest.sha256 do not fit together" in done.stdout
@@ -232,18 +232,18 @@ def test_damaged_checkpoints_are_passed_over_and_kept_aside(start, unbroken, cop
 
     for path in sets.glob("iteration-*/manifest.sha256"):
         path.unlink()
-    done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", "auto", exit_code=4)
+    done = here("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", "auto", exit_code=4)
     assert "no valid checkpoint" in done.stderr
     assert done.stderr.count("manifest.sha256 cannot be read") == 6
     assert len(list(sets.glob("iteration-*"))) == 6
 
 
-def test_resume_auto_of_nothing_begins(start, tmp_path):
+def test_resume_auto_of_nothing_begins(here, tmp_path):
     settings = words(*SMALL, "train.iterations=20", f"output={tmp_path}")
-    first = start("launch/train.py", *settings, "--resume", "auto").stdout
+    first = here("launch/train.py", *settings, "--resume", "auto").stdout
     shutil.rmtree(tmp_path / "digits/checkpoints")  # as if it had been killed before its first set
     (tmp_path / "digits/final.params").unlink()
-    second = start("launch/train.py", *settings, "--resume", "auto").stdout
+    second = here("launch/train.py", *settings, "--resume", "auto").stdout
     assert digest_in(first) == digest_in(second)
     trained = [line["iteration"] for line in metrics_of(tmp_path) if line["split"] == "train"]
     assert trained == [1, 10, 20]
@@ -289,30 +289,30 @@ def test_the_newest_checkpoint_must_be_rank_0s():
         (["--resume", "configs"], 4, "holds no checkpoints"),
     ],
 )
-def test_command_lines_that_contradict_themselves(start, tmp_path, options, code, part):
-    done = start("launch/train.py", *words(f"output={tmp_path}"), *options, exit_code=code)
+def test_command_lines_that_contradict_themselves(here, tmp_path, options, code, part):
+    done = here("launch/train.py", *words(f"output={tmp_path}"), *options, exit_code=code)
     assert part in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_of_something_else_is_left_alone(start, tmp_path):
+def test_a_folder_of_something_else_is_left_alone(here, tmp_path):
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "thesis.tex").write_text("x")
-    done = start("launch/train.py", *words(f"output={tmp_path}"), "--resume", "auto", exit_code=2)
+    done = here("launch/train.py", *words(f"output={tmp_path}"), "--resume", "auto", exit_code=2)
     assert "is not the folder of a run" in done.stderr
     assert "thesis.tex" in done.stderr
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["thesis.tex"]
 
 
-def test_two_processes_do_not_share_a_folder(start, copy):
+def test_two_processes_do_not_share_a_folder(here, copy):
     import fcntl
 
     with (copy / "digits/.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for option in ("auto", copy / "digits/checkpoints/iteration-000000060"):
-            done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", option, exit_code=2)
+            done = here("launch/train.py", *words(*SMALL, f"output={copy}"), "--resume", option, exit_code=2)
             assert "is writing there" in done.stderr
-        done = start("launch/train.py", *words(*SMALL, f"output={copy}"), "--overwrite", exit_code=2)
+        done = here("launch/train.py", *words(*SMALL, f"output={copy}"), "--overwrite", exit_code=2)
         assert "is writing there" in done.stderr
 
 
@@ -334,9 +334,9 @@ def test_by_the_clock_and_the_best(start, tmp_path):
     assert len(list(folder.glob("iteration-*"))) in (2, 3)
 
 
-def test_a_checkpoint_of_ones_own_loop_has_no_plan_to_resume(start, tmp_path):
+def test_a_checkpoint_of_ones_own_loop_has_no_plan_to_resume(here, tmp_path):
     state = {"iteration": 3, "applied_lr": None, "num_update": 3, "update_counts": [], "scalars": {}}
     place = write_checkpoint(tmp_path, 3, {"parameters": {}, "slots": {}}, {"state": state})
-    done = start("launch/train.py", "--resume", place, *words(*SMALL, f"output={tmp_path}"), exit_code=4)
+    done = here("launch/train.py", "--resume", place, *words(*SMALL, f"output={tmp_path}"), exit_code=4)
     assert f"error: {place}: was not written by a run" in done.stderr
     assert f"--set init.from={place}" in done.stderr
