@@ -263,13 +263,14 @@ def _stream(run: Continued, shards: Sequence[int], prefetch: int | None) -> Batc
 def _update(run: Continued, batch: GlobalBatch) -> Update:
     order, t = run.order, batch.t
     full = [shard for shard in range(order.shards) if len(order.shard_indices(t, shard))]
-    own = [_shard(one) for one in batch.batches if one.count]
+    own = [shard_of(one) for one in batch.batches if one.count]
     if not own:
         # every rank has to take part in the sum of gradients, and a module may not take a batch without samples
         with _stream(run, full[:1], prefetch=0) as stream:
-            own = [_shard(one)._replace(counts=False) for one in stream(t).batches]
+            own = [shard_of(one)._replace(counts=False) for one in stream(t).batches]
     return Update(t, tuple(own), batch.num_samples, len(full), batch.begins, tuple(str(one) for one in batch.replaced))
 
 
-def _shard(batch: Batch) -> Shard:
+def shard_of(batch: Batch) -> Shard:
+    """A shard of a global batch, its arrays as tensors."""
     return Shard(batch.shard, _tensors(batch.data), _tensors(batch.label))

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from harness.bridge.data import Update, shard_of
 from harness.bridge.of_torch import biased_variances
 from harness.bridge.optimizers import clip, set_rate
 from harness.bridge.torch_calls import TorchCalls
+from harness.bridge.updates import backward
 from harness.data import GlobalBatch, each_leaf
 from harness.data.leaves import Data
-
-_STATISTICS = ("running_mean", "running_var")
 
 
 class Losses(NamedTuple):
@@ -69,38 +69,20 @@ class TorchUpdates:
         self._calls, self._optimizer = calls, optimizer
         self._clip = clip_norm, clip_value
         self._parameters = [one for one in calls.module.parameters() if one.requires_grad]
-        named = list(calls.module.named_buffers())
-        self._statistics = [one for name, one in named if name.rpartition(".")[2] in _STATISTICS]
 
     def update(self, batch: GlobalBatch, lr: float, momentum: float | None) -> float:
-        """One update; returns the mean loss of the global batch before it.
-
-        Running statistics are the mean over shards, each of which begins with those before the update.
-        """
-        module, total, weight = self._calls.module, 0.0, 0.0
-        module.train()
+        """One update, of all shards in this process; returns the mean loss of the global batch before it."""
+        calls = self._calls
+        calls.module.train()
         self._optimizer.zero_grad(set_to_none=True)
-        before = [one.clone() for one in self._statistics]
-        sums = [torch.zeros_like(one) for one in self._statistics]
-        shards = [shard for shard in batch.batches if shard.count]
-        with biased_variances(module):
-            for shard in shards:
-                for one, old in zip(self._statistics, before, strict=True):
-                    one.copy_(old)
-                numerator, own_weight = _sums(self._calls(shard.data, shard.label)[1])
-                numerator.backward()
-                total, weight = total + numerator.item(), weight + own_weight
-                for one, statistic in zip(sums, self._statistics, strict=True):
-                    one += statistic
-        for one, statistic in zip(sums, self._statistics, strict=True):
-            statistic.copy_(one / len(shards))
-        for parameter in self._parameters:
-            if parameter.grad is not None:
-                parameter.grad /= weight
+        shards = tuple(shard_of(shard) for shard in batch.batches if shard.count)
+        update = Update(batch.t, shards, batch.num_samples, len(shards), batch.begins, ())
+        with biased_variances(calls.module):
+            loss = backward(calls.module, update, calls.loss, calls.forward)
         clip(self._parameters, *self._clip)
         set_rate(self._optimizer, lr, momentum)
         self._optimizer.step()
-        return total / weight
+        return float(loss)
 
 
 def side_by_side(
@@ -146,11 +128,3 @@ def reordered(batch: GlobalBatch, number: int) -> GlobalBatch:
 def _rows(data: Data, order: Any) -> Data:
     found: Data = each_leaf(lambda leaf: np.ascontiguousarray(leaf[order]), data)
     return found
-
-
-def _sums(losses: Any) -> tuple[torch.Tensor, float]:
-    """The sum of losses and their number; of a loss with weights those of numerators and weights."""
-    if isinstance(losses, torch.Tensor):
-        return losses.sum(), float(len(losses))
-    numerators, weights = losses
-    return numerators.sum(), float(weights.sum())
