@@ -81,6 +81,26 @@ class Tied(nn.HybridBlock):
         return F.mean(self.out(self.middle(self.embed(x))), axis=1)
 
 
+class Cells(nn.HybridBlock):
+    """Single steps of recurrent layers, in a loop."""
+
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.embed = nn.Embedding(VOCABULARY, WIDTH)
+            self.cells = nn.HybridSequential()
+            self.cells.add(
+                rnn.LSTMCell(6, input_size=WIDTH), rnn.GRUCell(6, input_size=6), rnn.RNNCell(6, input_size=6)
+            )
+            self.out = nn.Dense(CLASSES)
+
+    def hybrid_forward(self, F, x):
+        x = self.embed(x)
+        for cell in self.cells:
+            x, _ = cell.unroll(LENGTH, x, layout="NTC", merge_outputs=True)
+        return self.out(F.mean(x, axis=1))
+
+
 class Rest(nn.HybridBlock):
     """Layers that no other network here has: grouped and transposed convolutions, norms, PReLU."""
 
@@ -132,6 +152,7 @@ NETWORKS = {
     "gru": (lambda: Recurrent(rnn.GRU, 2, False), TOKENS),
     "rnn": (lambda: Recurrent(rnn.RNN, 1, True, activation="tanh"), TOKENS),
     "transformer": (Transformer, TOKENS),
+    "cells": (Cells, TOKENS),
     "tied": (Tied, TOKENS),
     "rest": (Rest, pictures(3, 6)),
     "pictures": (Pictures, pictures(3, 8)),

@@ -122,6 +122,24 @@ class OwnLSTM(nn.Module):
         return self.out(torch.stack(outputs, 1).mean(1))
 
 
+class Cells(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, WIDTH)
+        self.cells = nn.ModuleList([nn.LSTMCell(WIDTH, 6), nn.GRUCell(6, 6), nn.RNNCell(6, 6)])
+        self.out = nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        x = self.embed(x)
+        for cell in self.cells:
+            state, outputs = None, []
+            for step in x.unbind(1):
+                state = cell(step, state)
+                outputs.append(state[0] if isinstance(state, tuple) else state)
+            x = torch.stack(outputs, 1)
+        return self.out(x.mean(1))
+
+
 class Transformer(nn.Module):
     def __init__(self, wrong=""):
         super().__init__()
@@ -213,6 +231,7 @@ NETWORKS = {
     "gru": lambda: Recurrent(nn.GRU, 2, False),
     "rnn": lambda: Recurrent(nn.RNN, 1, True),
     "transformer": Transformer,
+    "cells": Cells,
     "tied": Tied,
     "rest": Rest,
     "pictures": Pictures,
