@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, permutations
+from itertools import combinations, islice, permutations
 from typing import NamedTuple
 
-from harness.bridge.layers import Layer, Shape, distance_in_any_layout
+from harness.bridge.layers import OWN, Layer, Shape, distance_in_any_layout
 from harness.bridge.mapping import ArrayMap, Source
-from harness.bridge.verify import PREDICTIONS, Ran, first_difference
+from harness.bridge.verify import PREDICTIONS, First, Ran, first_difference
 
 _MOST_TRIALS = 300
 _GATES = {"lstm": 4, "gru": 3, "lstm cell": 4, "gru cell": 3}
@@ -43,17 +43,17 @@ def diagnose(
         predicts: tries another.
         apart: how far predictions are apart with it.
     """
-    found = []
-    for trial in list(_trials(run.layers, pairs, mapping))[:_MOST_TRIALS]:
-        if predicts(trial.mapping) <= PREDICTIONS:
-            found.append(f"{trial.said}: then the predictions agree, so the mapping is wrong there")
-            break
     first = first_difference(run, module, pairs)
     if first is None:
-        return found or [
+        return [
             f"every layer that both call agrees, and the predictions differ by {apart:.2g}: what follows the last "
             f"layer differs (run: {_listed(run.predict.steps[-2:])}; module: {_listed(module.predict.steps[-2:])})"
         ]
+    found = []
+    for trial in islice(_trials(_suspects(first, module, pairs), pairs, mapping), _MOST_TRIALS):
+        if predicts(trial.mapping) <= PREDICTIONS:
+            found.append(f"{trial.said}: then the predictions agree, so the mapping is wrong there")
+            break
     where = f"{first.there.described()} for the run's {first.here.described()}"
     if not first.is_input:
         found.append(f"{where} gives something else ({first.distance:.2g}) for the same input: its arrays or settings")
@@ -83,17 +83,33 @@ def _layer_given(run: Ran, there: Layer, module: Ran) -> Layer | None:
     return None
 
 
-def _trials(run: Sequence[Layer], pairs: Sequence[tuple[Layer, Layer]], mapping: ArrayMap) -> Iterator[Trial]:
+def _suspects(first: First, module: Ran, pairs: Sequence[tuple[Layer, Layer]]) -> list[tuple[Layer, Layer]]:
+    """The pairs of which one may be mistaken: the first that differs, and those of which nothing is known.
+
+    Nobody sees what the parts of an attention give, nor what gives a block of one's own before the blocks inside it.
+    """
+    calls = module.predict.first_calls()
+    unknown = [
+        (here, there)
+        for here, there in pairs
+        if OWN in (here.kind, there.kind) or (there.name in calls and not calls[there.name].gave.size)
+    ]
+    own = (first.here, first.there)
+    return [own, *(pair for pair in unknown if pair != own)]
+
+
+def _trials(
+    suspects: Sequence[tuple[Layer, Layer]], pairs: Sequence[tuple[Layer, Layer]], mapping: ArrayMap
+) -> Iterator[Trial]:
     """Mappings that differ by one mistake: two layers exchanged, gates, directions, a matrix on its side."""
-    by_there = {there.name: (here, there) for here, there in pairs}
-    for (here, there), (other, other_there) in combinations(by_there.values(), 2):
-        if there.signature == other_there.signature and here.name != other.name:
-            yield Trial(
-                _exchanged(mapping, there.arrays, other_there.arrays),
-                f"exchange {there.name} and {other_there.name} (the run's {other.name} and {here.name})",
-            )
-    for here, there in pairs:
+    for here, there in suspects:
         yield from _inside(here, there, mapping)
+        for other, other_there in pairs:
+            if there.signature == other_there.signature and here.name != other.name:
+                yield Trial(
+                    _exchanged(mapping, there.arrays, other_there.arrays),
+                    f"exchange {there.name} and {other_there.name} (the run's {other.name} and {here.name})",
+                )
 
 
 def _inside(here: Layer, there: Layer, mapping: ArrayMap) -> Iterator[Trial]:

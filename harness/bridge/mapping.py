@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from harness.errors import ConfigError, listed
 from harness.files import replace_file
 from harness.named import brief, did_you_mean
 
+T = TypeVar("T")
 _PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
 _HOW = {"from", "axes", "blocks", "repeat", "flat"}
 OPEN = "?"
@@ -171,10 +172,14 @@ def whole(name: str) -> str:
     return name if found is None else found[1]
 
 
-def rows_of(arrays: Mapping[str, Array], name: str) -> Array:
-    """An array by name, or some rows of it by `name[0:64]`."""
+def rows_of(arrays: Mapping[str, T], name: str) -> T:
+    """An array or tensor by name, or some rows of it, in its memory, by `name[0:64]`."""
     found = _PART.fullmatch(name)
-    return arrays[name] if found is None else arrays[found[1]][int(found[2]) : int(found[3])]
+    if found is None:
+        return arrays[name]
+    whole_one: Any = arrays[found[1]]
+    rows: T = whole_one[int(found[2]) : int(found[3])]
+    return rows
 
 
 def shape_of(shapes: Mapping[str, Shape], name: str) -> Shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from harness.bridge.layers import DENSE, NOTHING, OWN, Array, Call, Layer, Recorder, Trace
+from harness.bridge.mapping import rows_of
 from harness.bridge.torch_calls import TorchCalls, tensors_of
 from harness.data.leaves import Data
 
@@ -22,7 +22,6 @@ _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _CELLS = {nn.LSTMCell: "lstm cell", nn.GRUCell: "gru cell", nn.RNNCell: "rnn cell"}
 _COUNTER = "num_batches_tracked"
-_PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
 
 
 def layers_of(module: nn.Module) -> list[Layer]:
@@ -69,16 +68,10 @@ def load(module: nn.Module, arrays: Mapping[str, Array], updates: int) -> None:
     targets = arrays_of(module)
     with torch.no_grad():
         for name, array in arrays.items():
-            part(targets, name).copy_(torch.from_numpy(np.array(array)))
+            rows_of(targets, name).copy_(torch.from_numpy(np.array(array)))
         for name, buffer in module.named_buffers():
             if name.endswith(_COUNTER):
                 buffer.fill_(updates)
-
-
-def part(arrays: Mapping[str, Any], name: str) -> Any:
-    """An array by name, or some rows of it by `name[0:64]`."""
-    found = _PART.fullmatch(name)
-    return arrays[name] if found is None else arrays[found[1]][int(found[2]) : int(found[3])]
 
 
 def run(calls: TorchCalls, data: Data, label: Data, *, train: bool, dtype: str = "float32") -> Trace:

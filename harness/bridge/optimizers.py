@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from harness.bridge.layers import Array, Shape
-from harness.bridge.mapping import ArrayMap, whole
+from harness.bridge.mapping import ArrayMap, rows_of, whole
 from harness.errors import ConfigError, listed
 
 _WITHOUT_CORRECTION = 10_000_000  # updates, at which 1 - beta^t is 1, and which float32 still counts on from
@@ -181,12 +181,7 @@ def _arrays(run: RunOptimizer, mapping: ArrayMap, shapes: Mapping[str, Shape]) -
         of_one_kind = {name: run.arrays[f"{name}/{number}"] for name in run.factors if f"{name}/{number}" in run.arrays}
         whole_ones = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         for target, array in kept.convert(of_one_kind, shapes).items():
-            part = whole_ones[whole(target)]
-            if whole(target) == target:
-                part[...] = array
-            else:
-                first, last = target.rpartition("[")[2].rstrip("]").split(":")
-                part[int(first) : int(last)] = array
+            rows_of(whole_ones, target)[...] = array
         for name, array in whole_ones.items():
             found[name].append(torch.from_numpy(array))
         number += 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.bridge.layers import Array
+from harness.bridge.mapping import rows_of
 from harness.bridge.replaying import Losses, Rates, TorchUpdates, side_by_side
 from harness.errors import ConfigError
 from harness.report.charts import Chart, Scale, Series, above_each_other, scale_for
@@ -98,7 +99,7 @@ def replay(opened: Opened, sides: Sides, mapping: ArrayMap, iterations: int) -> 
         ConfigError: if the optimizer has no counterpart, or the run is over.
     """
     from harness.bridge import of_gluon
-    from harness.bridge.of_torch import arrays_of, part
+    from harness.bridge.of_torch import arrays_of
     from harness.bridge.state import optimizer_of
     from harness.train.build import build_learner
 
@@ -120,7 +121,7 @@ def replay(opened: Opened, sides: Sides, mapping: ArrayMap, iterations: int) -> 
     before = mapping.convert(sides.parameters, sides.module_shapes)
     after = [mapping.convert(one.snapshot().parameters, sides.module_shapes) for one in learners]
     tensors = arrays_of(sides.torch.module)
-    found = {name: np.array(part(tensors, name).detach().numpy()) for name in before}
+    found = {name: np.array(rows_of(tensors, name).detach().numpy()) for name in before}
     return Replayed(rows, _apart(before, after[0], found), max(_apart(before, after[0], one) for one in after[1:]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,8 +187,3 @@ def counted(mapping: ArrayMap, proposal: Proposal) -> tuple[int, int]:
     """How many arrays of a mapping are as proposed, and how many are by hand."""
     same = sum(proposal.mapping.sources.get(target) == source for target, source in mapping.sources.items())
     return same, len(mapping.sources) - same
-
-
-def pairs_told(pairs: Sequence[tuple[Layer, Layer]]) -> list[str]:
-    """A line for each pair of layers."""
-    return [f"{there.described()} <- {here.described()}" for here, there in pairs]

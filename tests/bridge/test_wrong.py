@@ -63,7 +63,7 @@ def both_of(one, other):
 @pytest.mark.parametrize(
     ("network", "pairs", "named"),
     [
-        ("pictures", both_of("conv2", "conv3"), "exchange conv2 and conv3 (the run's conv2 and conv3)"),
+        ("pictures", both_of("conv2", "conv3"), "exchange conv3 and conv2 (the run's conv3 and conv2)"),
         (
             "pictures",
             [("norm1.running_mean", "norm1.bias")],
