@@ -24,7 +24,9 @@ from harness.train.state import RunState
 class Divergence:
     """Acts by `guard.divergence`: `stop`, `skip` or `rewind`."""
 
-    def __init__(self, run: Run, learner: Learner, saver: Saver, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: Run, learner: Learner, saver: Saver, warn: Callable[[str], None], *, is_beginning: bool = True
+    ) -> None:
         """With `rewind`, rank 0 keeps the first state, for a divergence before the first checkpoint.
 
         Args:
@@ -32,10 +34,11 @@ class Divergence:
             learner: whose state is put back.
             saver: knows the checkpoints.
             warn: shows a line to the user.
+            is_beginning: whether the learner has the state that this attempt begins with.
         """
         self._learner, self._saver, self._warn = learner, saver, warn
         self._section = run.config.guard.divergence
-        keeps = self._section.policy == "rewind" and run.world.rank == 0
+        keeps = self._section.policy == "rewind" and run.world.rank == 0 and is_beginning
         self._first: LearnerState | None = learner.snapshot() if keeps else None
 
     def skipped(self, run: Run, state: RunState) -> RunState:
@@ -110,7 +113,10 @@ class Divergence:
         point = self._saver.newest()
         if point is None:
             if self._first is None:
-                raise RuntimeError("the first state was not kept")
+                raise DivergedError(
+                    "there is no checkpoint to rewind to, and since the workers have changed nobody has the state of "
+                    "the beginning; save sooner (checkpoint.every), and start over with --overwrite"
+                )
             self._learner.restore(self._first)
             return None
         self._learner.restore(LearnerState.load(Path(point.path)))

@@ -147,9 +147,9 @@ def _iterate(
     at: Standing, learner: Learner, stream: BatchStream, check: ConsistencyCheck, saver: Saver, log: TrainingLog
 ) -> RunState:
     """All updates that are left, from top to bottom, and what is due after each; returns the state at the end."""
-    run, state, update = at.run, at.state, at.update
+    run, state, update, first = at.run, at.state, at.update, at.state.iteration + 1
     config, guard, total = run.config, run.guard, run.sizes.num_iterations
-    divergence, first = Divergence(run, learner, saver, log.warn), state.iteration + 1
+    divergence = Divergence(run, learner, saver, log.warn, is_beginning=at.is_beginning)
     log_every, verify_every = _iterations(run, config.log.every), _iterations(run, config.guard.verify_every)
     evaluate_every = None if config.evaluation.every is None else _iterations(run, config.evaluation.every)
     replaced, watch = ReplacedSamples(run.world, config), InputWatch(stream, learner, partial(log.waited, run))

@@ -104,6 +104,11 @@ class Standing:
         self.run, self.state, self.update, self.saved = run, state, None, saved
 
     @property
+    def is_beginning(self) -> bool:
+        """Whether this attempt has made no update yet."""
+        return self.update is None and self.state.iteration == self.run.initial_state.iteration
+
+    @property
     def begins_after(self) -> int:
         """The last iteration after which everything was done for certain."""
         return self.state.iteration - (self.update is not None)

@@ -47,7 +47,7 @@ class Notice:
     @classmethod
     def decode(cls, text: bytes | None) -> Notice | None:
         """The notice in a text from anywhere; `None` if it holds none."""
-        with suppress(ValueError, TypeError, RecursionError):
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
             return cls._of(json.loads(text or b""))
         return None
 

@@ -1,0 +1,124 @@
+"""What processes of an elastic job tell each other, who decides, and what a lost one means while they connect."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from harness.comm.elastic.lifeline import Lifeline, LifelineServer
+from harness.comm.elastic.notices import Notice, Roster, choose_members
+
+
+def notice(uid, phase="new", iteration=None, generation=0):
+    return Notice(uid, "host", ("127.0.0.1",), phase, generation, iteration)
+
+
+def uids(chosen):
+    return None if chosen is None else [one.uid for one in chosen]
+
+
+def test_what_is_sent_is_what_is_read():
+    own = notice("a", "meeting", 7, 3)
+    roster = Roster(4, (own, notice("b", "prepared")), {"127.0.0.1": 1}, {"127.0.0.1": 2})
+    assert Notice.decode(own.encode()) == own
+    assert Roster.decode(roster.encode()) == roster
+    assert (roster.rank_of("b"), roster.rank_of("c")) == (1, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        b"",
+        b"[]",
+        b"5",
+        b'{"uid": 5}',
+        notice("a").encode().replace(b"new", b"old"),
+        notice("a").encode().replace(b'"generation": 0', b'"generation": "0"'),
+        b"[" * 100_000,
+    ],
+)
+def test_what_no_process_has_sent_is_nothing(text):
+    assert Notice.decode(text) is None
+    assert Roster.decode(text) is None
+
+
+def test_at_the_beginning_the_first_decides_when_all_are_there():
+    everyone = [notice("a"), notice("b"), notice("c")]
+    assert uids(choose_members(everyone, 0, 8, is_late=False)) == ["a", "b", "c"]
+    assert choose_members(everyone, 1, 8, is_late=False) is None
+    assert choose_members([notice("a"), None], 0, 8, is_late=True) is None
+
+
+def test_those_with_the_state_take_in_those_that_are_ready():
+    everyone = [notice("a", "meeting", 5), notice("b", "preparing"), notice("c", "prepared"), notice("d", "meeting", 4)]
+    assert uids(choose_members(everyone, 0, 8, is_late=False)) == ["a", "c", "d"]
+    assert choose_members(everyone, 3, 8, is_late=False) is None  # the first of them decides
+    assert uids(choose_members(everyone, 0, 2, is_late=False)) == ["a", "d"]  # and there are no more shards
+
+
+def test_who_leads_may_have_a_later_number():
+    everyone = [notice("a", "leaving"), notice("b", "preparing"), notice("c", "meeting", 5)]
+    assert uids(choose_members(everyone, 2, 8, is_late=False)) == ["c"]
+
+
+def test_who_still_trains_is_waited_for_and_who_says_nothing_for_a_while():
+    everyone = [notice("a", "meeting", 5), notice("b", "member", 5)]
+    assert choose_members(everyone, 0, 8, is_late=True) is None
+    everyone = [notice("a", "meeting", 5), None]
+    assert choose_members(everyone, 0, 8, is_late=False) is None
+    assert uids(choose_members(everyone, 0, 8, is_late=True)) == ["a"]
+
+
+@pytest.fixture
+def server():
+    """A lifeline of two processes, and its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ports = {"127.0.0.1": listener.getsockname()[1]}
+    serving = LifelineServer([listener], ["a", "b"])
+    yield serving, ports
+    serving.close()
+
+
+def both(ports):
+    """The lifelines of both, once each knows that all have connected."""
+    lines = [Lifeline(ports, uid) for uid in ("a", "b")]
+    found = []
+    threads = [threading.Thread(target=lambda one=one: found.append(one.wait_for_all())) for one in lines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert found == [True, True]
+    return lines
+
+
+def test_all_connect_and_are_let_go(server):
+    serving, ports = server
+    one, other = both(ports)
+    assert one.holds()
+    assert other.holds()
+    one.close(is_connected=True)
+    other.close(is_connected=True)
+    serving.wait()
+
+
+def test_one_that_is_lost_ends_the_attempt_of_the_other(server):
+    serving, ports = server
+    one, other = both(ports)
+    other.close(is_connected=False)  # as the kernel closes what a dead process had open
+    serving.wait()
+    assert not one.holds()
+    one.close(is_connected=False)
+
+
+def test_a_stranger_counts_as_nobody(server):
+    serving, ports = server
+    with socket.create_connection(("127.0.0.1", ports["127.0.0.1"])) as stranger:
+        stranger.sendall(b"c\n")
+    one, other = both(ports)
+    for line in (one, other):
+        line.close(is_connected=True)
+    serving.wait()
