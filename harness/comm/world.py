@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -76,6 +76,9 @@ class Membership(Protocol):
 
     def next_world(self, iteration: int | None, *, is_lost: bool) -> World:
         """Become a rank of the next world."""
+
+    def suspect(self, ranks: Iterable[int]) -> None:
+        """Nothing has been heard of these ranks of the world for long; called by the guard's thread."""
 
     def leave(self) -> None:
         """Show that this process is not there any more, and that the job goes on without it."""

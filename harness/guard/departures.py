@@ -68,6 +68,12 @@ class Departures:
         if cause.first:
             self.is_known.set()
 
+    def go_on_without(self, cause: Cause) -> None:
+        """Tell the others that ranks which can be done without do not go on, and remember it."""
+        self.known.learn(cause)
+        self._peers.send(Message.losing(cause))
+        self.is_known.set()
+
     def is_survived(self, cause: Cause) -> bool:
         """Whether the others go on without the rank that this befell, so that nothing has to be written."""
         return self._world.membership is not None and cause.spares_others

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 import traceback
+from typing import NoReturn
 
 from harness.causes import Cause
 from harness.comm import World
@@ -23,7 +24,7 @@ from harness.guard.ending import end_process, print_raw
 from harness.guard.messages import Message
 from harness.guard.peers import Peers
 from harness.guard.signals import StopSignals
-from harness.guard.stall import explain_end, explain_stall
+from harness.guard.stall import explain_end, explain_stall, ranks_behind
 from harness.guard.this_rank import ThisRank
 from harness.guard.timing import (
     ACKNOWLEDGE_S,
@@ -183,16 +184,25 @@ class Monitor:
         self._peers.send(self._this_rank.status())
 
     def _declare_stall(self) -> None:
-        """Find out who holds the others up, tell all ranks, and end."""
+        """Find out who holds the others up, tell all ranks, and end; or go on without those, where that is possible."""
         if self._departures.known.cause is not None:
             return
         activity = self._this_rank.activity
         statuses = {**self._peers.statuses(), self._world.rank: self._this_rank.status()}
-        reasons = explain_stall(statuses, self._peers.silent(time.monotonic()), self._world.rank)
+        silent = self._peers.silent(time.monotonic())
+        reasons = explain_stall(statuses, silent, self._world.rank)
         cause = Cause(f"stalled, {activity.limit_s:g} s without progress in {activity.description}: {reasons}")
-        self._end(cause, Message(end=cause.text))
+        behind = [] if silent or self._world.rank else ranks_behind(statuses, silent)
+        if self._world.membership is None or not (silent or behind):
+            self._end(cause, Message(end=cause.text))
+        if self._world.rank in behind:
+            self._end(cause)
+        self._world.membership.suspect(silent)
+        for rank in behind:
+            self._peers[rank].link.send(Message(end=cause.text))
+        self._departures.go_on_without(cause)
 
-    def _end(self, cause: Cause, last_message: Message | None = None) -> None:
+    def _end(self, cause: Cause, last_message: Message | None = None) -> NoReturn:
         end_process(
             cause,
             world=self._world,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from harness.comm.compare import name_ranks
 from harness.guard.messages import Message
@@ -46,15 +46,11 @@ def explain_stall(statuses: Mapping[int, Message], silent: Mapping[int, str], ow
         silent: sentences on the ranks that do not report any more.
         own_rank: this one.
     """
-    furthest = max(one.num_collectives or 0 for one in statuses.values())
+    furthest = _furthest(statuses)
     awaited = next(
         (one.collective or "start" for one in statuses.values() if (one.num_collectives or 0) == furthest), "start"
     )
-    behind = [
-        rank
-        for rank, one in statuses.items()
-        if rank not in silent and (furthest if one.num_collectives is None else one.num_collectives) < furthest
-    ]
+    behind = ranks_behind(statuses, silent)
     reasons = list(silent.values())
     reasons += [
         f"rank {rank} has not reached the collective {awaited!r}; it is at {statuses[rank].line}, in "
@@ -64,6 +60,20 @@ def explain_stall(statuses: Mapping[int, Message], silent: Mapping[int, str], ow
     if not reasons:
         reasons = [f"{name_ranks(sorted(statuses))} all wait; rank {own_rank} is at {statuses[own_rank].line}"]
     return "; ".join(reasons)
+
+
+def ranks_behind(statuses: Mapping[int, Message], silent: Collection[int]) -> list[int]:
+    """The ranks that report, and that the others wait for."""
+    furthest = _furthest(statuses)
+    return [
+        rank
+        for rank, one in statuses.items()
+        if rank not in silent and (furthest if one.num_collectives is None else one.num_collectives) < furthest
+    ]
+
+
+def _furthest(statuses: Mapping[int, Message]) -> int:
+    return max(one.num_collectives or 0 for one in statuses.values())
 
 
 def _activity_of(status: Message) -> str:

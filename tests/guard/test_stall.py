@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.config import GuardConfig
 from harness.guard.messages import Message
-from harness.guard.stall import explain_end, explain_silence, explain_stall
+from harness.guard.stall import explain_end, explain_silence, explain_stall, ranks_behind
 from harness.guard.this_rank import stall_limits
 
 
@@ -16,6 +16,13 @@ def test_the_rank_that_has_started_fewest_collectives_is_named_with_its_line():
     statuses = {0: status(7), 1: status(6, "agreed.batch", "reader.py:26 (read)"), 2: status(7)}
     said = explain_stall(statuses, {}, own_rank=0)
     assert said == ("rank 1 has not reached the collective 'update'; it is at reader.py:26 (read), in iteration 50")
+
+
+def test_ranks_that_the_others_wait_for_are_those_that_report_and_have_started_fewer():
+    statuses = {0: status(7), 1: status(6), 2: status(5), 3: status(7), 4: Message()}
+    assert ranks_behind(statuses, {}) == [1, 2]
+    assert ranks_behind(statuses, {2: "rank 2 has been silent"}) == [1]
+    assert ranks_behind({0: status(7), 1: status(7)}, {}) == []
 
 
 def test_if_all_have_started_as_many_nobody_is_named():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from typing_extensions import override
@@ -69,12 +69,13 @@ class Connector:
         self._rendezvous_at, self._lifeline_at = listen_at(addresses), listen_at(addresses)
         return replace(roster, rendezvous=_ports(self._rendezvous_at), lifeline=_ports(self._lifeline_at))
 
-    def connect(self, roster: Roster, uid: str) -> World | None:
+    def connect(self, roster: Roster, uid: str, all_run: Callable[[], bool]) -> World | None:
         """The world of a roster; `None` if a process on it was lost meanwhile.
 
         Args:
             roster: with this process.
             uid: of this process.
+            all_run: is asked again and again meanwhile; once it says no, the attempt is given up.
         """
         rank = roster.rank_of(uid)
         assert rank is not None
@@ -87,8 +88,8 @@ class Connector:
         lifeline: Lifeline | None = None
         try:
             lifeline = Lifeline(roster.lifeline, uid)
-            if lifeline.wait_for_all():
-                world = self._world_of(roster, rank, lifeline)
+            if lifeline.wait_for_all(all_run):
+                world = self._world_of(roster, rank, lifeline, all_run)
         except OSError:
             world = None
         finally:
@@ -102,7 +103,7 @@ class Connector:
                 rendezvous.stop()
         return world
 
-    def _world_of(self, roster: Roster, rank: int, lifeline: Lifeline) -> World | None:
+    def _world_of(self, roster: Roster, rank: int, lifeline: Lifeline, all_run: Callable[[], bool]) -> World | None:
         if len(roster.members) == 1:
             return SingleWorld()
         if self._library is None:
@@ -120,7 +121,8 @@ class Connector:
             HOROVOD_GLOO_RENDEZVOUS_ADDR=lifeline.address,
             HOROVOD_GLOO_RENDEZVOUS_PORT=str(roster.rendezvous[lifeline.address]),
         )
-        return ElasticWorld(self._library, self._sum_by) if self._library.begin(lifeline.holds) else None
+        has_begun = self._library.begin(lambda: lifeline.holds() and all_run())
+        return ElasticWorld(self._library, self._sum_by) if has_begun else None
 
 
 def _ports(listeners: Mapping[str, socket.socket]) -> dict[str, int]:

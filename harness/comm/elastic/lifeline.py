@@ -10,11 +10,12 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 _ARRIVE_S = 10.0  # in which all have to connect
 _CONNECT_S = 3.0
+_LOOK_S = 0.25
 _GO, _OK = b"go\n", b"ok\n"
 _MAX_LINE = 256
 
@@ -109,18 +110,26 @@ class Lifeline:
         self._connection, self.address = _connect(ports)
         self._connection.sendall(uid.encode() + b"\n")
 
-    def wait_for_all(self) -> bool:
-        """Wait until all have connected; whether they have."""
-        self._connection.settimeout(2 * _ARRIVE_S)
-        received = b""
-        try:
-            while len(received) < len(_GO):
+    def wait_for_all(self, may_go_on: Callable[[], bool] = lambda: True) -> bool:
+        """Wait until all have connected; whether they have.
+
+        Args:
+            may_go_on: is asked again and again; once it says no, the attempt is given up.
+        """
+        self._connection.settimeout(_LOOK_S)
+        received, deadline_s = b"", time.monotonic() + 2 * _ARRIVE_S
+        while len(received) < len(_GO):
+            try:
                 piece = self._connection.recv(len(_GO) - len(received))
-                if not piece:
+            except TimeoutError:
+                if time.monotonic() > deadline_s or not may_go_on():
                     return False
-                received += piece
-        except OSError:
-            return False
+                continue
+            except OSError:
+                return False
+            if not piece:
+                return False
+            received += piece
         self._connection.setblocking(False)
         return received == _GO
 

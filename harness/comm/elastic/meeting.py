@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 
 from harness.comm.elastic.connecting import Connector
 from harness.comm.elastic.notices import Notice, Roster, choose_members
+from harness.comm.elastic.pulse import SILENT_S, Pulses
 from harness.comm.elastic.usher import Slot, Usher
 from harness.errors import LostRankError, StoppedOnRequestError
 
 POLL_S = 0.01
 _LATE_S = 3.0  # after which a process that has said nothing is not waited for
 _AGAIN_S = 4.0  # after which the driver is asked again who is left
+_UNANSWERED_S = SILENT_S + 1.0  # after which those who are left meet without the driver's answer
 
 
 class RemovedError(StoppedOnRequestError):
@@ -42,15 +44,16 @@ class Meeting:
         may_wait: is called while this process waits for others; raises if it should not.
     """
 
-    def __init__(self, usher: Usher, slot: Slot, connector: Connector) -> None:
+    def __init__(self, usher: Usher, slot: Slot, connector: Connector, pulses: Pulses) -> None:
         """Nobody is looked for yet.
 
         Args:
             usher: of this process.
             slot: of this process.
             connector: listens for the others, if this process decides.
+            pulses: of all processes.
         """
-        self._usher, self._slot, self._connector = usher, slot, connector
+        self._usher, self._slot, self._connector, self._pulses = usher, slot, connector, pulses
         self.may_wait: Callable[[], None] = lambda: None
         self.most = usher.numbers.size
         self.wait_s = 600.0
@@ -90,6 +93,7 @@ class Meeting:
                 self._usher.post(phase="prepared", iteration=None)  # the others have gone on without this one
                 return self.wait_for_invitation(roster.generation)
             now_s = time.monotonic()
+            self._end_silent()
             self._decide(generation, self._usher.notices(), is_late=now_s - since_s > _LATE_S)
             if now_s - since_s > _AGAIN_S:  # somebody is waited for who is not there any more
                 since_s = now_s
@@ -99,8 +103,12 @@ class Meeting:
 
     def _decide(self, generation: int, notices: Sequence[Notice | None], *, is_late: bool) -> None:
         """Write the roster, if that is up to this process."""
-        own = self._usher.numbers.rank
-        chosen = choose_members(notices, own, self.most, is_late=is_late) if own >= 0 else None
+        if self._usher.numbers.rank < 0:
+            return
+        silent = self._silent(notices)
+        there = [one for one in notices if one is None or one.uid not in silent]
+        own = next((number for number, one in enumerate(there) if one and one.uid == self._usher.notice.uid), None)
+        chosen = None if own is None else choose_members(there, own, self.most, is_late=is_late)
         if chosen is None:
             return
         generation = max(generation, *(one.generation for one in chosen))
@@ -123,15 +131,38 @@ class Meeting:
             time.sleep(10 * POLL_S)
 
     def ask_driver(self) -> None:
-        """Wait until the driver has said who is left."""
+        """Wait until the driver has said who is left.
+
+        It cannot say so while a process is frozen, or its host cannot be reached. If that is on this machine it is
+        ended here; otherwise those who are left meet without an answer.
+        """
         begun_s, call = time.monotonic(), self._usher.numbers.call
         if call > self.call_of_update:
             return  # another has noticed the loss before, and this process was asked meanwhile
         self._usher.call()
         while self._usher.numbers.call == call:
             self.check()
+            if self._end_silent() and time.monotonic() - begun_s > _UNANSWERED_S:
+                return
             self._limit(begun_s)
             time.sleep(POLL_S)
+
+    def all_run(self, roster: Roster) -> bool:
+        """Whether no process of a roster is known to be silent; ask often."""
+        silent = self._pulses.silent(one.uid for one in roster.members)
+        for uid in silent:
+            self._pulses.end(uid)
+        return not silent
+
+    def _silent(self, notices: Sequence[Notice | None]) -> set[str]:
+        return self._pulses.silent(one.uid for one in notices if one is not None)
+
+    def _end_silent(self) -> set[str]:
+        """End the processes that are silent, as far as they are on this machine; returns all that are."""
+        silent = self._silent(self._usher.notices())
+        for uid in silent:
+            self._pulses.end(uid)
+        return silent
 
     def check(self) -> None:
         """Whether it makes sense to go on waiting.

@@ -13,12 +13,13 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.comm.elastic.connecting import Connector
 from harness.comm.elastic.meeting import POLL_S, Meeting
 from harness.comm.elastic.notices import Notice, Roster
+from harness.comm.elastic.pulse import Pulse, Pulses
 from harness.comm.elastic.usher import Numbers, Slot, Usher
 from harness.comm.launcher import Launch
 from harness.comm.launcher_store import open_launcher_store
@@ -72,7 +73,8 @@ class DriverMembership(Membership):
         own = Notice(secrets.token_hex(8), self._slot.host, tuple(reachable_addresses()))
         self.usher = Usher(store, address, self._slot, Numbers(0, launch.rank, launch.size), own)
         self._connector = Connector(sum_by)
-        self._meeting = Meeting(self.usher, self._slot, self._connector)
+        self._pulse, self._pulses = Pulse(store, own.uid), Pulses(store, own.uid)
+        self._meeting = Meeting(self.usher, self._slot, self._connector, self._pulses)
         self.seats = Seats(0, ())
         self.is_joining = False
         self.leaves = False
@@ -96,6 +98,7 @@ class DriverMembership(Membership):
     def first_world(self) -> World:
         """The world of all processes that the job begins with; one alone for a process that joins later."""
         self.usher.start()
+        self._pulse.start()
         roster = self._meeting.first()
         if roster is None:
             self.is_joining = True
@@ -132,6 +135,10 @@ class DriverMembership(Membership):
         if world.rank == 0 and {one.uid for one in before.members} - {one.uid for one in self.seats.members}:
             self.usher.call()  # the driver may have another for the one that has left
         return world
+
+    def suspect(self, ranks: Iterable[int]) -> None:
+        """Nothing has been heard of these ranks of the world for long."""
+        self._pulses.suspects = frozenset(self.seats.members[rank].uid for rank in ranks)
 
     def leave(self) -> None:
         """Show that this process is not there any more, and that the job goes on without it."""
@@ -222,7 +229,8 @@ class DriverMembership(Membership):
 
     def _connect(self, roster: Roster) -> World | None:
         """The world of a roster; `None` if a process on it was lost meanwhile."""
-        world = self._connector.connect(roster, self.usher.notice.uid)
+        world = self._connector.connect(roster, self.usher.notice.uid, lambda: self._meeting.all_run(roster))
+        self._pulse.size = self.usher.numbers.size
         self.usher.forget_roster()
         self.usher.post(generation=roster.generation)
         self._meeting.call_of_update = self.usher.numbers.call

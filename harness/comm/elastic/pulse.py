@@ -1,0 +1,127 @@
+"""Which processes of an elastic job run: each shows a pulse at the launcher's server, whatever else it waits for.
+
+A process that was killed is known to the driver. One that is frozen, or whose host cannot be reached, is not, and the
+driver would wait for it for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.comm.launcher_store import LauncherStore
+
+SILENT_S = 5.0  # without a new beat
+_SUSPECT_S = 2.0  # of one that others have not heard of either
+_BEAT_S = 0.5
+_RANKS_PER_S = 256  # that write to the one server
+_MAX_PULSE = 200
+
+
+class _Pulse(NamedTuple):
+    """What was last seen of a process."""
+
+    text: bytes
+    since_s: float
+
+
+class Pulse:
+    """This process's own, from `start` on.
+
+    Attributes:
+        size: how many processes write to the server.
+    """
+
+    def __init__(self, store: LauncherStore, uid: str) -> None:
+        """Nothing is shown yet.
+
+        Args:
+            store: at the launcher's server.
+            uid: of this process.
+        """
+        self._store, self._key = store, _key(uid)
+        self._process, self._beats = f"{os.getpid()} {_processes_of_this_kernel()}", 0
+        self.size = 1
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+
+    def start(self) -> None:
+        """Show it until this process ends."""
+        self._thread.start()
+
+    def beat(self) -> None:
+        """Show it once more."""
+        self._beats += 1
+        self._store.put(self._key, f"{self._process} {self._beats}".encode())
+
+    def _run(self) -> None:
+        while True:
+            with suppress(Exception):  # whatever comes from a server
+                self.beat()
+            time.sleep(max(_BEAT_S, self.size / _RANKS_PER_S))
+
+
+class Pulses:
+    """The others', as this process sees them.
+
+    Attributes:
+        suspects: processes of whom others have heard nothing either.
+    """
+
+    def __init__(self, store: LauncherStore, own: str) -> None:
+        """Nobody was looked at yet.
+
+        Args:
+            store: at the launcher's server.
+            own: the uid of this process, whose own pulse says whether the server shows any.
+        """
+        self._store, self._own = store, own
+        self._seen: dict[str, _Pulse] = {}
+        self._looked_s = 0.0
+        self.suspects: frozenset[str] = frozenset()
+
+    def silent(self, uids: Iterable[str]) -> set[str]:
+        """Which of these processes have shown no new beat for `SILENT_S` while this one looked; ask often.
+
+        Args:
+            uids: of the processes; those in `suspects`, of whom others have heard nothing either, have less time.
+        """
+        now_s, uids = time.monotonic(), {*uids, self._own}
+        if now_s - self._looked_s > 2 * SILENT_S:
+            self._seen.clear()  # nobody has looked meanwhile
+        if now_s - self._looked_s > _BEAT_S:
+            self._looked_s = now_s
+            for uid in uids:
+                self._look(uid, now_s)
+        ages = {uid: now_s - self._seen[uid].since_s for uid in uids if uid in self._seen}
+        if ages.get(self._own, SILENT_S) > _SUSPECT_S:
+            return set()  # the server is slow, or gone
+        return {uid for uid, age_s in ages.items() if age_s > (_SUSPECT_S if uid in self.suspects else SILENT_S)}
+
+    def _look(self, uid: str, now_s: float) -> None:
+        text, seen = self._store.get(_key(uid), _MAX_PULSE), self._seen.get(uid)
+        # the driver clears the server now and then; what is missing says no more than what is unchanged
+        if seen is None or (text and text != seen.text):
+            self._seen[uid] = _Pulse(text or b"", now_s)
+
+    def end(self, uid: str) -> None:
+        """End a silent process if it is on this machine, so that the driver knows of its end."""
+        words = self._seen[uid].text.decode("latin-1").split(" ")
+        if len(words) == 3 and words[1] == _processes_of_this_kernel() and words[0].isdecimal():
+            with suppress(OSError):
+                os.kill(int(words[0]), signal.SIGKILL)
+
+
+def _key(uid: str) -> str:
+    return f"pulse-{uid}"
+
+
+def _processes_of_this_kernel() -> str:
+    """What is the same for processes that can kill each other by their ids."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"

@@ -1,0 +1,138 @@
+"""Who shows a pulse at the launcher's server, and who is ended for showing none."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness.comm.elastic import pulse
+from harness.comm.elastic.lifeline import Lifeline, LifelineServer
+from harness.comm.elastic.pulse import Pulse, Pulses
+from harness.comm.routes import listen_at
+
+
+class Store:
+    """The launcher's server, in this process."""
+
+    def __init__(self):
+        self.values = {}
+
+    def put(self, key, value):
+        self.values[key] = value
+
+    def get(self, key, most):
+        return self.values.get(key, b"")[:most]
+
+
+class Clock:
+    """Time passes when somebody says so."""
+
+    def __init__(self, monkeypatch):
+        self.now_s = 1000.0
+        monkeypatch.setattr(pulse.time, "monotonic", lambda: self.now_s)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Who is silent after so many seconds in which these have gone on, looked at as often as a meeting does."""
+    clock, store = Clock(monkeypatch), Store()
+    pulses = Pulses(store, "own")
+    beats = {}
+
+    def after(seconds, *going):
+        found = set()
+        for _ in range(int(seconds / 0.25)):
+            clock.now_s += 0.25
+            for uid in going:
+                beats[uid] = beats.get(uid, 0) + 1
+                store.put(f"pulse-{uid}", f"1 elsewhere {beats[uid]}".encode())
+            found = pulses.silent(["a", "b"])
+        return found
+
+    after.pulses, after.store, after.clock = pulses, store, clock
+    return after
+
+
+def test_one_that_stops_is_silent_after_five_seconds(seen):
+    assert seen(3, "own", "a", "b") == set()
+    assert seen(4, "own", "a") == set()
+    assert seen(2, "own", "a") == {"b"}
+    assert seen(1, "own", "a", "b") == set()
+
+
+def test_a_suspect_has_two_seconds(seen):
+    assert seen(2, "own", "a", "b") == set()
+    seen.pulses.suspects = frozenset("b")
+    assert seen(3, "own", "a") == {"b"}
+    assert seen(1, "own", "a", "b") == set()
+
+
+def test_nobody_is_silent_while_the_server_shows_not_even_this_process(seen):
+    assert seen(3, "own", "a", "b") == set()
+    assert seen(30) == set()
+    assert seen(1, "own", "a", "b") == set()
+
+
+def test_a_server_that_was_cleared_and_a_pause_in_looking_say_nothing_of_anybody(seen):
+    assert seen(3, "own", "a", "b") == set()
+    seen.store.values.clear()
+    assert seen(1, "own") == set()
+    seen.clock.now_s += 60
+    assert seen(1, "own") == set()
+    assert seen(6, "own") == {"a", "b"}
+
+
+@pytest.fixture
+def frozen():
+    process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    process.send_signal(signal.SIGSTOP)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def told_of(process, store, monkeypatch):
+    """What a pulse of that process would show."""
+    with monkeypatch.context() as patch:
+        patch.setattr(pulse.os, "getpid", lambda: process.pid)
+        Pulse(store, "a").beat()
+
+
+def test_a_frozen_process_on_this_machine_is_ended_and_one_elsewhere_is_not(seen, frozen, monkeypatch):
+    told_of(frozen, seen.store, monkeypatch)
+    elsewhere = seen.store.values["pulse-a"].replace(b"/pid:", b"/other:")
+    shown, seen.store.values["pulse-a"] = seen.store.values["pulse-a"], elsewhere
+    assert seen(6, "own", "b") == {"a"}
+    seen.pulses.end("a")
+    assert frozen.poll() is None
+    seen.store.values["pulse-a"] = shown
+    assert seen(6, "own", "b") == {"a"}
+    seen.pulses.end("a")
+    assert frozen.wait(10) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("text", [b"", b"1", b"x y z", b"\xff\xff \xff 1", b"-1 " + b"1" * 300])
+def test_what_anybody_may_have_written_ends_nobody(seen, monkeypatch, text):
+    killed = []
+    monkeypatch.setattr(pulse.os, "kill", lambda *given: killed.append(given))
+    seen.store.put("pulse-a", text)
+    assert seen(6, "own", "b") == {"a"}
+    seen.pulses.end("a")
+    assert killed == []
+
+
+def test_a_rank_that_waits_for_the_others_of_its_world_gives_up_when_one_is_silent():
+    listeners = listen_at(["127.0.0.1"])
+    ports = {address: one.getsockname()[1] for address, one in listeners.items()}
+    server = LifelineServer(list(listeners.values()), ["a", "b"])
+    begun_s = time.monotonic()
+    lifeline = Lifeline(ports, "a")
+    answers = iter([True, True, False])
+    assert not lifeline.wait_for_all(lambda: next(answers))
+    assert time.monotonic() - begun_s < 5
+    lifeline.close(is_connected=False)
+    server.close()
