@@ -12,13 +12,13 @@ import argparse
 import os
 import random
 import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+
+from disks import fill, is_level, small_disk
 
 from harness.checkpoint import iteration_of, list_checkpoints, newest_valid
 
@@ -143,21 +143,10 @@ class Soak:
                 for pid in job.members("all"):  # nobody is left who could
                     os.kill(pid, signal.SIGKILL)
             elif kind == "full disk":
-                self.fill()
+                fill(self.output, self.random.uniform(1, 4))
             self.done[kind] += 1
         except ProcessLookupError:
             pass
-
-    def fill(self) -> None:
-        path = self.output / "full"
-        try:
-            with path.open("wb", buffering=0) as file:
-                while file.write(bytes(65536)):
-                    pass
-        except OSError:
-            pass
-        time.sleep(self.random.uniform(1, 4))
-        path.unlink(missing_ok=True)
 
     def check_sets(self, job: Job, newest: int) -> int:
         """The newest whole set is never older than one that was whole before."""
@@ -186,13 +175,9 @@ class Soak:
         if len(samples) < 9:
             self.wrong.append(f"only {len(samples)} looks at the undisturbed job")
             return
-        third = len(samples) // 3
-        early, late = samples[third : 2 * third], samples[2 * third :]
-        memories = [statistics.median(m for m, _ in part) for part in (early, late)]
-        files = [statistics.median(f for _, f in part) for part in (early, late)]
-        print(f"undisturbed: memory {memories[0]:.1f} -> {memories[1]:.1f} MiB, open files {files[0]} -> {files[1]}")
+        stays_level = is_level("undisturbed", samples)
         print(f"undisturbed: ended with {code} when it was asked to", flush=True)
-        if memories[1] > 1.02 * memories[0] or files[1] > files[0]:
+        if not stays_level:
             self.wrong.append("memory or open files grew")
         if code not in (0, 75):
             self.wrong.append(f"the undisturbed job ended with {code}")
@@ -207,29 +192,22 @@ def main() -> int:
     options = parser.parse_args()
     begun = time.monotonic()
     end = begun + 60 * options.minutes
-    with tempfile.TemporaryDirectory() as folder:
-        mounted = (
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], check=False).returncode == 0
-        )
-        try:
-            soak = Soak(Path(folder), options.seed, mounted, options.np)
-            number = 0
-            while time.monotonic() < begun + 50 * options.minutes and not soak.wrong:
-                number += 1
-                job = Job(Path(folder), f"run-{number}", 1200, options.np)
-                soak.torment(job, begun + 50 * options.minutes)
-                job.end()
-                if left := job.members("all"):
-                    soak.wrong.append(f"left running: {left}")
-                for path in sorted(job.folder.rglob("*"), reverse=True) if not soak.wrong else []:
-                    path.rmdir() if path.is_dir() else path.unlink()
-            if not soak.wrong:
-                soak.watch(Job(Path(folder), "undisturbed", 10**6, options.np), end)
-            elif number:
-                print((Path(folder) / f"run-{number}.log").read_text()[-6000:])
-        finally:
-            if mounted:
-                subprocess.run(["umount", "-l", folder], check=False)
+    with small_disk() as (folder, is_mounted):
+        soak = Soak(folder, options.seed, is_mounted, options.np)
+        number = 0
+        while time.monotonic() < begun + 50 * options.minutes and not soak.wrong:
+            number += 1
+            job = Job(folder, f"run-{number}", 1200, options.np)
+            soak.torment(job, begun + 50 * options.minutes)
+            job.end()
+            if left := job.members("all"):
+                soak.wrong.append(f"left running: {left}")
+            for path in sorted(job.folder.rglob("*"), reverse=True) if not soak.wrong else []:
+                path.rmdir() if path.is_dir() else path.unlink()
+        if not soak.wrong:
+            soak.watch(Job(folder, "undisturbed", 10**6, options.np), end)
+        elif number:
+            print((folder / f"run-{number}.log").read_text()[-6000:])
     print(f"{(time.monotonic() - begun) / 60:.1f} minutes, seed {options.seed}, np={options.np}: {dict(soak.done)}")
     print(
         "\n".join(f"WRONG: {what}" for what in soak.wrong) or "nothing hung, no set was lost, nothing was left running"
