@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 ORDERS = 3  # in which MXNet processes the samples of a shard besides the run's
 _ULP, _LAST_PLACES = float(np.finfo(np.float32).eps), 4
-_PLAIN_OPERATORS = {"MXNET_MKLDNN_ENABLED": "0", "MXNET_STORAGE_FALLBACK_LOG_VERBOSE": "0"}
+_PLAIN_OPERATORS = {
+    "MXNET_MKLDNN_ENABLED": "0",
+    "MXNET_USE_MKLDNN_RNN": "0",  # recurrent layers ask for oneDNN by a variable of their own, and fail without it
+    "MXNET_STORAGE_FALLBACK_LOG_VERBOSE": "0",
+}
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def test_a_run_is_matched_and_verified(command, run):
 
 @needs_torch
 def test_a_run_is_replayed_and_exported(command, run, start, monkeypatch):
-    for name in ("MXNET_MKLDNN_ENABLED", "MXNET_STORAGE_FALLBACK_LOG_VERBOSE"):
+    for name in ("MXNET_MKLDNN_ENABLED", "MXNET_USE_MKLDNN_RNN", "MXNET_STORAGE_FALLBACK_LOG_VERBOSE"):
         monkeypatch.setenv(name, "1")  # which the command changes
     assert command("bridge", "match", run, *MODULE).code == 0
     middle, page = run / "checkpoints/iteration-000000010", run / "bridge/replay.html"
