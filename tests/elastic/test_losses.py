@@ -98,4 +98,4 @@ def test_several_losses_in_one_run(elastic, end_as_unbroken, faults):
     job = elastic(settings, 4, faults=faults)
     end_as_unbroken(job, settings, timeout_s=150)
     assert_in_time(job, faults)
-    assert job.worlds()[-1]["size"] == 1
+    assert job.worlds()[-1]["size"] <= 2  # the one that is told to leave has a second for it, and may freeze meanwhile

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from harness.comm.elastic.connecting import Connector
 from harness.comm.elastic.notices import Notice, Roster, choose_members
-from harness.comm.elastic.pulse import SILENT_S, Pulses
+from harness.comm.elastic.pulse import SILENT_S, Pulses, end_silent
 from harness.comm.elastic.usher import Slot, Usher
 from harness.errors import LostRankError, StoppedOnRequestError
 
@@ -40,6 +40,7 @@ class Meeting:
     Attributes:
         most: how many ranks there can be.
         wait_s: how long to wait for enough workers.
+        members: of the last world.
         call_of_update: how often the driver had been asked when the last update began.
         may_wait: is called while this process waits for others; raises if it should not.
     """
@@ -58,6 +59,7 @@ class Meeting:
         self.most = usher.numbers.size
         self.wait_s = 600.0
         self.call_of_update = 0
+        self.members: Sequence[Notice] = ()
 
     def first(self) -> Roster | None:
         """The first roster; `None` if others have a state already."""
@@ -93,7 +95,6 @@ class Meeting:
                 self._usher.post(phase="prepared", iteration=None)  # the others have gone on without this one
                 return self.wait_for_invitation(roster.generation)
             now_s = time.monotonic()
-            self._end_silent()
             self._decide(generation, self._usher.notices(), is_late=now_s - since_s > _LATE_S)
             if now_s - since_s > _AGAIN_S:  # somebody is waited for who is not there any more
                 since_s = now_s
@@ -105,7 +106,7 @@ class Meeting:
         """Write the roster, if that is up to this process."""
         if self._usher.numbers.rank < 0:
             return
-        silent = self._silent(notices)
+        silent = self._end_silent(notices)
         there = [one for one in notices if one is None or one.uid not in silent]
         own = next((number for number, one in enumerate(there) if one and one.uid == self._usher.notice.uid), None)
         chosen = None if own is None else choose_members(there, own, self.most, is_late=is_late)
@@ -142,26 +143,22 @@ class Meeting:
         self._usher.call()
         while self._usher.numbers.call == call:
             self.check()
-            if self._end_silent() and time.monotonic() - begun_s > _UNANSWERED_S:
+            # the driver may have forgotten what one of the last world has said
+            if self._end_silent([*self.members, *self._usher.notices()]) and time.monotonic() - begun_s > _UNANSWERED_S:
                 return
             self._limit(begun_s)
             time.sleep(POLL_S)
 
     def all_run(self, roster: Roster) -> bool:
         """Whether no process of a roster is known to be silent; ask often."""
-        silent = self._pulses.silent(one.uid for one in roster.members)
-        for uid in silent:
-            self._pulses.end(uid)
-        return not silent
+        return not self._end_silent(roster.members)
 
-    def _silent(self, notices: Sequence[Notice | None]) -> set[str]:
-        return self._pulses.silent(one.uid for one in notices if one is not None)
-
-    def _end_silent(self) -> set[str]:
-        """End the processes that are silent, as far as they are on this machine; returns all that are."""
-        silent = self._silent(self._usher.notices())
+    def _end_silent(self, watched: Sequence[Notice | None]) -> set[str]:
+        """End the processes that are silent, as far as they are on this machine; returns the uids of all that are."""
+        known = {one.uid: one.process for one in watched if one is not None}
+        silent = self._pulses.silent(known)
         for uid in silent:
-            self._pulses.end(uid)
+            end_silent(known[uid])
         return silent
 
     def check(self) -> None:

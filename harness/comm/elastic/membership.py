@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from harness.comm.elastic.connecting import Connector
 from harness.comm.elastic.meeting import POLL_S, Meeting
 from harness.comm.elastic.notices import Notice, Roster
-from harness.comm.elastic.pulse import Pulse, Pulses
+from harness.comm.elastic.pulse import Pulse, Pulses, this_process
 from harness.comm.elastic.usher import Numbers, Slot, Usher
 from harness.comm.launcher import Launch
 from harness.comm.launcher_store import open_launcher_store
@@ -70,7 +70,7 @@ class DriverMembership(Membership):
         self._slot = Slot(environ.get("HOROVOD_HOSTNAME", socket.gethostname()), launch.local_rank)
         address = environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
         self._launcher = address
-        own = Notice(secrets.token_hex(8), self._slot.host, tuple(reachable_addresses()))
+        own = Notice(secrets.token_hex(8), self._slot.host, tuple(reachable_addresses()), process=this_process())
         self.usher = Usher(store, address, self._slot, Numbers(0, launch.rank, launch.size), own)
         self._connector = Connector(sum_by)
         self._pulse, self._pulses = Pulse(store, own.uid), Pulses(store, own.uid)
@@ -237,6 +237,7 @@ class DriverMembership(Membership):
         if world is None:
             return None
         self.seats = Seats(roster.generation, roster.members)
+        self._meeting.members = roster.members
         self.usher.post(phase="member")
         self._is_wanted = False
         self._looked_s = self._ready_since_s = time.monotonic()

@@ -31,6 +31,7 @@ class Notice:
             who will be the next world) or `leaving`.
         generation: of the world that it is in, or looks for.
         iteration: the last update in its state; `None` without a state.
+        process: see `harness.comm.elastic.pulse`.
     """
 
     uid: str
@@ -39,6 +40,7 @@ class Notice:
     phase: str = "new"
     generation: int = 0
     iteration: int | None = None
+    process: str = ""
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -54,7 +56,7 @@ class Notice:
     @classmethod
     def _of(cls, found: Any) -> Notice | None:
         notice = cls(**{**found, "addresses": tuple(found["addresses"])})
-        texts = (notice.uid, notice.host, notice.phase, *notice.addresses)
+        texts = (notice.uid, notice.host, notice.phase, notice.process, *notice.addresses)
         numbers = (notice.generation, 0 if notice.iteration is None else notice.iteration)
         is_valid = all(type(one) is str for one in texts) and all(type(one) is int for one in numbers)
         return notice if is_valid and notice.phase in PHASES else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.comm.launcher_store import LauncherStore
+from harness.processes import began
 
 SILENT_S = 5.0  # without a new beat
 _SUSPECT_S = 2.0  # of one that others have not heard of either
@@ -46,7 +47,7 @@ class Pulse:
             uid: of this process.
         """
         self._store, self._key = store, _key(uid)
-        self._process, self._beats = f"{os.getpid()} {_processes_of_this_kernel()}", 0
+        self._beats = 0
         self.size = 1
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
@@ -57,7 +58,7 @@ class Pulse:
     def beat(self) -> None:
         """Show it once more."""
         self._beats += 1
-        self._store.put(self._key, f"{self._process} {self._beats}".encode())
+        self._store.put(self._key, str(self._beats).encode())
 
     def _run(self) -> None:
         while True:
@@ -109,12 +110,24 @@ class Pulses:
         if seen is None or (text and text != seen.text):
             self._seen[uid] = _Pulse(text or b"", now_s)
 
-    def end(self, uid: str) -> None:
-        """End a silent process if it is on this machine, so that the driver knows of its end."""
-        words = self._seen[uid].text.decode("latin-1").split(" ")
-        if len(words) == 3 and words[1] == _processes_of_this_kernel() and words[0].isdecimal():
+
+def this_process() -> str:
+    """What tells this process from all others, of this machine and of any other."""
+    return f"{os.getpid()} {began(os.getpid())} {_processes_of_this_kernel()}"
+
+
+def end_silent(process: str) -> None:
+    """End a process that shows no pulse if it is on this machine, so that the driver knows of its end.
+
+    Args:
+        process: what it has told of itself, by `this_process`.
+    """
+    words = process.split(" ")
+    if len(words) == 3 and words[2] == _processes_of_this_kernel() and words[0].isdecimal():
+        pid = int(words[0])
+        if str(began(pid)) == words[1]:
             with suppress(OSError):
-                os.kill(int(words[0]), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
 
 def _key(uid: str) -> str:
