@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,12 @@ def began(pid: int) -> int | None:
     """When a process began, in ticks since the host did: with its id that tells it from all others."""
     words = _stat(pid)
     return int(words[19]) if words else None
+
+
+def age_s(pid: int) -> float:
+    """The seconds since a process began; 0 if it has ended."""
+    ticks = began(pid)
+    return 0.0 if ticks is None else time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int) -> float:

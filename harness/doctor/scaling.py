@@ -8,13 +8,14 @@ from harness.comm import World
 from harness.comm.collective_fold import WHOLE_BYTES as ALL_WHOLE_BYTES
 from harness.comm.fold import BLOCK_BYTES, WHOLE_BYTES
 from harness.command import JobContext
-from harness.doctor.cost_model import Reduction, fit
+from harness.doctor.changes import explain_changes
+from harness.doctor.cost_model import Changes, Reduction, fit, ranks_from
 from harness.doctor.gather import count_cores
-from harness.doctor.measure import measure_reductions, measure_update
+from harness.doctor.measure import measure_reductions, measure_start, measure_update
+from harness.doctor.meeting import measure_meeting
 from harness.errors import ConfigError
 from harness.shipped import name_command
 
-_RANKS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _KILOBYTES = (64, 256, 1024, 4096, 16384, 65536)
 
 
@@ -31,15 +32,26 @@ def predict(job: JobContext) -> None:
             f"{name_command('doctor')} --scaling"
         )
     is_compressed = job.config.compression == "fp16"
+    start_s = measure_start(world)  # first of all: it is the age of this process
     measured = measure_reductions(world, _KILOBYTES, is_compressed=is_compressed)
     if world.kind.startswith("mpi"):
         algorithm = "half" if is_compressed else "fold"
     else:
         algorithm = "slices" if world.sum_by == "tree" else "ring"
     reduction = fit(algorithm, world.size, *zip(*measured, strict=True))
-    update_s, num_bytes = measure_update(job)
+    update = measure_update(job)
+    met = measure_meeting(world)
     if world.rank == 0:
-        print("\n".join(explain(world, count_cores(), reduction, update_s, num_bytes)), flush=True)
+        lines = explain(world, count_cores(), reduction, update.update_s, update.summed_bytes)
+        if met is None:
+            lines += [
+                "",
+                "What a change of the workers costs cannot be predicted: not all ranks reach each other by TCP.",
+            ]
+        else:
+            changes = Changes(world.size, *met, update.state_s, start_s + update.prepare_s)
+            lines += ["", *explain_changes(world.kind, changes, reduction, update)]
+        print("\n".join(lines), flush=True)
 
 
 def explain(world: World, cores: int, reduction: Reduction, update_s: float, num_bytes: int) -> list[str]:
@@ -63,7 +75,7 @@ def explain(world: World, cores: int, reduction: Reduction, update_s: float, num
         "",
         " ranks   sum, ms   update, ms   efficiency",
     ]
-    for p in (ranks, *(p for p in _RANKS if p > ranks)):
+    for p in ranks_from(ranks):
         sum_s = reduction.seconds(p, num_bytes)
         total_s = alone_s + sum_s
         lines.append(f"{p:6d}  {1e3 * sum_s:8.2f}  {1e3 * total_s:11.2f}  {alone_s / total_s:10.0%}")

@@ -1,0 +1,31 @@
+"""What an elastic job mends itself, and what its supervisor has to."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+
+from tests.elastic.conftest import SETTINGS
+
+
+def test_a_supervisor_restarts_a_job_without_workers_and_leaves_a_loss_to_it(elastic, end_as_unbroken):
+    settings = (*SETTINGS, "train={iterations: 40}", "checkpoint={every: 5it, keep: 2}")
+    supervisor = [sys.executable, "launch/supervise.py", "--pause", "0", "--"]
+    job = elastic(settings, 2, prefix=supervisor, options=["--resume", "auto"])
+    job.wait_for("iteration 10", lambda: job.iteration() >= 10)
+    job.pause(0.1)
+    job.send(job.workers()[0], signal.SIGKILL)
+    job.wait_for("one worker", lambda: job.size() == 1)
+    job.wait_for("a checkpoint since", lambda: job.iteration() >= job.worlds()[-1]["t"] + 6)
+    assert "restarting" not in job.text()
+
+    for worker in job.workers():
+        job.send(worker, signal.SIGKILL)
+    job.wait_for("both workers again", lambda: job.size() == 2)
+    job.pause(0)
+    end_as_unbroken(job, settings)
+    assert job.text().count("restarting") == 1
+    began, lost, again = [json.loads(line) for line in (job.run / "attempts.jsonl").read_text().splitlines()]
+    assert [line["ranks"] for line in (began, lost, again)] == [2, 1, 2]
+    assert lost["after"] < again["after"], "it resumed from before the loss"
