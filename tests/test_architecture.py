@@ -43,7 +43,13 @@ ROOMS = [
     "bridge",
     "cli",
 ]
-MXNET_MAY_BE_IN = ("harness/gluon/", "harness/model/", "harness/comm/horovod.py", "harness/bridge/of_gluon.py")
+MXNET_MAY_BE_IN = (
+    "harness/gluon/",
+    "harness/model/",
+    "harness/comm/horovod.py",
+    "harness/bridge/of_gluon.py",
+    "harness/bridge/orders.py",
+)
 TORCH_MAY_BE_IN = ("harness/bridge/",)
 RANKS_MAY_BE_IN = ("harness/comm/",)
 MODULES = sorted(ROOT.glob("harness/**/*.py"))

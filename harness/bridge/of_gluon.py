@@ -87,6 +87,9 @@ def run(calls: Calls, data: Data, label: Data, *, train: bool, dtype: str = "flo
     Raises:
         ConfigError: if it cannot compute in that type.
     """
+    stacked = [one for one in blocks_of(calls.net).values() if isinstance(one, _RECURRENT) and one._num_layers > 1]
+    if stacked and dtype != "float32":  # which oneDNN does not have, and MXNet's own gradients are wrong below the last
+        raise ConfigError(f"network: {type(stacked[0]).__name__} has no gradients of several layers in {dtype}")
     try:
         with _computing_in(calls.net, dtype):
             return _run(calls, data, label, train, dtype)

@@ -6,9 +6,10 @@ What differs between the two, with g the mean gradient, w a weight and h the lea
   the rates when these change (momentum correction). PyTorch's does not (`b = m b + g; w = w - h b`), so with the
   correction `b = -v / h`, h being the rate that was applied last, with the factor of the parameter.
 - Adam: MXNet adds epsilon before the second mean is corrected, PyTorch after that, so PyTorch's epsilon is
-  `epsilon / sqrt(1 - beta2^t)` at update t; a hook sets it before every step.
-- AdamW (the harness's) and PyTorch's are the same; without bias correction PyTorch counts from a number of updates at
-  which the corrections are 1.
+  `epsilon / sqrt(1 - beta2^t)` at update t; a hook sets it before every step. And MXNet's kernel takes 1 - beta2 in
+  float32, 1.3e-5 less for 0.999: PyTorch gets the second mean without that factor, rate and epsilon over its root.
+- AdamW (the harness's) and PyTorch's are the same but for that factor; without bias correction PyTorch counts from a
+  number of updates at which the corrections are 1.
 - RMSProp: MXNet has epsilon under the root (`g / sqrt(n + epsilon)`), PyTorch beside it. PyTorch's mean is made
   `n + epsilon` and its own epsilon 0; a hook adds before every step what the mean forgets of it.
 - AdaGrad: likewise, but its sum forgets nothing, so that no hook is needed.
@@ -71,6 +72,7 @@ class Counterpart:
         cls: of the optimizer.
         kwargs: its arguments, for all parameters alike.
         state: of one parameter: from MXNet's arrays in PyTorch's layout, its learning rate factor and count.
+        factor: on the learning rate of every parameter.
         hook: called with the optimizer before every step; `None` where nothing has to be.
         script: the hook as lines of Python, for a program without the harness.
     """
@@ -80,6 +82,7 @@ class Counterpart:
     state: Callable[[Sequence[torch.Tensor], float, int], State]
     hook: Callable[[torch.optim.Optimizer], None] | None = None
     script: Sequence[str] = field(default_factory=tuple)
+    factor: float = 1.0
 
 
 def carry_over(run: RunOptimizer, module: nn.Module, mapping: ArrayMap) -> tuple[torch.optim.Optimizer, Counterpart]:
@@ -101,7 +104,7 @@ def carry_over(run: RunOptimizer, module: nn.Module, mapping: ArrayMap) -> tuple
         [
             {
                 "params": [parameters[name] for name in names],
-                "lr_mult": lr_mult,
+                "lr_mult": lr_mult * counterpart.factor,
                 "weight_decay": run.number("wd") * wd_mult,
             }
             for (lr_mult, wd_mult), names in groups.items()
@@ -239,7 +242,11 @@ def _refuse_clipped_decay(run: RunOptimizer) -> None:
 
 def _adam(run: RunOptimizer) -> Counterpart:
     _refuse_clipped_decay(run)
-    epsilon, beta2 = run.number("epsilon"), run.number("beta2")
+    beta2, kept = run.number("beta2"), _kept(run)
+    epsilon = run.number("epsilon") / math.sqrt(kept)
+
+    def state(arrays: Sequence[torch.Tensor], lr_mult: float, count: int) -> State:
+        return _means(arrays, kept, count)
 
     def hook(optimizer: torch.optim.Optimizer) -> None:
         count = _count(optimizer)
@@ -254,23 +261,31 @@ def _adam(run: RunOptimizer) -> Counterpart:
         "optimizer.register_step_pre_hook(set_epsilon)",
     ]
     kwargs = {"lr": 0.0, "betas": (run.number("beta1"), beta2), "eps": epsilon}
-    return Counterpart(torch.optim.Adam, kwargs, _means, hook, script)
+    return Counterpart(torch.optim.Adam, kwargs, state, hook, script, factor=1 / math.sqrt(kept))
 
 
 def _adamw(run: RunOptimizer) -> Counterpart:
-    kwargs = {"lr": 0.0, "betas": (run.number("beta1"), run.number("beta2")), "eps": run.number("epsilon")}
+    root = math.sqrt(_kept(run))
+    kwargs = {"lr": 0.0, "betas": (run.number("beta1"), run.number("beta2")), "eps": run.number("epsilon") / root}
     corrects = bool(run.settings.get("bias_correction", True))
 
     def state(arrays: Sequence[torch.Tensor], lr_mult: float, count: int) -> State:
-        return _means(arrays, lr_mult, count if corrects else _WITHOUT_CORRECTION)
+        return _means(arrays, root**2, count if corrects else _WITHOUT_CORRECTION)
 
     if not corrects and not any(run.counts.values()):
         raise ConfigError("optimizer.params.bias_correction: is false; carry the run over after its first update")
-    return Counterpart(torch.optim.AdamW, kwargs, state)
+    # the decay, which is taken at the same rate, is more by 6e-6 of itself: far below what float32 tells apart
+    return Counterpart(torch.optim.AdamW, kwargs, state, factor=1 / root)
 
 
-def _means(arrays: Sequence[torch.Tensor], lr_mult: float, count: int) -> State:
-    return {"step": torch.tensor(float(count)), "exp_avg": arrays[0], "exp_avg_sq": arrays[1]}
+def _kept(run: RunOptimizer) -> float:
+    """What MXNet's second mean is of the true one; subtracting from 1 is exact in float32, beta2 is not."""
+    beta2 = run.number("beta2")
+    return float(1 - np.float32(beta2)) / (1 - beta2)
+
+
+def _means(arrays: Sequence[torch.Tensor], kept: float, count: int) -> State:
+    return {"step": torch.tensor(float(count)), "exp_avg": arrays[0], "exp_avg_sq": arrays[1] / kept}
 
 
 def _rmsprop(run: RunOptimizer) -> Counterpart:

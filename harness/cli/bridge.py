@@ -67,10 +67,7 @@ def main() -> int:
         if find_spec("torch") is None:
             raise ConfigError(f"{sys.executable} has no torch; run `{install_command('torch')}`")
         from harness.bridge.opening import opened
-        from harness.bridge.replay import use_plain_operators
 
-        if options.command == "replay":
-            use_plain_operators()
         commands = {"match": match, "verify": verify, "replay": replay_both, "export": export_all}
         with opened(options.run, options.set) as run:
             commands[options.command](run, options)
