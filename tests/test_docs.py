@@ -31,7 +31,8 @@ WALKS = ("docs/quickstart.md", EXAMPLES, README)
 PAGES = [README, "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/*.md"))), EXAMPLES]
 LANGUAGES = {"python", "yaml", "console", "sh", "diff", "text", ""}
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
-LAUNCHER_OPTIONS = {"-H", "--host", "-x"}  # each with a word, between the number of ranks and what is started
+ELASTIC = {"--min-np", "--max-np", "--network-interface", "--host-discovery-script"}
+LAUNCHER_OPTIONS = {"-H", "--host", "-x", *ELASTIC}  # each with a word, between the number of ranks and what is started
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 HASH = re.compile(r"\b[0-9a-f]{12,64}\b")
 REST = {

@@ -77,7 +77,7 @@ class ElasticConfig(Section):
     """What a job does whose workers come and go (`horovodrun --host-discovery-script`)."""
 
     wait_s: Seconds = 600.0
-    """Seconds without enough workers (`horovodrun --min-np`) after which the run is saved and ends with 75."""
+    """Seconds with fewer workers than `--min-np` of `horovodrun` after which the run is saved and ends with 75."""
 
 
 class GuardConfig(Section):

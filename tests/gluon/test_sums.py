@@ -95,7 +95,7 @@ def sums_of(shapes, statistic=None):
     statistics = [] if statistic is None else [mx.gluon.Parameter("s", shape=statistic, grad_req="null", init="ones")]
     for parameter in (*parameters.values(), *statistics):
         parameter.initialize()
-    return parameters, statistics, GradientBuffer(parameters, statistics, mx.cpu(), 6)
+    return parameters, statistics, GradientBuffer(parameters, statistics, mx.cpu(), len(NOTHING))
 
 
 def test_parameters_see_their_parts_of_the_sums():
@@ -109,7 +109,7 @@ def test_parameters_see_their_parts_of_the_sums():
     np.testing.assert_array_equal(sums.statistics.asnumpy()[:5], np.ones(5))
     statistic.data()[:] = 3
     mx.nd.waitall()
-    np.testing.assert_array_equal(sums.memory.host, [*found, 3, 3, 3, 3, 3, *[0] * 17])
+    np.testing.assert_array_equal(sums.memory.host, [*found, *[3] * 5, *[0] * (11 + sums.control.size)])
     sums.memory.host[16:20] = 8
     np.testing.assert_array_equal(parameters["1"].grad().asnumpy(), [8, 8, 8, 8])
     assert sums.rebound_gradients() == []
@@ -139,11 +139,11 @@ def test_control_values_lie_behind_everything_and_are_kept_when_the_rest_is_clea
     parameters, _, sums = sums_of([(2, 3)])
     sums.gradients[:] = 7
     mx.nd.waitall()
-    sums.write_control([1.5, 2, 3, 0, 0, 1])
-    assert sums.control.asnumpy().tolist() == [1.5, 2, 3, 0, 0, 1]
+    sums.write_control([1.5, 2, 3, 0, 0, 1, 0])
+    assert sums.control.asnumpy().tolist() == [1.5, 2, 3, 0, 0, 1, 0]
     np.testing.assert_array_equal(parameters["0"].grad().asnumpy(), np.full((2, 3), 7))
     sums.clear()
-    assert sums.control.asnumpy().tolist() == [0, 2, 3, 0, 0, 1]
+    assert sums.control.asnumpy().tolist() == [0, 2, 3, 0, 0, 1, 0]
     assert not sums.gradients.asnumpy().any()
 
 

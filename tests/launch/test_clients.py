@@ -86,7 +86,8 @@ def test_wrong_uses_end_every_rank_with_one_message(start, tmp_path, name, setti
 def test_the_finder_finds_the_same_and_puts_everything_back(start, tmp_path):
     words = [*settings_of("tasks"), "optimizer={name: sgd, params: {}}", f"output={tmp_path}"]
     settings = [word for one in words for word in ("--set", one)]
-    outputs = [start("launch/find_lr.py", *settings, **more).stdout for more in ({}, {"np": 2, "launcher": "mpirun"})]
+    runs = {}, {"np": 2, "launcher": "mpirun"}
+    outputs = [start("launch/find_lr.py", "--overwrite", *settings, **more).stdout for more in runs]
     found = [re.findall(r"suggested: .*|state restored: digest \w+ unchanged", output) for output in outputs]
     assert len(found[0]) == 2
     assert found[0] == found[1]

@@ -110,8 +110,9 @@ def assert_possible(record):
     for typed in (record.plan, *record.attempts, *record.failures, *record.sets):
         for number in numbers_in(typed):
             assert math.isfinite(number)
-    for begun, ended in record.attempts:
+    for begun, ended, changes in record.attempts:
         assert begun.ranks is None or begun.ranks >= 1
+        assert all(change.ranks >= 1 for change in changes)
         assert ended is None or ended.exit_code in (*range(9), 75)
     training = record.metrics.training
     assert (np.diff(training["iteration"]) >= 0).all()

@@ -1,6 +1,7 @@
-"""Run by tests/bridge: every rank prints the hashes of the batches that it sees, by this harness or under torchrun.
+"""Run by tests/bridge: every rank writes the hashes of the batches that it sees, by this harness or under torchrun.
 
-The argument is a file of JSON: by name the settings beside those of configs/digits.yaml.
+The arguments are a file of JSON, by name the settings beside those of configs/digits.yaml, and a folder, in which rank
+r writes r.json. (What ranks print gets mixed: a line is longer than a pipe takes at once.)
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def of_torchrun(settings, launch):
 
 
 def main():
-    """Print the rank and, by name, what it sees."""
+    """Write by name what this rank sees."""
     jobs = json.loads(Path(sys.argv[1]).read_text())
     launch = read_launch()
     if launch.launcher == "torchrun":
@@ -87,7 +88,7 @@ def main():
         world = connect()
         found = {name: of_harness(settings, world) for name, settings in jobs.items()}
         world.close()
-    print(f"RANK {launch.rank} {json.dumps(found)}", flush=True)
+    Path(sys.argv[2], f"{launch.rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
