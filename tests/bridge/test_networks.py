@@ -31,8 +31,9 @@ def test_arrays_are_matched_and_networks_are_the_same(name, tmp_path):
     assert not found.differences
     predictions, *others = found.compared
     assert 0 < predictions.distance <= 1e-5
-    # in float64 the same formulas differ by rounding alone; MXNet has some operators in float32 alone
-    is_float32 = name in ("rest", "cells")
+    # in float64 the same formulas differ by rounding alone; MXNet has some operators in float32 alone, and gradients of
+    # several recurrent layers right only there
+    is_float32 = name in ("rest", "cells", "lstm", "gru")
     assert [one.what for one in others if one.distance > (one.threshold if is_float32 else 1e-6)] == []
     assert len(found.remarks) == is_float32
 
