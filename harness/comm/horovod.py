@@ -102,12 +102,16 @@ class HorovodWorld(World):
 
     @override
     def allgather_bytes(self, sent: Array, name: str) -> list[Array]:
-        lengths = np.zeros(self.size, np.int64)
-        lengths[self.rank] = sent.size
-        lengths = self.allreduce(lengths, f"{name}.lengths")
+        lengths = self._lengths(sent.size, f"{name}.lengths")
         array = self._mx.nd.array(sent, dtype=np.uint8)
         joined = self._named(name, lambda: self._hvd.allgather(array, name=name).asnumpy())
         return np.split(joined, np.cumsum(lengths)[:-1])
+
+    def _lengths(self, own: int, name: str) -> Array:
+        """Every rank's number."""
+        lengths = np.zeros(self.size, np.int64)
+        lengths[self.rank] = own
+        return self.allreduce(lengths, name)
 
     @override
     def close(self) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from harness.comm.elastic import pulse
 from harness.comm.elastic.lifeline import Lifeline, LifelineServer
 from harness.comm.elastic.notices import Notice, Roster, choose_members
 
@@ -122,3 +125,43 @@ def test_a_stranger_counts_as_nobody(server):
     for line in (one, other):
         line.close(is_connected=True)
     serving.wait()
+
+
+@pytest.mark.horovod
+def test_no_sum_is_an_allreduce_which_aborts_a_rank_when_another_is_lost(monkeypatch):
+    import horovod.mxnet as hvd
+    import mxnet as mx
+
+    from harness.comm.elastic.connecting import ElasticWorld
+
+    said = {"rank": 0, "size": 3, "local_rank": 0, "local_size": 3, "nccl_built": False, "gloo_enabled": True}
+    for name, value in said.items():
+        monkeypatch.setattr(hvd, name, lambda value=value: value)
+    monkeypatch.setattr(hvd, "allgather", lambda sent, name: mx.nd.concat(sent, sent, sent, dim=0))
+    monkeypatch.delattr(hvd, "allreduce")
+    world = ElasticWorld(SimpleNamespace(number=1), "tree")
+    for array in (np.arange(6, dtype=np.float32).reshape(2, 3), np.full(4, 80, np.uint8), np.ones(1, np.int64)):
+        summed = world.allreduce(array, "sum")
+        assert (summed.dtype, summed.shape, summed.tolist()) == (array.dtype, array.shape, (3 * array).tolist())
+    assert world.allreduce(np.zeros((0, 2), np.int32), "nothing").shape == (0, 2)
+    sent = np.frombuffer(b"abc", np.uint8)
+    assert [one.tobytes() for one in world.allgather_bytes(sent, "bytes")] == [b"abc"] * 3
+
+
+def test_who_was_left_out_of_a_world_is_watched_until_it_is_silent_and_ended_with_the_job_if_stopped(monkeypatch):
+    ended, are_silent = [], set()
+    for name in ("end_silent", "end_stopped"):
+        monkeypatch.setattr(pulse, name, lambda process, name=name: ended.append((name, process)))
+    strays = pulse.Strays(SimpleNamespace(silent=lambda uids: are_silent & {*uids, "own"}))
+    strays.enter({"a": "A", "b": "B", "c": "C"})
+    strays.enter({"a": "A", "d": "D"})
+    strays.end_silent()
+    assert ended == []
+    strays.enter({"a": "A", "c": "C"})  # it was only late
+    are_silent.update("abc")
+    are_silent.add("own")
+    strays.end_silent()
+    strays.end_silent()
+    assert ended == [("end_silent", "B")]
+    strays.end_stopped()
+    assert ended[1:] == [("end_stopped", "D")]

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from harness import processes
 from harness.comm.elastic import pulse
 from harness.comm.elastic.lifeline import Lifeline, LifelineServer
 from harness.comm.elastic.pulse import Pulses
@@ -106,11 +107,28 @@ def test_a_frozen_process_on_this_machine_is_ended_and_one_elsewhere_is_not(froz
     assert frozen.wait(10) == -signal.SIGKILL
 
 
+def test_one_that_is_stopped_is_ended_and_one_that_runs_is_not(frozen, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(pulse.os, "getpid", lambda: frozen.pid)
+        told = pulse.this_process()
+    frozen.send_signal(signal.SIGCONT)
+    while processes.state(frozen.pid) == "T":
+        time.sleep(0.01)
+    pulse.end_stopped(told)
+    assert frozen.poll() is None
+    frozen.send_signal(signal.SIGSTOP)
+    while processes.state(frozen.pid) != "T":
+        time.sleep(0.01)
+    pulse.end_stopped(told)
+    assert frozen.wait(10) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("text", ["", "1", "x y z", "-1 1 1", "1" * 300])
 def test_what_anybody_may_have_written_ends_nobody(monkeypatch, text):
     killed = []
     monkeypatch.setattr(pulse.os, "kill", lambda *given: killed.append(given))
     pulse.end_silent(text)
+    pulse.end_stopped(text)
     assert killed == []
 
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 from typing_extensions import override
 
 from harness.comm.bootstrap import slots
@@ -17,11 +18,17 @@ from harness.comm.horovod import HorovodWorld
 from harness.comm.launcher import Launch
 from harness.comm.rendezvous import Rendezvous
 from harness.comm.routes import listen_at, reachable_addresses
-from harness.comm.world import SingleWorld, SumBy, World
+from harness.comm.world import Array, SingleWorld, SumBy, World
 
 
 class ElasticWorld(HorovodWorld):
-    """The ranks of a world that may change, as far as they can reach each other."""
+    """The ranks of a world that may change, as far as they can reach each other.
+
+    A sum is gathered, and added here. A rank whose collective has failed goes on to Horovod's next negotiation, which
+    begins with an allreduce; another one that has not noticed the loss yet may still send it a part of the collective
+    before. Gloo tells messages apart by the kind of collective alone, and aborts a process that gets a longer one than
+    it waits for. So no array may travel in an allreduce where a third rank could be the lost one.
+    """
 
     def __init__(self, library: HorovodLibrary, sum_by: SumBy) -> None:
         """Take what the library has connected."""
@@ -32,6 +39,23 @@ class ElasticWorld(HorovodWorld):
     def _is_current(self) -> bool:
         """Whether the library has not begun another world since."""
         return self._library.number == self._number
+
+    @override
+    def allreduce(self, array: Array, name: str) -> Array:
+        if array.size == 0:
+            return array.copy()
+        summed: Array = self._gather(array, name).sum(axis=0, dtype=array.dtype)
+        return summed
+
+    @override
+    def _lengths(self, own: int, name: str) -> Array:
+        return self._gather(np.array([own], np.int64), name)[:, 0]
+
+    def _gather(self, array: Array, name: str) -> Array:
+        """The ranks' arrays, one behind the other along a new first dimension."""
+        sent = self._mx.nd.array(array.reshape(-1), dtype=array.dtype)
+        received: Array = self._named(name, lambda: self._hvd.allgather(sent, name=name).asnumpy())
+        return received.reshape(self.size, *array.shape)
 
     @override
     def cut(self) -> None:

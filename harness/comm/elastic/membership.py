@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from harness.comm.elastic.connecting import Connector
 from harness.comm.elastic.meeting import POLL_S, Meeting
 from harness.comm.elastic.notices import Notice, Roster
-from harness.comm.elastic.pulse import Pulse, Pulses, this_process
+from harness.comm.elastic.pulse import Pulse, Pulses, Strays, this_process
 from harness.comm.elastic.usher import Numbers, Slot, Usher
 from harness.comm.launcher import Launch
 from harness.comm.launcher_store import open_launcher_store
@@ -74,6 +74,7 @@ class DriverMembership(Membership):
         self.usher = Usher(store, address, self._slot, Numbers(0, launch.rank, launch.size), own)
         self._connector = Connector(sum_by)
         self._pulse, self._pulses = Pulse(store, own.uid), Pulses(store, own.uid)
+        self._strays = Strays(Pulses(store, own.uid))  # of its own: what a meeting looked at last is old by now
         self._meeting = Meeting(self.usher, self._slot, self._connector, self._pulses)
         self.seats = Seats(0, ())
         self.is_joining = False
@@ -153,6 +154,7 @@ class DriverMembership(Membership):
         """
         if not self._has_left:
             self.usher.announce_end(exit_code)
+            self._strays.end_stopped()
         self.usher.stop()
         if self._connector.is_spoiled:
             sys.stdout.flush()
@@ -206,6 +208,7 @@ class DriverMembership(Membership):
             # what has changed before the driver could tell this worker of changes
             self._has_called_roll = True
             self.usher.call()
+        self._strays.end_silent()
         phases = [one.phase for one in self.usher.notices() if one is not None]
         if "prepared" not in phases or len(self.seats.members) >= self._meeting.most:
             self._ready_since_s = now_s
@@ -236,6 +239,7 @@ class DriverMembership(Membership):
         self._meeting.call_of_update = self.usher.numbers.call
         if world is None:
             return None
+        self._strays.enter({one.uid: one.process for one in roster.members})
         self.seats = Seats(roster.generation, roster.members)
         self._meeting.members = roster.members
         self.usher.post(phase="member")

@@ -10,13 +10,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.comm.launcher_store import LauncherStore
-from harness.processes import began
+from harness.processes import began, state
 
 SILENT_S = 5.0  # without a new beat
 _SUSPECT_S = 2.0  # of one that others have not heard of either
@@ -111,6 +111,32 @@ class Pulses:
             self._seen[uid] = _Pulse(text or b"", now_s)
 
 
+class Strays:
+    """Processes that were in an earlier world and are not in this one: horovodrun would wait for a frozen one."""
+
+    def __init__(self, pulses: Pulses) -> None:
+        """There is no world yet; the pulses are looked at by nobody else."""
+        self._pulses = pulses
+        self._members: Mapping[str, str] = {}
+        self._left_out: dict[str, str] = {}
+
+    def enter(self, members: Mapping[str, str]) -> None:
+        """A world begins, with the processes of these uids, as they have told of themselves."""
+        known = {**self._left_out, **self._members}
+        self._left_out = {uid: process for uid, process in known.items() if uid not in members}
+        self._members = members
+
+    def end_silent(self) -> None:
+        """End those that were too late for a meeting and have shown no pulse since; ask often."""
+        for uid in self._pulses.silent(self._left_out) & self._left_out.keys():
+            end_silent(self._left_out.pop(uid))
+
+    def end_stopped(self) -> None:
+        """The job ends: end those that are stopped."""
+        for process in self._left_out.values():
+            end_stopped(process)
+
+
 def this_process() -> str:
     """What tells this process from all others, of this machine and of any other."""
     return f"{os.getpid()} {began(os.getpid())} {_processes_of_this_kernel()}"
@@ -122,12 +148,30 @@ def end_silent(process: str) -> None:
     Args:
         process: what it has told of itself, by `this_process`.
     """
+    pid = _pid_here(process)
+    if pid is not None:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def end_stopped(process: str) -> None:
+    """End a process that is stopped if it is on this machine: it would not end with the job.
+
+    Args:
+        process: what it has told of itself, by `this_process`.
+    """
+    pid = _pid_here(process)
+    if pid is not None and state(pid) == "T":
+        end_silent(process)
+
+
+def _pid_here(process: str) -> int | None:
+    """The id of a process that lives on this machine; `None` of any other."""
     words = process.split(" ")
     if len(words) == 3 and words[2] == _processes_of_this_kernel() and words[0].isdecimal():
         pid = int(words[0])
-        if str(began(pid)) == words[1]:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        return pid if str(began(pid)) == words[1] else None
+    return None
 
 
 def _key(uid: str) -> str:
