@@ -72,6 +72,15 @@ def test_a_suspect_has_two_seconds(seen):
     assert seen(1, "own", "a", "b") == set()
 
 
+def test_one_look_after_a_long_while_at_a_server_that_was_just_cleared_tells_nothing(seen):
+    assert seen(3, "own", "a", "b") == set()
+    for _ in range(2):
+        seen.clock.now_s += 7  # nobody looks
+        seen.store.values.clear()
+        assert seen(0.5, "own", "a") == set()
+    assert seen(1, "own", "a", "b") == set()
+
+
 def test_nobody_is_silent_while_the_server_shows_not_even_this_process(seen):
     assert seen(3, "own", "a", "b") == set()
     assert seen(30) == set()

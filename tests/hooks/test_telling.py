@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -45,8 +46,9 @@ def line_of(t, split="train", **values):
 
 @pytest.fixture
 def told():
-    """What a hook is told, and the hooks of a run that is open."""
+    """What a hook is told, and the hooks of a run that is open, whose guard would put handlers of signals back."""
     events, warned = [], []
+    handler = signal.getsignal(signal.SIGTERM)
 
     def build(*more, fails="warn", around=None, first=events.append):
         named = [("first", first), *((f"hook{number}", hook) for number, hook in enumerate(more))]
@@ -55,7 +57,8 @@ def told():
         hooks.open(Path("runs/x"), "x", START, config, rates, warned.append, [FIRST])
         return hooks, events, warned
 
-    return build
+    yield build
+    signal.signal(signal.SIGTERM, handler)
 
 
 def test_each_event_has_what_the_files_get(told):

@@ -20,7 +20,7 @@ import pathlib, sys, time
 
 class Slow:
     def find_spec(self, name, path=None, target=None):
-        if name == "pydantic":
+        if name in ("pydantic", "harness.supervising.supervise"):
             pathlib.Path({told!r}, "import.pid").touch()
             time.sleep(3600)
 

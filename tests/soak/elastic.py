@@ -24,9 +24,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from disks import fill, is_level, small_disk
-
 from tests.jobs.elastic import ROOT, ElasticJob, Worker, metrics_of, without_clocks
+from tests.soak.disks import fill, is_level, small_disk
 
 MOST = 6
 STALL_S = 8

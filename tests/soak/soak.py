@@ -18,9 +18,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from disks import fill, is_level, small_disk
-
 from harness.checkpoint import iteration_of, list_checkpoints, newest_valid
+from tests.soak.disks import fill, is_level, small_disk
 
 ROOT = Path(__file__).parents[2]
 HANGS_AFTER_S = 150

@@ -20,16 +20,17 @@ from harness.processes import began, state
 
 SILENT_S = 5.0  # without a new beat
 _SUSPECT_S = 2.0  # of one that others have not heard of either
+_UNSEEN_S = 1.0  # by which a single look at an unchanged pulse counts at most
 _BEAT_S = 0.5
 _RANKS_PER_S = 256  # that write to the one server
 _MAX_PULSE = 200
 
 
 class _Pulse(NamedTuple):
-    """What was last seen of a process."""
+    """What was last seen of a process, and for how many seconds of looking it has not changed."""
 
     text: bytes
-    since_s: float
+    silent_s: float
 
 
 class Pulse:
@@ -93,22 +94,24 @@ class Pulses:
             uids: of the processes; those in `suspects`, of whom others have heard nothing either, have less time.
         """
         now_s, uids = time.monotonic(), {*uids, self._own}
-        if now_s - self._looked_s > 2 * SILENT_S:
-            self._seen.clear()  # nobody has looked meanwhile
-        if now_s - self._looked_s > _BEAT_S:
+        passed_s = now_s - self._looked_s
+        if passed_s > _BEAT_S:
             self._looked_s = now_s
             for uid in uids:
-                self._look(uid, now_s)
-        ages = {uid: now_s - self._seen[uid].since_s for uid in uids if uid in self._seen}
+                # When nobody has looked for long, one look tells little: the driver may just have cleared the server.
+                self._look(uid, min(passed_s, _UNSEEN_S))
+        ages = {uid: self._seen[uid].silent_s for uid in uids if uid in self._seen}
         if ages.get(self._own, SILENT_S) > _SUSPECT_S:
             return set()  # the server is slow, or gone
         return {uid for uid, age_s in ages.items() if age_s > (_SUSPECT_S if uid in self.suspects else SILENT_S)}
 
-    def _look(self, uid: str, now_s: float) -> None:
+    def _look(self, uid: str, passed_s: float) -> None:
         text, seen = self._store.get(_key(uid), _MAX_PULSE), self._seen.get(uid)
         # the driver clears the server now and then; what is missing says no more than what is unchanged
         if seen is None or (text and text != seen.text):
-            self._seen[uid] = _Pulse(text or b"", now_s)
+            self._seen[uid] = _Pulse(text or b"", 0.0)
+        else:
+            self._seen[uid] = seen._replace(silent_s=seen.silent_s + passed_s)
 
 
 class Strays:
