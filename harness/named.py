@@ -23,6 +23,23 @@ CODE_PATTERN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 """How the user's own code is written: `package.module:function`."""
 
 
+def flat(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as one list: the path of each, joined by dots, and its value; an empty mapping is a value.
+
+    >>> list(flat({"lr": {"base": 0.1, "params": {}}, "seed": 1}))
+    [('lr.base', 0.1), ('lr.params', {}), ('seed', 1)]
+
+    Args:
+        content: the settings.
+        key: where they stand.
+    """
+    if isinstance(content, Mapping) and content:
+        for name, value in content.items():
+            yield from flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, content
+
+
 def cut(text: str, longest: int = 60) -> str:
     """A text, shortened if it is long."""
     return text if len(text) <= longest else f"{text[:longest]}..."

@@ -39,17 +39,8 @@ class Bootstrap:
         self._rendezvous: Rendezvous | None = None
         hosts = [(str(host), int(local)) for host, local in world.allgather_object(_host_of(world), "hosts")]
         address, port, interface = self._open_rendezvous(_is_one_host(hosts))
-        host, rank, local_rank, cross_rank, size, local_size, cross_size = slots(hosts)[world.rank]
+        set_slot(hosts, world.rank, address, port)
         os.environ.update(
-            HOROVOD_RANK=str(rank),
-            HOROVOD_SIZE=str(size),
-            HOROVOD_LOCAL_RANK=str(local_rank),
-            HOROVOD_LOCAL_SIZE=str(local_size),
-            HOROVOD_CROSS_RANK=str(cross_rank),
-            HOROVOD_CROSS_SIZE=str(cross_size),
-            HOROVOD_HOSTNAME=host,
-            HOROVOD_GLOO_RENDEZVOUS_ADDR=address,
-            HOROVOD_GLOO_RENDEZVOUS_PORT=str(port),
             HOROVOD_GLOO_IFACE=interface,
             HOROVOD_CONTROLLER="gloo",
             HOROVOD_CPU_OPERATIONS="gloo",
@@ -112,6 +103,29 @@ def slots(hosts: list[tuple[str, int]]) -> list[tuple[str, int, int, int, int, i
         local_size = sum(other == host for other, _ in hosts)
         found.append((host, rank, local, like.index(host), len(hosts), local_size, len(like)))
     return found
+
+
+def set_slot(hosts: list[tuple[str, int]], rank: int, address: str, port: int) -> None:
+    """Set the environment in which `hvd.init()` finds a rank's numbers, and where the ranks find each other.
+
+    Args:
+        hosts: host and local rank of each rank.
+        rank: the one that this process is.
+        address: of the rendezvous.
+        port: its port.
+    """
+    host, rank, local_rank, cross_rank, size, local_size, cross_size = slots(hosts)[rank]
+    os.environ.update(
+        HOROVOD_RANK=str(rank),
+        HOROVOD_SIZE=str(size),
+        HOROVOD_LOCAL_RANK=str(local_rank),
+        HOROVOD_LOCAL_SIZE=str(local_size),
+        HOROVOD_CROSS_RANK=str(cross_rank),
+        HOROVOD_CROSS_SIZE=str(cross_size),
+        HOROVOD_HOSTNAME=host,
+        HOROVOD_GLOO_RENDEZVOUS_ADDR=address,
+        HOROVOD_GLOO_RENDEZVOUS_PORT=str(port),
+    )
 
 
 def not_installed(error: ImportError) -> ConfigError:

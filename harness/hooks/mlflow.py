@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
 from harness.files import replace_file
 from harness.hooks.events import Amended, Ended, Evaluated, Event, Logged, Opened, Saved, WorldChanged
+from harness.named import flat
 
 _ID = "mlflow-run.txt"
 _MOST_PARAMS, _LONGEST = 100, 500  # in one request; the characters of a value
@@ -59,17 +58,9 @@ def _open(event: Opened) -> None:
     begun = mlflow.start_run(run_name=event.name, tags={"harness.folder": str(Path(event.folder).absolute())})
     replace_file(path, f"{begun.info.run_id}\n")
     mlflow.set_tags({"workers": event.start.ranks, "command": event.start.command, "data": event.start.data})
-    params = [(_safe(name), str(value)[:_LONGEST]) for name, value in _flat("", event.config)]
+    params = [(_safe(name), str(value)[:_LONGEST]) for name, value in flat(event.config)]
     for first in range(0, len(params), _MOST_PARAMS):
         mlflow.log_params(dict(params[first : first + _MOST_PARAMS]))
-
-
-def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _flat(f"{path}.{name}" if path else str(name), inner)
-    else:
-        yield path, value
 
 
 def _safe(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ from harness.folder import (
     read_small,
     seen,
 )
+from harness.named import flat
 from harness.report.charts import Numbers
 from harness.report.measured import Metrics, no_numbers, read_metrics
 
@@ -170,18 +171,10 @@ def read_record(folder: Path, ending: Outcome | None = None) -> RunRecord:
 
 def differing_settings(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """The settings that differ between runs, by key, except name and folder."""
-    flat = [dict(_flat("", record.settings)) for record in records]
-    keys = list(dict.fromkeys(key for one in flat for key in one))
-    rows = {key: [one.get(key, "") for one in flat] for key in keys if key not in ("name", "output")}
+    settings = [dict(flat(record.settings)) for record in records]
+    keys = list(dict.fromkeys(key for one in settings for key in one))
+    rows = {key: [one.get(key, "") for one in settings] for key in keys if key not in ("name", "output")}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
-
-
-def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _flat(f"{key}.{name}" if key else str(name), inner)
-    else:
-        yield key, value
 
 
 def _read_config(folder: Path, unread: Unread) -> tuple[str, dict[str, Any]]:

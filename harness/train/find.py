@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from harness.folder import Fields, plain
 from harness.gluon import Learner, Requests, evaluate
 from harness.guard import compare_schedules
 from harness.model.optimizers import factor_groups
-from harness.named import brief
+from harness.named import brief, flat
 from harness.plan import amended_plan
 from harness.train.changes import end_world_if_some_stay
 from harness.train.prepare import agreed
@@ -131,9 +130,7 @@ def earlier_result(run: Run, path: Path) -> FinderResult:
     def read() -> dict[str, Any]:
         result = read_result(path)
         own = provenance_of(run.config, run.sizes.global_batch) | {"settings": asdict(run.finder_settings)}
-        now, then = (
-            dict(_flat(plain(one, "own"))) for one in (own, {**result.provenance, "settings": result.settings})
-        )
+        now, then = (dict(flat(plain(one, "own"))) for one in (own, {**result.provenance, "settings": result.settings}))
         differing = [key for key, value in now.items() if key != "config" and then.get(key) != value]
         if differing:
             said = listed([f"{key}: {brief(then.get(key))} -> {brief(now[key])}" for key in differing])
@@ -153,15 +150,7 @@ def _facts(run: Run) -> dict[str, Any]:
     kept["data"] = {key: value for key, value in plain["data"].items() if key not in _FREE}
     kept["lr"] = {"momentum_correction": plain["lr"]["momentum_correction"]}
     kept["finder"] = asdict(run.finder_settings)
-    return {**dict(_flat(kept)), "training data": run.data.fingerprint}
-
-
-def _flat(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
+    return {**dict(flat(kept)), "training data": run.data.fingerprint}
 
 
 def with_found_base(run: Run, result: FinderResult, report: str) -> tuple[Run, list[str]]:

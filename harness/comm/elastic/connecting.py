@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from typing_extensions import override
 
-from harness.comm.bootstrap import slots
+from harness.comm.bootstrap import set_slot
 from harness.comm.elastic.library import HorovodLibrary
 from harness.comm.elastic.lifeline import Lifeline, LifelineServer
 from harness.comm.elastic.notices import Notice, Roster
@@ -133,18 +132,7 @@ class Connector:
         if self._library is None:
             self._library = HorovodLibrary()
         hosts = [(one.host, _place(roster.members, number)) for number, one in enumerate(roster.members)]
-        host, _, local_rank, cross_rank, size, local_size, cross_size = slots(hosts)[rank]
-        os.environ.update(
-            HOROVOD_RANK=str(rank),
-            HOROVOD_SIZE=str(size),
-            HOROVOD_LOCAL_RANK=str(local_rank),
-            HOROVOD_LOCAL_SIZE=str(local_size),
-            HOROVOD_CROSS_RANK=str(cross_rank),
-            HOROVOD_CROSS_SIZE=str(cross_size),
-            HOROVOD_HOSTNAME=host,
-            HOROVOD_GLOO_RENDEZVOUS_ADDR=lifeline.address,
-            HOROVOD_GLOO_RENDEZVOUS_PORT=str(roster.rendezvous[lifeline.address]),
-        )
+        set_slot(hosts, rank, lifeline.address, roster.rendezvous[lifeline.address])
         has_begun = self._library.begin(lambda: lifeline.holds() and all_run())
         return ElasticWorld(self._library, self._sum_by) if has_begun else None
 
