@@ -95,10 +95,18 @@ def job_of(arguments: Sequence[object], np: int | None, launcher: str = "horovod
     return [*launch, *python, *map(str, arguments)]
 
 
+def signal_handlers() -> dict[signal.Signals, object]:
+    return {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():
-    """A test that leaks a thread or an environment variable fails; some libraries set one when first used."""
-    threads, environ = set(threading.enumerate()), dict(os.environ)
+    """A test that leaks a thread, a handler of a signal or an environment variable fails.
+
+    Some libraries set a variable when they are first used. A signal that is ignored here is ignored by every process
+    that later tests start.
+    """
+    threads, environ, handlers = set(threading.enumerate()), dict(os.environ), signal_handlers()
     yield
     leaked = set(threading.enumerate()) - threads
     for thread in leaked:
@@ -109,6 +117,17 @@ def _nothing_left_behind():
     # the last three are of OpenCV, PyTorch and tensorboardX
     changed -= {"PYTEST_CURRENT_TEST", "LD_LIBRARY_PATH", "TORCHINDUCTOR_CACHE_DIR", "CRC32C_SW_MODE"}
     assert not changed, f"environment variables left changed: {changed}"
+    assert signal_handlers() == handlers, "handlers of signals left changed"
+
+
+@pytest.fixture
+def _handlers_put_back():
+    """For a test whose hooks replace handlers of signals where no guard puts them back."""
+    handlers = signal_handlers()
+    yield
+    for number, handler in handlers.items():
+        if signal.getsignal(number) != handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -45,10 +44,9 @@ def line_of(t, split="train", **values):
 
 
 @pytest.fixture
-def told():
+def told(_handlers_put_back):
     """What a hook is told, and the hooks of a run that is open, whose guard would put handlers of signals back."""
     events, warned = [], []
-    handler = signal.getsignal(signal.SIGTERM)
 
     def build(*more, fails="warn", around=None, first=events.append):
         named = [("first", first), *((f"hook{number}", hook) for number, hook in enumerate(more))]
@@ -57,8 +55,7 @@ def told():
         hooks.open(Path("runs/x"), "x", START, config, rates, warned.append, [FIRST])
         return hooks, events, warned
 
-    yield build
-    signal.signal(signal.SIGTERM, handler)
+    return build
 
 
 def test_each_event_has_what_the_files_get(told):

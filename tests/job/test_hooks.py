@@ -42,6 +42,7 @@ def test_it_is_told_what_the_program_does(tmp_path):
     assert events[-1].outcome.exit_code == 0
 
 
+@pytest.mark.usefixtures("_handlers_put_back")  # alone, a job leaves signals to the program
 def test_its_bits_are_those_without_hooks(tmp_path, whole):
     job = job_of(tmp_path, hooks=[own_hooks.disturb, own_hooks.disturb], log_every=1)
     assert finished(job) == whole

@@ -62,6 +62,7 @@ def test_a_hook_is_told_what_the_files_get_in_their_order(run_of, kept):
         assert all(t > int(name[-9:]) or place < number for place, (kind, t, _) in enumerate(found) if kind == "Logged")
 
 
+@pytest.mark.usefixtures("_handlers_put_back")
 def test_the_bits_are_those_without_hooks_whatever_hooks_do(run_of, tmp_path):
     plain = run_of("plain", DROPOUT)
     train(plain, "error")
