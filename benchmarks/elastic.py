@@ -32,6 +32,8 @@ from typing import Any
 
 from contenders import SHAPES
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # its driver of jobs is that of the tests
+
 from tests.jobs.elastic import MARK, ROOT, ElasticJob, metrics_of
 
 BIN = Path(sys.executable).parent
@@ -244,6 +246,7 @@ def main() -> None:
     parser.add_argument("--link", type=float, metavar="MBIT/S", help="for all jobs (default: not shaped)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # ends the job that is under way, too
     kinds = {"loss, elastic": lose_elastic, "loss, supervised": lose_supervised, "join": join}
     results: dict[str, dict[str, list[dict[str, float]]]] = {}
     print("| network | what | part | seconds (median) | range |\n|---|---|---|---|---|")

@@ -62,8 +62,8 @@ class Membership(Protocol):
     def brought(self) -> Sequence[int | None]:
         """See above."""
 
-    def limit(self, most: int, wait_s: float, may_wait: Callable[[], None]) -> None:
-        """Set how many ranks there can be, how long to wait for others, and what raises if one should not."""
+    def limit(self, most: int, wait_s: float) -> None:
+        """Set how many ranks there can be in the worlds to come, and how long to wait for others."""
 
     def wants_change(self, rank: int) -> bool:
         """Whether others are ready to join, and it is this rank that has to say so; called before every update."""
@@ -74,8 +74,8 @@ class Membership(Protocol):
     def wait_for_offer(self) -> dict[str, Any]:
         """What another has offered; waits for it."""
 
-    def next_world(self, iteration: int | None, *, is_lost: bool) -> World:
-        """Become a rank of the next world."""
+    def next_world(self, iteration: int | None, *, is_lost: bool, may_wait: Callable[[], None]) -> World:
+        """Become a rank of the next world; `may_wait` is called meanwhile, and raises if one should not wait."""
 
     def suspect(self, ranks: Iterable[int]) -> None:
         """Nothing has been heard of these ranks of the world for long; called by the guard's thread."""

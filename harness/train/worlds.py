@@ -49,6 +49,7 @@ def train_in_worlds(run: Run, log_level: str, surroundings: Surroundings) -> dic
     """
     membership = run.world.membership
     assert membership is not None
+    membership.limit(run.sizes.shards, run.config.elastic.wait_s)
     run = with_hooks(run) if not membership.is_joining else run
     learner = build_learner(run, has_state=not membership.is_joining)
     at = Standing(run, run.initial_state, has_state=not membership.is_joining)
@@ -89,9 +90,9 @@ def _enter_next(
         if at.run.guard.is_told_to_stop():
             raise LostRankError("asked to stop while there was no world")
 
-    membership.limit(at.run.sizes.shards, at.run.config.elastic.wait_s, may_wait)
+    iteration = at.state.iteration if at.has_state else None
     try:
-        world = membership.next_world(at.state.iteration if at.has_state else None, is_lost=is_lost)
+        world = membership.next_world(iteration, is_lost=is_lost, may_wait=may_wait)
     except RemovedError:
         membership.leave()
         surroundings.step_out(is_over=False)

@@ -84,15 +84,14 @@ class DriverMembership(Membership):
         self._began_s = time.monotonic()
         self._has_called_roll = self._has_left = False
 
-    def limit(self, most: int, wait_s: float, may_wait: Callable[[], None]) -> None:
-        """Set how many ranks there can be, and when this process gives up waiting for others.
+    def limit(self, most: int, wait_s: float) -> None:
+        """Set how many ranks there can be in the worlds to come, and how long this process waits for others.
 
         Args:
             most: ranks.
             wait_s: seconds without enough workers.
-            may_wait: is called meanwhile; raises if it should not wait.
         """
-        self._meeting.most, self._meeting.wait_s, self._meeting.may_wait = most, wait_s, may_wait
+        self._meeting.most, self._meeting.wait_s = most, wait_s
 
     # --- worlds ---
 
@@ -110,17 +109,19 @@ class DriverMembership(Membership):
             raise LostRankError("a process was lost while the first world began")
         return world
 
-    def next_world(self, iteration: int | None, *, is_lost: bool) -> World:
+    def next_world(self, iteration: int | None, *, is_lost: bool, may_wait: Callable[[], None]) -> World:
         """Become a rank of the next world.
 
         Args:
             iteration: the last update in this process's state; `None` for a process that is ready, and has no state.
             is_lost: whether a rank was lost, so that the driver has to be asked who is left.
+            may_wait: is called while this process waits for others; raises if it should not.
 
         Raises:
             RemovedError: if the driver has no place for this process any more.
             LostRankError: if there were not enough workers for `wait_s`.
         """
+        self._meeting.may_wait = may_wait
         before, generation = self.seats, self.seats.generation
         self.usher.post(phase="prepared" if iteration is None else "meeting", iteration=iteration)
         world: World | None = None
