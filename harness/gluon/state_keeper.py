@@ -25,6 +25,7 @@ from harness.model.parameters import held
 from harness.parsing import plain_numbers
 
 _MOST_ERRORS = 100
+_PACKAGE = 1 << 24  # bytes of a state that travel together
 
 
 class StateKeeper:
@@ -194,8 +195,13 @@ class StateKeeper:
 
     def _share(self, arrays: Mapping[str, Any], world: World, root: int = 0) -> None:
         mx.nd.waitall()
-        for name, array in arrays.items():  # one by one, so that only one lies on the host at a time
-            self.write({name: world.broadcast(array.asnumpy(), f"learner.{name}", root)})
+        for number, together in enumerate(_packages(arrays)):
+            package = np.zeros(sum(map(_room, together.values())), np.uint8)
+            if world.rank == root:
+                _to_host(together, _views(together, package))
+            received = world.broadcast(package, f"learner.state {number}", root)
+            if world.rank != root:
+                self.write(_views(together, received))
 
     def write(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
         """Fill the arrays that are named, on every device; a kvstore takes over what they then hold."""
@@ -294,6 +300,34 @@ def _to_host(arrays: Mapping[str, Any], reuse: Mapping[str, npt.NDArray[Any]]) -
         mx.base.check_call(mx.base._LIB.MXNDArraySyncCopyToCPU(array.handle, address, ctypes.c_size_t(copy.size)))
         copies[name] = copy
     return copies
+
+
+def _packages(arrays: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Arrays that travel together: few of them cost little more than one, and all would need much memory."""
+    together: dict[str, Any] = {}
+    room = 0
+    for name, array in arrays.items():
+        if together and room + _room(array) > _PACKAGE:
+            yield together
+            together, room = {}, 0
+        together[name] = array
+        room += _room(array)
+    yield together
+
+
+def _room(array: Any) -> int:
+    """Bytes of an array in a package, in which each begins where a line of the cache does."""
+    return -(-int(array.size) * np.dtype(array.dtype).itemsize // 64) * 64
+
+
+def _views(arrays: Mapping[str, Any], package: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    """Room in a package for each array that travels in it."""
+    views, begin = {}, 0
+    for name, array in arrays.items():
+        dtype = np.dtype(array.dtype)
+        views[name] = package[begin : begin + array.size * dtype.itemsize].view(dtype).reshape(array.shape)
+        begin += _room(array)
+    return views
 
 
 def _flatten(name: str, array: Any) -> Iterator[tuple[str, Any]]:

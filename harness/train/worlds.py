@@ -153,15 +153,15 @@ def _with_newest(at: Standing, learner: Learner, brought: Sequence[int | None]) 
         newest.update = newest.update._replace(requests=newest.update.requests._replace(reshape=False))
     compare_learners(newest.run, learner, newest.state.iteration)
     if len(set(brought)) > 1:
-        _take_state(learner, root, brought[world.rank])
+        _take_state(learner, root, is_older=brought[world.rank] not in (None, brought[root]))
         if not at.has_state:
             learner.began_with, newest.run = init, replace(newest.run, resume_point=None)
     return newest
 
 
-def _take_state(learner: Learner, root: int, own: int | None) -> None:
-    """Take the state of a rank, or keep one's own if that is lost on the way."""
-    before = None if own is None else learner.snapshot()
+def _take_state(learner: Learner, root: int, *, is_older: bool) -> None:
+    """Take the state of a rank, or, if that is lost on the way, keep one's own, which may be older."""
+    before = learner.snapshot() if is_older else None
     try:
         learner.broadcast_state(compared=True, root=root)
     except Exception:
