@@ -25,7 +25,7 @@ from harness.model.parameters import held
 from harness.parsing import plain_numbers
 
 _MOST_ERRORS = 100
-_PACKAGE = 1 << 24  # bytes of a state that travel together
+PACKAGE = 1 << 24  # bytes of a state that travel together
 
 
 class StateKeeper:
@@ -307,7 +307,7 @@ def _packages(arrays: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     together: dict[str, Any] = {}
     room = 0
     for name, array in arrays.items():
-        if together and room + _room(array) > _PACKAGE:
+        if together and room + _room(array) > PACKAGE:
             yield together
             together, room = {}, 0
         together[name] = array

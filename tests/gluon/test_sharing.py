@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
@@ -14,6 +15,7 @@ from harness.data import ArrayDataset, Augmentation, Batch, GlobalBatch
 from harness.errors import DisagreementError
 from harness.finder import FinderSettings, Sweep, find_lr
 from harness.gluon import Learner, evaluate
+from harness.gluon.state_keeper import StateKeeper
 from harness.model import build_metrics
 
 RANDOM = np.random.default_rng(0)
@@ -37,7 +39,7 @@ class Beside(SingleWorld):
 
     def broadcast(self, array, name, root=0):
         self.names.append(name)
-        return np.full_like(array, 7)
+        return np.full(array.nbytes // 4, 7, "f").view(array.dtype)
 
     def sum_parts(self, parts, assignment, name, half=None):
         self.names.append(name)
@@ -60,7 +62,8 @@ def batch(t):
     return GlobalBatch(t, (Batch(1, DATA.copy(), LABEL.copy()),), 8)
 
 
-WEIGHTS = [f"learner.{layer}.{kind}" for layer in (0, 1) for kind in ("weight", "bias")]
+KINDS = [("int32", (3,)), ("float64", (2, 5)), ("float16", (7,)), ("float32", (1,)), ("float64", (1,))]
+WEIGHTS = ["learner.state 0"]
 # each before any other collective; of the one batch that is evaluated this rank has nothing
 USES = {
     "update": lambda learner: learner.update(batch(1), 0.1),
@@ -97,7 +100,7 @@ def test_whatever_uses_the_weights_first_compares_and_shares_them_once(use):
     learner = learner_in(world)
     built = len(world.names)
     USES[use](learner)
-    assert world.names[built : built + 5] == ["parameters", *WEIGHTS] == world.shared
+    assert world.names[built : built + 2] == ["parameters", *WEIGHTS] == world.shared
     learner.update(batch(2), 0.0)
     learner.predict(DATA, LABEL)
     assert world.shared == ["parameters", *WEIGHTS]
@@ -109,11 +112,43 @@ def test_a_state_is_shared_after_a_comparison_too():
     world = Beside()
     learner = learner_in(world)
     learner.broadcast_state()
-    momenta = [f"{name}/0" for name in WEIGHTS]
-    assert world.shared == ["parameters", *WEIGHTS, *momenta, "learner.numbers"]
+    assert world.shared == ["parameters", *WEIGHTS, "learner.numbers"]
     assert (learner.snapshot().optimizer_state["0.weight/0"] == 7).all()
     learner.update(batch(1), 0.1)
     assert world.shared.count("parameters") == 1
+
+
+@pytest.mark.parametrize(("most", "count"), [(1, 5), (200, 2), (1 << 24, 1)])
+def test_arrays_travel_together_whatever_they_hold(monkeypatch, most, count):
+    monkeypatch.setattr("harness.gluon.state_keeper.PACKAGE", most)
+    packages = []
+
+    class One(Beside):
+        def broadcast(self, array, name, root=0):
+            if self.rank == root:
+                packages.append(array)
+                return array
+            assert array.nbytes == packages[0].nbytes
+            return packages.pop(0)
+
+    def keeper_on(rank):
+        parameters = {}
+        for number, (dtype, shape) in enumerate(KINDS):
+            one = parameters[str(number)] = mx.gluon.Parameter(str(number), shape=shape, dtype=dtype)
+            one.initialize()
+            one.set_data(mx.nd.array(RANDOM.normal(scale=50, size=shape).astype(dtype), dtype=dtype))
+        world = One()
+        world.rank = rank
+        step = SimpleNamespace(updaters=[], weights_changed=lambda: None)
+        return world, StateKeeper(parameters, {}, step, [mx.cpu()])
+
+    (root, sender), (other, receiver) = keeper_on(0), keeper_on(1)
+    sent = sender.current()
+    sender.share_parameters(root)
+    assert len(packages) == count
+    receiver.share_parameters(other)
+    received = receiver.current()
+    assert all((sent[name] == received[name]).all() for name in sent)
 
 
 @pytest.mark.parametrize("share", [Learner.broadcast_weights, Learner.broadcast_state])
