@@ -135,7 +135,7 @@ def test_arrays_travel_together_whatever_they_hold(monkeypatch, most, count):
         parameters = {}
         for number, (dtype, shape) in enumerate(KINDS):
             one = parameters[str(number)] = mx.gluon.Parameter(str(number), shape=shape, dtype=dtype)
-            one.initialize()
+            one.initialize(mx.init.Zero())
             one.set_data(mx.nd.array(RANDOM.normal(scale=50, size=shape).astype(dtype), dtype=dtype))
         world = One()
         world.rank = rank
