@@ -219,22 +219,22 @@ def medians(lines: Sequence[dict[str, Any]]) -> float:
     return statistics.median(steps(lines) or [float("nan")])
 
 
-def table(network: str, found: dict[str, list[dict[str, float]]]) -> list[str]:
+def table(result: dict[str, Any]) -> list[str]:
     """Rows of Markdown: medians, and the range."""
-    rows = []
-    for name, measured in found.items():
-        for part in measured[0] if measured else ():
-            values = [one[part] for one in measured]
-            shown = f"{statistics.median(values):.2f} | {min(values):.2f} to {max(values):.2f}"
-            rows.append(f"| {network} | {name} | {part} | {shown} |")
-    if found["loss, elastic"] and found["loss, supervised"]:
-        pairs = zip(found["loss, elastic"], found["loss, supervised"], strict=False)
+    rows = ["| network | what | part | seconds (median) | range |", "|---|---|---|---|---|"]
+    for network, found in result["seconds"].items():
+        for name, measured in found.items():
+            for part in measured[0]:
+                rows.append(_row(network, name, part, [one[part] for one in measured], 2))
+        pairs = zip(found["loss, elastic"], found["loss, supervised"], strict=True)
         ratios = [ours["all"] / theirs["all"] for ours, theirs in pairs]
-        rows.append(
-            f"| {network} | elastic / supervised | all | {statistics.median(ratios):.3f} | "
-            f"{min(ratios):.3f} to {max(ratios):.3f} |"
-        )
+        rows.append(_row(network, "elastic / supervised, a ratio", "all", ratios, 3))
     return rows
+
+
+def _row(network: str, name: str, part: str, values: Sequence[float], digits: int) -> str:
+    shown = [f"{one:.{digits}f}" for one in (statistics.median(values), min(values), max(values))]
+    return f"| {network} | {name} | {part} | {shown[0]} | {shown[1]} to {shown[2]} |"
 
 
 def main() -> None:
@@ -248,18 +248,18 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # ends the job that is under way, too
     kinds = {"loss, elastic": lose_elastic, "loss, supervised": lose_supervised, "join": join}
-    results: dict[str, dict[str, list[dict[str, float]]]] = {}
-    print("| network | what | part | seconds (median) | range |\n|---|---|---|---|---|")
+    seconds: dict[str, dict[str, list[dict[str, float]]]] = {}
     for network in options.networks:
-        results[network] = {name: [] for name in kinds}
+        seconds[network] = {name: [] for name in kinds}
         for number in range(options.rounds):
             for name in list(kinds)[:: 1 if number % 2 == 0 else -1]:
                 with tempfile.TemporaryDirectory() as folder:
                     one = kinds[name](Path(folder) / "job", network, options.np, shaped(options.link))
-                results[network][name].append(one)
-        print("\n".join(table(network, results[network])), flush=True)
+                seconds[network][name].append(one)
+    result = {"np": options.np, "link": options.link, "seconds": seconds}
+    print("\n".join(table(result)))
     if options.json:
-        options.json.write_text(json.dumps({"np": options.np, "link": options.link, "seconds": results}, indent=1))
+        options.json.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import elastic
 import embedding
 import fold
 import memory
@@ -42,6 +43,12 @@ PARTS: dict[str, tuple[str, list[str], Any]] = {
     "embedding": ("Embeddings", ["embedding.py"], embedding),
     "pictures": ("Pictures from records, of one thread", ["pictures.py"], pictures),
     "pictures-updates": ("Updates from records and from memory", ["pictures.py", "--steps"], pictures),
+    "elastic": ("Workers that come and go", ["elastic.py"], elastic),
+    "elastic-link": (
+        "Workers that come and go, by a link of 1 Gbit/s that they share",
+        ["elastic.py", "--networks", "resnet18_v2", "--rounds", "3", "--link", "1000"],
+        elastic,
+    ),
     "memory": ("Memory", ["memory.py"], memory),
 }
 
