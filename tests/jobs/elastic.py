@@ -27,11 +27,13 @@ PROGRAM = "tests/programs/elastic_train.py"
 MARK = "HARNESS_ELASTIC_JOB"
 _CLOCKS = ("time", "images_per_s")
 _GONE_S = 15.0  # horovodrun gives what it stops 5 s, twice
+_TAIL = 1 << 14  # bytes of a file of metrics
 
 
 def host(number: int) -> str:
-    """The name of a host; there is no end of them."""
-    return "127.0.0." + "1".zfill(1 + number)
+    """The name of a host; there is no end of them, and no part of one is too long for a name."""
+    parts = "0".zfill(1 + number // 1024), "0".zfill(1 + number // 32 % 32), "1".zfill(1 + number % 32)
+    return ".".join(("127", *parts))
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class ElasticJob:
 
     def iteration(self) -> int:
         """The last that was logged; 0 before the first."""
-        lines = self.metrics()
+        lines = _updates(_lines(self.run / "metrics.jsonl", _TAIL))
         return lines[-1]["iteration"] if lines else 0
 
     def text(self) -> str:
@@ -290,7 +292,7 @@ class ElasticJob:
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`, but for those that tell of slow inputs: they depend on the machine."""
-    return [line for line in _lines(run / "metrics.jsonl") if line["split"] != "input"]
+    return _updates(_lines(run / "metrics.jsonl"))
 
 
 def without_clocks(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -298,12 +300,20 @@ def without_clocks(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     return [{key: value for key, value in line.items() if key not in _CLOCKS} for line in metrics]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that may be written to."""
+def _updates(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in lines if line["split"] != "input"]
+
+
+def _lines(path: Path, most: int | None = None) -> list[dict[str, Any]]:
+    """The whole lines of a file that may be written to, or those among its last bytes."""
     try:
-        return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        with path.open("rb") as file:
+            start = 0 if most is None else max(0, file.seek(0, os.SEEK_END) - most)
+            file.seek(start)
+            lines = file.read().splitlines(keepends=True)[1 if start else 0 :]
     except FileNotFoundError:
         return []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def _put(path: Path, text: str) -> None:

@@ -3,11 +3,13 @@
 The worker keeps a note of itself in FOLDER/workers/PID.json: its host and, once it trains, its rank and the size of its
 world. FOLDER/pause has the seconds that every update takes longer, for somebody who waits for others to join.
 FOLDER/faults.json is a list of faults (`Fault` in `tests/jobs/elastic.py`), each of which strikes once in the job: the
-worker that creates FOLDER/struck-NUMBER is struck.
+worker that creates FOLDER/struck-NUMBER is struck. SIGUSR2 makes a worker write the stacks of its threads to
+FOLDER/workers/PID.stacks.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import json
 import os
@@ -127,6 +129,7 @@ def open_and_plant(guard):
 
 
 harness.guard.watch.Guard.open = open_and_plant
+faulthandler.register(signal.SIGUSR2, (FOLDER / "workers" / f"{os.getpid()}.stacks").open("w"))
 show()
 meet("start")
 runpy.run_path("launch/train.py", run_name="__main__")

@@ -1,17 +1,21 @@
 #!/usr/bin/env python
-"""Half an hour in which workers of elastic jobs come and go, np 1 to 6: joins, removals, kills, freezes, full disks.
+"""Half an hour in which workers of elastic jobs come and go: joins, kills, freezes, notices, removed hosts, full disks.
 
-By hand, seeded: `OMP_NUM_THREADS=1 python tests/soak/elastic.py [--minutes 30] [--seed 0]`. Run after run is tormented
-until it is done. It ends with 1 if one hung, did not end with the bits of the run of one process, lost or repeated an
-update in its metrics, or left something running. In the last third of the time the first worker of one job is spared
-while others join and are lost all the time: its memory and open files must stay level. Filling a disk needs root, for a
-tmpfs of its own.
+By hand, seeded, as root: `OMP_NUM_THREADS=1 python tests/soak/elastic.py [--minutes 30] [--seed 0]`. For two thirds of
+the time run after run of 1 to 6 workers is tormented until it is done. Every second of them writes to a disk that is
+full now and then. Then one worker of a run is spared while others join and are lost all the time: its memory, open
+files and threads must stay level, and so must what the job keeps in /dev/shm.
+
+Wrong is a job that does not progress, or does not let workers join, for 90 s; bits that are not those of the run of one
+process; an update that is missing from the metrics or there twice (when a disk was full, lines may be missing, but none
+may be wrong); processes that are left behind, and files in /dev/shm or in the folder for temporary files. Of what a
+whole soak has and this one had not (a kind of fault, a number of workers, enough looks), it is said that it was not
+judged. Without root there is no small disk, and no /dev/shm of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
 import shutil
@@ -21,15 +25,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.jobs.elastic import ROOT, ElasticJob, Worker, metrics_of, without_clocks
-from tests.soak.disks import fill, is_level, small_disk
+from tests.jobs.elastic import ROOT, Worker, metrics_of, without_clocks
+from tests.soak.disks import fill, small_disk
+from tests.soak.tormented import Tormented
+from tests.soak.verdicts import EXIT_CODES, Verdict
 
 MOST = 6
 STALL_S = 8
-HANGS_AFTER_S = 90.0
+WATCHED_PAUSE_S = 0.3  # in each update of the watched job, which limits how many there can be
+SHORTEST_WATCH_S = 45.0
 SETTINGS = (
     "network={name: cnn, params: {channels: [8, 16], hidden: 32, dropout: 0.3, batch_norm: true}}",
     "data.augment={pad_crop: 1, flip: true, mean: [0.3], std: [0.4]}",
@@ -43,20 +52,30 @@ SETTINGS = (
     "guard.verify_every=50it",
     "elastic.wait_s=60",
 )
+LOSSES = ("kill", "kill", "freeze", "SIGTERM", "remove")
+OF_A_WHOLE_SOAK = {*LOSSES, "kill and join", "join", "nap", "calm", "ends"}
+WITH_A_DISK = {"full disk", "ends after a full disk"}
+
+Expected = Future[tuple[str, list[dict]]]  # digest and metrics of the run of one process, which takes its time
 
 
 class Soak:
-    """Counts what was done, and what went wrong."""
+    """Torments jobs, and judges them."""
 
-    def __init__(self, folder: Path, disk: Path | None, seed: int) -> None:
-        self.folder, self.disk = folder, disk
+    def __init__(self, folder: Path, disk: Path | None, seed: int, iterations: int) -> None:
+        self.folder, self.disk, self.iterations = folder, disk, iterations
         self.random = random.Random(seed)
         self.done: Counter[str] = Counter()
-        self.wrong: list[str] = []
+        self.sizes: Counter[int] = Counter()
+        self.verdict = Verdict()
+        self.longest_s = 0.0
+        self._pool = ThreadPoolExecutor(1)
 
-    def unbroken(self, num_iterations: int) -> tuple[str, list[dict]]:
-        """Digest and metrics of the run of one process."""
-        output = self.folder / "unbroken"
+    def unbroken(self, num_iterations: int) -> Expected:
+        return self._pool.submit(self._run_unbroken, num_iterations)
+
+    def _run_unbroken(self, num_iterations: int) -> tuple[str, list[dict]]:
+        output = self.folder / f"unbroken-{num_iterations}"
         settings = (*SETTINGS, f"train={{iterations: {num_iterations}}}", f"output={output}")
         words = [word for setting in settings for word in ("--set", setting)]
         done = subprocess.run(
@@ -64,154 +83,205 @@ class Soak:
         )
         return re.findall(r"digest ([0-9a-f]{64})", done.stdout)[-1], without_clocks(metrics_of(output / "digits"))
 
-    def start(self, number: int, num_iterations: int) -> ElasticJob:
-        output = None if self.disk is None else self.disk / f"run-{number}"
+    @contextmanager
+    def started(self, name: str, num_iterations: int, np: int, output: Path | None) -> Iterator[Tormented]:
+        """A job; nothing of it runs afterwards."""
         settings = (*SETTINGS, f"train={{iterations: {num_iterations}}}")
-        np = self.random.randint(1, MOST)
-        return ElasticJob(self.folder / f"job-{number}", settings, np, output=output, max_np=MOST)
+        is_root = self.disk is not None
+        one = Tormented(self.folder / name, settings, np, output, most=MOST, is_root=is_root)
+        try:
+            yield one
+            shutil.rmtree(one.job.output, ignore_errors=True)
+        finally:
+            self.sizes.update(world["size"] for world in one.job.worlds())
+            self.longest_s = max(self.longest_s, one.longest_s)
+            one.end()
 
-    def torment(self, job: ElasticJob, until_s: float) -> bool:
-        """Faults until the run is done; whether its disk was never full."""
-        seen, moved_s, was_full = 0, time.monotonic(), False
-        next_s = time.monotonic() + 1
-        while job.process.poll() is None:
-            now_s = time.monotonic()
-            if job.iteration() != seen:
-                seen, moved_s = job.iteration(), now_s
-            if now_s - moved_s > HANGS_AFTER_S:
-                self.wrong.append(f"no progress for {HANGS_AFTER_S:g} s in {job.folder.name}\n{job.describe()}")
-                return False
-            if job.size() is not None and next_s < now_s < until_s:
-                was_full = self.fault(job) == "full disk" or was_full
-                next_s = time.monotonic() + self.random.uniform(0.5, 6)
-            time.sleep(0.2)
-        return not was_full
+    # --- torment ---
 
-    def fault(self, job: ElasticJob) -> str:
+    def torment(self, number: int, expected: Expected, until_s: float) -> None:
+        """Faults until the time is over, and the end of the run.
+
+        Raises:
+            AssertionError: if something is wrong.
+        """
+        output = self.disk / f"run-{number}" if self.disk is not None and number % 2 == 0 else None
+        with self.started(f"job-{number}", self.iterations, self.random.randint(1, MOST), output) as one:
+            one.job.pause(self.random.choice((0, 0.01, 0.03)))
+            was_full, next_s = False, time.monotonic() + 1
+            while one.job.process.poll() is None:
+                one.look()
+                if one.job.size() is not None and next_s < time.monotonic() < until_s:
+                    was_full = self.fault(one, fills=output is not None) == "full disk" or was_full
+                    next_s = time.monotonic() + self.random.uniform(0.5, 6)
+                time.sleep(0.1)
+            self.judge_end(one, expected, may_miss=was_full)
+
+    def fault(self, one: Tormented, *, fills: bool) -> str:
         """Let something happen; returns what."""
-        trained = [worker for worker in job.workers() if worker.rank is not None and worker.host in job.hosts]
-        kinds = ["full disk"] if self.disk is not None else []
-        if len(job.hosts) < MOST:
-            kinds += ["join", "join"] if len(trained) > 1 else ["join"]
-        if len(trained) > 1:
-            kinds += ["kill", "kill", "freeze", "SIGTERM", "remove", "kill and join"]
-        if not kinds:
-            return "nothing"
+        unharmed, num_free = one.unharmed(), MOST - len(one.job.hosts)
+        kinds = ["calm"]
+        if fills:
+            kinds += 2 * ["full disk"]
+        if num_free > 0:
+            kinds += (3 if len(unharmed) > 1 else 6) * ["join"]
+        if len(unharmed) > 1:
+            kinds += ["nap", "kill and join", *LOSSES]
         kind = self.random.choice(kinds)
         self.done[kind] += 1
+        one.tell(kind)
         if kind == "full disk":
             fill(self.disk, self.random.uniform(0.5, 3))
-            return kind
-        if kind not in ("join",):
-            self.lose(job, self.random.choice(trained), kind)
-        if "join" in kind:
-            job.add_hosts(self.random.randint(1, MOST - len(job.hosts)))
+        elif kind == "calm":
+            one.wait_for("all that there are train together", one.trains_whole, may_end=True)
+        elif kind == "nap":
+            one.nap(self.random.choice(unharmed), self.random.uniform(0.2, 3))
+        elif kind != "join":
+            self.lose_some(one, unharmed, kind)
+        if "join" in kind and num_free > 0:
+            number = self.random.randint(1, num_free)
+            one.join(number)
+            self.done["workers added"] += number
         return kind
 
-    def lose(self, job: ElasticJob, worker: Worker, kind: str) -> None:
-        signals = {"freeze": signal.SIGSTOP, "SIGTERM": signal.SIGTERM, "remove": None}
-        number = signals.get(kind, signal.SIGKILL)
-        if number is not None:
-            job.send(worker, number)
-            time.sleep(self.random.uniform(0, 0.5))
-        job.remove_hosts([worker.host])  # a cluster manager has seen it, or takes it away
+    def lose_some(self, one: Tormented, unharmed: list[Worker], kind: str) -> None:
+        """Mostly one, sometimes several at once, but never all."""
+        number = 1 if self.random.random() < 0.7 else self.random.randint(1, len(unharmed) - 1)
+        for worker in self.random.sample(unharmed, number):
+            one.lose(worker, kind, self.random.choice((0, 0.5, 3, 15)))
+            self.done["workers lost"] += 1
+            time.sleep(self.random.choice((0, 0, 0.1, 0.4)))
 
-    def check(self, job: ElasticJob, expected: tuple[str, list[dict]], *, was_spared: bool) -> None:
-        """The end of a run, against that of one process."""
-        digest, metrics = expected
-        found = without_clocks(job.metrics())
-        updates = [line["iteration"] for line in found if line["split"] == "train"]
-        if job.process.returncode != 0:
-            self.wrong.append(f"{job.folder.name} ended with {job.process.returncode}\n{job.describe()}")
-        elif job.digest != digest:
-            self.wrong.append(f"{job.folder.name}: digest {job.digest} instead of {digest}\n{job.describe()}")
-        elif was_spared and found != metrics:
-            self.wrong.append(f"{job.folder.name}: the metrics are not those of one process")
-        elif updates != sorted(set(updates)):
-            self.wrong.append(f"{job.folder.name}: an update was logged twice")
-        if left := job.left_behind():
-            self.wrong.append(f"{job.folder.name}: left running: {left}")
-        self.done["runs done"] += not self.wrong
-        self.done["worlds"] += len(job.worlds())
+    # --- a spared worker ---
 
-    def watch(self, job: ElasticJob, until_s: float) -> None:
-        """Memory and open files of the worker that was there from the start, through one change after another."""
-        job.wait_for("an update", lambda: job.iteration() > 20)
-        spared = next(worker for worker in job.workers() if worker.rank == 0)
-        samples, number = [], len(job.worlds())
-        seen, moved_s = 0, time.monotonic()
-        while time.monotonic() < until_s and job.process.poll() is None:
-            others = [one for one in job.workers() if one.pid != spared.pid and one.rank is not None]
-            if len(job.hosts) < 3:
-                job.add_hosts(3 - len(job.hosts))
-            elif others:
-                self.lose(job, self.random.choice(others), self.random.choice(("kill", "remove")))
-            number = len(job.worlds())
-            while len(job.worlds()) == number and time.monotonic() < until_s:
-                if job.iteration() != seen:
-                    seen, moved_s = job.iteration(), time.monotonic()
-                if time.monotonic() - moved_s > HANGS_AFTER_S or job.process.poll() is not None:
-                    self.wrong.append(f"the spared worker's job stands still\n{job.describe()}")
-                    return
+    def watch(self, until_s: float) -> None:
+        """One change after another, through which the worker that was there from the start is level.
+
+        Raises:
+            AssertionError: if something is wrong.
+        """
+        num_iterations = int((until_s - time.monotonic()) / WATCHED_PAUSE_S)
+        expected = self.unbroken(num_iterations)
+        looks: dict[int, list[dict[str, float]]] = {}
+        with self.started("watched", num_iterations, 3, None) as one:
+            one.job.pause(WATCHED_PAUSE_S)
+            one.job.wait_for("an update", lambda: one.job.iteration() > 5)
+            spared = next(worker for worker in one.job.workers() if worker.rank == 0)
+            while time.monotonic() < until_s:
+                num_worlds = len(one.job.worlds())
+                self.change_watched(one, spared)
+                one.wait_for("another world", lambda n=num_worlds: len(one.job.worlds()) > n)
+                time.sleep(1)
+                looks.setdefault(one.job.size() or 0, []).append(one.measured(spared.pid))
+            one.job.pause(0)
+            while one.job.process.poll() is None:
+                one.look()
                 time.sleep(0.1)
-            time.sleep(1)
-            samples.append(measured(spared.pid))
-        if len(samples) < 9:
-            self.wrong.append(f"only {len(samples)} looks at the spared worker")
-        elif not is_level(f"the spared worker, {len(job.worlds())} worlds", samples):
-            self.wrong.append("memory or open files of the spared worker grew")
-        self.done["worlds"] += len(job.worlds())
-        for worker in job.workers():
-            job.send(worker, signal.SIGTERM)
-        code = job.end()
-        print(f"the spared worker's job ended with {code} when it was asked to", flush=True)
-        if left := job.left_behind():
-            self.wrong.append(f"left running after SIGTERM: {left}")
+            self.judge_end(one, expected, may_miss=False)
+        self.judge_looks(looks)
+
+    def change_watched(self, one: Tormented, spared: Worker) -> None:
+        """One worker more or less, by turns."""
+        others = [worker for worker in one.unharmed() if worker.pid != spared.pid]
+        if len(one.hosts()) < 3 or not others:
+            one.join(1)
+            self.done["joins watched"] += 1
+        else:
+            one.lose(self.random.choice(others), self.random.choice(LOSSES), 0.5)
+            self.done["losses watched"] += 1
+
+    # --- judging ---
+
+    def judge_end(self, one: Tormented, expected: Expected, *, may_miss: bool) -> None:
+        """The end of a run, against that of one process.
+
+        Raises:
+            AssertionError: if something is wrong.
+        """
+        digest, metrics = expected.result()
+        found = without_clocks(one.job.metrics())
+        rest = iter(metrics)
+        if one.job.process.returncode != 0:
+            one.fail(f"ended with {one.job.process.returncode}")
+        if one.job.digest != digest:
+            one.fail(f"digest {one.job.digest} instead of {digest}")
+        if not may_miss and found != metrics:
+            one.fail("the metrics are not those of one process")
+        if not all(line in rest for line in found):  # in this order, each once
+            one.fail("there are metrics that one process does not have")
+        if left := one.left():
+            one.fail(f"left behind: {left}")
+        self.done["ends after a full disk" if may_miss else "ends"] += 1
+
+    def judge_looks(self, looks: dict[int, list[dict[str, float]]]) -> None:
+        """Whether the spared worker was level, in worlds of each size that it was often in."""
+        often = {size: several for size, several in looks.items() if 4 * len(several) > sum(map(len, looks.values()))}
+        for size, several in sorted(often.items()) or [(3, [])]:
+            self.verdict.judge_level(f"the spared worker among {size}", several)
+
+    def judge_what_happened(self) -> None:
+        """Whether there was everything that a whole soak has."""
+        required = OF_A_WHOLE_SOAK | (set() if self.disk is None else WITH_A_DISK)
+        missing = [kind for kind in sorted(required) if not self.done[kind]]
+        missing += [f"a world of {size}" for size in range(1, MOST + 1) if not self.sizes[size]]
+        self.verdict.unjudged += [f"{what}: too short, none occurred" for what in missing]
+        if self.disk is None:
+            self.verdict.unjudged.append("full disks, and what is left in /dev/shm: root alone can mount them")
+
+    def describe(self) -> str:
+        """What was done so far."""
+        worlds = ", ".join(f"{number} of {size}" for size, number in sorted(self.sizes.items()))
+        done = ", ".join(f"{number} {kind}" for kind, number in sorted(self.done.items()))
+        return f"{done}; worlds: {worlds or 'none'}; longest time without an update: {self.longest_s:.1f} s"
 
 
-def measured(pid: int) -> tuple[float, int]:
-    """Memory in MiB and open files of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") / 2**20, len(os.listdir(f"/proc/{pid}/fd"))
+def soak(minutes: float, one: Soak) -> None:
+    """Torment runs, one after the other, then spare one worker."""
+    begun_s = time.monotonic()
+    torment_until_s, until_s = begun_s + 40 * minutes, begun_s + 60 * minutes
+
+    def tell() -> None:
+        print(f"{(time.monotonic() - begun_s) / 60:.1f} min: {one.describe()}", flush=True)
+
+    try:
+        expected, number = one.unbroken(one.iterations), 0
+        while time.monotonic() < torment_until_s:
+            number += 1
+            one.torment(number, expected, torment_until_s)
+            tell()
+        if until_s - time.monotonic() > SHORTEST_WATCH_S:
+            one.watch(until_s)
+        else:
+            one.judge_looks({})
+    except AssertionError as wrong:
+        one.verdict.wrong.append(str(wrong))
+    one.judge_what_happened()
+    tell()
 
 
-def soak(options: argparse.Namespace, folder: Path, disk: Path | None) -> Sequence[str]:
-    """Torment runs, one after the other, then spare one worker; returns what went wrong."""
-    begun_s, torment_s = time.monotonic(), 40 * options.minutes
-    one = Soak(folder, disk, options.seed)
-    expected, number = one.unbroken(options.iterations), 0
-    while time.monotonic() < begun_s + torment_s and not one.wrong:
-        number += 1
-        job = one.start(number, options.iterations)
-        try:
-            was_spared = one.torment(job, begun_s + torment_s)
-            if not one.wrong:
-                one.check(job, expected, was_spared=was_spared)
-        finally:
-            job.kill_all()
-        print(f"{(time.monotonic() - begun_s) / 60:.1f} min: {dict(one.done)}", flush=True)
-        shutil.rmtree(job.output, ignore_errors=True)
-    if not one.wrong:
-        job = one.start(0, 10**6)
-        try:
-            one.watch(job, begun_s + 60 * options.minutes)
-        finally:
-            job.kill_all()
-    print(f"{(time.monotonic() - begun_s) / 60:.1f} minutes, seed {options.seed}: {dict(one.done)}")
-    return one.wrong
+def interrupted(number: int, _: object) -> None:
+    """End once, and in good order, when asked to."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main() -> int:
-    """Torment runs on a small disk, and say what went wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Torment runs, and say what went wrong."""
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\n{EXIT_CODES}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--iterations", type=int, default=1200, help="of a run (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=600, help="of a run (default: %(default)s)")
+    parser.add_argument("--keep", type=Path, help="a folder for the jobs' files, which are removed otherwise")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupted)  # or its jobs would be left running
     with tempfile.TemporaryDirectory() as folder, small_disk() as (disk, is_mounted):
-        wrong = soak(options, Path(folder), disk if is_mounted else None)
-    print("\n".join(f"WRONG: {what}" for what in wrong) or "nothing hung, no update was lost, nothing was left running")
-    return 1 if wrong else 0
+        if options.keep is not None:
+            options.keep.mkdir(parents=True)
+        one = Soak(options.keep or Path(folder), disk if is_mounted else None, options.seed, options.iterations)
+        soak(options.minutes, one)
+    return one.verdict.conclude("nothing hung, no update was lost, nothing was left behind")
 
 
 if __name__ == "__main__":
