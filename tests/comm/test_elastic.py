@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,36 +85,48 @@ def server():
     serving.close()
 
 
+def at_once(*functions):
+    """What functions return that wait for each other."""
+    with ThreadPoolExecutor(len(functions)) as pool:
+        return list(pool.map(lambda function: function(), functions))
+
+
 def both(ports):
     """The lifelines of both, once each knows that all have connected."""
     lines = [Lifeline(ports, uid) for uid in ("a", "b")]
-    found = []
-    threads = [threading.Thread(target=lambda one=one: found.append(one.wait_for_all())) for one in lines]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert found == [True, True]
+    assert at_once(*(one.wait_for_all for one in lines)) == [True, True]
     return lines
 
 
-def test_all_connect_and_are_let_go(server):
+def test_all_connect_and_are_let_go_together(server):
     serving, ports = server
     one, other = both(ports)
     assert one.holds()
     assert other.holds()
-    one.close(is_connected=True)
-    other.close(is_connected=True)
+    assert at_once(one.confirm, other.confirm) == [True, True]
     serving.wait()
+    one.close()
+    other.close()
+
+
+def test_one_that_is_lost_when_it_is_through_ends_the_attempt_of_the_other_that_may_need_it_yet(server):
+    serving, ports = server
+    one, other = both(ports)
+    assert not other.confirm(lambda: False)  # is through, and waits for the first
+    other.close()
+    serving.wait()
+    assert not one.holds()
+    assert not one.confirm()
+    one.close()
 
 
 def test_one_that_is_lost_ends_the_attempt_of_the_other(server):
     serving, ports = server
     one, other = both(ports)
-    other.close(is_connected=False)  # as the kernel closes what a dead process had open
+    other.close()  # as the kernel closes what a dead process had open
     serving.wait()
     assert not one.holds()
-    one.close(is_connected=False)
+    one.close()
 
 
 def test_a_stranger_counts_as_nobody(server):
@@ -122,9 +134,10 @@ def test_a_stranger_counts_as_nobody(server):
     with socket.create_connection(("127.0.0.1", ports["127.0.0.1"])) as stranger:
         stranger.sendall(b"c\n")
     one, other = both(ports)
-    for line in (one, other):
-        line.close(is_connected=True)
+    assert at_once(one.confirm, other.confirm) == [True, True]
     serving.wait()
+    one.close()
+    other.close()
 
 
 @pytest.mark.horovod

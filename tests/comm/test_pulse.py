@@ -150,5 +150,5 @@ def test_a_rank_that_waits_for_the_others_of_its_world_gives_up_when_one_is_sile
     answers = iter([True, True, False])
     assert not lifeline.wait_for_all(lambda: next(answers))
     assert time.monotonic() - begun_s < 5
-    lifeline.close(is_connected=False)
+    lifeline.close()
     server.close()

@@ -117,7 +117,7 @@ class Connector:
             world = None
         finally:
             if lifeline is not None:
-                lifeline.close(is_connected=world is not None)
+                lifeline.close()
             if server is not None:
                 if world is not None:
                     server.wait()
@@ -128,13 +128,17 @@ class Connector:
 
     def _world_of(self, roster: Roster, rank: int, lifeline: Lifeline, all_run: Callable[[], bool]) -> World | None:
         if len(roster.members) == 1:
-            return SingleWorld()
+            return SingleWorld() if lifeline.confirm(all_run) else None
         if self._library is None:
             self._library = HorovodLibrary()
         hosts = [(one.host, _place(roster.members, number)) for number, one in enumerate(roster.members)]
         set_slot(hosts, rank, lifeline.address, roster.rendezvous[lifeline.address])
-        has_begun = self._library.begin(lambda: lifeline.holds() and all_run())
-        return ElasticWorld(self._library, self._sum_by) if has_begun else None
+        if not self._library.begin(lambda: lifeline.holds() and all_run()):
+            return None
+        if not lifeline.confirm(all_run):
+            self._library.end()
+            return None
+        return ElasticWorld(self._library, self._sum_by)
 
 
 def _ports(listeners: Mapping[str, socket.socket]) -> dict[str, int]:

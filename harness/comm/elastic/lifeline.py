@@ -1,7 +1,8 @@
 """While ranks become a world, each holds a connection to the first of them; one that breaks ends the attempt for all.
 
 Horovod connects ranks in several steps, each of which waits for every rank, and a rank that is killed in between would
-be waited for until a time limit. The kernel closes a dead process's connections at once.
+be waited for until a time limit. The kernel closes a dead process's connections at once. A rank that is through waits
+for the others here: they may still be about to connect to it.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 _ARRIVE_S = 10.0  # in which all have to connect
 _CONNECT_S = 3.0
 _LOOK_S = 0.25
-_GO, _OK = b"go\n", b"ok\n"
+_GO, _OK, _DONE = b"go\n", b"ok\n", b"done\n"
 _MAX_LINE = 256
 
 
 class LifelineServer:
-    """The first rank's: says `go` when all have connected, and disconnects all when one is lost before it was `ok`."""
+    """The first rank's: says `go` when all are here and `done` when all are `ok`; one that is lost before ends it."""
 
     def __init__(self, listeners: Sequence[socket.socket], uids: Sequence[str]) -> None:
         """Begin to serve, in a thread.
@@ -80,16 +81,16 @@ class LifelineServer:
                         elif one not in ranks and line.decode("latin-1") in self._awaited:
                             ranks[one] = line.decode("latin-1")
                     if not received or len(texts[one]) > _MAX_LINE:
-                        is_lost = is_lost or (one in ranks and ranks[one] not in done)
+                        is_lost = is_lost or (one in ranks and done != self._awaited)
                         selector.unregister(one)
                         one.close()
                         texts.pop(one)
                 if not has_gone and set(ranks.values()) == self._awaited:
                     has_gone = True
-                    for client in ranks:
-                        with suppress(OSError):
-                            client.sendall(_GO)
+                    _tell(ranks, _GO)
                 is_lost = is_lost or (not has_gone and time.monotonic() > deadline_s)
+        if done == self._awaited:
+            _tell(ranks, _DONE)
         for open_one in (*self._listeners, *texts):
             open_one.close()
 
@@ -116,22 +117,21 @@ class Lifeline:
         Args:
             may_go_on: is asked again and again; once it says no, the attempt is given up.
         """
-        self._connection.settimeout(_LOOK_S)
-        received, deadline_s = b"", time.monotonic() + 2 * _ARRIVE_S
-        while len(received) < len(_GO):
-            try:
-                piece = self._connection.recv(len(_GO) - len(received))
-            except TimeoutError:
-                if time.monotonic() > deadline_s or not may_go_on():
-                    return False
-                continue
-            except OSError:
-                return False
-            if not piece:
-                return False
-            received += piece
+        is_told = self._is_told(_GO, may_go_on)
         self._connection.setblocking(False)
-        return received == _GO
+        return is_told
+
+    def confirm(self, may_go_on: Callable[[], bool] = lambda: True) -> bool:
+        """This rank is connected with the others: wait until all are; whether they are.
+
+        Args:
+            may_go_on: see `wait_for_all`.
+        """
+        try:
+            self._connection.sendall(_OK)
+        except OSError:
+            return False
+        return self._is_told(_DONE, may_go_on)
 
     def holds(self) -> bool:
         """Whether nobody is known to be lost."""
@@ -142,12 +142,34 @@ class Lifeline:
         except OSError:
             return False
 
-    def close(self, *, is_connected: bool) -> None:
-        """End it: this rank is in the new world, or has given up."""
-        with suppress(OSError):
-            if is_connected:
-                self._connection.sendall(_OK)
+    def close(self) -> None:
+        """End it."""
         self._connection.close()
+
+    def _is_told(self, expected: bytes, may_go_on: Callable[[], bool]) -> bool:
+        """Whether the first rank says this, and does so in time."""
+        self._connection.settimeout(_LOOK_S)
+        received, deadline_s = b"", time.monotonic() + 2 * _ARRIVE_S
+        while len(received) < len(expected):
+            try:
+                piece = self._connection.recv(len(expected) - len(received))
+            except TimeoutError:
+                if time.monotonic() > deadline_s or not may_go_on():
+                    return False
+                continue
+            except OSError:
+                return False
+            if not piece:
+                return False
+            received += piece
+        return received == expected
+
+
+def _tell(connections: Iterable[socket.socket], text: bytes) -> None:
+    """Send this to all that are still there."""
+    for connection in connections:
+        with suppress(OSError):
+            connection.sendall(text)
 
 
 def _connect(ports: Mapping[str, int]) -> tuple[socket.socket, str]:
