@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from harness.comm.launcher import TORCHRUN, Launch, configure_threads, count_threads, read_launch
 from harness.comm.tree import assign, take_turns
-from harness.comm.world import Membership, SingleWorld, SumBy, World
+from harness.comm.world import JobOverError, Membership, SingleWorld, SumBy, World
 from harness.errors import ConfigError
 from harness.shipped import name_command
 
 __all__ = [
+    "JobOverError",
     "Launch",
     "Membership",
     "SingleWorld",

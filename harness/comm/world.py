@@ -41,6 +41,19 @@ class Buffer(Protocol):
         """More memory on the same device, for `size` numbers."""
 
 
+class JobOverError(Exception):
+    """The job has ended before this worker could join it.
+
+    Attributes:
+        exit_code: of the job.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        """Say how it has ended."""
+        super().__init__(f"the job has ended with {exit_code} before this worker could join it")
+        self.exit_code = exit_code
+
+
 class Membership(Protocol):
     """Where workers may come and go: finds this process's next world. `harness.comm.elastic` has it.
 
@@ -72,7 +85,7 @@ class Membership(Protocol):
         """Show what a process that joins has to know (anything JSON can hold)."""
 
     def wait_for_offer(self) -> dict[str, Any]:
-        """What another has offered; waits for it."""
+        """What another has offered; waits for it, and raises `JobOverError` if the job ends before."""
 
     def next_world(self, iteration: int | None, *, is_lost: bool, may_wait: Callable[[], None]) -> World:
         """Become a rank of the next world; `may_wait` is called meanwhile, and raises if one should not wait."""

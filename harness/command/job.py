@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.comm import SingleWorld, World, read_launch
+from harness.causes import Cause
+from harness.comm import JobOverError, SingleWorld, World, read_launch
 from harness.command.exits import end_with_error, fail_to_start, finish, report_failure
 from harness.command.joining import Settings, join, read_settings, settings_of_job, value_of
 from harness.config import RunConfig
@@ -103,7 +104,7 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
     try:
         job.guard.open()
         compare_configs(world, config)
-        work(job)
+        _work(job, work)
     except (Exception, SystemExit) as error:
         code = end_with_error(error, job.world, job.guard, config.source)
         if code is None:
@@ -111,3 +112,15 @@ def run_job(options: argparse.Namespace, check: Callable[[RunConfig], None], wor
     else:
         code = finish(job.world, job.guard)
     return code if job.world.membership is None else job.world.membership.end(code)
+
+
+def _work(job: JobContext, work: Callable[[JobContext], None]) -> None:
+    """Work, unless this process was to join a job that has ended meanwhile: then it ends as that job has."""
+    try:
+        work(job)
+    except JobOverError as over:
+        assert job.world.membership is not None
+        job.world.membership.leave()
+        job.step_out(is_over=False)
+        if over.exit_code:
+            raise Cause(str(over), over.exit_code).error().on_all_ranks() from None

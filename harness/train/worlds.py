@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from harness.causes import Cause
 from harness.comm import Membership, World
-from harness.comm.elastic import JobOverError, RemovedError
+from harness.comm.elastic import RemovedError
 from harness.errors import LostRankError, StoppedOnRequestError
 from harness.gluon import Learner
 from harness.guard import Guard
@@ -61,12 +60,6 @@ def train_in_worlds(run: Run, log_level: str, surroundings: Surroundings) -> dic
             return train_here(at, learner, log_level, change)
         except WorldChangedError as ended:
             change = ended
-        except JobOverError as over:
-            membership.leave()
-            surroundings.step_out(is_over=False)
-            if over.exit_code == 0:
-                return {}
-            raise Cause(str(over), over.exit_code).error().on_all_ranks() from None
 
 
 def _enter_next(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from tests.conftest import THOROUGH
 from tests.elastic.conftest import SETTINGS
+from tests.jobs.elastic import Fault, host
 from tests.programs.streams import SETTINGS as STREAMS
 
 BATCH_NORM = "network={name: cnn, params: {channels: [6, 16], hidden: 32, dropout: 0.3, batch_norm: true}}"
@@ -76,3 +78,20 @@ def test_the_bits_are_those_of_the_unbroken_run(elastic, end_as_unbroken, seed, 
     print(f"seed {seed}, {variant}: worlds of {sizes} from iterations {[world['t'] for world in job.worlds()]}")
     rest = iter(sizes)
     assert all(size in rest for size in SIZES), f"{sizes} and not {SIZES}"
+
+
+@pytest.mark.long
+def test_workers_that_are_still_joining_end_with_the_job(elastic, end_as_unbroken):
+    settings = (*VARIANTS["adam, batch norm"], f"train={{iterations: {ITERATIONS}}}")
+    job = elastic(settings, 2, faults=[Fault("freeze", "start", host=host(2))])
+    job.pause(0.2)
+    job.wait_for("an update", lambda: job.iteration() > 1)
+    job.add_hosts(1)
+    frozen = job.wait_for("one that joins", job.strikes)[0]["pid"]
+    job.add_hosts(1)
+    time.sleep(3)  # horovodrun looks for hosts every second; then it calls all together, and waits for the frozen one
+    job.pause(0)
+    job.wait_for("the end", lambda: job.digest)
+    time.sleep(1)
+    os.kill(frozen, signal.SIGCONT)
+    end_as_unbroken(job, settings)

@@ -8,7 +8,7 @@ it that a process that dies meanwhile does not take the others with it.
 """
 
 from harness.comm.elastic.connecting import ElasticWorld
-from harness.comm.elastic.meeting import JobOverError, RemovedError
+from harness.comm.elastic.meeting import RemovedError
 from harness.comm.elastic.membership import DriverMembership, join_elastic
 
-__all__ = ["DriverMembership", "ElasticWorld", "JobOverError", "RemovedError", "join_elastic"]
+__all__ = ["DriverMembership", "ElasticWorld", "RemovedError", "join_elastic"]

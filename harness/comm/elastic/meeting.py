@@ -6,32 +6,22 @@ import time
 from collections.abc import Callable, Sequence
 
 from harness.comm.elastic.connecting import Connector
-from harness.comm.elastic.notices import Notice, Roster, choose_members
+from harness.comm.elastic.notices import HAVE_STATE, Notice, Roster, choose_members
 from harness.comm.elastic.pulse import SILENT_S, Pulses, end_silent
 from harness.comm.elastic.usher import Slot, Usher
+from harness.comm.world import JobOverError
 from harness.errors import LostRankError, StoppedOnRequestError
 
 POLL_S = 0.01
 _LATE_S = 3.0  # after which a process that has said nothing is not waited for
 _AGAIN_S = 4.0  # after which the driver is asked again who is left
+_LOOK_S = 1.0  # between two looks for a process that has a state
+_FORLORN_S = 20.0  # after which a process does not hope any longer that others come back that have a state
 _UNANSWERED_S = SILENT_S + 1.0  # after which those who are left meet without the driver's answer
 
 
 class RemovedError(StoppedOnRequestError):
     """This worker has to leave, and the others go on without it."""
-
-
-class JobOverError(Exception):
-    """The job has ended before this worker could join it.
-
-    Attributes:
-        exit_code: of the job.
-    """
-
-    def __init__(self, exit_code: int) -> None:
-        """Say how it has ended."""
-        super().__init__(f"the job has ended with {exit_code} before this worker could join it")
-        self.exit_code = exit_code
 
 
 class Meeting:
@@ -60,11 +50,14 @@ class Meeting:
         self.wait_s = 600.0
         self.call_of_update = 0
         self.members: Sequence[Notice] = ()
+        self._looked_s = self._seen_s = 0.0
 
     def first(self) -> Roster | None:
-        """The first roster; `None` if others have a state already."""
+        """The first roster; `None` if others have a state already, or the job has ended."""
         while True:
             self.check()
+            if self._usher.look_for_end() is not None:
+                return None
             notices = self._usher.notices()
             if any(
                 one is not None and (one.phase not in ("new",) and one.uid != self._usher.notice.uid) for one in notices
@@ -119,16 +112,29 @@ class Meeting:
         """The first roster of a later generation with this process, which has no state.
 
         Raises:
-            JobOverError: if the job ends before.
+            JobOverError: if the job ends before; and as `check_others`.
         """
+        self._seen_s = time.monotonic()
         while True:
-            self.check()
-            if self._usher.over is not None:
-                raise JobOverError(self._usher.over)
+            self.check_others()
             roster = self._usher.roster()
             is_new = roster is not None and roster.generation > after
             if roster is not None and is_new and roster.rank_of(self._usher.notice.uid) is not None:
                 return roster
+            time.sleep(10 * POLL_S)
+
+    def wait_for_offer(self) -> bytes:
+        """What another has offered, for a process that joins.
+
+        Raises:
+            JobOverError: if the job ends before; and as `check_others`.
+        """
+        self._seen_s = time.monotonic()
+        while True:
+            self.check_others()
+            told = self._usher.job()
+            if told:
+                return told
             time.sleep(10 * POLL_S)
 
     def ask_driver(self) -> None:
@@ -176,6 +182,25 @@ class Meeting:
             ).on_all_ranks()
         if self._usher.is_driver_gone:
             raise LostRankError("horovodrun does not answer any more")
+
+    def check_others(self) -> None:
+        """Whether it makes sense for a process without a state to go on waiting for those that have it.
+
+        Raises:
+            JobOverError: if the job has ended.
+            LostRankError: if none of them is left; and as `check`.
+        """
+        self.check()
+        over = self._usher.look_for_end()
+        if over is not None:
+            raise JobOverError(over)
+        now_s = time.monotonic()
+        if now_s - self._looked_s > _LOOK_S:
+            self._looked_s = now_s
+            if any(one is not None and one.phase in HAVE_STATE for one in self._usher.notices()):
+                self._seen_s = now_s
+        if now_s - self._seen_s > _FORLORN_S:
+            raise LostRankError("none of the workers that trained is left")
 
     def _limit(self, begun_s: float) -> None:
         if time.monotonic() - begun_s > self.wait_s:

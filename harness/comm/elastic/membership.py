@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.comm.elastic.connecting import Connector
-from harness.comm.elastic.meeting import POLL_S, Meeting
+from harness.comm.elastic.meeting import Meeting
 from harness.comm.elastic.notices import Notice, Roster
 from harness.comm.elastic.pulse import Pulse, Pulses, Strays, this_process
 from harness.comm.elastic.usher import Numbers, Slot, Usher
@@ -153,10 +153,11 @@ class DriverMembership(Membership):
         Args:
             exit_code: of this process.
         """
+        # first the driver: what is announced before it answers, it forgets
+        self.usher.stop(is_done=exit_code == 0)
         if not self._has_left:
             self.usher.announce_end(exit_code)
             self._strays.end_stopped()
-        self.usher.stop()
         if self._connector.is_spoiled:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -171,15 +172,11 @@ class DriverMembership(Membership):
         """What another has offered.
 
         Raises:
+            JobOverError: if the job ends before.
             LostRankError: if nobody has, and nobody will.
         """
-        while True:
-            self._meeting.check()
-            told = self.usher.job()
-            if told:
-                found: dict[str, Any] = json.loads(told)
-                return found
-            time.sleep(10 * POLL_S)
+        found: dict[str, Any] = json.loads(self._meeting.wait_for_offer())
+        return found
 
     @property
     def brought(self) -> Sequence[int | None]:

@@ -24,6 +24,7 @@ _CALL, _OVER, _ROSTER, _JOB = "call", "over", "roster", "job"
 _POLL_S = 0.25
 _RANKS_PER_S = 128  # that ask the one server
 _GONE_S = 20.0  # after which a driver that does not answer is gone
+_LAST_ANSWER_S = 60.0  # it may wait for a process that is still importing
 
 
 class Slot(NamedTuple):
@@ -77,6 +78,7 @@ class Usher:
         self._roster: bytes | None = None
         self._called, self._wake, self._ending = threading.Event(), threading.Event(), threading.Event()
         self._posting = threading.Lock()
+        self._is_done = False
         self._thread = threading.Thread(target=self._run, name="usher", daemon=True)
 
     def start(self) -> None:
@@ -84,11 +86,20 @@ class Usher:
         self.post()
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread, unless it waits for the driver."""
+    def stop(self, *, is_done: bool) -> None:
+        """End the thread.
+
+        Args:
+            is_done: whether the process ends with 0. If it does so while the driver has its answer and waits for those
+                of others, Horovod does not take notice of the end, and counts this worker twice; and one that has ended
+                before the others answer ends all of them. So the thread waits for the driver, and looks for a call of
+                another worker once more.
+        """
+        self._is_done = is_done
         self._ending.set()
+        self._called.clear()
         self._wake.set()
-        self._thread.join(0.5)
+        self._thread.join(_LAST_ANSWER_S if is_done else _POLL_S)
 
     def post(self, **changes: Any) -> None:
         """Change the notice, and show it."""
@@ -102,14 +113,21 @@ class Usher:
         self._job = job
         self._store.put(_JOB, job)
 
+    def look_for_end(self) -> int | None:
+        """Look whether the job has ended, and with which exit code; `None` as long as it goes on."""
+        over = whole_number((self._store.get(_OVER, 16) or b"").decode("latin-1"))
+        self.over = self.over if over is None else over
+        return self.over
+
     def job(self) -> bytes:
         """What another has offered; empty if nobody has."""
         return self._store.get(_JOB, MAX_ROSTER) or b""
 
     def call(self) -> None:
         """Have all workers ask the driver again; returns at once."""
-        self._called.set()
-        self._wake.set()
+        if not self._ending.is_set():
+            self._called.set()
+            self._wake.set()
 
     def announce_end(self, exit_code: int) -> None:
         """Tell those that are not in the world that the job is over."""
@@ -138,24 +156,30 @@ class Usher:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            with suppress(Exception):  # whatever comes from a server; without this thread the worker would be lost
-                if self._called.is_set() or self._store.get(_CALL, 16):
-                    self._called.clear()
-                    self._ask_driver()
-                over = whole_number((self._store.get(_OVER, 16) or b"").decode("latin-1"))
-                self.over = self.over if over is None else over
+            self._look()
             self._wake.wait(max(_POLL_S, self.numbers.size / _RANKS_PER_S))
             self._wake.clear()
+        if self._is_done:
+            self._look()
+
+    def _look(self) -> None:
+        with suppress(Exception):  # whatever comes from a server; without this thread the worker would be lost
+            if self._called.is_set() or self._store.get(_CALL, 16):
+                self._called.clear()
+                self._ask_driver()
+            self.look_for_end()
 
     def _ask_driver(self) -> None:
         """Ask for this worker's number; the answer comes when all others have asked."""
         begun_s = time.monotonic()
-        while not self._ending.is_set():
+        while True:
             self._store.put(_CALL, b"1")
             try:
                 answer = self._request()
             except (OSError, http.client.HTTPException):
                 self.is_driver_gone = time.monotonic() - begun_s > _GONE_S
+                if self._ending.is_set():
+                    return
                 time.sleep(_POLL_S)
                 continue
             rank, size = [int(number) for number in answer.split(",")[:2]]
