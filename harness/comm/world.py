@@ -10,6 +10,7 @@ import json
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -84,11 +85,14 @@ class Membership(Protocol):
     def offer(self, job: Mapping[str, Any]) -> None:
         """Show what a process that joins has to know (anything JSON can hold)."""
 
-    def wait_for_offer(self) -> dict[str, Any]:
-        """What another has offered; waits for it, and raises `JobOverError` if the job ends before."""
+    def wait_for_offer(self, may_wait: Callable[[], None]) -> dict[str, Any]:
+        """What another has offered; calls `may_wait` meanwhile, and raises `JobOverError` if the job ends before."""
 
     def next_world(self, iteration: int | None, *, is_lost: bool, may_wait: Callable[[], None]) -> World:
         """Become a rank of the next world; `may_wait` is called meanwhile, and raises if one should not wait."""
+
+    def watching(self, world: World) -> AbstractContextManager[None]:
+        """Until a guard does, see to it that collectives of this world fail if one of its ranks is frozen."""
 
     def suspect(self, ranks: Iterable[int]) -> None:
         """Nothing has been heard of these ranks of the world for long; called by the guard's thread."""

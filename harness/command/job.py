@@ -40,7 +40,8 @@ class JobContext:
         membership = self.world.membership
         if membership is None or not membership.is_joining:
             return Settings(self.config, self.threads)
-        return settings_of_job(membership, self.config)
+        # the others may be in the finder, before which nobody knows all of them
+        return settings_of_job(membership, self.config, lambda: self.guard.enter("waiting for the settings", "first"))
 
     def enter(self, world: World) -> Guard:
         """Watch over this rank among those of another world, and compare their configurations; a collective."""

@@ -73,14 +73,15 @@ def join(read: Callable[[], Settings], launch: Launch) -> tuple[Settings | Confi
         return error, connect("auto", launch)
 
 
-def settings_of_job(membership: Membership, own: RunConfig) -> Settings:
+def settings_of_job(membership: Membership, own: RunConfig, may_wait: Callable[[], None]) -> Settings:
     """The settings of a job that this process joins, as the others have resolved them; waits until they tell them.
 
     Args:
         membership: of this process.
         own: as it was read here; what belongs to this host is taken from it.
+        may_wait: is called while this process waits.
     """
-    plain, mine = membership.wait_for_offer(), own.plain()
+    plain, mine = membership.wait_for_offer(may_wait), own.plain()
     for *section, key in OF_A_HOST:
         theirs, ours = (plain[section[0]], mine[section[0]]) if section else (plain, mine)
         theirs[key] = ours[key]

@@ -25,7 +25,7 @@ from harness.guard.messages import Message
 from harness.guard.peers import Peers
 from harness.guard.signals import StopSignals
 from harness.guard.stall import explain_end, explain_stall, ranks_behind
-from harness.guard.this_rank import ThisRank
+from harness.guard.this_rank import Activity, ThisRank
 from harness.guard.timing import (
     ACKNOWLEDGE_S,
     GRACE_S,
@@ -173,7 +173,9 @@ class Monitor:
             return
         # Nobody is lost, but this rank makes no progress. Rank 0 decides; if it does not, this rank ends alone.
         activity = self._this_rank.activity
-        if self._stalled_s is None and now_s - activity.since_s > activity.limit_s:
+        if now_s - activity.since_s <= activity.limit_s:
+            self._stalled_s = None
+        elif self._stalled_s is None:
             self._stalled_s = now_s
             self._peers.send(Message(stalled=True))
         if self._stalled_s is not None and (self._world.rank == 0 or now_s - self._stalled_s > SILENT_AFTER_S):
@@ -193,6 +195,8 @@ class Monitor:
         reasons = explain_stall(statuses, silent, self._world.rank)
         cause = Cause(f"stalled, {activity.limit_s:g} s without progress in {activity.description}: {reasons}")
         behind = [] if silent or self._world.rank else ranks_behind(statuses, silent)
+        if self._world.membership is not None and not (silent or behind) and self._may_yet_hear(activity):
+            return
         if self._world.membership is None or not (silent or behind):
             self._end(cause, Message(end=cause.text))
         if self._world.rank in behind:
@@ -201,6 +205,14 @@ class Monitor:
         for rank in behind:
             self._peers[rank].link.send(Message(end=cause.text))
         self._departures.go_on_without(cause)
+
+    def _may_yet_hear(self, activity: Activity) -> bool:
+        """Whether it is too early to end a job that could go on without the culprit: it may only just have frozen.
+
+        Rank 0 waits until it would be silent; the others twice as long, because rank 0 may yet say who it is.
+        """
+        stalled_s = time.monotonic() - activity.since_s - activity.limit_s
+        return stalled_s < SILENT_AFTER_S * (1 if self._world.rank == 0 else 2)
 
     def _end(self, cause: Cause, last_message: Message | None = None) -> NoReturn:
         end_process(

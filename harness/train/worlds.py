@@ -80,6 +80,7 @@ def _enter_next(
         raise StoppedOnRequestError(f"this worker has left after iteration {at.state.iteration}; the others train on")
 
     def may_wait() -> None:
+        at.run.guard.enter("waiting for other workers", "first")  # for as long as there are none
         if at.run.guard.is_told_to_stop():
             raise LostRankError("asked to stop while there was no world")
 
@@ -93,13 +94,18 @@ def _enter_next(
     except LostRankError as error:
         raise _save_alone(at, learner, surroundings, error) from error
     run = replace(at.run, world=world)
-    with world_may_end(run):
-        run = replace(run, guard=surroundings.enter(world))
-        run.guard.defer_stops()
-        run.guard.enter("the beginning of a world", "first")
-        run = with_hooks(run)
-        learner.enter(world)
-        return _with_newest(replace(at, run=run), learner, membership.brought)
+    try:
+        with world_may_end(run):
+            with membership.watching(world):
+                run = replace(run, guard=surroundings.enter(world))
+            run.guard.defer_stops()
+            run.guard.enter("the beginning of a world", "first")
+            run = with_hooks(run)
+            learner.enter(world)
+            return _with_newest(replace(at, run=run), learner, membership.brought)
+    except WorldChangedError:
+        world.abandon()  # another rank may still wait for this one, which looks for the world after it
+        raise
 
 
 def _close(world: World, membership: Membership) -> bool:

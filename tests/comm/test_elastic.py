@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from harness.comm.elastic import pulse
 from harness.comm.elastic.lifeline import Lifeline, LifelineServer
+from harness.comm.elastic.meeting import Meeting
 from harness.comm.elastic.notices import Notice, Roster, choose_members
 
 
@@ -161,20 +164,50 @@ def test_no_sum_is_an_allreduce_which_aborts_a_rank_when_another_is_lost(monkeyp
     assert [one.tobytes() for one in world.allgather_bytes(sent, "bytes")] == [b"abc"] * 3
 
 
-def test_who_was_left_out_of_a_world_is_watched_until_it_is_silent_and_ended_with_the_job_if_stopped(monkeypatch):
+def test_until_guards_watch_a_world_is_cut_once_one_of_its_processes_is_silent(monkeypatch):
+    ended, silent, cuts = [], set(), threading.Event()
+    monkeypatch.setattr("harness.comm.elastic.meeting.end_silent", ended.append)
+    usher = SimpleNamespace(numbers=SimpleNamespace(size=2))
+    meeting = Meeting(usher, None, None, SimpleNamespace(silent=lambda uids: silent & set(uids)))
+    meeting.members = [replace(notice(name), process=name.upper()) for name in "ab"]
+    world = SimpleNamespace(cut=cuts.set)
+    with meeting.watching(world):
+        assert not cuts.wait(1.2)
+        silent.update("bc")
+        assert cuts.wait(10)
+    assert set(ended) == {"B"}
+    cuts.clear()
+    assert not cuts.wait(1)  # it is over
+
+
+def test_who_is_not_in_a_world_is_watched_until_it_is_silent_and_ended_with_the_job_if_stopped(monkeypatch):
     ended, are_silent = [], set()
     for name in ("end_silent", "end_stopped"):
         monkeypatch.setattr(pulse, name, lambda process, name=name: ended.append((name, process)))
     strays = pulse.Strays(SimpleNamespace(silent=lambda uids: are_silent & {*uids, "own"}))
-    strays.enter({"a": "A", "b": "B", "c": "C"})
-    strays.enter({"a": "A", "d": "D"})
+
+    def some(names):
+        return [replace(notice(name), process=name.upper()) for name in names]
+
+    strays.enter(some("abc"))
+    strays.enter(some("ad"))
     strays.end_silent()
     assert ended == []
-    strays.enter({"a": "A", "c": "C"})  # it was only late
-    are_silent.update("abc")
-    are_silent.add("own")
+    strays.enter(some("ac"))  # it was only late
+    are_silent.update(["a", "b", "c", "own"])
     strays.end_silent()
     strays.end_silent()
     assert ended == [("end_silent", "B")]
     strays.end_stopped()
     assert ended[1:] == [("end_stopped", "D")]
+
+    strays.meet([None, *some("acd"), *some("ef")])  # two that get ready: one that does not run may only be busy
+    are_silent.add("e")
+    strays.end_silent()
+    assert ended[2:] == [("end_stopped", "E")]
+    strays.end_stopped()
+    assert ended[3:] == [("end_stopped", name) for name in "DEF"]
+    strays.enter(some("ade"))
+    strays.meet(some("ade"))
+    strays.end_silent()
+    assert ended[6:] == [("end_silent", "C")]

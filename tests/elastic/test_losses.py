@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import signal
 
 import pytest
 
 from tests.conftest import THOROUGH
 from tests.elastic.conftest import SETTINGS
-from tests.jobs.elastic import Fault
+from tests.jobs.elastic import Fault, host
 
 STALL_S = 6.0
 ITERATIONS = 20
@@ -37,11 +38,11 @@ def fault_at(generator, moment, what):
         t = None
     if moment == "first":
         moment, t = "forward", 1
-    if moment != "reshape":
+    if moment not in ("reshape", "enter"):
         return [Fault(what, moment, rank, t=t, delay_s=delay_s)]
     other = generator.choice([one for one in range(4) if one != rank])
     first = Fault("kill", generator.choice(("forward", "sum", "step")), other, t=t)
-    return [first, Fault(what, "reshape", rank, delay_s=generator.uniform(0.001, 0.7), after=0)]
+    return [first, Fault(what, moment, rank, delay_s=generator.uniform(0.001, 0.7), after=0)]
 
 
 if THOROUGH:
@@ -63,7 +64,7 @@ def assert_in_time(job, faults):
         if any(other.after == number for other in faults):
             continue  # the next one befell the change that this one caused
         print(f"{fault.what} in {fault.moment}, t={fault.t}, rank {fault.rank}: {taken_s:.2f} s to the next update")
-        limit_s = {"kill": 10.0, "freeze": STALL_S + 10.0, "term": 10.0}[fault.what]
+        limit_s = STALL_S + 10.0 if fault.what in ("freeze", "cut") else 10.0
         assert taken_s < limit_s, job.describe()
 
 
@@ -75,6 +76,43 @@ def test_a_loss_at_any_moment(elastic, end_as_unbroken, moment, what, seed):
     job = elastic(settings, 4, faults=faults)
     end_as_unbroken(job, settings, timeout_s=150)
     assert_in_time(job, faults)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("moment", ["forward", "sum", "after the update", "reshape", "enter"])
+def test_one_that_cannot_be_reached_is_done_without_as_one_that_is_frozen(elastic, end_as_unbroken, moment):
+    faults = fault_at(random.Random(moment), moment, "cut")
+    job = elastic(RUN, 4, faults=faults)
+    end_as_unbroken(job, RUN, timeout_s=150)
+    assert_in_time(job, faults)
+
+
+@pytest.mark.thorough
+def test_one_in_reserve_waits_as_long_as_it_takes_for_a_place(elastic, end_as_unbroken):
+    settings = (*RUN, "batch.shards=2")
+    job = elastic(settings, 2)
+    job.wait_for("the first update", job.iteration)
+    job.pause(0.5)
+    job.add_hosts(1)
+    job.wait_for("one in reserve", lambda: len(job.workers()) == 3)
+    reserve = job.workers()[-1]
+    since = job.iteration()
+    job.wait_for("longer than a stall", lambda: job.iteration() >= since + 2 * STALL_S / 0.5 or job.iteration() >= 18)
+    assert reserve in job.workers()
+    job.send(job.workers()[0], signal.SIGKILL)
+    job.pause(0)
+    end_as_unbroken(job, settings)
+    assert [world["size"] for world in job.worlds()] == [2, 2]
+
+
+@pytest.mark.long
+def test_those_that_are_lost_before_the_first_world_are_done_without(elastic, end_as_unbroken):
+    settings = (*SETTINGS, "train={iterations: 5}")
+    faults = [Fault("kill", "start", host=host(1)), Fault("kill", "connect", host=host(2))]
+    job = elastic(settings, 4, faults=faults)
+    end_as_unbroken(job, settings, timeout_s=150)
+    assert len(job.strikes()) == 2
+    assert [world["size"] for world in job.worlds()] == [2]
 
 
 @pytest.mark.long
@@ -89,7 +127,7 @@ def test_a_loss_at_any_moment(elastic, end_as_unbroken, moment, what, seed):
         [
             Fault("kill", "finder", 1),
             Fault("kill", "checkpoint", 2, t=8, delay_s=0.01),
-            Fault("kill", "reshape", 1, delay_s=0.1, after=1),
+            Fault("kill", "enter", 1, after=1),
         ],
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ from harness.guard.messages import Message
 from harness.guard.registry import NoRegistry
 from harness.guard.signals import StopSignals
 from harness.guard.startup import Startup
-from tests.guard.worlds import Ranks
+from tests.guard.worlds import Ranks, ThreadWorld
 
 
 def begun():
@@ -196,3 +197,94 @@ def test_every_rank_tells_which_ranks_were_asked_to_stop_and_how(tmp_path):
 
     told = "stopped on request (SIGTERM to rank 1; SIGINT to rank 2): saved after iteration 7"
     assert Ranks(3).run(stopped) == [(False, True, told), (True, True, told), (True, True, told)]
+
+
+@pytest.fixture
+def elastic(monkeypatch):
+    """A guard on rank 0 of three that may change, which may be stalled; the others' links, and what became of it."""
+    for module in ("monitor", "peers"):
+        monkeypatch.setattr(f"harness.guard.{module}.SILENT_AFTER_S", 0.6)
+    seen = SimpleNamespace(suspects=[], cuts=0, ended=[])
+
+    def end(cause, *, last_message, **_):
+        seen.ended.append((cause.text, last_message))
+
+    def cut(world):
+        seen.cuts += 1
+
+    monkeypatch.setattr("harness.guard.monitor.end_process", end)
+    monkeypatch.setattr(ThreadWorld, "cut", cut)
+
+    def open_one(world):
+        world.membership = SimpleNamespace(suspect=lambda ranks: seen.suspects.append(sorted(ranks)))
+        world.num_collectives = 7
+        if world.rank:
+            return open_heartbeat(world)[0]
+        guard = Guard(world, GuardConfig(stall_after_s=0.5), OutcomeFiles(0, "a", environ={}))
+        guard.open()
+        return guard
+
+    guard, *links = Ranks(3).run(open_one)
+    yield guard, links, seen
+    guard.close()
+    for link in links:
+        link.close()
+
+
+def report(links, is_enough, **counts):
+    """Ranks report so many collectives each, until something is so."""
+
+    def so():
+        for name, number in counts.items():
+            links[int(name[-1]) - 1].send(Message(activity="iteration 5", num_collectives=number))
+        return is_enough()
+
+    assert until(so)
+
+
+def heard(link):
+    return [message for message in link.receive()[0] if message.lost or message.end]
+
+
+def test_workers_that_come_and_go_go_on_without_one_that_has_just_frozen(elastic):
+    guard, links, seen = elastic
+    guard.enter("iteration 5", "update")
+    report(links, lambda: guard.known_departure() is not None, rank2=7)
+    cause = guard.known_departure()
+    assert cause.text.startswith("stalled, 0.5 s without progress in iteration 5: rank 1 has been silent for")
+    assert cause.spares_others
+    assert seen.suspects == [[1]]
+    assert until(lambda: seen.cuts)
+    assert [bool(message.lost) for message in heard(links[1])] == [True]
+    assert seen.ended == []
+
+
+def test_workers_that_come_and_go_go_on_without_one_that_hangs_and_is_told_to_end(elastic):
+    guard, links, seen = elastic
+    guard.enter("iteration 5", "update")
+    report(links, lambda: guard.known_departure() is not None, rank1=7, rank2=6)
+    assert guard.known_departure().text.endswith(
+        "rank 2 has not reached the collective 'start'; it is at None, in iteration 5"
+    )
+    assert [(bool(message.lost), bool(message.end)) for message in heard(links[0])] == [(True, False)]
+    assert (True in [bool(message.end) for message in heard(links[1])], seen.ended) == (True, [])
+
+
+def test_workers_that_come_and_go_end_if_all_wait_and_nobody_is_to_blame(elastic):
+    guard, links, seen = elastic
+    guard.enter("iteration 5", "update")
+    begun_s = time.monotonic()
+    report(links, lambda: seen.ended, rank1=7, rank2=7)
+    assert time.monotonic() - begun_s > 1.1, "it did not wait for one to be known as silent"
+    text, last = seen.ended[0]
+    assert ("ranks 0, 1, 2 all wait; rank 0 is at " in text, last.end) == (True, text)
+
+
+def test_workers_that_come_and_go_are_left_alone_if_it_was_only_slow(elastic):
+    guard, links, seen = elastic
+    guard.enter("iteration 5", "update")
+    begun_s = time.monotonic()
+    report(links, lambda: time.monotonic() - begun_s > 0.8, rank1=7, rank2=7)
+    guard.enter("iteration 6", "update")
+    report(links, lambda: time.monotonic() - begun_s > 1.25, rank1=7, rank2=6)
+    assert (guard.known_departure(), seen.ended) == (None, [])

@@ -41,9 +41,10 @@ class Fault:
     """What befalls one worker, once in a job.
 
     Attributes:
-        what: `kill` (SIGKILL), `freeze` (SIGSTOP) or `term` (SIGTERM).
+        what: `kill` (SIGKILL), `freeze` (SIGSTOP), `term` (SIGTERM) or `cut` (its network is gone, and nobody is told).
         moment: `forward`, `sum`, `step`, `after the update` (before it is logged), `evaluation`, `finder`, `checkpoint`
-            (while it is written), `reshape` (while the next world is formed) or `start` (of a worker).
+            (while it is written), `reshape` (while the next world is formed), `enter` (its ranks are connected, and
+            nobody watches over them yet), `entered` (somebody does), `start` (of a worker) or `connect` (its first).
         rank: that it befalls, as the ranks are at that moment; `None` for any.
         host: likewise, instead of the rank.
         t: the iteration; `None` for any.

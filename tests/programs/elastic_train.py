@@ -9,12 +9,16 @@ FOLDER/workers/PID.stacks.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import faulthandler
 import functools
 import json
 import os
 import runpy
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -23,12 +27,14 @@ from pathlib import Path
 
 import harness.guard.watch
 from harness import processes
+from harness.comm.elastic.connecting import Connector
 from harness.files import replace_file
 
 FOLDER = Path(sys.argv.pop(1))
 HOST = os.environ["HOROVOD_HOSTNAME"]
 FAULTS = dict(enumerate(json.loads((FOLDER / "faults.json").read_text())))
 NOTE = {"pid": os.getpid(), "began": processes.began(os.getpid()), "host": HOST, "rank": None, "size": None, "t": None}
+SO_ATTACH_FILTER = 26
 AT = {"t": 0, "updates": 0, "is_first": False}  # in this process
 
 
@@ -43,7 +49,29 @@ def strike(number, fault):
     own.write_text(json.dumps({**fault, **NOTE, "t": AT["t"], "time": time.time()}))
     with suppress(FileExistsError):
         os.link(own, FOLDER / f"struck-{number}")
-        os.kill(os.getpid(), {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP, "term": signal.SIGTERM}[fault["what"]])
+        if fault["what"] == "cut":
+            cut_off()
+        else:
+            number = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP, "term": signal.SIGTERM}[fault["what"]]
+            os.kill(os.getpid(), number)
+
+
+def cut_off():
+    """From now on what this process sends goes nowhere, nothing arrives, and the other ends are told nothing."""
+    no_byte = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # a filter of packets
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+            if one.family in (socket.AF_INET, socket.AF_INET6):
+                keep = struct.pack("HL", 1, ctypes.addressof(no_byte))
+                one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, keep)
+                way = b"\x83\x07\x04" + socket.inet_aton("192.0.2.1") + b"\0"  # by a router that does not exist
+                one.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, way)
+                one.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0x10)  # for which the way is looked for again
+
+    def unreachable(*_):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    socket.socket.connect = unreachable
 
 
 def meet(moment, rank=None, t=None):
@@ -71,6 +99,7 @@ def plant():
     """Into what an update, an evaluation, a checkpoint and a change of the world consist of."""
     from harness.comm.elastic import DriverMembership
     from harness.comm.horovod import HorovodWorld
+    from harness.command.job import JobContext
     from harness.gluon.learner import Learner  # MXNet must not be imported before the number of threads is settled
     from harness.gluon.replica import DeviceReplica
     from harness.gluon.step import OptimizerStep
@@ -117,9 +146,18 @@ def plant():
     around(Learner, "predict_from", lambda *_: here("evaluation"))
     around(Saver, "save", after=lambda *_: here("checkpoint"))
     around(DriverMembership, "next_world", lambda *_: here("reshape"))
+    around(JobContext, "enter", lambda *_: here("enter"), lambda *_: here("entered"))
 
 
 plain_open = harness.guard.watch.Guard.open
+
+
+plain_connect = Connector.connect
+
+
+def connect_first(connector, *arguments):
+    meet("connect")
+    return plain_connect(connector, *arguments)
 
 
 def open_and_plant(guard):
@@ -130,6 +168,7 @@ def open_and_plant(guard):
 
 harness.guard.watch.Guard.open = open_and_plant
 faulthandler.register(signal.SIGUSR2, (FOLDER / "workers" / f"{os.getpid()}.stacks").open("w"))
+Connector.connect = connect_first
 show()
 meet("start")
 runpy.run_path("launch/train.py", run_name="__main__")

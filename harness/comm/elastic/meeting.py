@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from harness.comm.elastic.connecting import Connector
 from harness.comm.elastic.notices import HAVE_STATE, Notice, Roster, choose_members
 from harness.comm.elastic.pulse import SILENT_S, Pulses, end_silent
 from harness.comm.elastic.usher import Slot, Usher
-from harness.comm.world import JobOverError
+from harness.comm.world import JobOverError, World
 from harness.errors import LostRankError, StoppedOnRequestError
 
 POLL_S = 0.01
 _LATE_S = 3.0  # after which a process that has said nothing is not waited for
 _AGAIN_S = 4.0  # after which the driver is asked again who is left
-_LOOK_S = 1.0  # between two looks for a process that has a state
 _FORLORN_S = 20.0  # after which a process does not hope any longer that others come back that have a state
+_SEEK_S = 1.0  # between two looks for one that has
+_LOOK_S = 0.5  # between two looks at who is silent
 _UNANSWERED_S = SILENT_S + 1.0  # after which those who are left meet without the driver's answer
 
 
@@ -52,24 +55,24 @@ class Meeting:
         self.members: Sequence[Notice] = ()
         self._looked_s = self._seen_s = 0.0
 
-    def first(self) -> Roster | None:
-        """The first roster; `None` if others have a state already, or the job has ended."""
+    def first(self, after: int = 0) -> Roster | None:
+        """The first roster of a later generation with this process; `None` if others have a state, or the job has ended.
+
+        Args:
+            after: the generation of a world that this process could not connect with the others.
+        """
+        call, since_s = self._usher.numbers.call, time.monotonic()
         while True:
             self.check()
             if self._usher.look_for_end() is not None:
                 return None
-            notices = self._usher.notices()
-            if any(
-                one is not None and (one.phase not in ("new",) and one.uid != self._usher.notice.uid) for one in notices
-            ):
-                roster = self._usher.roster()
-                if roster is not None and roster.rank_of(self._usher.notice.uid) is not None:
-                    return roster
-                return None
-            roster = self._usher.roster()
-            if roster is not None and roster.rank_of(self._usher.notice.uid) is not None:
+            notices, roster = self._usher.notices(), self._usher.roster()
+            if roster is not None and roster.generation > after and roster.rank_of(self._usher.notice.uid) is not None:
                 return roster
-            self._decide(1, notices, is_late=False)
+            if any(one is not None and one.phase != "new" for one in notices):
+                return None
+            self._decide(after + 1, notices, is_late=False)
+            call, since_s = self._call_again(call, since_s)
             time.sleep(POLL_S)
 
     def meet(self, generation: int, iteration: int) -> Roster:
@@ -79,21 +82,33 @@ class Meeting:
         call = self._usher.numbers.call
         while True:
             self.check()
-            if self._usher.numbers.call != call:
-                call, since_s = self._usher.numbers.call, time.monotonic()
             roster = self._usher.roster()
             if roster is not None and roster.generation >= generation:
                 if roster.rank_of(self._usher.notice.uid) is not None:
                     return roster
                 self._usher.post(phase="prepared", iteration=None)  # the others have gone on without this one
                 return self.wait_for_invitation(roster.generation)
-            now_s = time.monotonic()
-            self._decide(generation, self._usher.notices(), is_late=now_s - since_s > _LATE_S)
-            if now_s - since_s > _AGAIN_S:  # somebody is waited for who is not there any more
-                since_s = now_s
-                self._usher.call()
+            call, since_s = self._call_again(call, since_s)
+            self._decide(generation, self._usher.notices(), is_late=time.monotonic() - since_s > _LATE_S)
             self._limit(begun_s)
             time.sleep(POLL_S)
+
+    def _call_again(self, call: int, since_s: float) -> tuple[int, float]:
+        """Ask the driver again if there is no roster for long: somebody is waited for who is not there any more.
+
+        Args:
+            call: how often the driver had answered when this process began to wait.
+            since_s: when that was.
+
+        Returns:
+            Both, as they are now.
+        """
+        now_s, newest = time.monotonic(), self._usher.numbers.call
+        if newest == call and now_s - since_s <= _AGAIN_S:
+            return call, since_s
+        if newest == call:
+            self._usher.call()
+        return newest, now_s
 
     def _decide(self, generation: int, notices: Sequence[Notice | None], *, is_late: bool) -> None:
         """Write the roster, if that is up to this process."""
@@ -155,9 +170,27 @@ class Meeting:
             self._limit(begun_s)
             time.sleep(POLL_S)
 
-    def all_run(self, roster: Roster) -> bool:
-        """Whether no process of a roster is known to be silent; ask often."""
-        return not self._end_silent(roster.members)
+    def all_run(self, members: Sequence[Notice]) -> bool:
+        """Whether none of these processes is known to be silent; ask often."""
+        return not self._end_silent(members)
+
+    @contextmanager
+    def watching(self, world: World) -> Iterator[None]:
+        """While the ranks of a world have no guard yet: let its collectives fail if a process of it is silent."""
+        is_over = threading.Event()
+
+        def watch() -> None:
+            while not is_over.wait(_LOOK_S):
+                if not self.all_run(self.members):
+                    world.cut()
+
+        watcher = threading.Thread(target=watch, name="watcher", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            watcher.join()
 
     def _end_silent(self, watched: Sequence[Notice | None]) -> set[str]:
         """End the processes that are silent, as far as they are on this machine; returns the uids of all that are."""
@@ -195,7 +228,7 @@ class Meeting:
         if over is not None:
             raise JobOverError(over)
         now_s = time.monotonic()
-        if now_s - self._looked_s > _LOOK_S:
+        if now_s - self._looked_s > _SEEK_S:
             self._looked_s = now_s
             if any(one is not None and one.phase in HAVE_STATE for one in self._usher.notices()):
                 self._seen_s = now_s

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from harness.comm.elastic.connecting import Connector
@@ -74,7 +75,7 @@ class DriverMembership(Membership):
         self.usher = Usher(store, address, self._slot, Numbers(0, launch.rank, launch.size), own)
         self._connector = Connector(sum_by)
         self._pulse, self._pulses = Pulse(store, own.uid), Pulses(store, own.uid)
-        self._strays = Strays(Pulses(store, own.uid))  # of its own: what a meeting looked at last is old by now
+        self._strays = Strays(self._pulses)
         self._meeting = Meeting(self.usher, self._slot, self._connector, self._pulses)
         self.seats = Seats(0, ())
         self.is_joining = False
@@ -99,15 +100,18 @@ class DriverMembership(Membership):
         """The world of all processes that the job begins with; one alone for a process that joins later."""
         self.usher.start()
         self._pulse.start()
-        roster = self._meeting.first()
-        if roster is None:
-            self.is_joining = True
-            self.usher.post(phase="preparing")
-            return self._alone()
-        world = self._connect(roster)
-        if world is None:
-            raise LostRankError("a process was lost while the first world began")
-        return world
+        generation = 0
+        while True:
+            roster = self._meeting.first(generation)
+            if roster is None:
+                self.is_joining = True
+                self.usher.post(phase="preparing")
+                return self._alone()
+            world = self._connect(roster)
+            if world is not None:
+                return world
+            generation = roster.generation
+            self._meeting.ask_driver()
 
     def next_world(self, iteration: int | None, *, is_lost: bool, may_wait: Callable[[], None]) -> World:
         """Become a rank of the next world.
@@ -138,6 +142,10 @@ class DriverMembership(Membership):
             self.usher.call()  # the driver may have another for the one that has left
         return world
 
+    def watching(self, world: World) -> AbstractContextManager[None]:
+        """Until a guard does, see to it that collectives of this world fail if one of its ranks is frozen."""
+        return self._meeting.watching(world)
+
     def suspect(self, ranks: Iterable[int]) -> None:
         """Nothing has been heard of these ranks of the world for long."""
         self._pulses.suspects = frozenset(self.seats.members[rank].uid for rank in ranks)
@@ -153,11 +161,13 @@ class DriverMembership(Membership):
         Args:
             exit_code: of this process.
         """
-        # first the driver: what is announced before it answers, it forgets
+        if not self._has_left:
+            self._strays.meet(self.usher.notices())
+            self._strays.end_stopped()  # for whose answers the driver would wait
+        # then the driver: what is announced before it answers, it forgets
         self.usher.stop(is_done=exit_code == 0)
         if not self._has_left:
             self.usher.announce_end(exit_code)
-            self._strays.end_stopped()
         if self._connector.is_spoiled:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -168,13 +178,17 @@ class DriverMembership(Membership):
         """Show what a process that joins has to know (anything JSON can hold)."""
         self.usher.offer(json.dumps(job).encode())
 
-    def wait_for_offer(self) -> dict[str, Any]:
+    def wait_for_offer(self, may_wait: Callable[[], None]) -> dict[str, Any]:
         """What another has offered.
+
+        Args:
+            may_wait: is called while this process waits.
 
         Raises:
             JobOverError: if the job ends before.
             LostRankError: if nobody has, and nobody will.
         """
+        self._meeting.may_wait = may_wait
         found: dict[str, Any] = json.loads(self._meeting.wait_for_offer())
         return found
 
@@ -206,8 +220,10 @@ class DriverMembership(Membership):
             # what has changed before the driver could tell this worker of changes
             self._has_called_roll = True
             self.usher.call()
+        known = [one for one in self.usher.notices() if one is not None]
+        self._strays.meet(known)
         self._strays.end_silent()
-        phases = [one.phase for one in self.usher.notices() if one is not None]
+        phases = [one.phase for one in known]
         if "prepared" not in phases or len(self.seats.members) >= self._meeting.most:
             self._ready_since_s = now_s
             return False
@@ -230,14 +246,14 @@ class DriverMembership(Membership):
 
     def _connect(self, roster: Roster) -> World | None:
         """The world of a roster; `None` if a process on it was lost meanwhile."""
-        world = self._connector.connect(roster, self.usher.notice.uid, lambda: self._meeting.all_run(roster))
+        world = self._connector.connect(roster, self.usher.notice.uid, lambda: self._meeting.all_run(roster.members))
         self._pulse.size = self.usher.numbers.size
         self.usher.forget_roster()
         self.usher.post(generation=roster.generation)
         self._meeting.call_of_update = self.usher.numbers.call
         if world is None:
             return None
-        self._strays.enter({one.uid: one.process for one in roster.members})
+        self._strays.enter(roster.members)
         self.seats = Seats(roster.generation, roster.members)
         self._meeting.members = roster.members
         self.usher.post(phase="member")

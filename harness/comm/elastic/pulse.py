@@ -10,11 +10,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.comm.elastic.notices import Notice
 from harness.comm.launcher_store import LauncherStore
 from harness.processes import began, state
 
@@ -115,28 +116,37 @@ class Pulses:
 
 
 class Strays:
-    """Processes that were in an earlier world and are not in this one: horovodrun would wait for a frozen one."""
+    """Processes that were in an earlier world, or get ready for the next: horovodrun would wait for a frozen one."""
 
     def __init__(self, pulses: Pulses) -> None:
-        """There is no world yet; the pulses are looked at by nobody else."""
+        """There is no world yet."""
         self._pulses = pulses
-        self._members: Mapping[str, str] = {}
+        self._members: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
+        self._joining: dict[str, str] = {}
 
-    def enter(self, members: Mapping[str, str]) -> None:
-        """A world begins, with the processes of these uids, as they have told of themselves."""
+    def enter(self, members: Iterable[Notice]) -> None:
+        """A world begins, with these processes."""
         known = {**self._left_out, **self._members}
-        self._left_out = {uid: process for uid, process in known.items() if uid not in members}
-        self._members = members
+        self._members = {one.uid: one.process for one in members}
+        self._left_out = {uid: process for uid, process in known.items() if uid not in self._members}
+
+    def meet(self, notices: Iterable[Notice | None]) -> None:
+        """This is who is there now."""
+        known = {**self._left_out, **self._members}
+        self._joining = {one.uid: one.process for one in notices if one is not None and one.uid not in known}
 
     def end_silent(self) -> None:
-        """End those that were too late for a meeting and have shown no pulse since; ask often."""
-        for uid in self._pulses.silent(self._left_out) & self._left_out.keys():
-            end_silent(self._left_out.pop(uid))
+        """End those that were too late for a meeting, and those that are stopped, once silent; ask often."""
+        for uid in self._pulses.silent({**self._left_out, **self._joining}):
+            if uid in self._left_out:
+                end_silent(self._left_out.pop(uid))
+            elif uid in self._joining:  # one that imports shows no pulse either while other threads have to wait for it
+                end_stopped(self._joining[uid])
 
     def end_stopped(self) -> None:
         """The job ends: end those that are stopped."""
-        for process in self._left_out.values():
+        for process in (*self._left_out.values(), *self._joining.values()):
             end_stopped(process)
 
 
