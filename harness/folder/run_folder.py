@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness.folder.attempts import ATTEMPTS, FAILURES, OUTCOME
 from harness.folder.metrics import METRICS
 from harness.folder.plans import CURVE, PLAN
 from harness.folder.supervisor import refuse_other_supervisor, report_to_supervisor
-from harness.locks import FileLock, HeldError, lock_of_name
+from harness.locks import FileLock, HeldError, holder_of, lock_of_name
 
 SMOKE = ".smoke"  # marks a folder that the next smoke test may remove
 _BEFORE_A_RUN = (
@@ -40,6 +41,7 @@ _OWN_FILES = (
 _OWN_FOLDERS = ("tensorboard", "checkpoints", "checkpoints/aside", FAILURES, "finder", "profile")
 _OWN_SETS = re.compile(r"iteration-.*|best\.json|aside|\..*")
 _SHOWN = 5
+_LOOK_S = 0.05
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -109,6 +111,18 @@ class RunFolder:
                 self.close()
             raise
         report_to_supervisor(self.path)
+
+    def lock_after_another(self, wait_s: float) -> None:
+        """Lock the existing folder in the place of a process that may still be ending: wait for it for so many seconds.
+
+        Raises:
+            ConfigError: as `lock`.
+        """
+        deadline_s = time.monotonic() + wait_s
+        locks = [] if self._name.is_held else [self._name, self._inner]
+        while any(holder_of(lock.path) for lock in locks) and time.monotonic() < deadline_s:
+            time.sleep(_LOOK_S)
+        self.lock()
 
     def open(self) -> None:
         """Make the folder if it does not exist, and lock it.

@@ -20,7 +20,8 @@ def open_run_folder(at: Standing) -> list[str]:
     """Open the run's folder, or only lock it where it is this attempt's already; what the user should know of it."""
     run = at.run
     if at.is_open:
-        run.folder.lock()
+        # a rank 0 that was frozen is killed, which may take a moment; one on another host may be frozen still
+        run.folder.lock_after_another(run.config.elastic.wait_s)
         return []
     notes = open_folder(run.folder, run.start, run.resume_point)
     if run.resume_point is not None:

@@ -15,7 +15,7 @@ from harness.comm import Membership, World
 from harness.comm.elastic import RemovedError
 from harness.errors import LostRankError, StoppedOnRequestError
 from harness.gluon import Learner
-from harness.guard import Guard
+from harness.guard import Guard, Unguarded
 from harness.train.build import build_learner, compare_learners
 from harness.train.changes import world_may_end
 from harness.train.hooks import with_hooks
@@ -93,11 +93,11 @@ def _enter_next(
         raise
     except LostRankError as error:
         raise _save_alone(at, learner, surroundings, error) from error
-    run = replace(at.run, world=world)
+    run = replace(at.run, world=world, guard=Unguarded())  # the guard until now knows nothing of this world
     try:
+        with world_may_end(run), membership.watching(world):
+            run = replace(run, guard=surroundings.enter(world))
         with world_may_end(run):
-            with membership.watching(world):
-                run = replace(run, guard=surroundings.enter(world))
             run.guard.defer_stops()
             run.guard.enter("the beginning of a world", "first")
             run = with_hooks(run)

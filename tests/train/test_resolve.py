@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -271,3 +273,18 @@ def test_overwriting_moves_the_previous_run_aside(folder):
     assert note == f"moved the previous run to {folder.path}.1"
     assert len(list_checkpoints(Path(f"{folder.path}.1/checkpoints"))) == 2
     assert list_checkpoints(folder.path / "checkpoints") == []
+
+
+def test_who_follows_another_process_waits_until_that_has_ended(folder):
+    before = RunFolder(folder.path)
+    before.lock()
+    with pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* is writing there"):
+        folder.lock_after_another(0.1)
+    ending = threading.Timer(0.3, before.close)
+    ending.start()
+    folder.lock_after_another(60)
+    assert not ending.is_alive()
+    with pytest.raises(ConfigError, match="is writing there"):
+        before.lock()
+    folder.lock_after_another(60)  # it is this one's already
+    ending.join()

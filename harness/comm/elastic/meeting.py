@@ -56,7 +56,7 @@ class Meeting:
         self._looked_s = self._seen_s = 0.0
 
     def first(self, after: int = 0) -> Roster | None:
-        """The first roster of a later generation with this process; `None` if others have a state, or the job has ended.
+        """The first roster of a later generation with this process; `None` if others have a state, or the job is over.
 
         Args:
             after: the generation of a world that this process could not connect with the others.
