@@ -164,6 +164,30 @@ def test_no_sum_is_an_allreduce_which_aborts_a_rank_when_another_is_lost(monkeyp
     assert [one.tobytes() for one in world.allgather_bytes(sent, "bytes")] == [b"abc"] * 3
 
 
+@pytest.mark.parametrize(("last", "after_s", "ends"), [("ab", 5, ["B"]), ("a", 3, [])])
+def test_who_was_in_the_last_world_and_says_nothing_is_waited_for_until_it_is_silent(monkeypatch, last, after_s, ends):
+    now_s, ended, shown = [1000.0], [], []
+    monkeypatch.setattr("harness.comm.elastic.meeting.end_silent", ended.append)
+    monkeypatch.setattr("harness.comm.elastic.meeting.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("harness.comm.elastic.meeting.time.sleep", lambda _: now_s.append(now_s.pop() + 0.1))
+    own = replace(notice("a", "meeting", 5), process="A")
+    usher = SimpleNamespace(
+        numbers=SimpleNamespace(call=1, rank=0, size=2),
+        notice=own,
+        is_driver_gone=False,
+        post=lambda **_: None,
+        call=lambda: None,
+        notices=lambda: [own, None],  # the driver has cleared its server since
+        roster=lambda: shown[-1] if shown else None,
+        publish=shown.append,
+    )
+    pulses = SimpleNamespace(silent=lambda uids: {"b"} & set(uids) if now_s[0] > 1005 else set())
+    meeting = Meeting(usher, None, SimpleNamespace(listen=lambda roster: roster), pulses)
+    meeting.members = [own, replace(notice("b"), process="B")][: len(last)]
+    assert [one.uid for one in meeting.meet(2, 5).members] == ["a"]
+    assert (after_s < now_s[0] - 1000 < after_s + 3.5, sorted(set(ended))) == (True, ends)
+
+
 def test_until_guards_watch_a_world_is_cut_once_one_of_its_processes_is_silent(monkeypatch):
     ended, silent, cuts = [], set(), threading.Event()
     monkeypatch.setattr("harness.comm.elastic.meeting.end_silent", ended.append)

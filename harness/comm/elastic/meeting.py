@@ -71,7 +71,7 @@ class Meeting:
                 return roster
             if any(one is not None and one.phase != "new" for one in notices):
                 return None
-            self._decide(after + 1, notices, is_late=False)
+            self._decide(after + 1, notices, may_be_late=False)
             call, since_s = self._call_again(call, since_s)
             time.sleep(POLL_S)
 
@@ -89,7 +89,7 @@ class Meeting:
                 self._usher.post(phase="prepared", iteration=None)  # the others have gone on without this one
                 return self.wait_for_invitation(roster.generation)
             call, since_s = self._call_again(call, since_s)
-            self._decide(generation, self._usher.notices(), is_late=time.monotonic() - since_s > _LATE_S)
+            self._decide(generation, self._usher.notices(), may_be_late=time.monotonic() - since_s > _LATE_S)
             self._limit(begun_s)
             time.sleep(POLL_S)
 
@@ -110,11 +110,17 @@ class Meeting:
             self._usher.call()
         return newest, now_s
 
-    def _decide(self, generation: int, notices: Sequence[Notice | None], *, is_late: bool) -> None:
-        """Write the roster, if that is up to this process."""
+    def _decide(self, generation: int, notices: Sequence[Notice | None], *, may_be_late: bool) -> None:
+        """Write the roster, if that is up to this process.
+
+        Nobody of the last world is late: the driver may have forgotten what one has said that has frozen since. It has
+        the lock of the run's folder if it was the first, so it is ended before the others go on.
+        """
         if self._usher.numbers.rank < 0:
             return
-        silent = self._end_silent(notices)
+        silent = self._end_silent([*self.members, *notices])
+        heard = {one.uid for one in notices if one is not None}
+        is_late = may_be_late and {one.uid for one in self.members} <= heard | silent
         there = [one for one in notices if one is None or one.uid not in silent]
         own = next((number for number, one in enumerate(there) if one and one.uid == self._usher.notice.uid), None)
         chosen = None if own is None else choose_members(there, own, self.most, is_late=is_late)
