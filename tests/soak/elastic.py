@@ -185,10 +185,11 @@ class Soak:
         others = [worker for worker in one.unharmed() if worker.pid != spared.pid]
         if len(one.hosts()) < 3 or not others:
             one.join(1)
-            self.done["joins watched"] += 1
+            self.done.update(["join", "joins watched"])
         else:
-            one.lose(self.random.choice(others), self.random.choice(LOSSES), 0.5)
-            self.done["losses watched"] += 1
+            kind = self.random.choice(LOSSES)
+            one.lose(self.random.choice(others), kind, 0.5)
+            self.done.update([kind, "losses watched"])
 
     # --- judging ---
 
