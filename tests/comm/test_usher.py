@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,24 +74,53 @@ def test_a_worker_that_is_done_ends_when_the_driver_has_answered(driver, usher):
     assert usher.look_for_end() == 0
 
 
-def test_a_worker_that_is_done_answers_a_call_that_it_has_not_seen_yet(driver, usher):
-    driver.may_answer.set()
+@pytest.fixture
+def settling(driver, usher):
+    """A worker that is done, and another one of its world that is not; `end` is what it waits for last."""
+    own, other = usher.notice, Notice("other", "host", phase="member")
+    driver.store.put("notice-1", other.encode())
+    meeting = Meeting(usher, Slot("host", 0), None, SimpleNamespace(silent=lambda uids: settle.silent & set(uids)))
+    meeting.members = [own, other]
+    settle = threading.Thread(target=meeting.settle)
+    settle.silent = set()
+    yield settle
+    settle.join(10)
+    assert not settle.is_alive()
+
+
+def test_a_worker_that_is_done_answers_until_all_are_done_and_calls_nobody(driver, usher, settling):
     usher.start()
-    driver.store.put("call", b"1")
+    settling.start()
+    time.sleep(0.3)
+    assert settling.is_alive()
+    usher.call()
+    time.sleep(0.5)
+    assert not driver.asked.is_set()
+    driver.store.put("call", b"1")  # of the other one
+    assert driver.asked.wait(10)
+    driver.may_answer.set()
+    driver.store.put("notice-1", Notice("other", "host", phase="done").encode())
+    settling.join(10)
     usher.stop(is_done=True)
-    assert driver.asked.is_set()
+    assert usher.notice.phase == "done"
 
 
-def test_a_worker_that_is_done_calls_nobody(driver, usher):
+def test_a_worker_is_not_done_before_the_driver_has_answered(driver, usher, settling):
     usher.start()
     usher.call()
     assert driver.asked.wait(10)
-    usher.call()  # for something else, while the driver waits for others
-    threading.Timer(0.3, driver.may_answer.set).start()
-    driver.asked.clear()
+    driver.store.put("notice-1", Notice("other", "host", phase="done").encode())
+    settling.start()
+    time.sleep(0.3)
+    assert (usher.notice.phase, settling.is_alive()) == ("member", True)
+    driver.may_answer.set()
+    settling.join(10)
     usher.stop(is_done=True)
-    usher.call()
-    assert not driver.asked.is_set()
+
+
+def test_a_worker_that_is_done_does_not_wait_for_one_that_is_silent(settling):
+    settling.silent = {"other"}
+    settling.start()
 
 
 def test_a_worker_that_fails_does_not_wait_for_the_driver(driver, usher):

@@ -20,6 +20,7 @@ _AGAIN_S = 4.0  # after which the driver is asked again who is left
 _FORLORN_S = 20.0  # after which a process does not hope any longer that others come back that have a state
 _SEEK_S = 1.0  # between two looks for one that has
 _LOOK_S = 0.5  # between two looks at who is silent
+_SETTLE_S = 60.0  # after which a worker that is done does not wait for those of others
 _UNANSWERED_S = SILENT_S + 1.0  # after which those who are left meet without the driver's answer
 
 
@@ -240,6 +241,25 @@ class Meeting:
                 self._seen_s = now_s
         if now_s - self._seen_s > _FORLORN_S:
             raise LostRankError("none of the workers that trained is left")
+
+    def settle(self) -> None:
+        """The job is done: wait until the driver has answered all workers of the world, and none of them calls again.
+
+        By Horovod's rules one that ends with 0 before ends all that wait for an answer.
+        """
+        self._usher.hush()
+        members, begun_s = {one.uid for one in self.members}, time.monotonic()
+        passed_s = 0.0
+        while passed_s < _SETTLE_S and not self._usher.is_driver_gone:
+            if self._usher.notice.phase != "done" and not self._usher.is_asking:
+                self._usher.post(phase="done")
+            notices = self._usher.notices()
+            busy = {one.uid for one in notices if one is not None and one.uid in members and one.phase != "done"}
+            passed_s = time.monotonic() - begun_s
+            # what the driver has forgotten is said again soon
+            if (None not in notices or passed_s > _LATE_S) and busy <= self._pulses.silent(busy):
+                return
+            time.sleep(POLL_S)
 
     def _limit(self, begun_s: float) -> None:
         if time.monotonic() - begun_s > self.wait_s:

@@ -164,7 +164,9 @@ class DriverMembership(Membership):
         if not self._has_left:
             self._strays.meet(self.usher.notices())
             self._strays.end_stopped()  # for whose answers the driver would wait
-        # then the driver: what is announced before it answers, it forgets
+            if exit_code == 0:
+                self._meeting.settle()
+        # what is announced before the driver answers, it forgets
         self.usher.stop(is_done=exit_code == 0)
         if not self._has_left:
             self.usher.announce_end(exit_code)

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Phase = Literal["new", "preparing", "prepared", "member", "meeting", "leaving"]
-PHASES = ("new", "preparing", "prepared", "member", "meeting", "leaving")
+Phase = Literal["new", "preparing", "prepared", "member", "meeting", "leaving", "done"]
+PHASES = ("new", "preparing", "prepared", "member", "meeting", "leaving", "done")
 HAVE_STATE = ("member", "meeting")
 MAX_NOTICE = 4096
 MAX_ROSTER = 1 << 20
@@ -28,7 +28,7 @@ class Notice:
         host: its host, as the driver calls it.
         addresses: at which it reaches others.
         phase: `new` (has just begun), `preparing` and `prepared` (to join a world), `member` (of one), `meeting` (those
-            who will be the next world) or `leaving`.
+            who will be the next world), `leaving` or `done` (the job is over).
         generation: of the world that it is in, or looks for.
         iteration: the last update in its state; `None` without a state.
         process: see `harness.comm.elastic.pulse`.

@@ -78,7 +78,8 @@ class Usher:
         self._roster: bytes | None = None
         self._called, self._wake, self._ending = threading.Event(), threading.Event(), threading.Event()
         self._posting = threading.Lock()
-        self._is_done = False
+        self._deciding = threading.Lock()
+        self._is_asking = self._is_quiet = False
         self._thread = threading.Thread(target=self._run, name="usher", daemon=True)
 
     def start(self) -> None:
@@ -86,18 +87,26 @@ class Usher:
         self.post()
         self._thread.start()
 
+    def hush(self) -> None:
+        """Call nobody any more; calls of others are answered as ever."""
+        with self._deciding:
+            self._is_quiet = True
+            self._called.clear()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the driver has yet to answer; it waits for all other workers."""
+        with self._deciding:
+            return self._is_asking
+
     def stop(self, *, is_done: bool) -> None:
         """End the thread.
 
         Args:
-            is_done: whether the process ends with 0. If it does so while the driver has its answer and waits for those
-                of others, Horovod does not take notice of the end, and counts this worker twice; and one that has ended
-                before the others answer ends all of them. So the thread waits for the driver, and looks for a call of
-                another worker once more.
+            is_done: whether the process ends with 0. If it does so before the driver has answered, Horovod takes no
+                notice of the end, and counts this worker twice; so the answer is waited for.
         """
-        self._is_done = is_done
         self._ending.set()
-        self._called.clear()
         self._wake.set()
         self._thread.join(_LAST_ANSWER_S if is_done else _POLL_S)
 
@@ -125,9 +134,10 @@ class Usher:
 
     def call(self) -> None:
         """Have all workers ask the driver again; returns at once."""
-        if not self._ending.is_set():
-            self._called.set()
-            self._wake.set()
+        with self._deciding:
+            if not self._is_quiet:
+                self._called.set()
+        self._wake.set()
 
     def announce_end(self, exit_code: int) -> None:
         """Tell those that are not in the world that the job is over."""
@@ -159,14 +169,16 @@ class Usher:
             self._look()
             self._wake.wait(max(_POLL_S, self.numbers.size / _RANKS_PER_S))
             self._wake.clear()
-        if self._is_done:
-            self._look()
 
     def _look(self) -> None:
         with suppress(Exception):  # whatever comes from a server; without this thread the worker would be lost
-            if self._called.is_set() or self._store.get(_CALL, 16):
+            is_called = bool(self._store.get(_CALL, 16))
+            with self._deciding:
+                self._is_asking = is_called or self._called.is_set()
                 self._called.clear()
+            if self._is_asking:
                 self._ask_driver()
+                self._is_asking = False
             self.look_for_end()
 
     def _ask_driver(self) -> None:
