@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -36,6 +36,7 @@ CLIENT = ROOT / "tests/jobs/client.py"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}  # of every job
 # a PNG of one pixel
 DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAAC0lEQVR4nGP4DwQACfsD/fteaysAAAAASUVORK5CYII=")
+STARTING = {"fork_server", "launch"}  # fixtures of tests that start jobs
 WITHOUT_HOROVOD = "" if find_spec("horovod") else "Horovod is not installed (WITH_HOROVOD=0)"
 
 
@@ -69,7 +70,7 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if item.get_closest_marker("thorough")]
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
         config.hook.pytest_deselected(items=left_out)
-    items.sort(key=lambda item: (item.get_closest_marker("long") is None, "fork_server" not in item.fixturenames))
+    items.sort(key=lambda item: (item.get_closest_marker("long") is None, STARTING.isdisjoint(item.fixturenames)))
 
 
 def launched_by(launcher: str, np: int) -> list[str]:
@@ -183,13 +184,13 @@ def command(monkeypatch, capfd):
 def here(command):
     """As `start` on one process, but in this one: a second less, and nothing of how a process starts or ends."""
 
-    def run(script: str, *arguments: object, exit_code: int = 0):
-        ended = command(Path(script).stem, *arguments)
+    def run(script: str, *arguments: object, exit_code: int | None = 0, cwd: Path = ROOT):
+        ended = command(Path(script).stem, *arguments, cwd=cwd)
         if ended.code:  # what an error has kept alive holds locks of folders, which end with a process
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
                 gc.collect()
-        assert ended.code == exit_code, f"{ended.out[-4000:]}\n{ended.err[-4000:]}"
+        assert exit_code in (None, ended.code), f"{ended.out[-4000:]}\n{ended.err[-4000:]}"
         return subprocess.CompletedProcess([script, *arguments], ended.code, ended.out, ended.err)
 
     return run
@@ -271,5 +272,17 @@ def start(fork_server):
         if exit_code is not None and process.returncode != exit_code:
             pytest.fail(f"exit code {process.returncode}: {' '.join(command)}\n{out[-4000:]}\n{err[-4000:]}")
         return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture
+def launch(request, here):
+    """`here` for a command on one process, and `start` for ranks, for other programs, and for what needs a process."""
+
+    def run(script: object, *arguments: object, np: int | None = None, **how: Any):
+        if np is None and how.keys() <= {"exit_code", "cwd"} and str(script).startswith("launch/"):
+            return here(script, *arguments, **how)
+        return request.getfixturevalue("start")(script, *arguments, np=np, **how)
 
     return run

@@ -14,6 +14,7 @@ from harness.config.pictures import picture_request
 from harness.data.pictures.checking import looked_at
 from harness.data.pictures.dataset import PictureSource
 from harness.data.pictures.reader import SPLITS, open_sources, stated_classes
+from harness.data.pictures.request import OF_PICTURES
 from harness.data.records import RecordFile
 from harness.data.request import DataRequest
 from harness.data.splits import most_classes
@@ -39,7 +40,7 @@ def check(options: argparse.Namespace) -> None:
 
 def _check(config: RunConfig, workers: int) -> None:
     data = config.data
-    if data.name not in ("records", "folder"):
+    if data.name not in OF_PICTURES:
         raise ConfigError(
             f"data.name: {data.name!r}: there are no picture files to check (records, folder); other data are checked "
             "when a run reads them"

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import time
 from contextlib import suppress
 from typing import NoReturn
 
+from harness.causes import Cause
 from harness.comm import read_launch
 from harness.errors import ConfigError
 from harness.folder.outcome import OutcomeFiles
+from harness.guard.startup import open_registry
 from harness.parsing import whole_number
 from harness.shipped import DEFAULT_CONFIG
+
+_LINGER_S = 1.0
 
 
 class RunParser(argparse.ArgumentParser):
     """Tells a supervisor about a command line that cannot be parsed, so that it does not start the job again."""
 
     def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
+        """End with exit code 2; of ranks that have a place in common, the first one prints the message."""
         with suppress(ConfigError):
-            OutcomeFiles(read_launch().rank, "").write(ConfigError.exit_code, message)
+            launch = read_launch()
+            OutcomeFiles(launch.rank, "").write(ConfigError.exit_code, message)
+            if not open_registry(launch).fail(Cause(message, ConfigError.exit_code)):
+                time.sleep(_LINGER_S)  # a launcher may end all ranks as soon as one has ended
+                self.exit(ConfigError.exit_code)
         super().error(message)
 
 

@@ -9,7 +9,7 @@ from harness.config.picture_sections import FilesConfig, PicturesConfig
 from harness.config.sections import AugmentConfig, DataConfig
 from harness.data.pictures.decoding import Size
 from harness.data.pictures.recipe import Colours, Erasing, Recipe
-from harness.data.pictures.request import PictureRequest, SplitFiles
+from harness.data.pictures.request import OF_PICTURES, PictureRequest, SplitFiles
 from harness.errors import ConfigError
 
 _COLOURS = ("brightness", "contrast", "saturation", "hue", "lighting")
@@ -29,7 +29,7 @@ def picture_request(data: DataConfig, threads: int = 1) -> PictureRequest | None
     pictures = data.pictures
     if pictures is None:
         without = [name for name in _FOR_PICTURES if getattr(data.augment, name)]
-        if without:
+        if without and data.name not in OF_PICTURES:  # which need pictures, and say so
             raise ConfigError(
                 f"data.augment.{without[0]}: has no effect without data.pictures; remove it, or augment in "
                 "data.transform"

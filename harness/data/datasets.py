@@ -16,7 +16,7 @@ from harness.data.functions import Functions
 from harness.data.idx import count_idx, load_idx
 from harness.data.npy import count_npy, load_npy
 from harness.data.pictures.reader import count_pictures, load_pictures
-from harness.data.pictures.request import PictureRequest
+from harness.data.pictures.request import OF_PICTURES, PictureRequest
 from harness.data.request import Counts, DataRequest
 from harness.data.scales import rescaled
 from harness.data.splits import Splits, hold_out, holdout_size, splits_with
@@ -127,7 +127,7 @@ def _request(
 ) -> DataRequest:
     folder = None if root is None else Path(root).expanduser()
     request = DataRequest(name, folder, download, dict(params or {}), functions=functions, pictures=pictures)
-    if name not in ("records", "folder"):
+    if name not in OF_PICTURES:
         request.refuse("pictures")
     return request
 

@@ -96,7 +96,7 @@ def _stopped(run: Run, saver: Saver, t: int) -> StoppedOnRequestError:
     saver.wait_until_written()
     raise_failure(run)
     by = run.hooks.asked_to_stop
-    return run.guard.stopped(f"saved after iteration {t}; start it again with --resume auto", by)
+    return run.guard.stopped(f"saved after iteration {t}; {run.once_more}", by)
 
 
 def _leaving(run: Run) -> list[bool]:

@@ -253,7 +253,7 @@ def _evaluate_what_was_left(
     """The evaluation before which the attempt that saved the checkpoint was stopped."""
     run, state = evaluation(run, state)
     if state.evaluation_due:
-        raise run.guard.stopped(f"iteration {state.iteration} is saved; start it again with --resume auto")
+        raise run.guard.stopped(f"iteration {state.iteration} is saved; {run.once_more}")
     if saver.is_due(state, Requests()):
         saver.save(run, state)
     return run, state

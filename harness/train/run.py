@@ -52,6 +52,7 @@ class Run:
         remarks: what the user should know of where its settings come from.
         hooks: are told what happens in it.
         until: the last update of this attempt, where that is not the run's last.
+        once_more: what to do after it was stopped on request.
         timing: is told which part of an iteration this rank is in.
     """
 
@@ -74,6 +75,7 @@ class Run:
     remarks: tuple[str, ...]
     hooks: Hooks = field(default_factory=Hooks)
     until: int | None = None
+    once_more: str = "start it again with --resume auto"
     timing: Timing = field(default_factory=Timing)
 
     @property

@@ -119,6 +119,7 @@ class Shown:
             t: from 1.
 
         Raises:
+            ConfigError: if the run ends before.
             DataError: if a sample cannot be read, or is no picture.
         """
         config = self._config
@@ -130,6 +131,9 @@ class Shown:
         streams = config.network.state is not None
         size = len(self._dataset), shards, config.batch.size, config.seed, config.train.last_batch
         order = Order(*size, are_streams=streams, grouping=grouping)
+        last = config.train.iterations or (config.train.epochs or 0) * order.iterations_per_epoch
+        if t > last:
+            raise ConfigError(f"--iteration: there is no iteration {t}; the run has {last}; allowed: 1 to {last}")
         items = uncollated(self._dataset)
         with BatchStream(self._dataset, order, range(shards), self._augmentation, config.seed) as stream:
             batch = stream(t)

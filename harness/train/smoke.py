@@ -29,6 +29,7 @@ from harness.train.resume import StartOptions
 from harness.train.run import Run
 
 UPDATES = 3
+_ONCE_MORE = "the smoke test has not ended; repeat it"
 _OF_THE_MOMENT = ("images_per_s", "waited_ms", "update_ms")  # values of a line that no two runs have alike
 
 
@@ -124,7 +125,7 @@ def smoke(config: RunConfig, given: Prepare, start: StartOptions, log_level: str
     # The same from its checkpoint, as another start of the command would: data, network and state are read anew.
     resumed_s, checkpoint = time.perf_counter(), checkpoint_path(folder / "checkpoints", saved)
     with closing(given.run(run.config, StartOptions(str(checkpoint)))) as again:
-        train(replace(again, until=run.last), log_level)
+        train(replace(again, until=run.last, once_more=_ONCE_MORE), log_level)
     resumed_s = time.perf_counter() - resumed_s
     found = world.on_root("smoke.resumed", lambda: _lines_after(folder, saved))
     if found != expected:
@@ -158,7 +159,7 @@ def _shortened(run: Run) -> Run:
         key, section = run.config.average
         values |= {f"{key}.every": "1it", f"{key}.after": "0it"}
         values |= {f"{key}.over": f"{UPDATES}it"} if section.statistics == "recomputed" else {}
-    return replace(run, config=run.config.changed(values), until=first + UPDATES)
+    return replace(run, config=run.config.changed(values), until=first + UPDATES, once_more=_ONCE_MORE)
 
 
 def _make_room(folder: Path) -> None:

@@ -123,7 +123,7 @@ def digest_of(done):
     return digest
 
 
-def test_a_run_on_what_was_packed_ends_as_one_on_the_folder(start, data, made):
+def test_a_run_on_what_was_packed_ends_as_one_on_the_folder(here, data, made):
     assert data("pack", "set", "out.rec", "--workers", 1).code == 0
     assert data("pack", "set", "small.rec", "--workers", 1, "--resize", 24).code == 0
     folder = [
@@ -135,11 +135,11 @@ def test_a_run_on_what_was_packed_ends_as_one_on_the_folder(start, data, made):
         "--set",
         f"output={made}/runs",
     ]
-    digests = [digest_of(start(*folder, "--set", "name=folder"))]
+    digests = [digest_of(here(*folder, "--set", "name=folder"))]
     for name in ("out", "small"):
         files = f"{{rec: {name}.rec}}"
         records = ["--set", f"name={name}", "--set", "data.name=records", "--set", f"data.pictures.train={files}"]
-        digests.append(digest_of(start(*folder, *records)))
+        digests.append(digest_of(here(*folder, *records)))
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -429,6 +429,12 @@ def test_an_iteration_shows_what_collate_makes_of_it(data, made):
         (["c.yaml", "--samples", "5-3"], 2, "'5-3' names no samples; allowed: 7, 0-11, or several with commas"),
         (["c.yaml", "--samples", "0-29", "--epoch", *range(1, 16)], 2, "450 pictures are too many for a sheet"),
         (["c.yaml", "--epoch", "0"], 2, "0 is not an epoch; allowed: 1 to"),
+        (["c.yaml", "--iteration", "7"], 2, "c.yaml: --iteration: there is no iteration 7; the run has 6; allowed: 1"),
+        (
+            ["c.yaml", "--set", "train={epochs: 2}", "--iteration", "7"],
+            2,
+            "c.yaml: --iteration: there is no iteration 7; the run has 6; allowed: 1 to 6",
+        ),
         (["c.yaml", "--split", "test"], 2, "c.yaml: --split: there are no test samples"),
         (
             ["c.yaml", "--split", "test", "--epoch", "2"],

@@ -79,10 +79,10 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def train(start, tmp_path, made):
+def train(launch, tmp_path, made):
     def run(*settings, name="run", options=(), **how):
         words = options_of(f"output={tmp_path}", f"data.root={made}", f"name={name}", *settings)
-        return start("launch/train.py", "--config", made / "pictures.yaml", *words, *options, **how)
+        return launch("launch/train.py", "--config", made / "pictures.yaml", *words, *options, **how)
 
     return run
 
@@ -352,7 +352,12 @@ def test_a_picture_that_one_host_does_not_have_is_never_replaced(on_hosts, tmp_p
     ("settings", "code", "said"),
     [
         (["data.name=digits"], 3, "data.name: 'digits': data.pictures: no effect on this data set; leave it out"),
-        (["data.pictures=null"], 2, "data.augment.brightness: has no effect without data.pictures"),
+        (["data.pictures=null"], 3, "data.name: 'folder': needs data.pictures, with train: {folder: PATH}"),
+        (
+            ["data.name=digits", "data.pictures=null"],
+            2,
+            "data.augment.brightness: has no effect without data.pictures",
+        ),
         (["data.pictures.size=0"], 2, "data.pictures.size: found 0; must be pixels (224), or [height, width]"),
         (["data.pictures.area=[0.5]"], 2, "data.pictures.area: found [0.5]; must be [least, greatest], two numbers"),
         (["data.pictures.area=[0.5, 2]"], 2, "data.pictures.area: found [0.5, 2.0]; shares of a picture are at most 1"),

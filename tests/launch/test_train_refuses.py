@@ -244,6 +244,26 @@ def test_argparse_refuses_with_2(command, arguments, part):
     assert ended.err.rstrip().endswith(part)
 
 
+@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
+def test_argparse_refuses_once_on_ranks(start, launcher):
+    ended = start("launch/train.py", "--no-such-option", np=2, launcher=launcher, exit_code=None)
+    assert ended.returncode == (2 if launcher == "mpirun" else 1)
+    assert ended.stderr.count("error: unrecognized arguments: --no-such-option") == 1
+
+
+def test_the_first_rank_that_argparse_refuses_speaks_for_all(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    for name in ("PMI_SIZE", "MPI_LOCALNRANKS"):
+        monkeypatch.setenv(name, "2")
+    said = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("PMI_RANK", rank)
+        ended = command("train", "--no-such-option")
+        assert (ended.code, ended.out) == (2, "")
+        said.append(ended.err.count("error: unrecognized arguments: --no-such-option"))
+    assert said == [1, 0]
+
+
 def test_a_missing_file(command):
     ended = command("train", "--config", "configs/digit.yaml")
     assert ended == (

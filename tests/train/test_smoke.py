@@ -9,7 +9,7 @@ import pytest
 
 from harness.comm import SingleWorld
 from harness.config import load_config
-from harness.errors import ConfigError, DisagreementError
+from harness.errors import ConfigError, DisagreementError, StoppedOnRequestError
 from harness.folder import SMOKE
 from harness.guard import Unguarded
 from harness.train.loop import train
@@ -17,6 +17,7 @@ from harness.train.prepare import prepare_run
 from harness.train.resume import StartOptions
 from harness.train.smoke import Prepare, Stopwatch, smoke
 from tests.programs.streams import SETTINGS as STREAMS
+from tests.train.test_loop import Stopper
 
 SETTINGS = (
     "network={name: cnn, params: {channels: [4], hidden: 8, batch_norm: true}}",
@@ -40,8 +41,8 @@ def config_of(tmp_path):
 
 @pytest.fixture
 def smoke_of(config_of):
-    def run(*settings, resume="never", on_conflict="error"):
-        given = Prepare(SingleWorld(), 1, None, Unguarded())
+    def run(*settings, resume="never", on_conflict="error", guard=None):
+        given = Prepare(SingleWorld(), 1, None, guard or Unguarded())
         return smoke(config_of(*settings), given, StartOptions(resume, on_conflict=on_conflict), "error")
 
     return run
@@ -153,6 +154,13 @@ def test_what_is_refused(smoke_of, tmp_path):
     with pytest.raises(ConfigError, match=r"run\.smoke: is no smoke test's \(it has no \.smoke\)"):
         smoke_of()
     assert (tmp_path / "run.smoke").is_dir()
+
+
+def test_one_that_is_stopped_is_to_be_repeated(smoke_of):
+    with pytest.raises(
+        StoppedOnRequestError, match=r"saved after iteration 2; the smoke test has not ended; repeat it$"
+    ):
+        smoke_of(guard=Stopper("iteration 1"))
 
 
 def test_the_stopwatch_gives_every_moment_to_one_part():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from harness.data.pictures.recipe import Recipe
 
+OF_PICTURES = ("records", "folder")  # the data sets that have any
+
 
 @dataclass(frozen=True)
 class SplitFiles:
