@@ -8,14 +8,20 @@
 RUN := . .venv/bin/activate &&
 # on two cores, because tests that start jobs wait for them
 AT_A_TIME := --numprocesses 3 --dist worksteal
+# processes of one job would each compile what they import
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup train test thorough pythons clients check format format-check benchmarks clean
+.PHONY: setup train compiled test thorough pythons clients check format format-check benchmarks clean
 
 setup:
 	@./install.sh
 
 train: setup
 	@$(RUN) $$(test -x .venv/bin/horovodrun && echo horovodrun || echo mpirun) -np 2 python launch/train.py --overwrite
+
+# once, and not by each of the workers that begin at the same time
+compiled: setup
+	@$(RUN) python -m pytest --collect-only --quiet >/dev/null || true
 
 test: setup
 	@$(RUN) python -m pytest $(AT_A_TIME)
