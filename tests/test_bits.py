@@ -22,14 +22,14 @@ CONVOLUTIONS = (
 
 
 @pytest.fixture
-def digest_of(start, tmp_path):
+def digest_of(launch, tmp_path):
     """Train on the digits and give the digest of the whole final state, and the lines of metrics.jsonl."""
 
     def run(*settings, options=(), **how):
         count = sum(1 for _ in tmp_path.iterdir())
         settings = (*settings, f"output={tmp_path / str(count)}")
         arguments = [word for setting in settings for word in ("--set", setting)]
-        out = start("launch/train.py", *options, *arguments, **how).stdout
+        out = launch("launch/train.py", *options, *arguments, **how).stdout
         lines = (tmp_path / str(count) / "digits" / "metrics.jsonl").read_text().splitlines()
         clocks = ("time", "images_per_s")
         metrics = [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
@@ -77,12 +77,12 @@ def test_any_number_of_ranks_ends_with_the_bits_of_one_process(digest_of, shards
         assert digest_of(*settings, np=np_, launcher="mpirun") == alone
 
 
-def test_a_run_that_resumes_on_ever_other_numbers_of_ranks_ends_with_the_bits_of_one(start, tmp_path):
+def test_a_run_that_resumes_on_ever_other_numbers_of_ranks_ends_with_the_bits_of_one(launch, tmp_path):
     def trained(name, *options, **how):
         settings = [*CONVOLUTIONS, "batch.shards=8", "evaluation.every=null", f"output={tmp_path / name}"]
         settings += ["checkpoint={every: 5it, keep: 9}"]
         arguments = [word for setting in settings for word in ("--set", setting)]
-        out = start("launch/train.py", *arguments, *options, **how).stdout
+        out = launch("launch/train.py", *arguments, *options, **how).stdout
         return re.search(r"digest ([0-9a-f]{64})", out)[1]
 
     # each resumes from a checkpoint that the one before has written
@@ -101,7 +101,7 @@ def test_gradients_in_16_bits_on_any_number_of_workers(digest_of):
     exact = digest_of(*short)
     four = digest_of(*short, "compression=fp16", options=["--emulate-np", 2])
     assert four != exact
-    for ranks in (2, 3, 4):
+    for ranks in (2, 3, 4) if THOROUGH else (3, 4):
         assert digest_of(*short, "compression=fp16", np=ranks, launcher="mpirun") == four
     assert digest_of(*short, "compression=fp16", "comm=horovod", np=3) == four
 
@@ -124,10 +124,10 @@ def test_ranks_of_horovod_end_with_the_bits_of_one_process(digest_of):
     ("np_", "comm", "ranks"),
     [(2, "horovod", "2 ranks (horovod over Gloo, sum: engine)"), (None, "auto", "1 rank (single, sum: tree)")],
 )
-def test_a_run_says_which_sum_is_in_use(start, tmp_path, np_, comm, ranks):
+def test_a_run_says_which_sum_is_in_use(launch, tmp_path, np_, comm, ranks):
     settings = ("sum=engine", f"comm={comm}", "train.epochs=1", "lr.schedule=1x", f"output={tmp_path}")
     words = [word for setting in settings for word in ("--set", setting)]
-    assert ranks in start("launch/train.py", *words, np=np_).stdout
+    assert ranks in launch("launch/train.py", *words, np=np_).stdout
     (manifest,) = tmp_path.glob("digits/checkpoints/*/manifest.json")
     assert json.loads(manifest.read_text())["world"]["sum"] == ("tree" if np_ is None else "engine")
 

@@ -19,14 +19,14 @@ DEVICES = ("devices=[cpu(0), cpu(1)]", "kvstore=local", "update_on_kvstore=true"
 
 
 @pytest.fixture
-def train(start, tmp_path):
+def train(launch, tmp_path):
     """Train the digits into a folder and give what was printed."""
 
     def run(folder, *settings, options=(), **how):
         arguments = [
             word for setting in (*RUN, f"output={tmp_path / folder}", *settings) for word in ("--set", setting)
         ]
-        return start("launch/train.py", *options, *arguments, **how).stdout
+        return launch("launch/train.py", *options, *arguments, **how).stdout
 
     return run
 

@@ -237,7 +237,7 @@ def commands_to_run(page: str) -> list[tuple[str, str]]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_to_run(page)])
-def test_what_commands_print_is_what_is_shown(page, checkout, start):
+def test_what_commands_print_is_what_is_shown(page, checkout, launch):
     recipe = re.search(r"^train: setup\n\t@\$\(RUN\) (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     recipe = re.sub(r"\$\$\(.*echo (\w+) \|\| echo mpirun\)", r"\1", recipe)  # what is shown is Horovod's launcher
     same_hash: dict[str, str] = {}  # the real digest that each one on the page stands for: equal there, equal here
@@ -247,7 +247,7 @@ def test_what_commands_print_is_what_is_shown(page, checkout, start):
             launched, words = {"launcher": words[0], "np": int(words[2])}, words[3:]
         assert words[0] == "python"
         fails = shown.startswith("error:")
-        done = start(*words[1:], **launched, cwd=checkout, exit_code=None if fails else 0)
+        done = launch(*words[1:], **launched, cwd=checkout, exit_code=None if fails else 0)
         if done.stdout.startswith("skipped: "):
             continue
         if fails:

@@ -72,9 +72,9 @@ def test_the_warm_up_is_by_its_formula(mode, shift):
         assert plan.lr(t) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=["np", "against", "explain"])
-def test_commands_print_what_is_shown(start, tmp_path, command, shown):
-    out = start(*shlex.split(command), "--output", tmp_path / "plans").stdout
+@pytest.mark.parametrize(("typed", "shown"), COMMANDS, ids=["np", "against", "explain"])
+def test_commands_print_what_is_shown(here, tmp_path, typed, shown):
+    out = here(*shlex.split(typed), "--output", tmp_path / "plans").stdout
     assert out.replace(f"{tmp_path}/", "") == shown
 
 

@@ -183,6 +183,6 @@ def test_the_doctor_predicts_from_what_it_measures(start, launcher, setting, mes
     assert ("These ranks sum by MPI" in out) == (launcher == "mpirun")
 
 
-def test_the_doctor_needs_two_ranks(start):
-    done = start("launch/doctor.py", "--scaling", exit_code=2)
+def test_the_doctor_needs_two_ranks(launch):
+    done = launch("launch/doctor.py", "--scaling", exit_code=2)
     assert "start at least two: mpirun -np 2" in done.stderr + done.stdout

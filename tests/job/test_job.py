@@ -50,10 +50,10 @@ def test_it_has_the_bits_of_its_parts(batch, options, update, tmp_path):
     assert finished(job_of(tmp_path, batch=batch, **options)) == learner.digest()
 
 
-def test_it_has_the_bits_of_the_command_with_the_same_configuration(start, tmp_path):
+def test_it_has_the_bits_of_the_command_with_the_same_configuration(here, tmp_path):
     settings = ["batch={size: 16, shards: 2}", "train={iterations: 12}", "evaluation.every=null", "threads_per_rank=1"]
     arguments = [word for setting in (*settings, f"output={tmp_path}") for word in ("--set", setting)]
-    done = start("launch/train.py", *arguments)
+    done = here("launch/train.py", *arguments)
     config = load_config("configs/digits.yaml", settings)
     model = build_model(config, 0, first_samples(DIGITS.train, Augmentation(), 2), 10)
     job = Job(

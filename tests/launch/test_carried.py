@@ -45,10 +45,10 @@ def changed(state=None, **network):
         ("network.forward=tests.programs.streams:without_state", 2, "network.forward: returned (float32 (2, 5, 7), ("),
     ],
 )
-def test_wrong_uses_end_every_rank_with_one_message(start, tmp_path, setting, code, said, ranks):
+def test_wrong_uses_end_every_rank_with_one_message(launch, tmp_path, setting, code, said, ranks):
     more = {} if ranks is None else {"np": ranks, "launcher": "mpirun"}
     name = "elman" if setting.startswith("network.forward") else "reader"
-    done = start("launch/train.py", *words(name, setting, f"output={tmp_path}"), exit_code=code, **more)
+    done = launch("launch/train.py", *words(name, setting, f"output={tmp_path}"), exit_code=code, **more)
     assert said in done.stderr
     assert done.stderr.count("error:") == 1
     assert "Traceback" not in done.stderr
@@ -85,45 +85,46 @@ def test_a_first_state_that_depends_on_the_rank(start, tmp_path):
     assert done.stderr.count("error:") == 1
 
 
-def test_what_a_resumed_run_may_not_change(start, tmp_path):
-    done = start("launch/train.py", *words("reader", f"output={tmp_path}"))
+def test_what_a_resumed_run_may_not_change(launch, tmp_path):
+    done = launch("launch/train.py", *words("reader", f"output={tmp_path}"))
     place = tmp_path / "streams" / "checkpoints" / "iteration-000000004"
     for other in ("null", f"{HERE}:of_two_rows"):
         settings = words("reader", f"network.state={other}", f"output={tmp_path}")
-        found = start("launch/train.py", *settings, "--resume", place, exit_code=4)
+        found = launch("launch/train.py", *settings, "--resume", place, exit_code=4)
         assert "trained with other data, seed, batch, frozen parameters or carried state" in found.stderr
         assert "network.state: " in found.stderr
     (digest,) = re.findall(r"digest ([0-9a-f]{64})", done.stdout)
     again = words("reader", f"output={tmp_path}", "name=again")
-    assert digest in start("launch/train.py", *again, "--resume", place, np=3, launcher="mpirun").stdout
-    shown = start("launch/checkpoint.py", "show", place).stdout
+    assert digest in launch("launch/train.py", *again, "--resume", place, np=3, launcher="mpirun").stdout
+    shown = launch("launch/checkpoint.py", "show", place).stdout
     assert re.search(r"carried: 8 arrays, .*\n  0/0  float32 \(1, 3, 8\)", shown)
-    compared = start("launch/checkpoint.py", "diff", place, tmp_path / "streams").stdout
+    compared = launch("launch/checkpoint.py", "diff", place, tmp_path / "streams").stdout
     assert "carried: " in compared
 
 
 @pytest.mark.parametrize("launcher", ["mpirun", None])
-def test_the_finder_puts_it_back(start, tmp_path, launcher):
+def test_the_finder_puts_it_back(launch, tmp_path, launcher):
     more = {} if launcher is None else {"np": 2, "launcher": launcher}
-    out = start("launch/find_lr.py", *words("reader", f"output={tmp_path}"), **more).stdout
+    quick = "finder={lr_start: 1e-4, lr_multiplier: 1.3}"
+    out = launch("launch/find_lr.py", *words("reader", quick, f"output={tmp_path}"), **more).stdout
     assert re.search(r"state restored: digest \w+ unchanged", out)
 
 
-def test_a_rewound_run_takes_the_states_of_the_checkpoint(start, tmp_path):
+def test_a_rewound_run_takes_the_states_of_the_checkpoint(launch, tmp_path):
     diverging = "lr={schedule: {sequential: {schedules: [1.0, 1.0e+25], boundaries: [9it]}}}"
     rewind = "guard.divergence={policy: rewind, at_most: 3, lr_factor: 1.0e-24}"
     more = ["optimizer={name: sgd, params: {momentum: 0.9}}", diverging, rewind, "train={iterations: 14}"]
     digests = set()
     for number, launched in enumerate(({}, {"np": 2, "launcher": "mpirun"})):
-        done = start("launch/train.py", *words("reader", *more, f"output={tmp_path}", f"name=run{number}"), **launched)
+        done = launch("launch/train.py", *words("reader", *more, f"output={tmp_path}", f"name=run{number}"), **launched)
         assert "rewound to iteration 8 (1 of at most 3)" in done.stdout + done.stderr
         digests |= set(re.findall(r"digest ([0-9a-f]{64})", done.stdout))
     assert len(digests) == 1
 
 
-def test_a_device_for_every_two_shards(start, tmp_path):
+def test_a_device_for_every_two_shards(here, tmp_path):
     digests = set()
     for number, more in enumerate(([], ["devices=[cpu(0), cpu(1)]"])):
         settings = words("elman", f"output={tmp_path}", f"name=run{number}", *more)
-        digests |= set(re.findall(r"digest ([0-9a-f]{64})", start("launch/train.py", *settings).stdout))
+        digests |= set(re.findall(r"digest ([0-9a-f]{64})", here("launch/train.py", *settings).stdout))
     assert len(digests) == 1

@@ -26,10 +26,10 @@ NETS = {
 
 
 @pytest.fixture
-def train(start, tmp_path):
+def train(launch, tmp_path):
     def run(*settings, folder="runs", options=(), program="launch/train.py", **more):
         words = [word for setting in (*BASE, *settings) for word in ("--set", setting)]
-        return start(program, *options, *words, "--set", f"output={tmp_path / folder}", **more)
+        return launch(program, *options, *words, "--set", f"output={tmp_path / folder}", **more)
 
     return run
 
@@ -43,11 +43,10 @@ def test_one_digest_on_any_ranks_and_resumed(train, tmp_path, net):
     settings = NETS[net]
     alone = train(*settings)
     expected = digest(alone)
-    for np, launcher in ((2, "mpirun"), (3, "mpirun"), (2, "horovodrun")):
-        assert digest(train(*settings, folder=f"{np}-{launcher}", np=np, launcher=launcher)) == expected
     by_horovod = train(*settings, "comm=horovod", folder="by-horovod", np=2, launcher="horovodrun")
     assert digest(by_horovod) == expected
-    train(*settings, "checkpoint={every: 5it, keep: 5}", folder="resumed", np=2, launcher="mpirun")
+    begun = train(*settings, "checkpoint={every: 5it, keep: 5}", folder="resumed", np=2, launcher="mpirun")
+    assert digest(begun) == expected
     checkpoint = tmp_path / "resumed/digits/checkpoints/iteration-000000005"
     resumed = train(*settings, "name=again", options=["--resume", str(checkpoint)], np=3, launcher="mpirun")
     assert digest(resumed) == expected

@@ -38,11 +38,11 @@ def result_in(folder):
 
 
 @pytest.fixture
-def find(start, tmp_path):
+def find(launch, tmp_path):
     def run(*settings, np=None, options=(), **more):
         folder = tmp_path / f"finder-{len(list(tmp_path.iterdir()))}"
         output = ["--output", folder, *words(f"output={tmp_path}")]
-        done = start("launch/find_lr.py", *words(*NET, *QUICK, *settings), *options, *output, np=np, **more)
+        done = launch("launch/find_lr.py", *words(*NET, *QUICK, *settings), *options, *output, np=np, **more)
         return done, result_in(folder) if (folder / "result.json").exists() else None, folder
 
     return run
@@ -108,11 +108,11 @@ def test_the_report_holds_everything(find):
         assert part in text
 
 
-def test_an_earlier_report_is_shown_again_or_moved_aside(start, tmp_path):
+def test_an_earlier_report_is_shown_again_or_moved_aside(here, tmp_path):
     def find(*options, settings=(), exit_code=0):
         quick = "finder={lr_start: 1e-3, lr_multiplier: 1.5}"
         shown = words(*NET, quick, *settings, f"output={tmp_path}", "name=x")
-        return start("launch/find_lr.py", *shown, *options, exit_code=exit_code)
+        return here("launch/find_lr.py", *shown, *options, exit_code=exit_code)
 
     folder = tmp_path / "x/finder"
     first = find("--resume", "auto").stdout  # where there is nothing to resume, it starts
@@ -143,10 +143,10 @@ ACROSS = (
 )
 
 
-def test_several_batches_are_measured_alike_on_ranks_and_by_emulation(start, tmp_path):
+def test_several_batches_are_measured_alike_on_ranks_and_by_emulation(launch, tmp_path):
     def across(name, *options, np=None, exit_code=None):
         settings = words(*NET, *ACROSS, f"output={tmp_path}", f"name={name}")
-        done = start("launch/find_lr.py", "--across", "4,1", *settings, *options, np=np, exit_code=exit_code)
+        done = launch("launch/find_lr.py", "--across", "4,1", *settings, *options, np=np, exit_code=exit_code)
         return done, json.loads((tmp_path / name / "finder-across/scaling.json").read_text())
 
     done, emulated = across("emulated", "--emulate-np", "2")
@@ -236,14 +236,14 @@ def test_options_that_cannot_be(capsys, options, reason):
         (["batch.size=1000"], "--across: 2 times the global batch of 1000 are 2000 samples, and there are 1437"),
     ],
 )
-def test_batches_that_cannot_be_measured(start, tmp_path, settings, reason):
-    done = start("launch/find_lr.py", "--across", "1,2", *words(*settings, f"output={tmp_path}"), exit_code=2)
+def test_batches_that_cannot_be_measured(here, tmp_path, settings, reason):
+    done = here("launch/find_lr.py", "--across", "1,2", *words(*settings, f"output={tmp_path}"), exit_code=2)
     assert reason in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_from_a_checkpoint(start, find, tmp_path):
-    start("launch/train.py", *words(*NET, f"output={tmp_path}", "train={iterations: 20}", "name=run"))
+def test_from_a_checkpoint(here, find, tmp_path):
+    here("launch/train.py", *words(*NET, f"output={tmp_path}", "train={iterations: 20}", "name=run"))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     checkpoint = ["--checkpoint", tmp_path / "run"]
     done, result, _ = find("train={iterations: 99}", "name=run", options=checkpoint, exit_code=None)
@@ -255,11 +255,11 @@ def test_from_a_checkpoint(start, find, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("np", [pytest.param(None, marks=pytest.mark.thorough), 2])
-def test_auto_trains_as_the_same_number_by_hand(start, tmp_path, np):
+def test_auto_trains_as_the_same_number_by_hand(launch, tmp_path, np):
     settings = (*NET, *QUICK, "train={iterations: 20}")
 
     def digest(*more):
-        out = start("launch/train.py", *words(*settings, *more), np=np).stdout
+        out = launch("launch/train.py", *words(*settings, *more), np=np).stdout
         return re.search(r"digest ([0-9a-f]{64})", out)[1], out
 
     found, out = digest(f"output={tmp_path}", "name=auto", "lr.base=auto")
@@ -269,23 +269,23 @@ def test_auto_trains_as_the_same_number_by_hand(start, tmp_path, np):
     assert f"base: {number}\n" in (tmp_path / "auto/config.yaml").read_text()
     assert digest(f"output={tmp_path}", "name=hand", f"lr.base={number}", f"lr.reference_batch={batch}")[0] == found
     assert digest(f"output={tmp_path}", "name=file", f"lr.base={tmp_path}/auto/finder/result.json")[0] == found
-    again = start(
+    again = launch(
         "launch/train.py", *words(*settings, f"output={tmp_path}", "name=auto", "lr.base=auto"), "--resume", "auto"
     )
     assert re.search(r"digest ([0-9a-f]{64})", again.stdout)[1] == found
     assert "found at" not in again.stdout  # a run that goes on does not find again
 
 
-def test_a_result_is_scaled_from_the_batch_it_was_found_at(start, find, tmp_path):
+def test_a_result_is_scaled_from_the_batch_it_was_found_at(here, find, tmp_path):
     _, result, folder = find()
     number = result["suggestion"]["lr"]
     settings = words(
         *NET, f"lr.base={folder}/result.json", "train={iterations: 2}", "lr.schedule=1x", f"output={tmp_path}"
     )
-    out = start("launch/train.py", *settings, "--emulate-np", "4").stdout
+    out = here("launch/train.py", *settings, "--emulate-np", "4").stdout
     assert f"{number:g} for a batch of 32, at batch 32 x 4 shards (linear) = {4 * number:g}" in out
     assert "warning" not in out
-    out = start("launch/train.py", *settings, "--overwrite", *words("optimizer={name: adam}")).stdout
+    out = here("launch/train.py", *settings, "--overwrite", *words("optimizer={name: adam}")).stdout
     assert "warning: it was found for optimizer" in out
 
 
@@ -318,12 +318,12 @@ def test_a_nan_in_one_shard_stops_both_ranks(find):
         (["finder={lr_start: 3, lr_end: 100, lr_multiplier: 1.05}"], "within a decade of the first learning rate 3"),
     ],
 )
-def test_what_cannot_be_defended_ends_with_8(start, find, tmp_path, settings, reason):
+def test_what_cannot_be_defended_ends_with_8(here, find, tmp_path, settings, reason):
     done, result, _ = find(*settings, exit_code=8)
     assert reason in done.stderr
     assert result["suggestion"]["lr"] is None
     auto = words(*NET, *settings, "lr.base=auto", f"output={tmp_path}", "name=auto")
-    done = start("launch/train.py", *auto, exit_code=8)
+    done = here("launch/train.py", *auto, exit_code=8)
     for part in (reason, "What to do:", "finder.", "or give a number as lr.base"):
         assert part in done.stderr
     assert (tmp_path / "auto/finder/report.html").exists()
@@ -348,7 +348,7 @@ def test_what_cannot_be_defended_ends_with_8(start, find, tmp_path, settings, re
         (["lr.base=REFUSED.json"], 8, "found no reliable learning rate: it was flat"),
     ],
 )
-def test_wrong_uses(start, tmp_path, settings, code, part):
+def test_wrong_uses(here, tmp_path, settings, code, part):
     refusal = {"reason": "it was flat", "advice": "go higher"}
     contents = {
         "FOREIGN": '{"a": 1}',
@@ -365,7 +365,7 @@ def test_wrong_uses(start, tmp_path, settings, code, part):
     for name, content in contents.items():
         (tmp_path / f"{name}.json").write_text(content)
         settings = [setting.replace(f"{name}.json", f"{tmp_path}/{name}.json") for setting in settings]
-    done = start("launch/train.py", *words(*settings, f"output={tmp_path}/runs"), exit_code=code)
+    done = here("launch/train.py", *words(*settings, f"output={tmp_path}/runs"), exit_code=code)
     assert part in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -403,7 +403,7 @@ def test_no_rank_is_disturbed(start, shared_data, config, name, np):
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["in the run's folder", "in a folder of its own"])
-def test_a_finder_keeps_away_from_a_folder_that_is_in_use(start, tmp_path, elsewhere):
+def test_a_finder_keeps_away_from_a_folder_that_is_in_use(here, tmp_path, elsewhere):
     """A run that trains writes there too, and an earlier report would be moved aside under it."""
     folder = tmp_path / "runs" / "x"
     report = tmp_path / "report" if elsewhere else folder / "finder"
@@ -412,7 +412,7 @@ def test_a_finder_keeps_away_from_a_folder_that_is_in_use(start, tmp_path, elsew
     lock = lock_of_name(report if elsewhere else folder)
     lock.acquire()
     options = ["--output", report] if elsewhere else []
-    done = start("launch/find_lr.py", *options, "--set", f"output={tmp_path / 'runs'}", "--set", "name=x", exit_code=2)
+    done = here("launch/find_lr.py", *options, "--set", f"output={tmp_path / 'runs'}", "--set", "name=x", exit_code=2)
     lock.release()
     assert f"process {os.getpid()} on " in done.stderr
     assert "is writing there; wait until it has ended, or " in done.stderr

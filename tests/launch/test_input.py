@@ -28,10 +28,10 @@ def digest_of(done):
     return digest
 
 
-def test_it_is_said_once_with_what_would_help_and_changes_nothing(start, tmp_path):
+def test_it_is_said_once_with_what_would_help_and_changes_nothing(here, tmp_path):
     output = f"output={tmp_path}"
-    quick = start("launch/train.py", *words_of(output, "name=quick"))
-    slow = start("launch/train.py", *words_of(output, "name=slow", "data.params={ms: 10}"))
+    quick = here("launch/train.py", *words_of(output, "name=quick"))
+    slow = here("launch/train.py", *words_of(output, "name=slow", "data.params={ms: 10}"))
     assert digest_of(slow) == digest_of(quick)
     assert "input" not in quick.stdout + quick.stderr
     advice = r"; data\.worker_kind: process and data\.workers: \d+ would do"
@@ -46,8 +46,8 @@ def test_it_is_said_once_with_what_would_help_and_changes_nothing(start, tmp_pat
     assert re.search(r"updates wait for their samples: input [\d.]+ ms of [\d.]+ ms an update", page)
 
 
-def test_the_doctor_measures_input_alone(start, tmp_path):
-    done = start("launch/doctor.py", "--input", "digits", *words_of(f"output={tmp_path}", "data.params={ms: 1}"))
+def test_the_doctor_measures_input_alone(here, tmp_path):
+    done = here("launch/doctor.py", "--input", "digits", *words_of(f"output={tmp_path}", "data.params={ms: 1}"))
     head, columns, *rows, last = done.stdout.splitlines()
     assert head == "input of digits in one rank: 60 samples, batches of 1 x 15"
     assert columns.split("  ")[-1].strip() == "CPU ms a sample"
@@ -57,10 +57,10 @@ def test_the_doctor_measures_input_alone(start, tmp_path):
     assert last == f"how many samples an update needs is not known: there is no run in {tmp_path}/digits"
 
 
-def test_the_doctor_compares_with_the_last_run(start, tmp_path):
+def test_the_doctor_compares_with_the_last_run(here, tmp_path):
     settings = ["--set", f"output={tmp_path}", "--set", "train={iterations: 30}"]
-    start("launch/train.py", *settings)
-    done = start("launch/doctor.py", "--input", "digits", *settings)
+    here("launch/train.py", *settings)
+    done = here("launch/doctor.py", "--input", "digits", *settings)
     assert re.search(r"^1 thread +[\d.]+ +[\d.]+ +[\d.]+$", done.stdout, re.MULTILINE)
     last = done.stdout.splitlines()[-1]
     said = rf"the last run in {tmp_path}/digits trained [\d,]+ samples/s on each of 1 rank; 1 thread would do"

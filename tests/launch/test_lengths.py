@@ -32,11 +32,11 @@ CHOICES = {
 
 
 @pytest.fixture
-def train(start, tmp_path):
+def train(launch, tmp_path):
     def run(*settings, folder="runs", **more):
         settings = ("train={iterations: 20}", *BASE, *settings)
         words = [word for setting in settings for word in ("--set", setting)]
-        return start("launch/train.py", *words, "--set", f"output={tmp_path / folder}", **more)
+        return launch("launch/train.py", *words, "--set", f"output={tmp_path / folder}", **more)
 
     return run
 

@@ -24,11 +24,11 @@ OPTIMIZERS = {
 
 
 @pytest.fixture
-def train(start, tmp_path):
+def train(launch, tmp_path):
     def run(optimizer, *settings, folder="runs", options=(), **more):
         shared = (*BASE, "threads_per_rank=1", f"optimizer={OPTIMIZERS[optimizer]}", f"lr={json.dumps(LR)}")
         words = [word for setting in (*shared, *settings) for word in ("--set", setting)]
-        return start("launch/train.py", *options, *words, "--set", f"output={tmp_path / folder}", **more)
+        return launch("launch/train.py", *options, *words, "--set", f"output={tmp_path / folder}", **more)
 
     return run
 

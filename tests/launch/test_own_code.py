@@ -18,10 +18,10 @@ BASE = (
 
 
 @pytest.fixture
-def train(start, tmp_path):
+def train(launch, tmp_path):
     def run(*settings, options=(), **more):
         words = [word for setting in (*BASE, *settings) for word in ("--set", setting)]
-        return start("launch/train.py", *options, "--overwrite", *words, "--set", f"output={tmp_path}", **more)
+        return launch("launch/train.py", *options, "--overwrite", *words, "--set", f"output={tmp_path}", **more)
 
     return run
 

@@ -15,10 +15,10 @@ METRICS = (
 
 
 @pytest.fixture
-def train(start, tmp_path):
+def train(launch, tmp_path):
     def run(*settings, folder="runs", options=(), **more):
         words = [word for setting in (*BASE, "threads_per_rank=1", *settings) for word in ("--set", setting)]
-        return start("launch/train.py", *options, *words, "--set", f"output={tmp_path / folder}", **more)
+        return launch("launch/train.py", *options, *words, "--set", f"output={tmp_path / folder}", **more)
 
     return run
 
@@ -38,7 +38,7 @@ def test_every_number_of_ranks_writes_the_same_numbers(train, tmp_path):
     best = json.loads((tmp_path / "1/digits/checkpoints/best.json").read_text())
     assert best["metric"] == "test.recall.3"
     assert best["value"] == max(line["recall.3"] for line in found)
-    for np, launcher in ((2, "mpirun"), (3, "mpirun"), (2, "horovodrun")):
+    for np, launcher in ((3, "mpirun"), (2, "horovodrun")):
         folder = f"{np}-{launcher}"
         train(*settings, folder=folder, np=np, launcher=launcher)
         assert evaluations(tmp_path / folder) == found

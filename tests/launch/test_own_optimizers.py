@@ -20,10 +20,10 @@ CHOICES = {
 
 
 @pytest.fixture
-def train(start, tmp_path):
+def train(launch, tmp_path):
     def run(*settings, folder="runs", options=(), program="launch/train.py", **more):
         words = [word for setting in (*BASE, "threads_per_rank=1", *settings) for word in ("--set", setting)]
-        return start(program, *options, *words, "--set", f"output={tmp_path / folder}", **more)
+        return launch(program, *options, *words, "--set", f"output={tmp_path / folder}", **more)
 
     return run
 
@@ -36,11 +36,9 @@ def digest(done):
 def test_one_digest_on_any_ranks_and_resumed(train, tmp_path, choice):
     settings = CHOICES[choice]
     expected = digest(train(*settings))
-    for launcher in ("mpirun", "horovodrun"):
-        assert digest(train(*settings, folder=launcher, np=2, launcher=launcher)) == expected
+    begun = train(*settings, "checkpoint={every: 5it, keep: 5}", folder="resumed", np=2, launcher="horovodrun")
+    assert digest(begun) == expected
     # interrupted after 5 updates under another number of ranks
-    begun = [*settings, "checkpoint={every: 5it, keep: 5}"]
-    train(*begun, folder="resumed", np=2, launcher="mpirun")
     checkpoint = tmp_path / "resumed/digits/checkpoints/iteration-000000005"
     assert checkpoint.is_dir(), sorted(tmp_path.glob("resumed/digits/checkpoints/*"))
     resumed = train(*settings, "name=again", options=["--resume", str(checkpoint)])

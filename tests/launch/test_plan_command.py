@@ -56,14 +56,14 @@ def test_samples_are_counted(plan):
     assert "iterations: 660, 44 per epoch, 1 shard of 32\n" in out
 
 
-def test_batches_of_ones_own_are_counted(start, tmp_path):
+def test_batches_of_ones_own_are_counted(here, tmp_path):
     data = "{name: 'tests.programs.functions:sentences', params: {}, transform: 'tests.programs.functions:ids', "
     data += "collate: pad, batches: 'tests.programs.functions:alike'}"
     settings = ["--set", f"data={data}", "--set", "batch={size: 3, shards: 8}", "--set", "train={epochs: 2}"]
-    out = start("launch/plan.py", "--output", tmp_path, *settings).stdout
+    out = here("launch/plan.py", "--output", tmp_path, *settings).stdout
     assert "100 samples (counted in tests.programs.functions:sentences)\n" in out
     assert "iterations: 36, 18 per epoch, 8 shards of 3\n" in out
-    ended = start("launch/plan.py", *settings, "--samples", "50", exit_code=2)
+    ended = here("launch/plan.py", *settings, "--samples", "50", exit_code=2)
     assert "--samples: has no effect with data.batches (tests.programs.functions:alike)" in ended.stderr
 
 
@@ -286,11 +286,10 @@ def test_an_output_that_cannot_be_written(plan, tmp_path):
     assert ended.code == 2
 
 
-@pytest.mark.parametrize("command", [("plan.py", "--against"), ("find_lr.py", "--checkpoint")])
-def test_an_empty_path_is_not_taken_for_none(start, command):
+@pytest.mark.parametrize(("program", "option"), [("plan.py", "--against"), ("find_lr.py", "--checkpoint")])
+def test_an_empty_path_is_not_taken_for_none(here, program, option):
     """As of a variable of the shell that is not set."""
-    program, option = command
-    done = start(f"launch/{program}", option, "", exit_code=2)
+    done = here(f"launch/{program}", option, "", exit_code=2)
     assert "error: " in done.stderr
 
 

@@ -46,9 +46,9 @@ def words(tmp_path):
 
 
 @pytest.fixture
-def train(start, words):
+def train(launch, words):
     def run(*settings, name="run", options=(), **how):
-        return start(*words(*settings, name=name, options=options), **how)
+        return launch(*words(*settings, name=name, options=options), **how)
 
     return run
 
@@ -59,15 +59,16 @@ def digest_of(done):
 
 
 @pytest.fixture
-def begun(words):
+def begun(words, fork_server):
     """Starts a run, waits until its workers are there, and gives the process and them."""
     processes, started = [], []
+    environ = {**os.environ, **fork_server.environ}
 
     def begin(*settings, np=None, launcher="mpirun", workers=2):
-        command = job_of(words(PROCESSES, f"data.workers={workers}", *settings), np, launcher, fresh=True)
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=JOB, stdout=-1, stderr=-1, text=True))
+        command = job_of(words(PROCESSES, f"data.workers={workers}", *settings), np, launcher)
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environ, stdout=-1, stderr=-1, text=True))
         limit = time.monotonic() + 120
-        while len(found := workers_below(processes[-1].pid)) < workers * (np or 1):
+        while len(found := workers_below(fork_server.process.pid)) < workers * (np or 1):
             assert processes[-1].poll() is None, processes[-1].communicate()
             assert time.monotonic() < limit
             time.sleep(0.05)
@@ -79,9 +80,6 @@ def begun(words):
     for process in processes:
         process.kill()
         process.communicate()
-
-
-JOB = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 def workers_below(pid):
@@ -117,7 +115,7 @@ def test_one_digest_on_any_number_of_workers_of_either_kind(train, tmp_path):
         ([PROCESSES, "data.workers=0"], {}),
         ([PROCESSES, "data.workers=1", "data.prefetch=1"], {}),
         ([PROCESSES, "data.workers=3"], {}),
-        ([PROCESSES, "data.workers=2"], {"np": 3, "launcher": "mpirun"}),
+        ([PROCESSES, "data.workers=1"], {"np": 3, "launcher": "mpirun"}),
     ]:
         assert digest_of(train(*settings, options=["--overwrite"], **how)) == alone, settings
     place = tmp_path / "run" / "checkpoints" / "iteration-000000005"

@@ -119,7 +119,7 @@ def test_damaged_digests_are_left_out(make_run):
     assert record.unread.counts == {"metrics.jsonl": 1}
 
 
-def test_real_runs(start, tmp_path):
+def test_real_runs(launch, tmp_path):
     """One process and two ranks leave the same trail, cut and continued; another seed leaves another."""
     settings = [
         f"output={tmp_path}",
@@ -128,9 +128,9 @@ def test_real_runs(start, tmp_path):
         "network.params={hidden: [8]}",
     ]
     words = [word for setting in settings for word in ("--set", setting)]
-    start("launch/train.py", *words, "--set", "name=one")
-    start("launch/train.py", *words, "--set", "name=two", np=2, launcher="mpirun")
-    start("launch/train.py", *words, "--set", "name=seed", "--set", "seed=5")
+    launch("launch/train.py", *words, "--set", "name=one")
+    launch("launch/train.py", *words, "--set", "name=two", np=2, launcher="mpirun")
+    launch("launch/train.py", *words, "--set", "name=seed", "--set", "seed=5")
     one, two, seed = (read_record(tmp_path / name) for name in ("one", "two", "seed"))
     assert list(one.metrics.digests) == [44, 88]
     assert one.metrics.digests == two.metrics.digests

@@ -110,7 +110,7 @@ def test_ranks_that_were_never_there_are_no_failures(folder):
     assert "Rank 7</strong>" not in text
 
 
-def test_a_diverged_job_of_two_ranks(start, tmp_path):
+def test_a_diverged_job_of_two_ranks(launch, tmp_path):
     """Case 1: rank 0 writes no place, and the page once asked for one."""
     words = [
         f"output={tmp_path}",
@@ -120,12 +120,12 @@ def test_a_diverged_job_of_two_ranks(start, tmp_path):
         "network.params={hidden: [8]}",
     ]
     options = [word for setting in words for word in ("--set", setting)]
-    done = start("launch/train.py", *options, np=2, launcher="mpirun", exit_code=6)
+    done = launch("launch/train.py", *options, np=2, launcher="mpirun", exit_code=6)
     assert "was not written" not in done.stderr
     page = tmp_path / "digits/report.html"
     assert "digits diverged after iteration" in page.read_text()
     page.unlink()
-    assert "digits diverged" in start("launch/report.py", tmp_path / "digits").stdout
+    assert "digits diverged" in launch("launch/report.py", tmp_path / "digits").stdout
     assert "Rank 1</strong>" in page.read_text()
 
 

@@ -65,17 +65,17 @@ def words(tmp_path, *more):
     return [word for setting in (*SETTINGS, f"output={tmp_path}", *more) for word in ("--set", setting)]
 
 
-def test_tensorboard_shows_what_metrics_say_also_after_a_resume_from_an_older_set(start, tmp_path):
-    start("launch/train.py", *words(tmp_path))
+def test_tensorboard_shows_what_metrics_say_also_after_a_resume_from_an_older_set(here, tmp_path):
+    here("launch/train.py", *words(tmp_path))
     folder = tmp_path / "digits"
     assert assert_same(folder) == {"config/text_summary", "plan/text_summary", "plan"}
-    start("launch/train.py", "--resume", folder / "checkpoints/iteration-000000020", *words(tmp_path))
+    here("launch/train.py", "--resume", folder / "checkpoints/iteration-000000020", *words(tmp_path))
     assert_same(folder)
     assert len(list((folder / "tensorboard").iterdir())) == 1
 
 
-def test_the_finder_s_curve_is_a_picture(start, tmp_path):
-    start("launch/train.py", *words(tmp_path, "lr.base=auto", "finder.num_iterations=60", "finder.lr_end=10"))
+def test_the_finder_s_curve_is_a_picture(here, tmp_path):
+    here("launch/train.py", *words(tmp_path, "lr.base=auto", "finder.num_iterations=60", "finder.lr_end=10"))
     assert "finder" in assert_same(tmp_path / "digits")
 
 
@@ -87,8 +87,8 @@ def test_pytorch_does_not_come_along(start, tmp_path):
     assert_same(tmp_path / "digits")
 
 
-def test_without(start, tmp_path):
-    start("launch/train.py", *words(tmp_path, "log.tensorboard=false"))
+def test_without(here, tmp_path):
+    here("launch/train.py", *words(tmp_path, "log.tensorboard=false"))
     assert not (tmp_path / "digits/tensorboard").exists()
 
 

@@ -71,14 +71,14 @@ def test_a_level_shows_what_is_at_least_as_urgent(capsys, log_level, lines):
     assert [int(line[1:7]) if line.startswith("[") else line for line in found] == lines
 
 
-def test_the_command_knows_the_same_levels(start):
-    out = start("launch/train.py", "--log-level", "loud", exit_code=2).stderr
+def test_the_command_knows_the_same_levels(here):
+    out = here("launch/train.py", "--log-level", "loud", exit_code=2).stderr
     assert re.findall(r"'?(\w+)'?", out.split("choose from")[1])[:4] == list(LOG_LEVELS)
 
 
-def test_a_quiet_run_says_nothing_and_the_numbers_are_written(start, tmp_path):
+def test_a_quiet_run_says_nothing_and_the_numbers_are_written(here, tmp_path):
     settings = [word for setting in (f"output={tmp_path}", "train.epochs=1") for word in ("--set", setting)]
-    done = start("launch/train.py", "--quiet", *settings)
+    done = here("launch/train.py", "--quiet", *settings)
     assert (done.stdout, done.stderr) == ("", "")
     assert (tmp_path / "digits/metrics.jsonl").read_text()
 

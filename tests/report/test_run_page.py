@@ -333,7 +333,7 @@ def test_a_page_that_cannot_be_written_changes_no_end(make_run, capsys):
     assert f"warning: {folder}/report.html was not written: {reason}" in capsys.readouterr().err
 
 
-def test_a_run_that_diverged_and_was_resumed_with_another_rate(start, tmp_path):
+def test_a_run_that_diverged_and_was_resumed_with_another_rate(here, tmp_path):
     words = ["--set", f"output={tmp_path}", "--set", "train={iterations: 60}", "--set", "log.every=5it"]
     words += [
         "--set",
@@ -344,11 +344,11 @@ def test_a_run_that_diverged_and_was_resumed_with_another_rate(start, tmp_path):
         "evaluation.every=30it",
     ]
     schedule = "lr.schedule={sequential: {schedules: [1x, 1.0e+30], boundaries: [25it]}}"
-    start("launch/train.py", *words, "--set", schedule, exit_code=6)
+    here("launch/train.py", *words, "--set", schedule, exit_code=6)
     folder = tmp_path / "digits"
     assert "digits diverged after iteration" in (folder / "report.html").read_text()
     options = ["--resume", "auto", "--on-conflict", "config"]
-    start("launch/train.py", *words, "--set", "lr.schedule=0.1x", *options)
+    here("launch/train.py", *words, "--set", "lr.schedule=0.1x", *options)
     page = Page(folder)
     words = " ".join(page.words.split())
     assert "digits is done after 60 iterations (1.36 epochs); accuracy " in words

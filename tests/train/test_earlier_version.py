@@ -69,9 +69,9 @@ def test_its_checkpoint_is_valid_and_holds_the_same_arrays():
     assert (manifest.iteration, manifest.shards, manifest.batch_size) == (20, 4, 32)
 
 
-def test_it_resumes_by_its_amended_plan_to_the_same_end(start, copy):
+def test_it_resumes_by_its_amended_plan_to_the_same_end(here, copy):
     arguments = ["--config", copy / "config.yaml", "--set", f"output={copy.parent}", "--resume", "auto"]
-    ended = start("launch/train.py", *arguments)
+    ended = here("launch/train.py", *arguments)
     digest = re.search(r"digest ([0-9a-f]{64})", ended.stdout)[1]
     if processor() == WRITTEN["processor"]:
         assert digest == WRITTEN["digest_at_24"]
@@ -89,10 +89,10 @@ def test_its_page_can_be_drawn(copy):
     assert "0.1139" in page
 
 
-def test_the_finder_finds_what_it_found(start, tmp_path):
+def test_the_finder_finds_what_it_found(here, tmp_path):
     old = read_result(OLD / "finder" / "result.json")
     arguments = ["--config", OLD / "config.yaml", "--set", f"output={tmp_path}", "--set", "train.iterations=24"]
-    start("launch/find_lr.py", *arguments, "--set", "finder.repeats=2")
+    here("launch/find_lr.py", *arguments, "--set", "finder.repeats=2")
     new = read_result(tmp_path / "written" / "finder" / "result.json")
     assert [len(sweep.points) for sweep in new.sweeps] == [len(sweep.points) for sweep in old.sweeps]
     for ours, theirs in zip(new.sweeps, old.sweeps, strict=True):
