@@ -50,7 +50,7 @@ def connect(kind: str = "auto", launch: Launch | None = None, device: str = "aut
     launch = launch or read_launch()
     if kind not in KINDS:
         raise ConfigError(f"comm: {kind!r} is unknown; allowed: {', '.join(KINDS)}")
-    if kind == "auto" and launch.size == 1:
+    if kind == "auto" and launch.size == 1 and not launch.is_elastic:  # to one that is alone others may come
         kind = "horovod" if launch.launcher == "horovodrun" and _on_gpu(device) else "single"
     if kind == "single":
         if launch.size > 1:

@@ -37,7 +37,7 @@ if THOROUGH:
     ITERATIONS, SIZES = 400, (4, 3, 5, 2, 8, 1)
     CASES = [(seed, list(VARIANTS)[seed % len(VARIANTS)]) for seed in range(20)]
 else:
-    ITERATIONS, SIZES = 80, (2, 4, 3, 1)
+    ITERATIONS, SIZES = 80, (1, 4, 3, 1)
     CASES = [(0, "adam, batch norm")]
 
 
