@@ -16,10 +16,15 @@ from harness.parsing import whole_number
 _ANSWER_S = 2.0  # in which the server has to answer
 _POLL_S = (0.005, 0.1)  # between questions, the first and the longest
 _SILENT_S = 30.0
+_UNSEEN_S = 5.0  # by which a question that is not answered counts at most: this process may have been frozen
 
 
 class LauncherStore:
-    """Values by name, in a scope of their own."""
+    """Values by name, in a scope of their own; several threads may use it.
+
+    Attributes:
+        unanswered_s: for how long questions were asked and the server has answered none.
+    """
 
     def __init__(self, address: str, port: int, scope: str) -> None:
         """Nothing is sent yet.
@@ -30,6 +35,8 @@ class LauncherStore:
             scope: of the names.
         """
         self._address, self._port, self._scope = address, port, scope
+        self.unanswered_s = 0.0
+        self._asked_s = time.monotonic()
 
     def put(self, key: str, value: bytes) -> bool:
         """Store a value; whether the server has answered."""
@@ -50,14 +57,11 @@ class LauncherStore:
             LostRankError: if the server has not answered for 30 s.
         """
         pause_s, longest_s = _POLL_S
-        answered_s = time.monotonic()
         while True:
             value = self.get(key, most)
             if value:
                 return value
-            if value is not None:
-                answered_s = time.monotonic()
-            elif time.monotonic() - answered_s > _SILENT_S:
+            if self.unanswered_s > _SILENT_S:
                 raise LostRankError(f"horovodrun's server at {self._address}:{self._port} does not answer")
             time.sleep(pause_s)
             pause_s = min(longest_s, 1.5 * pause_s)
@@ -68,11 +72,15 @@ class LauncherStore:
         try:
             connection.request(method, f"/{self._scope}/{key}", body)
             answer = connection.getresponse()
-            return answer.read(most) if answer.status == 200 else b""
+            found = answer.read(most) if answer.status == 200 else b""
         except (OSError, http.client.HTTPException, ValueError):
-            return None
+            found = None
         finally:
             connection.close()
+        now_s = time.monotonic()
+        passed_s, self._asked_s = min(now_s - self._asked_s, _UNSEEN_S), now_s
+        self.unanswered_s = self.unanswered_s + passed_s if found is None else 0.0
+        return found
 
 
 def open_launcher_store(environ: Mapping[str, str], scope: str) -> LauncherStore | None:

@@ -76,6 +76,9 @@ class Membership(Protocol):
     def brought(self) -> Sequence[int | None]:
         """See above."""
 
+    def is_launcher_gone(self, longer_s: float = 0.0) -> bool:
+        """Whether the launcher was lost, or cannot be reached from here, at least so many seconds ago."""
+
     def limit(self, most: int, wait_s: float) -> None:
         """Set how many ranks there can be in the worlds to come, and how long to wait for others."""
 

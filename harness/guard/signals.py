@@ -28,16 +28,19 @@ def explain_requests(received: Sequence[str | None], others: Sequence[str] = ())
 
     Args:
         received: the name of each rank's first signal; `None` for a rank that received none.
-        others: who else has asked; empty texts do not count.
+        others: who else has asked each rank; empty texts do not count.
 
     >>> explain_requests([None, "SIGTERM"]), explain_requests(["SIGINT", "SIGTERM", "SIGINT"])
     (' (SIGTERM to rank 1)', ' (SIGINT to ranks 0, 2; SIGTERM to rank 1)')
     >>> explain_requests([None, None], ["the hook mine:watch: too dear", ""])
     ' (the hook mine:watch: too dear)'
+    >>> explain_requests([None, None], ["horovodrun does not answer any more", "horovodrun does not answer any more"])
+    ' (horovodrun does not answer any more)'
     """
     names = dict.fromkeys(name for name in received if name is not None)
     of = {name: [rank for rank, own in enumerate(received) if own == name] for name in names}
-    told = [*(f"{name} to {name_ranks(ranks)}" for name, ranks in of.items()), *filter(None, others)]
+    others = list(dict.fromkeys(filter(None, others)))
+    told = [*(f"{name} to {name_ranks(ranks)}" for name, ranks in of.items()), *others]
     return f" ({'; '.join(told)})" if told else ""
 
 

@@ -96,13 +96,15 @@ def _stopped(run: Run, saver: Saver, t: int) -> StoppedOnRequestError:
     saver.wait_until_written()
     raise_failure(run)
     by = run.hooks.asked_to_stop
+    if run.world.membership is not None and run.world.membership.is_launcher_gone():
+        by = by or "horovodrun does not answer any more"
     return run.guard.stopped(f"saved after iteration {t}; {run.once_more}", by)
 
 
 def _leaving(run: Run) -> list[bool]:
-    leaves = run.is_told_to_end or run.guard.stop_requested
-    if run.world.membership is not None:
-        run.world.membership.leaves = leaves
+    leaves, membership = run.is_told_to_end or run.guard.stop_requested, run.world.membership
+    if membership is not None:
+        membership.leaves = leaves = leaves or membership.is_launcher_gone()
     return run.world.allgather_object(leaves, "leaving")
 
 

@@ -26,6 +26,7 @@ from harness.train.state import RunState
 from harness.train.workers import prefetch_of
 
 ALONE_AFTER_S = 1.0
+ALONE_AFTER_LAUNCHER_S = 5.0  # by so much ranks may differ in when the launcher last answered them
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,14 @@ class Run:
     def is_told_to_end(self) -> bool:
         """Whether this rank was told to end, by a signal or, where workers may come and go, by the launcher.
 
-        A launcher that ends the whole job signals all ranks at nearly the same time. Where one can leave alone, it
-        waits a moment, to see whether it is alone.
+        A launcher that ends the whole job signals all ranks at nearly the same time, and one that is lost is lost to
+        all. Where one can leave alone, it waits a moment, to see whether it is alone.
         """
         membership = self.world.membership
         if membership is None:
             return self.guard.stop_requested
         membership.leaves |= membership.is_removed or self.guard.stop_requested_for_s > ALONE_AFTER_S
+        membership.leaves |= membership.is_launcher_gone(ALONE_AFTER_LAUNCHER_S)
         return membership.leaves
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from harness.comm import Membership, World
 from harness.comm.elastic import RemovedError
-from harness.errors import LostRankError, StoppedOnRequestError
+from harness.errors import ConfigError, LostRankError, StoppedOnRequestError
 from harness.gluon import Learner
 from harness.guard import Guard, Unguarded
 from harness.train.build import build_learner, compare_learners
@@ -123,9 +123,18 @@ def _save_alone(
     at: Standing, learner: Learner, surroundings: Surroundings, error: LostRankError
 ) -> StoppedOnRequestError:
     """Save what this process has, because there is no next world; the error to end with."""
-    surroundings.step_out(is_over=True)
+    membership = at.run.world.membership
+    assert membership is not None
     if not (at.has_state and at.state.iteration):
+        surroundings.step_out(is_over=True)
         return StoppedOnRequestError(f"{error}; there was nothing to save")
+    try:
+        at.run.folder.lock()
+    except ConfigError:  # by one that goes on without this process, which was cut off, or has saved before
+        membership.leave()
+        surroundings.step_out(is_over=False)
+        return StoppedOnRequestError(f"{error}; nothing was saved here: another worker writes to {at.run.folder.path}")
+    surroundings.step_out(is_over=True)
     learner.enter(at.run.world)
     path = save_alone(at.run, at.state, learner)
     saved = f"saved after iteration {at.state.iteration}" if path else "another worker has saved the state"

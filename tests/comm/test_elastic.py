@@ -11,10 +11,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from harness.comm import launcher_store
 from harness.comm.elastic import pulse
 from harness.comm.elastic.lifeline import Lifeline, LifelineServer
 from harness.comm.elastic.meeting import Meeting
 from harness.comm.elastic.notices import Notice, Roster, choose_members
+from harness.comm.elastic.usher import Numbers, Slot, Usher
+from harness.comm.launcher_store import LauncherStore
+from harness.errors import LostRankError
+from harness.gluon import Requests
+from harness.train.changes import settled
+from harness.train.run import Run
 
 
 def notice(uid, phase="new", iteration=None, generation=0):
@@ -235,3 +242,60 @@ def test_who_is_not_in_a_world_is_watched_until_it_is_silent_and_ended_with_the_
     strays.meet(some("ade"))
     strays.end_silent()
     assert ended[6:] == [("end_silent", "C")]
+
+
+def test_a_server_that_does_not_answer_is_told_from_a_process_that_was_frozen(monkeypatch):
+    now_s, answers = [0.0], [False]
+    monkeypatch.setattr(launcher_store.time, "monotonic", lambda: now_s[0])
+    answer = SimpleNamespace(status=200, read=lambda most: b"value")
+    connection = SimpleNamespace(request=lambda *_: None, close=lambda: None, getresponse=lambda: answer)
+
+    def connect(*_, **__):
+        if not answers[0]:
+            connection.request = lambda *_: (_ for _ in ()).throw(ConnectionRefusedError())
+        else:
+            connection.request = lambda *_: None
+        return connection
+
+    monkeypatch.setattr(launcher_store.http.client, "HTTPConnection", connect)
+    store = LauncherStore("host", 1, "scope")
+    for second in range(1, 11):
+        now_s[0] = second
+        assert not store.put("key", b"value")
+        assert store.unanswered_s == second
+    now_s[0] = 1000.0  # frozen meanwhile: one question that was not answered tells little
+    assert store.get("key", 10) is None
+    assert store.unanswered_s == 15.0
+    answers[0] = True
+    assert store.get("key", 10) == b"value"
+    assert store.unanswered_s == 0.0
+
+
+def test_without_the_driver_nobody_waits_for_another_world():
+    store = SimpleNamespace(unanswered_s=20.0)
+    usher = Usher(store, ("host", 1), Slot("host", 0), Numbers(0, 0, 2), notice("a"))
+    meeting = Meeting(usher, Slot("host", 0), None, None)
+    meeting.check()
+    store.unanswered_s = 20.1
+    with pytest.raises(LostRankError, match="horovodrun does not answer any more"):
+        meeting.check()
+    assert usher.driver_gone_s == pytest.approx(0.1)
+
+
+def asked_to_leave(gone_s, others_leave=True):
+    """What ranks do after one has asked for another world: whether all stop, and whether this rank has asked."""
+    membership = SimpleNamespace(
+        leaves=False, is_removed=False, is_launcher_gone=lambda longer_s=0.0: gone_s > longer_s
+    )
+    world = SimpleNamespace(membership=membership, allgather_object=lambda own, name: [own, others_leave])
+    guard = SimpleNamespace(stop_requested=False, stop_requested_for_s=0.0)
+    run = SimpleNamespace(world=world, guard=guard, is_told_to_end=None)
+    run.is_told_to_end = Run.is_told_to_end.fget(run)
+    return settled(run, Requests(reshape=True)).stop, run.is_told_to_end
+
+
+def test_ranks_whose_driver_is_lost_stop_together_and_one_that_is_cut_off_from_it_leaves():
+    assert asked_to_leave(0.0) == (False, False)
+    assert asked_to_leave(1.0) == (True, False)  # another one has noticed it a moment before
+    assert asked_to_leave(6.0) == (True, True)
+    assert asked_to_leave(6.0, others_leave=False) == (False, True)

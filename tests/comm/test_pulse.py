@@ -21,6 +21,7 @@ class Store:
 
     def __init__(self):
         self.values = {}
+        self.unanswered_s = 0.0
 
     def put(self, key, value):
         self.values[key] = value

@@ -161,14 +161,16 @@ class DriverMembership(Membership):
         Args:
             exit_code: of this process.
         """
-        if not self._has_left:
+        # one that was cut off knows nothing of the others, and may reach the launcher again at this very moment
+        speaks_for_all = not self._has_left and not self.is_launcher_gone()
+        if speaks_for_all:
             self._strays.meet(self.usher.notices())
             self._strays.end_stopped()  # for whose answers the driver would wait
             if exit_code == 0:
                 self._meeting.settle()
         # what is announced before the driver answers, it forgets
         self.usher.stop(is_done=exit_code == 0)
-        if not self._has_left:
+        if speaks_for_all:
             self.usher.announce_end(exit_code)
         if self._connector.is_spoiled:
             sys.stdout.flush()
@@ -205,6 +207,10 @@ class DriverMembership(Membership):
     def is_removed(self) -> bool:
         """Whether the driver has no place for this process any more."""
         return self.usher.numbers.rank < 0
+
+    def is_launcher_gone(self, longer_s: float = 0.0) -> bool:
+        """See `Membership`."""
+        return self.usher.driver_gone_s > longer_s
 
     def wants_change(self, rank: int) -> bool:
         """Whether others are ready to join, and it is this rank that has to say so; called before every update."""

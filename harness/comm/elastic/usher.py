@@ -23,7 +23,7 @@ from harness.parsing import whole_number
 _CALL, _OVER, _ROSTER, _JOB = "call", "over", "roster", "job"
 _POLL_S = 0.25
 _RANKS_PER_S = 128  # that ask the one server
-_GONE_S = 20.0  # after which a driver that does not answer is gone
+_GONE_S = 20.0  # after which a driver that has not answered anything is gone
 _LAST_ANSWER_S = 60.0  # it may wait for a process that is still importing
 
 
@@ -55,7 +55,6 @@ class Usher:
         numbers: the newest.
         notice: that others see.
         over: the exit code of a job that has ended; `None` as long as it goes on.
-        is_driver_gone: whether the driver has not answered for long.
     """
 
     def __init__(
@@ -72,7 +71,6 @@ class Usher:
         """
         self.numbers, self.notice = numbers, own
         self.over: int | None = None
-        self.is_driver_gone = False
         self._store, self._driver, self._slot = store, driver, slot
         self._job: bytes | None = None
         self._roster: bytes | None = None
@@ -98,6 +96,16 @@ class Usher:
         """Whether the driver has yet to answer; it waits for all other workers."""
         with self._deciding:
             return self._is_asking
+
+    @property
+    def is_driver_gone(self) -> bool:
+        """Whether the driver was killed, or cannot be reached from here."""
+        return self.driver_gone_s > 0
+
+    @property
+    def driver_gone_s(self) -> float:
+        """For how many seconds that has been known; not above 0 if it is not."""
+        return self._store.unanswered_s - _GONE_S
 
     def stop(self, *, is_done: bool) -> None:
         """End the thread.
@@ -183,19 +191,16 @@ class Usher:
 
     def _ask_driver(self) -> None:
         """Ask for this worker's number; the answer comes when all others have asked."""
-        begun_s = time.monotonic()
         while True:
             self._store.put(_CALL, b"1")
             try:
                 answer = self._request()
             except (OSError, http.client.HTTPException):
-                self.is_driver_gone = time.monotonic() - begun_s > _GONE_S
                 if self._ending.is_set():
                     return
                 time.sleep(_POLL_S)
                 continue
             rank, size = [int(number) for number in answer.split(",")[:2]]
-            self.is_driver_gone = False
             with self._posting:
                 self.numbers = Numbers(self.numbers.call + 1, rank, size)
             for key, value in ((_JOB, self._job), (_ROSTER, self._roster)):
