@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import ExitStack
 from functools import partial
 
 from harness.config import dump_config
+from harness.errors import ConfigError
 from harness.folder import METRICS, AttemptStart, EventFile, MetricsFile
 from harness.gluon import Learner
 from harness.report import write_finder_report, write_run_report
@@ -20,6 +22,11 @@ def open_run_folder(at: Standing) -> list[str]:
     """Open the run's folder, or only lock it where it is this attempt's already; what the user should know of it."""
     run = at.run
     if at.is_open:
+        if not run.folder.path.is_dir():
+            raise ConfigError(
+                f"{run.folder.path}: rank 0 is now on {socket.gethostname()}, where this folder is missing; where "
+                "workers come and go, `output` has to be on a disk that all hosts share"
+            )
         # a rank 0 that was frozen is killed, which may take a moment; one on another host may be frozen still
         run.folder.lock_after_another(run.config.elastic.wait_s)
         return []
