@@ -81,11 +81,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--crd", type=Path, metavar="FILE", help=f"instead of {CRD}")
     schema = read_schema(parser.parse_args().crd)
-    job, claim, reader = (
+    job, elastic, claim, reader = (
         yaml.safe_load((MANIFESTS / f"{name}.yaml").read_text(encoding="utf-8"))
-        for name in ("mpijob", "runs", "reader")
+        for name in ("mpijob", "elastic", "runs", "reader")
     )
-    parts = {"MPIJob": (job, schema), "volume claim": (claim["spec"], of_claim(schema))}
+    parts = {"MPIJob": (job, schema), "elastic MPIJob": (elastic, schema)}
+    parts["volume claim"] = (claim["spec"], of_claim(schema))
     parts["reader"] = (reader["spec"], of_pod(schema))
     for name, (value, part) in parts.items():
         found = mistakes(value, part)

@@ -33,7 +33,12 @@ class Network:
     """
 
     def __init__(
-        self, *names: str, link: tuple[float, float] | None = None, cores: Sequence[int] | None = None
+        self,
+        *names: str,
+        link: tuple[float, float] | None = None,
+        cores: Sequence[int] | None = None,
+        shares_runs: bool = False,
+        ssh_options: str = "",
     ) -> None:
         """Nothing is made yet.
 
@@ -41,8 +46,11 @@ class Network:
             names: of the hosts.
             link: bytes a second and seconds of delay on the way to each host; neither is limited if not given.
             cores: the one that each host computes on; all of the machine's if not given.
+            shares_runs: whether `runs/` is one folder of all hosts, as on a shared disk (which no cut cable cuts off).
+            ssh_options: more lines of `ssh_config`.
         """
         self.names = names
+        self._shares_runs, self._ssh_options = shares_runs, ssh_options
         self.folder = Path(tempfile.mkdtemp(prefix="hosts-"))
         self._link = link
         self._cores = dict(zip(names, cores or (), strict=cores is not None))
@@ -118,7 +126,7 @@ class Network:
 
     def runs(self, name: str) -> Path:
         """A host's folder `runs`, as it is seen from outside."""
-        return self.folder / name / "runs"
+        return self.folder / "runs" if self._shares_runs else self.folder / name / "runs"
 
     def cut(self, name: str) -> None:
         """Pull a host's cable: nobody is told, packets go nowhere."""
@@ -148,7 +156,7 @@ class Network:
         mounts = {
             "/etc/hosts": self.folder / "hosts",
             "/etc/ssh/ssh_config": self.folder / "ssh_config",
-            str(stage.ROOT / "runs"): self.folder / name / "runs",
+            str(stage.ROOT / "runs"): self.runs(name),
         }
         steps = [f"mount --bind {source} {shlex.quote(target)}" for target, source in mounts.items()]
         steps += ["mount -t tmpfs none /dev/shm", "mount -t tmpfs none /run", "mkdir /run/sshd", "ip link set lo up"]
@@ -181,11 +189,11 @@ class Network:
         (folder / "known_hosts").write_text("".join(known), encoding="utf-8")
         (folder / "ssh_config").write_text(
             f"Host *\n IdentityFile {folder}/user/key\n GlobalKnownHostsFile {folder}/known_hosts\n"
-            " UserKnownHostsFile none\n StrictHostKeyChecking yes\n BatchMode yes\n",
+            f" UserKnownHostsFile none\n StrictHostKeyChecking yes\n BatchMode yes\n{self._ssh_options}",
             encoding="utf-8",
         )
         for name in self.names:
-            (folder / name / "runs").mkdir()
+            self.runs(name).mkdir(exist_ok=True)
             (folder / name / "sshd_config").write_text(
                 f"HostKey {folder}/{name}/key\nAuthorizedKeysFile {folder}/user/key.pub\nPermitRootLogin yes\n"
                 f"StrictModes no\nPasswordAuthentication no\nUsePAM no\nPidFile none\n",

@@ -71,6 +71,27 @@ def daemon(*words: str, log: Path) -> Iterator[None]:
 
 
 @contextmanager
+def munge(folder: Path) -> Iterator[None]:
+    """What Slurm's daemons and commands identify themselves by, at `munge.socket` in a folder that all may enter."""
+    folder.chmod(0o755)
+    subprocess.run(["mungekey", "--create", f"--keyfile={folder}/munge.key"], check=True)
+    files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    munged = [f"--{option}={folder}/munge.{ending}" for option, ending in files.items()]
+    with daemon("munged", "--foreground", *munged, log=folder / "munged"):
+        wait_for("munged", (folder / "munge.socket").exists)
+        yield
+
+
+def make_checkout(checkout: Path) -> None:
+    """A folder that looks like this checkout after `make setup`, and has runs and logs of its own."""
+    checkout.mkdir()
+    for path in ROOT.iterdir():
+        if not path.name.startswith(".") and path.name != "runs":
+            (checkout / path.name).symlink_to(path)
+    (checkout / ".venv").symlink_to(sys.prefix)
+
+
+@contextmanager
 def cluster(folder: Path) -> Iterator[Callable[[], None]]:
     """Munge, slurmctld and slurmd, in a folder of their own; whatever jobs are left at the end are cancelled.
 
@@ -82,12 +103,8 @@ def cluster(folder: Path) -> Iterator[Callable[[], None]]:
     configuration = folder / "slurm.conf"
     configuration.write_text(CONFIGURATION.format(folder=folder, node=NODE, cores=os.cpu_count()))
     os.environ["SLURM_CONF"] = str(configuration)
-    subprocess.run(["mungekey", "--create", f"--keyfile={folder}/munge.key"], check=True)
-    files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-    munged = [f"--{option}={folder}/munge.{ending}" for option, ending in files.items()]
     with ExitStack() as stack:
-        stack.enter_context(daemon("munged", "--foreground", *munged, log=folder / "munged"))
-        wait_for("munged", (folder / "munge.socket").exists)
+        stack.enter_context(munge(folder))
         stack.enter_context(daemon("slurmctld", "-D", log=folder / "slurmctld"))
         node = stack.enter_context(ExitStack())
 
@@ -318,12 +335,7 @@ def main() -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:
         folder, checkout = Path(name), Path(name) / "checkout"
-        folder.chmod(0o755)  # munged wants its socket to be reachable
-        checkout.mkdir()
-        for path in ROOT.iterdir():
-            if not path.name.startswith(".") and path.name != "runs":
-                (checkout / path.name).symlink_to(path)
-        (checkout / ".venv").symlink_to(sys.prefix)
+        make_checkout(checkout)
         begun_s = time.monotonic()
         unbroken = digest(run(f"python launch/train.py --emulate-np 2 --set name=unbroken {TRAIN}", cwd=checkout))
         # a limit within the run, and after what a busy machine needs to start ranks

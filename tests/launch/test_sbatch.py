@@ -28,6 +28,7 @@ def submit(tmp_path):
     (tmp_path / ".venv/bin/activate").touch()
     (tmp_path / "kept for jobs").mkdir()
     shutil.copy(SCRIPT, tmp_path / "slurm_script")
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
 
     def run(code=0, *arguments, restarts=None, refuses=0, outcome="", **environ):
         environ |= {} if restarts is None else {"SLURM_RESTART_COUNT": str(restarts)}
