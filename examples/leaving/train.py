@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 from harness.bridge.continuing import open_run
 from harness.bridge.data import EvaluationBatches, TrainingBatches, as_loader
 from harness.bridge.of_torch import biased_variances
-from harness.bridge.optimizers import clip
 from harness.bridge.rates import as_torch
 from harness.bridge.torch_calls import build_loss
 from harness.bridge.updates import backward
@@ -40,7 +39,7 @@ def main(checkpoint: Path) -> None:
         model = DistributedDataParallel(module, forward_sync_buffers=False)  # `backward` keeps them equal
         rates = as_torch(run.plan, optimizer, iteration=run.iteration)
         loss_of = build_loss(run.config.network.loss, run.config.network.loss_params, axis=-1)
-        section, total = run.config.optimizer, run.sizes.num_iterations
+        total = run.sizes.num_iterations
         every = run.sizes.iterations(run.config.evaluation.every)
         torch.manual_seed(1000 * run.config.seed + launch.rank)  # dropout is each rank's own
 
@@ -48,7 +47,6 @@ def main(checkpoint: Path) -> None:
         for update in as_loader(TrainingBatches(run), pin_memory=on_gpu):
             with biased_variances(module):  # MXNet's running variances are over n, and PyTorch's over n - 1
                 loss = backward(model, update.to(device), loss_of)
-            clip(list(module.parameters()), section.clip_norm, section.clip_value)
             if update.t % every == 0 or update.t == total:
                 distributed.all_reduce(loss)
                 tell(launch.rank, f"[{update.t}/{total}] lr {rates.get_last_lr()[0]:.5g}  loss {loss.item():.4f}")

@@ -13,9 +13,9 @@ from harness.errors import ConfigError
 from harness.files import replace_file
 
 if TYPE_CHECKING:
+    from harness.bridge.counterparts import Counterpart
     from harness.bridge.mapping import ArrayMap
     from harness.bridge.opening import Opened
-    from harness.bridge.optimizers import Counterpart
     from harness.bridge.sides import Sides, TorchNames
 
 MODEL, OPTIMIZER, PLAN, SCRIPT = "model.pt", "optimizer.pt", "plan.csv", "go_on.py"
@@ -102,8 +102,8 @@ def script(
         '        group["lr"] = float(rows[t]["lr"]) * group["lr_mult"]',
         *_momentum_lines(groups),
     ]
-    if counterpart.script:
-        lines += ["", "", *counterpart.script[:-1], "", "", counterpart.script[-1]]
+    for hook in counterpart.hooks:
+        lines += ["", "", *hook.script[:-1], "", "", hook.script[-1]]
     return lines
 
 

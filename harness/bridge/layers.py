@@ -221,3 +221,15 @@ def _layouts(array: Array) -> list[Array]:
     if array.ndim >= 2:
         found.append(array.reshape(len(array), -1))
     return found
+
+
+def mean_of(losses: Any) -> tuple[Any, Any]:
+    """The losses of samples and their mean; of a loss with weights its numerators, and the weighted mean.
+
+    Args:
+        losses: an array of either framework, or two of them.
+    """
+    if isinstance(losses, tuple | list):
+        numerators, weights = losses
+        return numerators, numerators.sum() / weights.sum()
+    return losses, losses.mean()

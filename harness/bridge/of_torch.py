@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.bridge.layers import DENSE, NOTHING, OWN, Array, Call, Layer, Recorder, Trace
+from harness.bridge.layers import DENSE, NOTHING, OWN, Array, Call, Layer, Recorder, Trace, mean_of
 from harness.bridge.mapping import rows_of
 from harness.bridge.torch_calls import TorchCalls, tensors_of
 from harness.data.leaves import Data
@@ -89,7 +89,7 @@ def run(calls: TorchCalls, data: Data, label: Data, *, train: bool, dtype: str =
     try:
         with _recorded(module) as recorder, biased_variances(module), torch.set_grad_enabled(train):
             prediction, losses = calls(data, label, getattr(torch, dtype))
-            losses, loss = weighted_mean(losses)
+            losses, loss = mean_of(losses)
             if train:
                 loss.backward()
         if train:
@@ -130,14 +130,6 @@ def biased_variances(module: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def weighted_mean(losses: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The losses of samples and their mean; of a loss with weights its numerators, and the weighted mean."""
-    if isinstance(losses, torch.Tensor):
-        return losses, losses.mean()
-    numerators, weights = losses
-    return numerators, numerators.sum() / weights.sum()
 
 
 def switch_off_dropout(module: nn.Module) -> dict[str, float]:

@@ -1,23 +1,27 @@
-"""MXNet's operators as a replay needs them: without an error of oneDNN's, and with sums in another order.
+"""MXNet's operators as a replay needs them: without an error of oneDNN's, and with sums in other orders.
 
-Both take the place of operators for the time being, so they reach whatever calls them by name, be it Gluon's blocks or
-a user's. A graph that was read from a file is out of reach.
+Both take the place of operators for the time being, so they reach whatever calls them by name, be it Gluon's blocks,
+MXNet's optimizers or a user's. A graph that was read from a file is out of reach.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import mxnet as mx
+import numpy as np
 from mxnet.gluon import rnn
+
+from harness.gluon.step.numpy_step import NumpyStep
 
 _LAYER: Any = rnn.rnn_layer._RNNLayer
 _OPERATORS = (mx.nd, mx.sym)
 
 Operator = Callable[..., Any]
+_REPEATED = 4  # rows of a dense layer
 
 
 @contextmanager
@@ -27,35 +31,57 @@ def accurate_operators() -> Iterator[None]:
     oneDNN's logarithm is off by up to 3e-6, always to the same side; that is no rounding of sums, and PyTorch does not
     have it. oneDNN is not asked where a temperature is given, and 1 changes nothing.
     """
-    with _replaced({"log_softmax": _with_temperature}):
-        yield
-
-
-@contextmanager
-def reversed_sums() -> Iterator[None]:
-    """Have dot products add from the last to the first, in dense, convolutional and recurrent layers.
-
-    Inputs of a layer are reversed together with the columns of its weights, and its units with the rows, whose outputs
-    are then put back. So sums over inputs, and those over units in the backward pass, are of the same products in
-    another order; the function is the same. Networks have to be called in here from the first time on, because those
-    that are compiled keep the operators that they have met.
-    """
-    changed = {"FullyConnected": _dense, "Convolution": _convolution, "batch_dot": _batch_dot}
-    kernel = _LAYER._forward_kernel
-    with _replaced(changed), mock.patch.object(_LAYER, "_forward_kernel", _recurrent(kernel)):
-        yield
-
-
-@contextmanager
-def _replaced(changed: Mapping[str, Callable[[Any, Operator], Operator]]) -> Iterator[None]:
     with ExitStack() as stack:
-        for name, change in changed.items():
-            for f in _OPERATORS:
-                stack.enter_context(mock.patch.object(f, name, change(f, getattr(f, name))))
+        for f in _OPERATORS:
+            changed = _with_temperature(f.log_softmax)
+            stack.enter_context(mock.patch.object(f, "log_softmax", changed))
         yield
 
 
-def _with_temperature(f: Any, log_softmax: Operator) -> Operator:
+class Order(NamedTuple):
+    """An order in which MXNet adds, other than its own.
+
+    Dense layers get every row several times, of which one counts: oneDNN adds products in blocks where there are few
+    rows, and one after the other where there are many, as PyTorch does in any case.
+
+    Attributes:
+        inputs: whether dense, convolutional and recurrent layers add products with their inputs from the last to the
+            first, and losses the values of a sample: inputs are reversed together with the columns of the weights.
+        units: whether they do so with gradients of their outputs in the backward pass: their units are reversed, and
+            what they give is put back.
+        step: whether steps of Adam, AdamW, NAG, RMSProp, and of SGD with decay, add their terms in another order.
+    """
+
+    inputs: bool
+    units: bool
+    step: bool
+
+    @classmethod
+    def of(cls, number: int) -> Order:
+        """All eight, over and over; the first one has everything reversed."""
+        return cls(*(not number - 1 & 1 << bit for bit in range(3)))
+
+
+@contextmanager
+def other_order(order: Order) -> Iterator[None]:
+    """Have MXNet add in another order, and compute the same function.
+
+    Networks have to be called in here from the first time on, because those that are compiled keep the operators that
+    they have met, and learners have to be built in here.
+    """
+    with ExitStack() as stack:
+        for name, operator in _SUMS.items():
+            for f in _OPERATORS:
+                stack.enter_context(mock.patch.object(f, name, operator(f, getattr(f, name), order)))
+        stack.enter_context(mock.patch.object(_LAYER, "_forward_kernel", _recurrent(_LAYER._forward_kernel, order)))
+        for place, name, change in _STEPS if order.step else ():
+            stack.enter_context(mock.patch.object(place, name, change(getattr(place, name))))
+        if order.step:
+            stack.enter_context(mock.patch.object(NumpyStep, "pays", return_value=False))  # it asks no operator
+        yield
+
+
+def _with_temperature(log_softmax: Operator) -> Operator:
     def accurate(data: Any, *more: Any, **options: Any) -> Any:
         if options.get("temperature") is None:
             options["temperature"] = 1.0
@@ -64,12 +90,21 @@ def _with_temperature(f: Any, log_softmax: Operator) -> Operator:
     return accurate
 
 
-def _dense(f: Any, operator: Operator) -> Operator:
+def _turned(f: Any, array: Any, *axes: tuple[int, bool]) -> Any:
+    """An array with those of its axes reversed that are to be."""
+    found = tuple(axis for axis, is_turned in axes if is_turned)
+    return f.reverse(array, axis=found) if found else array
+
+
+def _dense(f: Any, operator: Operator, order: Order) -> Operator:
     def dense(data: Any, weight: Any, bias: Any = None, *, flatten: bool = True, **options: Any) -> Any:
+        inputs, units = order.inputs, order.units
         rows = f.flatten(data) if flatten else f.reshape(data, shape=(-1, 0), reverse=True)
-        turned = f.reverse(weight, axis=(0, 1))
-        given = [f.reverse(rows, axis=1), turned, *([] if bias is None else [f.reverse(bias, axis=0)])]
-        found = f.reverse(operator(*given, flatten=True, **options), axis=1)
+        rows = f.concat(*[rows] * _REPEATED, dim=0)
+        given = [_turned(f, rows, (1, inputs)), _turned(f, weight, (0, units), (1, inputs))]
+        given += [] if bias is None else [_turned(f, bias, (0, units))]
+        found = _turned(f, operator(*given, flatten=True, **options), (1, units))
+        found = f.split(found, num_outputs=_REPEATED, axis=0)[0]
         if flatten:
             return found
         return f.reshape_like(found, data, lhs_begin=0, lhs_end=1, rhs_begin=0, rhs_end=-1)
@@ -77,50 +112,163 @@ def _dense(f: Any, operator: Operator) -> Operator:
     return dense
 
 
-def _convolution(f: Any, operator: Operator) -> Operator:
+def _convolution(f: Any, operator: Operator, order: Order) -> Operator:
     def convolution(data: Any, weight: Any = None, bias: Any = None, **options: Any) -> Any:
         is_plain = options.get("layout") in (None, "NCW", "NCHW", "NCDHW") and options.get("num_group", 1) == 1
         if weight is None or not is_plain:  # Gluon infers shapes from the data alone
             return operator(data, *(one for one in (weight, bias) if one is not None), **options)
-        given = [f.reverse(data, axis=1), f.reverse(weight, axis=(0, 1))]
-        given += [] if bias is None else [f.reverse(bias, axis=0)]
-        return f.reverse(operator(*given, **options), axis=1)
+        inputs, units = order.inputs, order.units
+        given = [_turned(f, data, (1, inputs)), _turned(f, weight, (0, units), (1, inputs))]
+        given += [] if bias is None else [_turned(f, bias, (0, units))]
+        return _turned(f, operator(*given, **options), (1, units))
 
     return convolution
 
 
-def _batch_dot(f: Any, operator: Operator) -> Operator:
+def _batch_dot(f: Any, operator: Operator, order: Order) -> Operator:
     def batch_dot(left: Any, right: Any, transpose_a: bool = False, transpose_b: bool = False, **options: Any) -> Any:
-        turned = f.reverse(left, axis=1 if transpose_a else 2), f.reverse(right, axis=2 if transpose_b else 1)
-        return operator(*turned, transpose_a=transpose_a, transpose_b=transpose_b, **options)
+        terms = order.inputs
+        given = _turned(f, left, (1 if transpose_a else 2, terms)), _turned(f, right, (2 if transpose_b else 1, terms))
+        return operator(*given, transpose_a=transpose_a, transpose_b=transpose_b, **options)
 
     return batch_dot
 
 
-def _recurrent(kernel: Operator) -> Operator:
-    def reversed_kernel(layer: Any, f: Any, inputs: Any, states: Any, *more: Any, **arrays: Any) -> Any:
+def _mean(f: Any, operator: Operator, order: Order) -> Operator:
+    """Of a sample's losses, as Gluon's take it."""
+
+    def mean(data: Any, *more: Any, **options: Any) -> Any:
+        if order.inputs and not more and options == {"axis": 0, "exclude": True}:
+            return operator(f.reverse(f.reshape(data, shape=(0, -1)), axis=1), axis=1)
+        return operator(data, *more, **options)
+
+    return mean
+
+
+_SUMS: dict[str, Callable[[Any, Operator, Order], Operator]] = {
+    "FullyConnected": _dense,
+    "Convolution": _convolution,
+    "batch_dot": _batch_dot,
+    "mean": _mean,
+}
+
+
+def _recurrent(kernel: Operator, order: Order) -> Operator:
+    def in_another_order(layer: Any, f: Any, inputs: Any, states: Any, *more: Any, **arrays: Any) -> Any:
         if layer._projection_size:
             return kernel(layer, f, inputs, states, *more, **arrays)
+        of_inputs, of_units = order.inputs, order.units
         units, directions = layer._hidden_size, layer._dir
 
         def turned(name: str, array: Any) -> Any:
             if name.endswith("bias"):
-                return f.reshape(f.reverse(f.reshape(array, shape=(-1, units)), axis=1), shape=(-1,))
+                return f.reshape(_turned(f, f.reshape(array, shape=(-1, units)), (1, of_units)), shape=(-1,))
             # (gates, units, parts of what is read, of which each is reversed, numbers)
             is_first = name[1:].startswith("0_i2h")
             parts = directions if name.endswith("i2h_weight") and not is_first else 1
             blocks = f.reshape(array, shape=(-4, -1, units, -4, parts, -1))
-            return f.reshape(f.reverse(blocks, axis=(1, 3)), shape=(-3, -3))
+            columns = of_inputs if is_first else of_units
+            return f.reshape(_turned(f, blocks, (1, of_units), (3, columns)), shape=(-3, -3))
 
         outputs, ended = kernel(
             layer,
             f,
-            f.reverse(inputs, axis=2),
-            [f.reverse(one, axis=2) for one in states],
+            _turned(f, inputs, (2, of_inputs)),
+            [_turned(f, one, (2, of_units)) for one in states],
             *more,
             **{name: turned(name, array) for name, array in arrays.items()},
         )
-        by_direction = f.reverse(f.reshape(outputs, shape=(0, 0, -4, directions, -1)), axis=3)
-        return f.reshape(by_direction, shape=(0, 0, -3)), [f.reverse(one, axis=2) for one in ended]
+        by_direction = _turned(f, f.reshape(outputs, shape=(0, 0, -4, directions, -1)), (3, of_units))
+        return f.reshape(by_direction, shape=(0, 0, -3)), [_turned(f, one, (2, of_units)) for one in ended]
 
-    return reversed_kernel
+    return in_another_order
+
+
+def _nag(kernel: Operator) -> Operator:
+    """MXNet's takes the old momentum from a weight, and then adds the step; here that is one number."""
+
+    def step(weight: Any, grad: Any, state: Any, **options: Any) -> None:
+        if options["wd"] or options.get("clip_gradient"):
+            kernel(weight, grad, state, **options)
+            return
+        old = state * options["momentum"]
+        state[:] = old - grad * (options["lr"] * options["rescale_grad"])
+        weight += state * (1 + options["momentum"]) - old
+
+    return step
+
+
+def _sgd(kernel: Operator) -> Operator:
+    """MXNet's takes the decay and then the gradient from the momentum; here it takes their sum."""
+
+    def step(*arrays: Any, wds: Any, rescale_grad: float, **options: Any) -> Any:
+        if not options.get("clip_gradient"):
+            each = len(arrays) // len(wds)
+            decayed = [
+                grad + weight * (wd / rescale_grad)
+                for weight, grad, wd in zip(arrays[::each], arrays[1::each], wds, strict=True)
+            ]
+            arrays = tuple(decayed[i // each] if i % each == 1 else one for i, one in enumerate(arrays))
+            wds = [0.0] * len(wds)
+        return kernel(*arrays, wds=wds, rescale_grad=rescale_grad, **options)
+
+    return step
+
+
+def _adamw(kernel: Operator) -> Operator:
+    """MXNet's takes the new number from a mean before it shrinks that, and adds the decay to the step; here neither."""
+
+    def step(weights: Any, gradients: Any, means: Any, variances: Any, rescale: Any, **options: Any) -> None:
+        if options["clip_gradient"] >= 0:
+            kernel(weights, gradients, means, variances, rescale, **options)
+            return
+        beta1, beta2 = (np.float32(options[name]) for name in ("beta1", "beta2"))
+        scales = options["lrs"], options["etas"], options["wds"]
+        for w, gradient, m, v, lr, eta, wd in zip(weights, gradients, means, variances, *scales, strict=True):
+            g = gradient * rescale
+            m[:] = m * float(beta1) + g * float(1 - beta1)
+            v[:] = v * float(beta2) + g * g * float(1 - beta2)
+            w -= w * (eta * wd)
+            w -= m * (eta * lr) / (v.sqrt() + options["epsilon"])
+
+    return step
+
+
+def _adam(kernel: Operator) -> Operator:
+    """MXNet's adds the new number to what is left of the mean; here the mean is moved by their difference."""
+
+    def step(weight: Any, gradient: Any, mean: Any, variance: Any, **options: Any) -> None:
+        if options.get("clip_gradient"):
+            kernel(weight, gradient, mean, variance, **options)
+            return
+        beta1, beta2 = (np.float32(options[name]) for name in ("beta1", "beta2"))
+        g = gradient * options["rescale_grad"] + weight * options["wd"]
+        mean += (g - mean) * float(1 - beta1)
+        variance[:] = variance * float(beta2) + g * g * float(1 - beta2)
+        weight -= mean * options["lr"] / (variance.sqrt() + options["epsilon"])
+
+    return step
+
+
+def _rmsprop(kernel: Operator) -> Operator:
+    """As of Adam."""
+
+    def step(weight: Any, gradient: Any, mean: Any, **options: Any) -> None:
+        if options.get("clip_gradient") or options.get("clip_weights"):
+            kernel(weight, gradient, mean, **options)
+            return
+        g = gradient * options["rescale_grad"] + weight * options["wd"]
+        mean += (g * g - mean) * float(1 - np.float32(options["gamma1"]))
+        weight -= g * options["lr"] / (mean + options["epsilon"]).sqrt()
+
+    return step
+
+
+_STEPS: list[tuple[Any, str, Callable[[Operator], Operator]]] = [
+    (mx.optimizer.optimizer, "nag_mom_update", _nag),
+    (mx.optimizer.optimizer, "multi_sgd_mom_update", _sgd),
+    (mx.optimizer.optimizer, "multi_sgd_update", _sgd),
+    (mx.optimizer.optimizer, "adam_update", _adam),
+    (mx.optimizer.optimizer, "rmsprop_update", _rmsprop),
+    (mx.nd.contrib, "multi_adamw_update", _adamw),
+]

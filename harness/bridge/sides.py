@@ -149,7 +149,11 @@ def both_sides(opened: Opened, names: TorchNames, count: int) -> Sides:
     """
     config, splits = opened.run.config, opened.run.data.splits
     if config.network.state is not None:
-        raise ConfigError("network.state: a network that carries state cannot be compared yet")
+        raise ConfigError(
+            f"network.state: the network carries state from one update to the next ({config.network.state}), which no "
+            "command of bridge can; move its weights by hand, and train on with open_run and TrainingBatches "
+            "(docs/leaving.md), whose updates tell where state begins"
+        )
     model = build_model(config, 0, opened.samples(2), splits.num_classes)
     of_gluon.load(model.net, opened.arrays["parameters"])
     data, label = opened.samples(count)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.bridge.counterparts import Counterpart, RunOptimizer
 from harness.bridge.of_gluon import factors_of
-from harness.bridge.optimizers import Counterpart, RunOptimizer, carry_over
+from harness.bridge.optimizers import carry_over
 from harness.gluon.state import LearnerState
 
 if TYPE_CHECKING:
@@ -38,5 +39,6 @@ def optimizer_of(opened: Opened, sides: Sides, mapping: ArrayMap) -> tuple[torch
         applied,
         run.config.momentum_correction,
         is_constant,
+        run.config.optimizer.clip_norm,
     )
     return carry_over(carried, sides.torch.module, mapping)

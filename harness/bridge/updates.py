@@ -40,7 +40,7 @@ def backward(
             default the module gets the tensors of the data as so many arguments.
 
     Returns:
-        This rank's part of the mean loss; the sum over ranks is the loss of the global batch.
+        This rank's part of the mean loss, added up in float64; the sum over ranks is the loss of the global batch.
 
     Raises:
         ConfigError: for a module whose gradients several ranks would not sum, or losses of another form.
@@ -59,9 +59,10 @@ def backward(
         context: AbstractContextManager[Any] = nullcontext() if is_last or no_sync is None else no_sync()
         with context:  # both passes: the forward decides whether the backward sums
             values, weights = _losses(module, shard.data, shard.label, loss, forward)
-            total = values.sum() * float(shard.counts)
-            (total * (ranks if weights is not None else ranks / update.num_samples)).backward()
-        own.append((total.detach(), None if weights is None else weights.detach().sum() * float(shard.counts)))
+            share = float(shard.counts) * (ranks if weights is not None else ranks / update.num_samples)
+            (values.sum() * share).backward()
+        total = values.detach().double().sum() * float(shard.counts)
+        own.append((total, None if weights is None else weights.detach().sum() * float(shard.counts)))
         if shard.counts:
             statistics.add()
     statistics.finish(update.num_shards)

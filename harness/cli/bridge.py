@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.bridge.sides import Sides, TorchNames
 
 _RUN_HELP = "a run's folder (its newest checkpoint counts), or one of its checkpoints"
-_SAMPLES, _ITERATIONS = 16, 200
+_SAMPLES, _ITERATIONS, _ORDERS = 16, 200, 15
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -53,6 +53,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         if name == "replay":
             one.add_argument(
                 "--iterations", type=_iterations, default=_ITERATIONS, metavar="N", help="default: %(default)s"
+            )
+            one.add_argument(
+                "--orders",
+                type=_orders,
+                default=_ORDERS,
+                metavar="N",
+                help="runs of MXNet that add in other orders, each as slow as the run's own (default: %(default)s)",
             )
         if name in ("replay", "export"):
             where = "the page" if name == "replay" else "the folder"
@@ -136,7 +143,7 @@ def replay_both(run: Opened, options: argparse.Namespace) -> None:
     from harness.bridge.replay import replay, write_replay
 
     sides, mapping = _mapped(run, options)
-    found = replay(run, sides, mapping, options.iterations)
+    found = replay(run, sides, mapping, options.iterations, options.orders)
     path = options.output or run.folder / "bridge" / "replay.html"
     write_replay(path, run.folder.name, options.module, found)
     first, last = found.rows[0], found.rows[-1]
@@ -189,6 +196,13 @@ def _iterations(text: str) -> int:
     number = whole_number(text, low=1)
     if number is None:
         raise argparse.ArgumentTypeError(f"{text} is not a number of iterations; allowed: 1 or more")
+    return number
+
+
+def _orders(text: str) -> int:
+    number = whole_number(text, low=1)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of orders; allowed: 1 or more")
     return number
 
 

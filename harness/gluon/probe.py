@@ -26,6 +26,7 @@ from harness.model.operators import (
     described,
     ignoring,
     refuse_operators_across_devices,
+    refuse_wrong_gradients,
     suspects,
     without_gradient,
 )
@@ -60,6 +61,7 @@ def probe(tried: Trial, hybridize: bool) -> set[str]:
     """
     net, graph = tried.net, tried.graph
     refuse_operators_across_devices(graph.nodes, net)
+    refuse_wrong_gradients(graph.nodes, net, tried.ctx)
     if graph.symbol is not None:
         names = {parameter.name for parameter in tried.trainable.values()}
         _refuse_dead_loss(tried, graph.symbol, names)
@@ -142,6 +144,7 @@ def _forward(tried: Trial) -> tuple[Any, Any, list[Node]]:
         return losses, weights, []
     nodes = nodes_of(recorded)
     refuse_operators_across_devices(nodes, tried.net)
+    refuse_wrong_gradients(nodes, tried.net, tried.ctx)
     if tried.labels is not None:
         _refuse_dead_loss(tried, recorded, None)
     _refuse_ignoring(tried, recorded, None)

@@ -6,6 +6,7 @@ It looks at blocks, at the nodes of graphs, and at calls; it runs nothing.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from harness.model.parameters import blocks_of
 
 Node = Mapping[str, Any]
 
+_OF_RECURRENT = "MXNET_USE_MKLDNN_RNN"
 _INSTEAD = (
     "use nn.BatchNorm: each shard is normalised by its own statistics, running statistics are averaged over all shards "
     "in every update, and a larger batch.size makes a shard's statistics those of more samples; or nn.GroupNorm or "
@@ -104,6 +106,26 @@ def refuse_operators_across_devices(nodes: Sequence[Node], net: Any) -> None:
             raise ConfigError(
                 f"network: {described(node, net)} is placed on the devices of group {group!r} (mx.AttrScope), which "
                 "Gluon ignores; every worker holds the whole network on one device, so remove ctx_group"
+            )
+
+
+def refuse_wrong_gradients(nodes: Sequence[Node], net: Any, ctx: Any) -> None:
+    """Refuse recurrent layers of several without oneDNN, whose gradients MXNet 1.9.1 computes wrongly on CPUs.
+
+    Those below the last are 0, or of memory that nobody wrote (apache/mxnet#17898); weights in float64, of which the
+    same is true, are refused as it is.
+
+    Raises:
+        ConfigError: with the layer, and the variable that switches oneDNN off for it.
+    """
+    if ctx.device_type != "cpu" or os.environ.get(_OF_RECURRENT, "1").strip() != "0":
+        return
+    for node in nodes:
+        number = int(node.get("attrs", {}).get("num_layers", 1)) if node["op"] == "RNN" else 1
+        if number > 1:
+            raise ConfigError(
+                f"network: {described(node, net)} has {number} layers, and {_OF_RECURRENT}=0 is set, with which MXNet "
+                "computes wrong gradients of all of them but the last on CPUs; unset it, or stack layers of one each"
             )
 
 

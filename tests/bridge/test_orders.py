@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from mxnet.gluon import nn, rnn
 
-from harness.bridge.orders import accurate_operators, reversed_sums
+from harness.bridge.orders import Order, accurate_operators, other_order
+from harness.model.optimizers import build_optimizer
 
 
 def stacked(*blocks):
@@ -23,6 +24,11 @@ class Scores(mx.gluon.HybridBlock):
         return f.batch_dot(x, x, transpose_b=True)
 
 
+class Losses(mx.gluon.HybridBlock):
+    def hybrid_forward(self, f, x):
+        return f.mean(x, axis=0, exclude=True)
+
+
 NETS = {
     "dense": (lambda: stacked(nn.Dense(33, in_units=80, activation="tanh"), nn.Dense(7, in_units=33)), (9, 80)),
     "dense without flattening": (lambda: stacked(nn.Dense(9, flatten=False, use_bias=False, in_units=20)), (9, 4, 20)),
@@ -31,14 +37,15 @@ NETS = {
         (4, 5, 13, 13),
     ),
     "products": (Scores, (4, 5, 40)),
+    "losses": (Losses, (9, 80)),
     "lstm": (lambda: rnn.LSTM(12, 2, "NTC", bidirectional=True, input_size=6), (5, 7, 6)),
     "gru": (lambda: rnn.GRU(12, 2, input_size=6), (5, 7, 6)),
 }
 
 
-def ran(build, shape, context, compiled):
+def ran(build, shape, order, compiled):
     draws = np.random.default_rng(2)
-    with context():
+    with nullcontext() if order is None else other_order(order):
         mx.random.seed(1)
         net = build()
         net.initialize(mx.init.Xavier())
@@ -55,11 +62,54 @@ def ran(build, shape, context, compiled):
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", NETS)
 def test_another_order_is_the_same_function_in_other_bits(name, compiled):
-    plain, turned = (ran(*NETS[name], one, compiled) for one in (nullcontext, reversed_sums))
-    for one, other in zip(plain, turned, strict=True):
-        one, other = one.asnumpy(), other.asnumpy()
-        np.testing.assert_allclose(other, one, rtol=0, atol=2e-6 * np.abs(one).max())  # some units in the last place
-    assert (plain[0].asnumpy() != turned[0].asnumpy()).any()
+    orders = [Order.of(number) for number in range(1, 9)]
+    plain, *others = ([one.asnumpy() for one in ran(*NETS[name], order, compiled)] for order in (None, *orders))
+    for one, *more in zip(plain, *others, strict=True):
+        for other in more:
+            # some units in the last place
+            np.testing.assert_allclose(other, one, rtol=0, atol=2e-6 * np.abs(one).max())
+    for order, (outputs, *gradients) in zip(orders, others, strict=True):
+        if order.inputs:
+            assert (outputs != plain[0]).any(), order
+        if order.units and name not in ("products", "losses"):  # which have none
+            assert any((one != other).any() for one, other in zip(gradients, plain[1:], strict=True)), order
+        if name == "dense":  # with few rows, which are more in any order
+            assert (outputs != plain[0]).any(), order
+
+
+def test_orders_are_all_that_there_are():
+    orders = [Order.of(number) for number in range(1, 10)]
+    assert orders[0] == orders[8] == Order(True, True, True)
+    assert len(set(orders)) == 8
+
+
+STEPS = {
+    "sgd": {"wd": 0.1},
+    "sgd with momentum": {"momentum": 0.9, "wd": 0.1},
+    "nag": {"momentum": 0.9},
+    "adam": {"wd": 0.1, "epsilon": 1e-3},
+    "adamw": {"wd": 0.1, "epsilon": 1e-3},
+    "rmsprop": {"wd": 0.1, "epsilon": 1e-3},
+}
+
+
+@pytest.mark.parametrize("clip_value", [None, 1.0])
+@pytest.mark.parametrize("name", STEPS)
+def test_another_order_is_the_same_step_in_other_bits(name, clip_value):
+    draws = np.random.default_rng(4)
+    weight, gradients = draws.normal(size=500), draws.normal(size=(5, 500))
+    ends = []
+    for order in (Order(True, True, False), Order(True, True, True)):
+        with other_order(order):
+            optimizer = build_optimizer(name.partition(" ")[0], STEPS[name], clip_value=clip_value)
+            optimizer.rescale_grad = 0.7
+            optimizer.set_learning_rate(0.01)
+            updater, stepped = mx.optimizer.get_updater(optimizer), mx.nd.array(weight)
+            for one in gradients:
+                updater(0, mx.nd.array(one), stepped)
+            ends.append(stepped.asnumpy())
+    np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=3e-6)  # of numbers up to 3, some units in the last place
+    assert (ends[0] != ends[1]).any() == (clip_value is None)  # an order is MXNet's own where gradients are clipped
 
 
 def test_log_softmax_is_right_to_the_last_places():

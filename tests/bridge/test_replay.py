@@ -9,24 +9,32 @@ import pytest
 from harness.bridge.replay import Replayed, write_replay
 from harness.bridge.replaying import Losses
 
+UNIT = 2.0**-24
 
-def series(torch, reordered, exact):
-    rows = [Losses(7, 0.1, 1.0, 1.0, (1.0,), 1.0), Losses(8, 0.1, 0.5, torch, (reordered, 0.5), exact)]
+
+def replayed(torch, *reordered):
+    """Losses in units, of a run whose own are all 0.5."""
+    rows = [
+        Losses(7 + number, 0.1, 0.5, 0.5 + UNIT * one, [0.5 + UNIT * other for other in others])
+        for number, (one, *others) in enumerate(zip(torch, *reordered, strict=True))
+    ]
     return Replayed(rows, 1e-6, 2e-6)
 
 
 @pytest.mark.parametrize(
-    ("torch", "reordered", "exact", "agrees"),
+    ("torch", "reordered", "difference", "allowed"),
     [
-        (0.5, 0.5, 0.5, True),
-        (0.5 + 1e-7, 0.5, 0.5 + 1e-7, False),
-        (0.5 + 6e-7, 0.5 - 7e-7, 0.5 + 6e-7, True),
-        (0.5 + 8e-7, 0.5 - 7e-7, 0.5 + 8e-7, False),
-        (0.5 + 8e-7, 0.5 - 7e-7, 0.5 + 6e-7, True),  # of which PyTorch itself rounds 2e-7
+        ((0, 0), ((0, 0), (0, 0)), 0, 0),
+        ((0, -1), ((0, 0), (0, 0)), 1, 0),
+        ((4, 3), ((0, 3), (0, -1)), 4, 4),  # two that are on either side of the run's
+        ((5, 4), ((3, 3), (-1, -1)), 5, 4),
+        ((1, 4), ((4, -1), (0, 0)), 4, 4),  # in whichever iteration
     ],
 )
-def test_pytorch_is_to_be_as_near_as_another_order_of_addition(torch, reordered, exact, agrees, tmp_path):
-    found = series(torch, reordered, exact)
+def test_pytorch_is_to_be_as_near_as_two_orders_of_addition(torch, reordered, difference, allowed, tmp_path):
+    found = replayed(torch, *reordered)
+    assert (found.differences.max(), found.rounding.max()) == (UNIT * difference, UNIT * allowed)
+    agrees = difference <= allowed
     assert found.agrees == agrees
     assert found.verdict().endswith(": the same run" if agrees else ": NOT the same run")
     write_replay(tmp_path / "replay.html", "digits", "nets:mlp", found)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from mxnet.gluon import rnn
 from torch import nn
 
 from harness.bridge.mapping import ArrayMap, Source
+from harness.bridge.sides import TorchNames, both_sides
+from harness.errors import ConfigError
 from tests.bridge import gluon_nets, torch_nets
 from tests.bridge.both import both, found_in
 
@@ -158,3 +161,15 @@ def test_other_networks(network, module, named):
     proposal = sides.propose()
     found = "\n".join([*proposal.problems, found_in(sides, proposal.mapping)])
     assert named in found
+
+
+def test_a_network_that_carries_state_is_refused():
+    config = SimpleNamespace(network=SimpleNamespace(state="streams:zeros"))
+    opened = SimpleNamespace(run=SimpleNamespace(config=config, data=SimpleNamespace(splits=None)))
+    with pytest.raises(ConfigError) as error:
+        both_sides(opened, TorchNames("nets:net"), 2)
+    assert str(error.value) == (
+        "network.state: the network carries state from one update to the next (streams:zeros), which no command of "
+        "bridge can; move its weights by hand, and train on with open_run and TrainingBatches (docs/leaving.md), whose "
+        "updates tell where state begins"
+    )

@@ -8,7 +8,7 @@ import sys
 import mxnet as mx
 import numpy as np
 import pytest
-from mxnet.gluon import nn
+from mxnet.gluon import nn, rnn
 
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
@@ -308,3 +308,33 @@ def test_without_labels_the_network_is_tried_alone():
     with pytest.raises(ConfigError, match="gives other losses"):
         learner_of(impure.Counts(), sample=DATA[:2])
     learner_of(dense(), impure.counting_loss(), sample=DATA[:2])
+
+
+class InSteps(mx.gluon.Block):
+    """Recurrent layers in Python that MXNet cannot trace."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, data):
+        return self.layers(data.reshape((-1, 4, 3)))[:, -1]
+
+
+@pytest.mark.parametrize("is_traced", [True, False])
+@pytest.mark.parametrize("cls", [rnn.LSTM, rnn.GRU])
+def test_recurrent_layers_whose_gradients_would_be_wrong(cls, is_traced, monkeypatch):
+    def net(number):
+        layers = cls(4, number, layout="NTC", input_size=3)
+        if not is_traced:
+            return InSteps(layers)
+        found = nn.HybridSequential()
+        found.add(nn.HybridLambda(lambda f, x: f.reshape(x, (-1, 4, 3))), layers)
+        found.add(nn.HybridLambda(lambda f, x: f.squeeze(f.slice_axis(x, axis=1, begin=-1, end=None), axis=1)))
+        return found
+
+    learner_of(net(2))
+    monkeypatch.setenv("MXNET_USE_MKLDNN_RNN", "0")
+    learner_of(net(1))
+    with pytest.raises(ConfigError, match=r"RNN \(.*\) has 2 layers, and MXNET_USE_MKLDNN_RNN=0 is set, .* unset"):
+        learner_of(net(2))

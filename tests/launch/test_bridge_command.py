@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import runpy
 import sys
@@ -28,6 +29,7 @@ def run(start, tmp_path):
     """Of the digits, after 20 updates with momentum and two factors on the rate."""
     settings = ["train={iterations: 20}", "network.params.hidden=[32, 32]", "checkpoint.every=10it"]
     settings += [f"output={tmp_path}", "batch.shards=2", "optimizer.lr_mult={1.*: 0.5}"]
+    settings += ["optimizer.clip_norm=0.2", "optimizer.clip_value=0.01"]
     start("launch/train.py", "--config", "digits", *(word for one in settings for word in ("--set", one)))
     return tmp_path / "digits"
 
@@ -93,9 +95,24 @@ def test_a_run_is_replayed_and_exported(command, run):
         (rate * 0.5, 0.5, 0.9, 1e-4),
         (rate * 0.5, 0.5, 0.9, 0.0),
     ]
+    _clips_as_the_run(went_on["module"], went_on["optimizer"])
     saved = read_arrays(middle)
     weight = dict(went_on["module"].named_parameters())["3.weight"]
     assert weight.tolist() == saved["parameters"]["1.weight"].tolist()
     buffer = went_on["optimizer"].state[weight]["momentum_buffer"].numpy()
     applied = read_numbers(middle)["applied_lr"] * 0.5
     np.testing.assert_allclose(-buffer * applied, saved["slots"]["1.weight/0"], rtol=1e-6)
+
+
+def _clips_as_the_run(module, optimizer):
+    """By the norm of all, 0.2, and then each number, 0.01; the state is put back."""
+    state = copy.deepcopy((module.state_dict(), optimizer.state_dict()))
+    parameters = list(module.parameters())
+    for one in parameters:
+        one.grad = one.new_full(one.shape, 0.001)
+    parameters[0].grad[0, 0] = 1.0
+    optimizer.step()
+    assert parameters[0].grad[0, 0].item() == pytest.approx(0.01)
+    assert parameters[1].grad[0].item() == pytest.approx(0.0002, rel=1e-2)
+    for one, before in zip((module, optimizer), state, strict=True):
+        one.load_state_dict(before)
