@@ -18,7 +18,7 @@ HERE = "tests.programs.worked"
 CONFIG = f"""
 name: worked
 data:
-  name: {HERE}:points_of_mxnet
+  name: {HERE}:points
   validation: 0.2
   augment: {{mean: [0.5], std: [0.25]}}
 batch: {{size: 5, shards: 3}}
@@ -121,6 +121,13 @@ def test_one_digest_on_any_number_of_workers_of_either_kind(train, tmp_path):
     place = tmp_path / "run" / "checkpoints" / "iteration-000000005"
     for name, settings in (("a", [PROCESSES, "data.workers=2", "data.timeout_s=30"]), ("b", [])):
         assert digest_of(train(*settings, name=name, options=["--resume", place])) == alone
+
+
+def test_items_may_draw_from_mxnet_too(train):
+    """Whose import is most of what a worker would do in the other tests."""
+    drawn = f"data.name={HERE}:points_of_mxnet"
+    digests = [digest_of(train(drawn, *more, options=["--overwrite"])) for more in ((), (PROCESSES, "data.workers=2"))]
+    assert digests[0] == digests[1]
 
 
 def test_batches_made_by_functions(train):
