@@ -23,7 +23,7 @@ from harness.data.pictures.replacement import Replacement
 from harness.data.pictures.request import PictureRequest, SplitFiles
 from harness.data.records import RecordFile, RecordFiles, RecordPictures
 from harness.errors import DataError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, THOROUGH
 from tests.data.damaged_pictures import FORMATS, Held, damaged_pictures, encoded
 
 pytest.importorskip("cv2")
@@ -112,11 +112,13 @@ def test_how_many_changes_are_noticed(files, by_harness):
     held = Counter((one.kind, "png" if one.base == "png" else "jpeg") for one in files if one.base in (*JPEG, "png"))
     assert [held[kind, "jpeg"] for kind in ("cut", "zeroed", "flipped")] == [32, 32, 32]
     assert [held[kind, "png"] for kind in ("cut", "zeroed", "flipped")] == [8, 8, 7]
-    noticed = {name: counted(files, looked_at(name)) for name in ("cv2", "mxnet")}
-    noticed["harness"] = counted(files, by_harness)
-    for name, (cut, zeroed, flipped) in {"harness": (32, 31, 11), "cv2": (29, 2, 0), "mxnet": (8, 1, 0)}.items():
-        assert [noticed[name][kind, "jpeg"] for kind in ("cut", "zeroed", "flipped")] == [cut, zeroed, flipped], name
-        assert [noticed[name][kind, "png"] for kind in ("cut", "zeroed", "flipped")] == [8, 8, 7], name
+    noticed = {"harness": (counted(files, by_harness), (32, 31, 11))}
+    if THOROUGH:  # what others notice changes with none of our code
+        noticed |= {"cv2": (counted(files, looked_at("cv2")), (29, 2, 0))}
+        noticed |= {"mxnet": (counted(files, looked_at("mxnet")), (8, 1, 0))}
+    for name, (found, (cut, zeroed, flipped)) in noticed.items():
+        assert [found[kind, "jpeg"] for kind in ("cut", "zeroed", "flipped")] == [cut, zeroed, flipped], name
+        assert [found[kind, "png"] for kind in ("cut", "zeroed", "flipped")] == [8, 8, 7], name
     webp = [
         is_error(said)
         for one, said in zip(files, by_harness["said"], strict=True)
