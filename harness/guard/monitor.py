@@ -171,14 +171,17 @@ class Monitor:
             if now_s - known.since_s > (GRACE_S if self._world.fails_when_lost else GRACE_WITHOUT_ERROR_S):
                 self._end(known.cause)
             return
-        # Nobody is lost, but this rank makes no progress. Rank 0 decides; if it does not, this rank ends alone.
+        # Nobody is lost, but this rank makes no progress. Rank 0 decides; if it does not, or is silent, this rank does.
         activity = self._this_rank.activity
         if now_s - activity.since_s <= activity.limit_s:
             self._stalled_s = None
         elif self._stalled_s is None:
             self._stalled_s = now_s
             self._peers.send(Message(stalled=True))
-        if self._stalled_s is not None and (self._world.rank == 0 or now_s - self._stalled_s > SILENT_AFTER_S):
+        if self._stalled_s is None:
+            return
+        is_alone = now_s - self._stalled_s > SILENT_AFTER_S or 0 in self._peers.silent(now_s)
+        if self._world.rank == 0 or is_alone:
             self._declare_stall()
 
     def _report(self, now_s: float) -> None:

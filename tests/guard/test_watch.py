@@ -288,3 +288,26 @@ def test_workers_that_come_and_go_are_left_alone_if_it_was_only_slow(elastic):
     guard.enter("iteration 6", "update")
     report(links, lambda: time.monotonic() - begun_s > 1.25, rank1=7, rank2=6)
     assert (guard.known_departure(), seen.ended) == (None, [])
+
+
+def test_a_rank_that_is_stalled_does_not_wait_for_the_word_of_one_that_is_silent(monkeypatch):
+    for module in ("monitor", "peers"):
+        monkeypatch.setattr(f"harness.guard.{module}.SILENT_AFTER_S", 1.5)
+    suspects = []
+
+    def open_one(world):
+        world.membership = SimpleNamespace(suspect=lambda ranks: suspects.append(sorted(ranks)))
+        if world.rank == 0:
+            return open_heartbeat(world)[1]
+        guard = Guard(world, GuardConfig(stall_after_s=1.6), OutcomeFiles(1, "a", environ={}))
+        guard.open()
+        return guard
+
+    link, guard = Ranks(2).run(open_one)
+    guard.enter("iteration 5", "update")
+    begun_s = time.monotonic()
+    assert until(lambda: suspects)
+    assert (time.monotonic() - begun_s < 2.9, suspects[0]) == (True, [0])
+    assert "rank 0 has been silent for" in guard.known_departure().text
+    guard.close()
+    link.close()
