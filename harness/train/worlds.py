@@ -82,6 +82,7 @@ def _enter_next(
     def may_wait() -> None:
         at.run.guard.enter("waiting for other workers", "first")  # for as long as there are none
         if at.run.guard.is_told_to_stop():
+            membership.leave()  # whether others were told as well, they know
             raise LostRankError("asked to stop while there was no world")
 
     iteration = at.state.iteration if at.has_state else None

@@ -48,7 +48,7 @@ SETTINGS = (
     "log={every: 1it, tensorboard: false}",
     "lr.base=0.02",
     "threads_per_rank=1",
-    f"guard={{stall_after_s: {STALL_S}, stall_after_evaluation_s: {STALL_S}, stall_after_first_s: 30}}",
+    f"guard={{stall_after_s: {STALL_S}, stall_after_evaluation_s: {STALL_S}, stall_after_first_s: 80}}",
     "guard.verify_every=50it",
     "elastic.wait_s=60",
 )
