@@ -67,7 +67,7 @@ def test_the_nodes_of_the_job_are_found(programs):
 
 @pytest.mark.parametrize("squeue", ["exit 1", "echo"])
 def test_nodes_are_not_lost_when_the_controller_does_not_answer(programs, squeue):
-    programs.put(squeue=squeue, scontrol="exit 1")
+    programs.put(squeue=squeue, scontrol="echo node9")
     assert discover(programs).returncode != 0
     (programs.job / "hosts").write_text("node1:1\n")
     os.utime(programs.job / "hosts", (0, 0))
