@@ -97,6 +97,16 @@ def test_a_server_that_was_cleared_and_a_pause_in_looking_say_nothing_of_anybody
     assert seen(6, "own") == {"a", "b"}
 
 
+def test_one_that_is_cut_off_takes_nobody_for_silent(seen):
+    assert seen(3, "own", "a", "b") == set()
+    seen.pulses.suspects = frozenset("ab")
+    assert seen(1.75, "own") == set()
+    seen.store.get = lambda key, most: None
+    assert [seen(0.25) for _ in range(100)] == [set()] * 100
+    del seen.store.get
+    assert seen(3, "own", "a") == {"b"}
+
+
 @pytest.fixture
 def frozen():
     process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])

@@ -108,6 +108,8 @@ class Pulses:
 
     def _look(self, uid: str, passed_s: float) -> None:
         text, seen = self._store.get(_key(uid), _MAX_PULSE), self._seen.get(uid)
+        if text is None:
+            return  # no answer says nothing of the process: it may be this one that is cut off
         # the driver clears the server now and then; what is missing says no more than what is unchanged
         if seen is None or (text and text != seen.text):
             self._seen[uid] = _Pulse(text or b"", 0.0)
