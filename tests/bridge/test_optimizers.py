@@ -23,9 +23,9 @@ from harness.gluon import Learner, UpdateOptions
 from harness.model.optimizers import build_optimizer
 from tests.bridge import gluon_nets, torch_nets
 from tests.bridge.both import both
+from tests.conftest import THOROUGH
 
 BEGUN, MORE = 30, 50
-ORDERS = {"rmsprop": 31}  # one of its 50 losses is 3.8e-8 from float64 in PyTorch, where 1e-8 is usual
 RANDOM = np.random.default_rng(5)
 DATA = RANDOM.normal(size=(256, 1, 8, 8)).astype(np.float32)
 LABEL = RANDOM.normal(size=(256, 10)).astype(np.float32)
@@ -104,12 +104,14 @@ WAYS = {
     "rmsprop": ("rmsprop", {"wd": 1e-2, "epsilon": 1e-4}),
     "adagrad": ("adagrad", {"eps": 1e-3}),
 }
+# one of the 50 losses of RMSProp is 3.8e-8 from float64 in PyTorch, where 1e-8 is usual
+ORDERS = dict.fromkeys(WAYS, 15) | {"rmsprop": 31} if THOROUGH else dict.fromkeys(WAYS, 7)
 
 
 @lru_cache
 def replayed(way):
     """50 updates, of which one at rate 0; with what makes other ones from the same state."""
-    learners, updates, apart = carried(*WAYS[way], mult=[("1.weight", 0.5)], others=ORDERS.get(way, 15))
+    learners, updates, apart = carried(*WAYS[way], mult=[("1.weight", 0.5)], others=ORDERS[way])
     made = updates()
     rows = list(side_by_side(learners, made, stream, Rates(lr, lambda t: None), BEGUN + 1, BEGUN + MORE))
     return Replayed(rows, 0.0, 0.0), updates, apart(made)
@@ -119,7 +121,8 @@ def replayed(way):
 def test_updates_go_on_as_those_of_mxnet(way):
     found, _, apart = replayed(way)
     print(f"{way}: {found.verdict()}, losses {found.rows[0].mxnet:.4f} to {found.rows[-1].mxnet:.4f}")
-    assert found.agrees, found.verdict()
+    # what chance there is depends on the CPU's kernels
+    assert found.agrees if THOROUGH else found.is_close, found.verdict()
     assert apart < 1e-5
 
 
