@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -17,6 +18,9 @@ from tests.jobs.elastic import ElasticJob, Worker
 HANGS_AFTER_S = 90.0
 _SIGNALS = {"freeze": signal.SIGSTOP, "SIGTERM": signal.SIGTERM, "remove": None}  # others are killed
 _PRIVATE_SHM = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /dev/shm && exec "$@"']
+
+
+_ENDS_WITHIN_S = 10.0  # a job that is done
 
 
 class Tormented:
@@ -35,7 +39,7 @@ class Tormented:
         self.hit: set[int] = set()  # processes that will be there no longer
         self.napped: set[int] = set()  # may have lost their state meanwhile
         self._doomed: list[tuple[float, str]] = []
-        self._seen, self._moved_s = 0, time.monotonic()
+        self._seen, self._moved_s, self._hit_s = 0, time.monotonic(), -math.inf
         self.longest_s = 0.0
 
     def tell(self, what: str) -> None:
@@ -62,6 +66,7 @@ class Tormented:
             self.job.remove_hosts([worker.host])
         else:
             self.job.send(worker, number)
+            self._hit_s = time.monotonic()
             self._doomed.append((time.monotonic() + within_s, worker.host))
 
     def join(self, number: int) -> None:
@@ -118,6 +123,15 @@ class Tormented:
         """What the job has left behind."""
         processes = self.job.left_behind()
         return processes + [str(path) for folder in (self.shm, self.temporary) for path in folder.iterdir()]
+
+    def was_hit_when_done(self) -> bool:
+        """Whether a worker was killed between the end of the run and that of its process.
+
+        horovodrun counts that as a failure, and ends with 1.
+        """
+        after = self.job.text().partition("done after")[2]
+        was_just_hit = time.monotonic() - self._hit_s < _ENDS_WITHIN_S
+        return self.job.process.returncode == 1 and was_just_hit and "Killed" in after
 
     def measured(self, pid: int) -> dict[str, float]:
         """Of one of its processes, and of its shared memory."""
