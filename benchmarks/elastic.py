@@ -10,7 +10,7 @@ that costs those who were there is the longest time between two of their updates
 A link (`--link`, Mbit/s; needs root, and a kernel with tbf) is the loopback device of the job's own network namespace,
 which all of its workers share.
 
-    python benchmarks/elastic.py [--networks lenet resnet18_v2] [--np 3] [--rounds 5] [--link 1000] [--json FILE]
+    python benchmarks/elastic.py [--networks lenet resnet18_v2] [--np 3] [--rounds 5] [--only join] [--link 1000]
 """
 
 from __future__ import annotations
@@ -204,6 +204,9 @@ def join(folder: Path, network: str, np: int, prefix: Sequence[str]) -> dict[str
     }
 
 
+KINDS = {"loss, elastic": lose_elastic, "loss, supervised": lose_supervised, "join": join}
+
+
 def steps(lines: Sequence[dict[str, Any]]) -> list[float]:
     """Seconds between updates."""
     return [later["time"] - line["time"] for line, later in pairwise(lines)]
@@ -226,9 +229,10 @@ def table(result: dict[str, Any]) -> list[str]:
         for name, measured in found.items():
             for part in measured[0]:
                 rows.append(_row(network, name, part, [one[part] for one in measured], 2))
-        pairs = zip(found["loss, elastic"], found["loss, supervised"], strict=True)
+        pairs = zip(found.get("loss, elastic", ()), found.get("loss, supervised", ()), strict=False)
         ratios = [ours["all"] / theirs["all"] for ours, theirs in pairs]
-        rows.append(_row(network, "elastic / supervised, a ratio", "all", ratios, 3))
+        if ratios:
+            rows.append(_row(network, "elastic / supervised, a ratio", "all", ratios, 3))
     return rows
 
 
@@ -241,20 +245,20 @@ def main() -> None:
     """Measure in turns, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["lenet", "resnet18_v2"], choices=list(WARM_UP))
+    parser.add_argument("--only", nargs="+", default=list(KINDS), choices=list(KINDS), metavar="WHAT")
     parser.add_argument("--np", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--link", type=float, metavar="MBIT/S", help="for all jobs (default: not shaped)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # ends the job that is under way, too
-    kinds = {"loss, elastic": lose_elastic, "loss, supervised": lose_supervised, "join": join}
     seconds: dict[str, dict[str, list[dict[str, float]]]] = {}
     for network in options.networks:
-        seconds[network] = {name: [] for name in kinds}
+        seconds[network] = {name: [] for name in options.only}
         for number in range(options.rounds):
-            for name in list(kinds)[:: 1 if number % 2 == 0 else -1]:
+            for name in options.only[:: 1 if number % 2 == 0 else -1]:
                 with tempfile.TemporaryDirectory() as folder:
-                    one = kinds[name](Path(folder) / "job", network, options.np, shaped(options.link))
+                    one = KINDS[name](Path(folder) / "job", network, options.np, shaped(options.link))
                 seconds[network][name].append(one)
     result = {"np": options.np, "link": options.link, "seconds": seconds}
     print("\n".join(table(result)))

@@ -124,6 +124,11 @@ class Tormented:
         processes = self.job.left_behind()
         return processes + [str(path) for folder in (self.shm, self.temporary) for path in folder.iterdir()]
 
+    def had_no_room_at_the_end(self) -> bool:
+        """Whether the disk was full when the weights were to be written at last: the job says so, and fails."""
+        wrote_nothing = "final.params: could not be written" in self.job.text()
+        return self.job.process.returncode == 1 and wrote_nothing
+
     def was_hit_when_done(self) -> bool:
         """Whether a worker was killed between the end of the run and that of its process.
 
