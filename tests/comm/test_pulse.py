@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from harness import processes
 from harness.comm.elastic import pulse
 from harness.comm.elastic.lifeline import Lifeline, LifelineServer
+from harness.comm.elastic.notices import Notice
 from harness.comm.elastic.pulse import Pulses
 from harness.comm.routes import listen_at
 
@@ -140,6 +142,27 @@ def test_one_that_is_stopped_is_ended_and_one_that_runs_is_not(frozen, monkeypat
     while processes.state(frozen.pid) != "T":
         time.sleep(0.01)
     pulse.end_stopped(told)
+    assert frozen.wait(10) == -signal.SIGKILL
+
+
+def test_one_of_the_world_that_stays_stopped_when_the_job_is_over_is_ended(frozen, monkeypatch):
+    monkeypatch.setattr(pulse, "SILENT_S", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(pulse.os, "getpid", lambda: frozen.pid)
+        strays = pulse.Strays(pulse.Pulses(Store(), "own"))
+        strays.enter([Notice("other", "h", process=pulse.this_process()), Notice("own", "h", process="elsewhere")])
+    frozen.send_signal(signal.SIGSTOP)
+    while processes.state(frozen.pid) != "T":
+        time.sleep(0.01)
+    resume = threading.Timer(0.2, frozen.send_signal, [signal.SIGCONT])
+    resume.start()
+    strays.end_stopped_members()
+    resume.join()
+    assert frozen.poll() is None  # it was only slow
+    frozen.send_signal(signal.SIGSTOP)
+    while processes.state(frozen.pid) != "T":
+        time.sleep(0.01)
+    strays.end_stopped_members()
     assert frozen.wait(10) == -signal.SIGKILL
 
 

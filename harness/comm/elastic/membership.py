@@ -172,6 +172,7 @@ class DriverMembership(Membership):
         self.usher.stop(is_done=exit_code == 0)
         if speaks_for_all:
             self.usher.announce_end(exit_code)
+            self._strays.end_stopped_members()  # horovodrun would wait for them when all others have ended
         if self._connector.is_spoiled:
             sys.stdout.flush()
             sys.stderr.flush()

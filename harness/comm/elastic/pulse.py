@@ -151,6 +151,16 @@ class Strays:
         for process in (*self._left_out.values(), *self._joining.values()):
             end_stopped(process)
 
+    def end_stopped_members(self) -> None:
+        """The job is over for this process: end those of its world that are stopped, unless they soon go on."""
+        begun_s = time.monotonic()
+        while any(map(is_stopped, self._members.values())):
+            if time.monotonic() - begun_s > SILENT_S:
+                for process in self._members.values():
+                    end_stopped(process)
+                return
+            time.sleep(_BEAT_S / 5)
+
 
 def this_process() -> str:
     """What tells this process from all others, of this machine and of any other."""
@@ -175,9 +185,14 @@ def end_stopped(process: str) -> None:
     Args:
         process: what it has told of itself, by `this_process`.
     """
-    pid = _pid_here(process)
-    if pid is not None and state(pid) == "T":
+    if is_stopped(process):
         end_silent(process)
+
+
+def is_stopped(process: str) -> bool:
+    """Whether a process is stopped, and on this machine."""
+    pid = _pid_here(process)
+    return pid is not None and state(pid) == "T"
 
 
 def _pid_here(process: str) -> int | None:
