@@ -194,7 +194,10 @@ def test_a_sample_longer_than_every_bucket_is_refused():
             "gave 2 batches for epoch 2, but 1 for epoch 1; give equally many",
         ),
         (lambda lengths, epoch, seed: [[np.random.randint(9)]], "draws from the global generators"),
-        (lambda lengths, epoch, seed: [[int(np.random.default_rng().integers(99))]], "was called twice for epoch 1"),
+        (
+            lambda lengths, epoch, seed: [np.random.default_rng().permutation(99).tolist()],
+            "was called twice for epoch 1",
+        ),
         (lambda lengths, epoch, seed: lengths.sort(), r"raised ValueError: .*read-only for epoch 1 \(at .*:\d+\)"),
     ],
 )
