@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.command import report_failure
+from harness.command.options import number_of
 from harness.config.reading import parse_yaml
 from harness.errors import ConfigError, DisagreementError, HarnessError, listed
-from harness.parsing import whole_number
 from harness.shipped import install_command
 
 if TYPE_CHECKING:
@@ -48,15 +48,23 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             "--set", action="append", default=[], metavar="KEY=VALUE", help="as for training: data.root=..."
         )
         one.add_argument(
-            "--samples", type=_count, default=_SAMPLES, metavar="N", help="to compare on (default: %(default)s)"
+            "--samples",
+            type=number_of("samples", 2),
+            default=_SAMPLES,
+            metavar="N",
+            help="to compare on (default: %(default)s)",
         )
         if name == "replay":
             one.add_argument(
-                "--iterations", type=_iterations, default=_ITERATIONS, metavar="N", help="default: %(default)s"
+                "--iterations",
+                type=number_of("iterations"),
+                default=_ITERATIONS,
+                metavar="N",
+                help="default: %(default)s",
             )
             one.add_argument(
                 "--orders",
-                type=_orders,
+                type=number_of("orders"),
                 default=_ORDERS,
                 metavar="N",
                 help="runs of MXNet that add in other orders, each as slow as the run's own (default: %(default)s)",
@@ -190,24 +198,3 @@ def names_of(options: argparse.Namespace) -> TorchNames:
     if not isinstance(params, dict):
         raise ConfigError(f"--params: {options.params!r} is not a mapping; give keyword arguments: {{classes: 10}}")
     return TorchNames(options.module, params, options.loss, options.forward)
-
-
-def _iterations(text: str) -> int:
-    number = whole_number(text, low=1)
-    if number is None:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of iterations; allowed: 1 or more")
-    return number
-
-
-def _orders(text: str) -> int:
-    number = whole_number(text, low=1)
-    if number is None:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of orders; allowed: 1 or more")
-    return number
-
-
-def _count(text: str) -> int:
-    number = whole_number(text, low=2)
-    if number is None:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of samples; allowed: 2 or more")
-    return number

@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import replace
 
 from harness.command import JobContext, RunParser, add_run_options, run_job
+from harness.command.options import number_of
 from harness.config import RunConfig
 from harness.errors import ConfigError
-from harness.parsing import whole_number
 from harness.report import LOG_LEVELS
 
 
@@ -22,13 +22,6 @@ class _PrintSchema(argparse.Action):
 
         sys.stdout.write(json_schema())
         parser.exit()
-
-
-def _number_of_updates(text: str) -> int:
-    number = whole_number(text, low=1)
-    if number is None:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of updates; allowed: 1 or more")
-    return number
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -72,7 +65,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--profile",
-        type=_number_of_updates,
+        type=number_of("updates"),
         metavar="N",
         help="time the parts of N updates after the first few, on every rank, with MXNet's operators",
     )

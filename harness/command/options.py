@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -37,7 +38,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser, "override a setting, such as lr.base=0.1 (repeatable)")
     parser.add_argument(
         "--emulate-np",
-        type=_number_of_ranks,
+        type=number_of("ranks"),
         metavar="N",
         help="run the shards of N ranks in this one process, for debugging",
     )
@@ -54,8 +55,13 @@ def add_config_options(parser: argparse.ArgumentParser, set_help: str) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=set_help)
 
 
-def _number_of_ranks(text: str) -> int:
-    number = whole_number(text, low=1)
-    if number is None:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of ranks; allowed: 1 or more")
-    return number
+def number_of(what: str, low: int = 1) -> Callable[[str], int]:
+    """The type of an argument that counts something, so many or more."""
+
+    def read(text: str) -> int:
+        number = whole_number(text, low=low)
+        if number is None:
+            raise argparse.ArgumentTypeError(f"{text} is not a number of {what}; allowed: {low} or more")
+        return number
+
+    return read
