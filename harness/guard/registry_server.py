@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 
 from typing_extensions import override
@@ -11,6 +13,7 @@ from harness.comm.launcher_store import LauncherStore, open_launcher_store
 from harness.guard.registry import MAX_BYTES, Entry, Registry, decode_cause, encode_cause
 
 _SCOPE = "harness"
+_SETTLE_S = 0.5  # longer than a question and its answer take
 _RANKS_PER_S = 64  # that the one server can serve, each of which reads the entries of all
 
 
@@ -51,7 +54,18 @@ class ServerRegistry(Registry):
 
     @override
     def fail(self, cause: Cause) -> bool:
-        """Two ranks that fail at the same moment may both be told that they were the first."""
+        """The server cannot compare and set, so of ranks that fail together the last one to claim the word has it.
+
+        A rank that claims it later finds the cause when it looks again. If the one that has the word ends before it
+        has told the cause, the others tell theirs.
+        """
+        if self.failure() is not None:
+            return False
+        claim = os.urandom(16).hex().encode()
+        self._store.put("claim", claim)
+        time.sleep(_SETTLE_S)
+        if self._store.get("claim", MAX_BYTES) not in (claim, b"", None):
+            time.sleep(2 * _SETTLE_S)  # by then the other one has looked, and told its cause
         if self.failure() is not None:
             return False
         self._store.put("failure", encode_cause(cause))

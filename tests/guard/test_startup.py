@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,7 +206,32 @@ def test_entries_at_horovodruns_server_are_seen_on_every_host(server):
     assert store.failure() == Cause("rank 0 has not started", 7)
     assert not store.fail(Cause("another", 7))
     store.unregister(2)
-    assert list(kept) == ["/harness/failure"]
+    assert sorted(kept) == ["/harness/claim", "/harness/failure"]
+
+
+def test_of_ranks_that_fail_together_one_has_the_word(server):
+    port, _ = server
+    together = threading.Barrier(6)
+
+    def fail(rank):
+        together.wait()
+        time.sleep(0.05 * (rank % 2))  # three at once, and three before anybody has the word
+        return ServerRegistry(LauncherStore("127.0.0.1", port, "harness"), 6).fail(Cause(f"rank {rank}", 7))
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(fail, range(6))) == 1
+
+
+def test_if_the_one_that_has_the_word_ends_another_tells_its_cause(server, monkeypatch):
+    port, kept = server
+    store = ServerRegistry(LauncherStore("127.0.0.1", port, "harness"), 2)
+
+    def sleep(seconds):
+        kept["/harness/claim"] = b"of one that has been killed"
+
+    monkeypatch.setattr("harness.guard.registry_server.time.sleep", sleep)
+    assert store.fail(Cause("rank 1", 7))
+    assert store.failure() == Cause("rank 1", 7)
 
 
 def test_a_server_that_does_not_answer_keeps_nobody():
