@@ -39,10 +39,11 @@ def read_settings(
         config = load_config(options.config, options.set)
         startup.limit(config.guard)
         check(config)
-        if options.emulate_np is not None and launch.size > 1:
+        if options.emulate_np is not None and (launch.size > 1 or launch.is_elastic):
+            started = "an elastic job" if launch.is_elastic else launch.size
             raise ConfigError(
-                f"--emulate-np runs all shards in one process, but {launch.launcher} started {launch.size}; drop one "
-                "of the two"
+                f"--emulate-np runs all shards in one process, but {launch.launcher} started {started}; drop one of "
+                "the two"
             )
         return Settings(config, configure_threads(config.threads_per_rank, launch, options.emulate_np))
     finally:
