@@ -50,7 +50,7 @@ export UV_PYTHON_PREFERENCE=only-managed
 stamp() { # what is installed, in one line; as long as it stays the same there is nothing to do
     printf '%s python=%s horovod=%s cuda=%s mpi=%s mpich=%s dev=%s pictures=%s torch=%s %s\n' "$($venv/bin/python --version 2>&1)" \
         "$python" "$horovod" "$cuda" "$mpi" "$mpich" "$dev" "$pictures" "$torch" \
-        "$(cat constraints.txt setup.py install.sh | sha256sum | cut -c1-16)"
+        "$(cat constraints.txt setup.py install.sh harness/build_horovod.py | sha256sum | cut -c1-16)"
 }
 if [ -x $venv/bin/python ] && [ "$(cat $venv/installed 2>/dev/null)" = "$(stamp)" ]; then
     exit 0
@@ -221,7 +221,7 @@ if [ "$horovod" = 1 ]; then
     key="${release/==/-}_${mxnet}-$(sed -n "s/^$mxnet==//p" constraints.txt)_mpi${mpi}_$("$python" -c '
 import platform, sys
 print(sys.implementation.cache_tag, platform.machine(), *platform.libc_ver(), sep="-")')"
-    key="${key}_$($cxx -dumpversion)"
+    key="${key}_$($cxx -dumpversion)_$(sha256sum <harness/build_horovod.py | cut -c1-8)"
     wheels="${HARNESS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mxnet-horovod-harness}/$key"
     if ! compgen -G "$wheels/horovod-*.whl" >/dev/null; then
         say "building $release from source for $mxnet (one to two minutes on two cores; the wheel is cached in $wheels)"

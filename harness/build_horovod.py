@@ -64,6 +64,18 @@ CHANGES = (
         'string(REPLACE "-O2" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO ',
         'string(REPLACE "-O2 -g" "-O2" CMAKE_CXX_FLAGS_RELWITHDEBINFO ',
     ),
+    # whoever waits for a message that has gone, or come, in part when its connection fails is not told, and waits for
+    # Gloo's time limit of 30 s; Horovod's messages are all of this kind, to and from buffers that are "unbound"
+    Change(
+        "third_party/gloo/gloo/transport/tcp/pair.cc",
+        "  for (auto& op : tx_) {\n    if (op.buf != nullptr) {\n",
+        "  auto tell = [&ex](Op& op) {\n"
+        "    NonOwningPtr<UnboundBuffer> buf(op.ubuf);\n"
+        "    if (buf) {\n      buf->signalException(ex);\n    }\n"
+        "  };\n"
+        "  tell(rx_);\n"
+        "  for (auto& op : tx_) {\n    tell(op);\n    if (op.buf != nullptr) {\n",
+    ),
 )
 
 

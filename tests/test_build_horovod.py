@@ -18,6 +18,7 @@ CMAKE = (
     'string(REPLACE "-O2" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")\n'
     "    add_subdirectory(third_party/gloo)\n"
 )
+PAIR = "  for (auto& op : tx_) {\n    if (op.buf != nullptr) {\n"
 # downloads the archive that lies beside it, and builds a wheel of the names and sizes of what it is given
 PIP = """
 import importlib.util, pathlib, shutil, sys
@@ -46,7 +47,7 @@ def sdist(tmp_path, monkeypatch):
 
     def plant(cmake: str = CMAKE, span: str = SPAN) -> None:
         with tarfile.open(planted / "horovod-0.28.1.tar.gz", "w:gz") as archive:
-            for change, text in ((CHANGES[0], span), (CHANGES[1], cmake)):
+            for change, text in ((CHANGES[0], span), (CHANGES[1], cmake), (CHANGES[3], PAIR)):
                 member = tarfile.TarInfo(f"horovod-0.28.1/{change.path}")
                 member.size = len(text)
                 archive.addfile(member, io.BytesIO(text.encode()))
@@ -61,7 +62,7 @@ def test_the_wheel_is_built_from_the_changed_source_and_nothing_else_is_left(sdi
     assert wheel.read_text() == (
         'string(REPLACE "-O2 -g" "-O2" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")\n'
         "    add_subdirectory(third_party/gloo EXCLUDE_FROM_ALL)\n"
-        "    data_ = other.data_;\n"
+        "    data_ = other.data_;\n" + CHANGES[3].after
     )
 
 

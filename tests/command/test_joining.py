@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.command.joining import read_settings
 from harness.comm import Launch
+from harness.command.joining import read_settings
 from harness.errors import ConfigError
 
 
