@@ -39,22 +39,19 @@ def unbroken(start, tmp_path_factory):
 
 @pytest.fixture
 def elastic(fork_server, tmp_path, unbroken):
-    """Start an elastic job; `end_as_unbroken` waits for its end, and compares it."""
+    """Start an elastic job, of processes that are forked by the server, or fresh ones.
+
+    `end_as_unbroken` waits for its end, and compares it.
+    """
     if WITHOUT_HOROVOD:
         pytest.skip(WITHOUT_HOROVOD)
     jobs = []
 
-    def start(settings, np, **more):
-        jobs.append(
-            ElasticJob(
-                tmp_path / f"job-{len(jobs)}",
-                settings,
-                np,
-                launch=lambda words: [sys.executable, "-I", "-S", str(CLIENT), *words],
-                environ=fork_server.environ,
-                **more,
-            )
-        )
+    def start(settings, np, *, fresh=False, **more):
+        python = [sys.executable] if fresh else [sys.executable, "-I", "-S", str(CLIENT)]
+        folder = tmp_path / f"job-{len(jobs)}"
+        launch = {"launch": lambda words: [*python, *words], "environ": fork_server.environ}
+        jobs.append(ElasticJob(folder, settings, np, **launch, **more))
         return jobs[-1]
 
     yield start

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
+
+import pytest
 
 from tests.elastic.conftest import SETTINGS
 
@@ -29,3 +32,24 @@ def test_a_supervisor_restarts_a_job_without_workers_and_leaves_a_loss_to_it(ela
     began, lost, again = [json.loads(line) for line in (job.run / "attempts.jsonl").read_text().splitlines()]
     assert [line["ranks"] for line in (began, lost, again)] == [2, 1, 2]
     assert lost["after"] < again["after"], "it resumed from before the loss"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [(signal.SIGKILL, "(SIGTERM to ranks 0, 1)"), (signal.SIGSTOP, "(horovodrun does not answer any more)")],
+)
+def test_workers_whose_driver_is_lost_save_and_another_start_resumes(elastic, end_as_unbroken, number, cause):
+    settings = (*SETTINGS, "train={iterations: 100}")
+    job = elastic(settings, 2, fresh=True)  # so that the process that was started is the driver
+    job.pause(0.5)
+    job.wait_for("iteration 5", lambda: job.iteration() >= 5)
+    job.process.send_signal(number)
+    deadline_s = time.monotonic() + 90
+    while job.workers() and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    outcome = json.loads((job.run / "outcome.json").read_text())
+    assert outcome["exit_code"] == 75
+    assert outcome["cause"].startswith(f"stopped on request {cause}: saved after iteration ")
+    job.kill_all()
+    end_as_unbroken(elastic(settings, 2, output=job.output, options=["--resume", "auto"]), settings)
