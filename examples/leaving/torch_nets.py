@@ -1,4 +1,4 @@
-"""The four networks as modules of PyTorch: what `launch/bridge.py --module` names.
+"""The networks as modules of PyTorch: what `launch/bridge.py --module` names.
 
 Run it by train.py, as examples/README.md says.
 """
@@ -76,19 +76,24 @@ def resnet18(classes: int = 10) -> nn.Module:
 
 
 class RowReader(nn.Module):
-    """`examples.leaving.gluon_nets:lstm`."""
+    """`examples.leaving.gluon_nets:RowReader`."""
 
-    def __init__(self, hidden: int, classes: int) -> None:
+    def __init__(self, recurrent: type[nn.LSTM] | type[nn.GRU], hidden: int, classes: int) -> None:
         """Rows have eight pixels."""
         super().__init__()
-        self.lstm = nn.LSTM(8, hidden, num_layers=2, batch_first=True)
+        self.rows = recurrent(8, hidden, num_layers=2, batch_first=True)
         self.out = nn.Linear(hidden, classes)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Scores, `(n, classes)`, of rows `(n, 8, 8)`."""
-        return self.out(self.lstm(rows)[0][:, -1])
+        return self.out(self.rows(rows)[0][:, -1])
 
 
 def lstm(hidden: int = 48, classes: int = 10) -> nn.Module:
     """The counterpart of the LSTM in `gluon_nets.py`."""
-    return RowReader(hidden, classes)
+    return RowReader(nn.LSTM, hidden, classes)
+
+
+def gru(hidden: int = 48, classes: int = 10) -> nn.Module:
+    """The counterpart of the GRU in `gluon_nets.py`."""
+    return RowReader(nn.GRU, hidden, classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from harness.bridge.opening import Opened
     from harness.bridge.sides import Sides, TorchNames
 
-MODEL, OPTIMIZER, PLAN, SCRIPT = "model.pt", "optimizer.pt", "plan.csv", "go_on.py"
+MODEL, AVERAGE, OPTIMIZER, PLAN, SCRIPT = "model.pt", "average.pt", "optimizer.pt", "plan.csv", "go_on.py"
 
 
 def export(opened: Opened, sides: Sides, mapping: ArrayMap, folder: Path, names: TorchNames) -> list[Path]:
     """Write `model.pt` and `optimizer.pt` (state dicts), `plan.csv` and `go_on.py`.
+
+    Where the run averages its weights, `average.pt` is the module with these, which `go_on.py` does not need.
 
     Args:
         opened: the run.
@@ -37,10 +40,14 @@ def export(opened: Opened, sides: Sides, mapping: ArrayMap, folder: Path, names:
     Raises:
         ConfigError: if the optimizer has no counterpart; the weights are written then. Or if nothing can be written.
     """
-    sides.load(mapping)
-    run = opened.run
+    run, averages, written = opened.run, opened.arrays.get("averages"), [MODEL, OPTIMIZER, PLAN, SCRIPT]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if averages:
+            replace(sides, parameters={**sides.parameters, **averages}).load(mapping)
+            torch.save(sides.torch.module.state_dict(), folder / AVERAGE)
+            written.insert(1, AVERAGE)
+        sides.load(mapping)
         torch.save(sides.torch.module.state_dict(), folder / MODEL)
         replace_file(folder / PLAN, run.plan.to_csv(run.config.optimizer.own_momentum))
         optimizer, counterpart = optimizer_of(opened, sides, mapping)
@@ -51,7 +58,7 @@ def export(opened: Opened, sides: Sides, mapping: ArrayMap, folder: Path, names:
         )
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written ({error.strerror}); choose another --output") from None
-    return [folder / name for name in (MODEL, OPTIMIZER, PLAN, SCRIPT)]
+    return [folder / name for name in written]
 
 
 def script(

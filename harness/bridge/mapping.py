@@ -32,6 +32,7 @@ from harness.named import brief, did_you_mean
 T = TypeVar("T")
 _PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
 _HOW = {"from", "axes", "blocks", "repeat", "flat"}
+_KEYS = ("module", "arrays", "unused")
 OPEN = "?"
 
 
@@ -68,12 +69,25 @@ class Source:
         """
         if self.number is not None:
             return np.full(shape, self.number, np.float32)
+        shape_there = arrays[self.array].shape
+        (begin, end), (_, length) = _rows(self.name, shape_there), _rows(self.array, shape_there)
+        if not begin < end <= length:
+            raise ConfigError(f"{self.name} are not rows of {self.array}, which has {length}")
         found = rows_of(arrays, self.name)
         if self.axes is not None:
+            if len(self.axes) != found.ndim:
+                raise ConfigError(f"axes: {list(self.axes)} are not the {found.ndim} axes of {self.name}")
             found = found.transpose(self.axes)
         if self.blocks is not None:
+            if len(found) % len(self.blocks):
+                raise ConfigError(f"blocks: {len(found)} rows are not {len(self.blocks)} equal blocks")
             found = np.concatenate([np.split(found, len(self.blocks))[block] for block in self.blocks])
         if self.flat is not None:
+            columns = found[0].size
+            if prod(self.flat) != columns:
+                raise ConfigError(
+                    f"flat: {list(self.flat)} are {prod(self.flat)} columns, and {self.name} has {columns}"
+                )
             found = np.moveaxis(found.reshape(len(found), *self.flat), -1, 1).reshape(len(found), -1)
         if self.repeat > 1:
             found = found.repeat(self.repeat, axis=0)
@@ -123,7 +137,7 @@ class ArrayMap:
             if source.number is not None or source.array in arrays:
                 try:
                     found[target] = source(arrays, shape_of(shapes, target))
-                except (ConfigError, ValueError, IndexError) as error:
+                except ConfigError as error:
                     raise ConfigError(f"arrays.{target}: {error}") from None
         return found
 
@@ -139,13 +153,23 @@ class ArrayMap:
         for target, source in self.sources.items():
             name = whole(target)
             if name not in module:
-                problems.append(f"{target}: the module has no such array; {did_you_mean(name, list(module))}")
+                problems.append(f"{target}: the module has no such array; {did_you_mean(name, list(module))}remove it")
                 continue
             covered.setdefault(name, []).append(_rows(target, module[name]))
             if source.number is None and source.array not in run:
-                problems.append(
-                    f"{target}: the run has no array {source.array!r}; {did_you_mean(source.array, list(run))}"
-                )
+                meant = did_you_mean(source.array, list(run))
+                problems.append(f"{target}: the run has no array {source.array!r}; {meant}run match to see its names")
+            elif source.number is None:
+                try:
+                    nothing: Array = np.broadcast_to(np.float32(0), run[source.array])
+                    source({source.array: nothing}, shape_of(module, target))
+                except ConfigError as error:
+                    problems.append(f"{target}: {error}")
+        problems += [
+            f"unused: the run has no array {name!r}; {did_you_mean(name, list(run))}remove it"
+            for name in self.unused
+            if name not in run
+        ]
         named = {source.array for source in self.sources.values()} | set(self.unused)
         maybe = {name for names in self.open.values() for name in names}
         for name in module:
@@ -220,6 +244,7 @@ def write_mapping(path: Path, mapping: ArrayMap, layers: Sequence[tuple[Layer, L
         lines += ["# arrays of the run that the module does not need", "unused:"]
         lines += [f"  - {name}" for name in mapping.unused]
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --mapping") from None
@@ -245,9 +270,13 @@ def read_mapping(path: Path) -> tuple[ArrayMap, str]:
             sources[str(target)] = _source(value)
         except ConfigError as error:
             problems.append(f"arrays.{target}: {error}")
+    problems += [f"{key}: unknown key; known: {', '.join(_KEYS)}" for key in raw if key not in _KEYS]
+    unused = raw.get("unused") or []
+    if not isinstance(unused, list):
+        problems.append(f"unused: found {brief(unused)}; give a list of the run's arrays")
     if problems:
         raise ConfigError(f"{path}:{listed(problems)}")
-    return ArrayMap(sources, [str(name) for name in raw.get("unused") or []], left_open), str(raw.get("module", ""))
+    return ArrayMap(sources, [str(name) for name in unused], left_open), str(raw.get("module", ""))
 
 
 def _source(value: Any) -> Source:

@@ -41,25 +41,30 @@ def accurate_operators() -> Iterator[None]:
 class Order(NamedTuple):
     """An order in which MXNet adds, other than its own.
 
-    Dense layers get every row several times, of which one counts: oneDNN adds products in blocks where there are few
-    rows, and one after the other where there are many, as PyTorch does in any case.
+    PyTorch's sums may differ from MXNet's in each of these, so each is another in half of the orders.
 
     Attributes:
         inputs: whether dense, convolutional and recurrent layers add products with their inputs from the last to the
-            first, and losses the values of a sample: inputs are reversed together with the columns of the weights.
+            first, and losses the values of a sample: inputs are reversed together with the columns of the weights,
+            those of convolutions along the positions of the kernel as well.
         units: whether they do so with gradients of their outputs in the backward pass: their units are reversed, and
             what they give is put back.
         step: whether steps of Adam, AdamW, NAG, RMSProp, and of SGD with decay, add their terms in another order.
+        kernel: whether dense layers and convolutions of two axes are computed by another kernel. Dense layers get every
+            row several times, of which one counts: oneDNN adds products in blocks where there are few rows, and one
+            after the other where there are many, as PyTorch does in any case. Convolutions become products of the
+            weights with patches of the picture, as PyTorch computes some, where oneDNN goes by blocks of channels.
     """
 
     inputs: bool
     units: bool
     step: bool
+    kernel: bool
 
     @classmethod
     def of(cls, number: int) -> Order:
-        """All eight, over and over; the first one has everything reversed."""
-        return cls(*(not number - 1 & 1 << bit for bit in range(3)))
+        """All sixteen, over and over; the first one has everything changed."""
+        return cls(*(not number - 1 & 1 << bit for bit in range(len(cls._fields))))
 
 
 @contextmanager
@@ -100,11 +105,13 @@ def _dense(f: Any, operator: Operator, order: Order) -> Operator:
     def dense(data: Any, weight: Any, bias: Any = None, *, flatten: bool = True, **options: Any) -> Any:
         inputs, units = order.inputs, order.units
         rows = f.flatten(data) if flatten else f.reshape(data, shape=(-1, 0), reverse=True)
-        rows = f.concat(*[rows] * _REPEATED, dim=0)
+        if order.kernel:
+            rows = f.concat(*[rows] * _REPEATED, dim=0)
         given = [_turned(f, rows, (1, inputs)), _turned(f, weight, (0, units), (1, inputs))]
         given += [] if bias is None else [_turned(f, bias, (0, units))]
         found = _turned(f, operator(*given, flatten=True, **options), (1, units))
-        found = f.split(found, num_outputs=_REPEATED, axis=0)[0]
+        if order.kernel:
+            found = f.split(found, num_outputs=_REPEATED, axis=0)[0]
         if flatten:
             return found
         return f.reshape_like(found, data, lhs_begin=0, lhs_end=1, rhs_begin=0, rhs_end=-1)
@@ -114,15 +121,51 @@ def _dense(f: Any, operator: Operator, order: Order) -> Operator:
 
 def _convolution(f: Any, operator: Operator, order: Order) -> Operator:
     def convolution(data: Any, weight: Any = None, bias: Any = None, **options: Any) -> Any:
-        is_plain = options.get("layout") in (None, "NCW", "NCHW", "NCDHW") and options.get("num_group", 1) == 1
-        if weight is None or not is_plain:  # Gluon infers shapes from the data alone
-            return operator(data, *(one for one in (weight, bias) if one is not None), **options)
-        inputs, units = order.inputs, order.units
-        given = [_turned(f, data, (1, inputs)), _turned(f, weight, (0, units), (1, inputs))]
-        given += [] if bias is None else [_turned(f, bias, (0, units))]
-        return _turned(f, operator(*given, **options), (1, units))
+        biases = [] if bias is None else [bias]
+        kernel, groups = options["kernel"], options.get("num_group", 1)
+        if weight is None or options.get("layout") not in (None, "NCW", "NCHW", "NCDHW"):
+            return operator(data, *([] if weight is None else [weight]), *biases, **options)  # to infer shapes, or NHWC
+        if order.kernel and groups == 1 and len(kernel) == 2:
+            return _product_of_patches(f, operator, order, data, weight, biases, options)
+        # other strides may leave out pixels at the end, which would be others at the beginning
+        every = all(step == 1 for step in options.get("stride", ()))
+        axes = [(axis, order.inputs and every) for axis in range(2, 2 + len(kernel))]
+
+        def turned(array: Any) -> Any:
+            return _turned_groups(f, array, groups, (order.inputs, order.units))
+
+        given = [_turned_groups(f, data, groups, (order.inputs, order.inputs), axis=1), turned(weight)]
+        given = [_turned(f, given[0], *axes), _turned(f, given[1], (1, order.inputs), *axes), *map(turned, biases)]
+        found = _turned_groups(f, operator(*given, **options), groups, (order.inputs, order.units), axis=1)
+        return _turned(f, found, *axes)
 
     return convolution
+
+
+def _turned_groups(f: Any, array: Any, groups: int, turned: tuple[bool, bool], axis: int = 0) -> Any:
+    """An array of which groups along an axis are reversed, and what is within each; to be put back by the same."""
+    if groups == 1:
+        return _turned(f, array, (axis, turned[1]))
+    apart = f.reshape(array, shape=(*[0] * axis, -4, groups, -1, -2))
+    return f.reshape(_turned(f, apart, (axis, turned[0]), (axis + 1, turned[1])), shape=(*[0] * axis, -3, -2))
+
+
+def _product_of_patches(
+    f: Any, operator: Operator, order: Order, data: Any, weight: Any, biases: list[Any], options: dict[str, Any]
+) -> Any:
+    """A convolution of pictures as a matrix product."""
+    where = {name: options[name] for name in ("kernel", "stride", "dilate", "pad") if name in options}
+    patches = f.transpose(f.im2col(data, **where), axes=(0, 2, 1))
+    columns = f.reshape(weight, shape=(0, -1))
+    columns = _turned(f, columns, (0, order.units), (1, order.inputs))
+    found = f.dot(_turned(f, patches, (2, order.inputs)), columns, transpose_b=True)
+    for one in biases:
+        found = f.broadcast_add(found, f.reshape(_turned(f, one, (0, order.units)), shape=(1, 1, -1)))
+    found = f.transpose(_turned(f, found, (2, order.units)), axes=(0, 2, 1))
+    # a symbol has no shape yet, so a convolution of one channel tells how large the picture has become
+    first = f.slice_axis(data, axis=1, begin=0, end=1), f.slice(weight, begin=(0, 0), end=(1, 1))
+    size = f.BlockGrad(operator(*first, num_filter=1, no_bias=True, **where))
+    return f.reshape_like(found, size, lhs_begin=2, lhs_end=3, rhs_begin=2, rhs_end=4)
 
 
 def _batch_dot(f: Any, operator: Operator, order: Order) -> Operator:

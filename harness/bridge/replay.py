@@ -1,17 +1,18 @@
-"""A run trained on in both, side by side from a checkpoint: the verdict, and the page with both curves."""
+"""A run trained on in both, side by side from a checkpoint, and the page with both curves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.bridge.layers import Array
 from harness.bridge.mapping import rows_of
-from harness.bridge.replaying import Losses, Rates, TorchUpdates, in_order, side_by_side
+from harness.bridge.replaying import Rates, TorchUpdates, in_order, side_by_side
+from harness.bridge.verdict import Replayed
 from harness.errors import ConfigError
 from harness.report.charts import Chart, Scale, Series, above_each_other, scale_for
 from harness.report.pages import render, write_page
@@ -20,55 +21,8 @@ if TYPE_CHECKING:
     from harness.bridge.mapping import ArrayMap
     from harness.bridge.opening import Opened
     from harness.bridge.sides import Sides
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """What both have made of the same updates.
-
-    Attributes:
-        rows: an iteration each.
-        weights: how far an array is apart at the end, as a part of how far it has moved; the largest over arrays.
-        weights_rounding: the same of MXNet that adds in other orders.
-    """
-
-    rows: Sequence[Losses]
-    weights: float
-    weights_rounding: float
-
-    @property
-    def differences(self) -> Array:
-        """How far the loss in PyTorch is from that in MXNet, by iteration."""
-        return np.array([abs(one.torch - one.mxnet) for one in self.rows])
-
-    @property
-    def rounding(self) -> Array:
-        """How far the losses of those two runs of MXNet are apart that differ most, by iteration."""
-        runs = [[one.mxnet, *one.reordered] for one in self.rows]
-        return np.array([max(losses) - min(losses) for losses in runs])
-
-    @property
-    def agrees(self) -> bool:
-        """Whether PyTorch is as near to MXNet as two runs of MXNet are that add in other orders."""
-        return bool(self.differences.max() <= self.rounding.max())
-
-    @property
-    def is_close(self) -> bool:
-        """Whether they are apart by less than twice as much: the runs of MXNet are a few of many orders."""
-        return bool(self.differences.max() < 2 * self.rounding.max())
-
-    def verdict(self) -> str:
-        """One sentence."""
-        worst = self.rows[int(self.differences.argmax())].t
-        told = (
-            f"losses differ by {self.differences.max():.3g} at most (iteration {worst}), those of two of "
-            f"{1 + len(self.rows[0].reordered)} runs of MXNet that add in other orders by {self.rounding.max():.3g}"
-        )
-        if self.agrees:
-            return f"{told}: the same run"
-        if self.is_close:
-            return f"{told}: NOT SHOWN to be the same run; less than twice as much may be chance, more --orders tell"
-        return f"{told}: NOT the same run"
+    from harness.gluon import Learner
+    from harness.train.run import Run
 
 
 def replay(opened: Opened, sides: Sides, mapping: ArrayMap, iterations: int, orders: int) -> Replayed:
@@ -84,11 +38,9 @@ def replay(opened: Opened, sides: Sides, mapping: ArrayMap, iterations: int, ord
     Raises:
         ConfigError: if the optimizer has no counterpart, or the run is over.
     """
-    from harness.bridge import of_gluon
     from harness.bridge.of_torch import arrays_of
     from harness.bridge.orders import accurate_operators
     from harness.bridge.state import optimizer_of
-    from harness.train.build import build_learner
 
     run, first = opened.run, opened.iteration + 1
     last = min(opened.iteration + iterations, run.sizes.num_iterations)
@@ -101,16 +53,28 @@ def replay(opened: Opened, sides: Sides, mapping: ArrayMap, iterations: int, ord
     updates = TorchUpdates(sides.torch, optimizer_of(opened, sides, mapping)[0])
     rates = Rates(run.plan.lr, run.plan.momentum)
     with accurate_operators(), run.stream() as stream:
-        learners = []
-        for number in range(1 + orders):
-            with in_order(number):
-                learners.append(build_learner(run, prepare=of_gluon.switch_off_dropout))
+        learners = [learner_in_order(run, number) for number in range(1 + orders)]
         rows = list(side_by_side(learners, updates, stream, rates, first, last))
     before = mapping.convert(sides.parameters, sides.module_shapes)
     after = [mapping.convert(one.snapshot().parameters, sides.module_shapes) for one in learners]
     tensors = arrays_of(sides.torch.module)
     found = {name: np.array(rows_of(tensors, name).detach().numpy()) for name in before}
     return Replayed(rows, _apart(before, after[0], found), max(_apart(before, after[0], one) for one in after[1:]))
+
+
+def learner_in_order(run: Run, number: int) -> Learner:
+    """A learner of the run that adds in an order, without dropout."""
+    from harness.bridge.of_gluon import switch_off_dropout
+    from harness.train.build import build_learner
+
+    with ExitStack() as stack:
+
+        def prepare(net: Any) -> None:
+            switch_off_dropout(net)
+            # not before: MXNet infers the shapes of arrays from its own operators alone
+            stack.enter_context(in_order(number))
+
+        return build_learner(run, prepare=prepare)
 
 
 def _apart(before: Mapping[str, Array], one: Mapping[str, Array], other: Mapping[str, Array]) -> float:

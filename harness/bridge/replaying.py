@@ -21,26 +21,9 @@ from harness.bridge.optimizers import set_rate
 from harness.bridge.orders import Order, other_order
 from harness.bridge.torch_calls import TorchCalls
 from harness.bridge.updates import backward
+from harness.bridge.verdict import Losses
 from harness.data import GlobalBatch, each_leaf
 from harness.data.leaves import Data
-
-
-class Losses(NamedTuple):
-    """One iteration.
-
-    Attributes:
-        t: its number.
-        lr: its learning rate.
-        mxnet: the mean loss of its global batch in MXNet.
-        torch: in PyTorch.
-        reordered: in MXNet, adding in other orders.
-    """
-
-    t: int
-    lr: float
-    mxnet: float
-    torch: float
-    reordered: Sequence[float]
 
 
 class Rates(NamedTuple):
@@ -79,7 +62,7 @@ class TorchUpdates:
         self.optimizer.zero_grad(set_to_none=True)
         shards = tuple(shard_of(shard) for shard in batch.batches if shard.count)
         update = Update(batch.t, shards, batch.num_samples, len(shards), batch.begins, ())
-        with biased_variances(calls.module):
+        with biased_variances(calls.module), calls.explained():
             loss = backward(calls.module, update, calls.loss, calls.forward)
         set_rate(self.optimizer, lr, momentum)
         self.optimizer.step()

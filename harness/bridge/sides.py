@@ -20,7 +20,8 @@ from harness.data.leaves import Data, count_of, each_leaf
 from harness.errors import ConfigError
 from harness.model import build_model
 from harness.model.calls import Calls
-from harness.named import call, load_function
+from harness.model.soft_labels import picks_classes, unsmoothed
+from harness.named import call, kind_of, load_function
 
 
 class TorchNames(NamedTuple):
@@ -175,10 +176,15 @@ def torch_calls(config: Any, names: TorchNames, calls: Calls) -> TorchCalls:
     if names.loss is not None:
         loss: Any = load_function(names.loss, "--loss")
         loss = call(loss, {}, "--loss") if isinstance(loss, type) else loss
+        if not callable(loss):
+            raise ConfigError(f"--loss: {names.loss!r} makes {kind_of(loss)}, which cannot be called")
     elif ":" in section.loss and forward is not None:
         loss = None
     else:
-        loss = build_loss(section.loss, section.loss_params, getattr(calls.loss, "_axis", -1))
+        params, own = section.loss_params, unsmoothed(calls.loss)
+        if section.loss == "softmax_cross_entropy":
+            params = {**params, "sparse_label": picks_classes(own)}  # which follows from labels, if nothing is said
+        loss = build_loss(section.loss, params, getattr(own, "_axis", -1), section.label_smoothing)
     return TorchCalls(module, loss, forward)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from harness.bridge.data import Update, arguments_of
+from harness.bridge.torch_calls import checked_losses
 from harness.errors import ConfigError
 
 _STATISTICS, _COUNTER = ("running_mean", "running_var"), "num_batches_tracked"
@@ -87,14 +88,8 @@ def _losses(
         found = loss(module(*arguments_of(data)), label)
     else:
         _, found = forward(module, loss, data, label)
-    if isinstance(found, tuple | list) and len(found) == 2:
-        return found[0], found[1]
-    if not isinstance(found, Tensor) or found.shape != (len(arguments_of(data)[0]),):
-        shape = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ConfigError(
-            f"backward: loss: gave {shape}; give one value a sample (reduction='none'), or (numerators, weights)"
-        )
-    return found, None
+    losses = checked_losses(found, len(arguments_of(data)[0]), "backward: loss")
+    return (losses, None) if isinstance(losses, Tensor) else (losses[0], losses[1])
 
 
 def _num_ranks() -> int:

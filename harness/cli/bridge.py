@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.bridge.verdict import ORDERS
 from harness.command import report_failure
 from harness.command.options import number_of
 from harness.config.reading import parse_yaml
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from harness.bridge.sides import Sides, TorchNames
 
 _RUN_HELP = "a run's folder (its newest checkpoint counts), or one of its checkpoints"
-_SAMPLES, _ITERATIONS, _ORDERS = 16, 200, 15
+_SAMPLES, _ITERATIONS = 16, 200
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -65,7 +66,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             one.add_argument(
                 "--orders",
                 type=number_of("orders"),
-                default=_ORDERS,
+                default=ORDERS,
                 metavar="N",
                 help="runs of MXNet that add in other orders, each as slow as the run's own (default: %(default)s)",
             )
@@ -100,11 +101,11 @@ def match(run: Opened, options: argparse.Namespace) -> None:
     from harness.bridge.mapping import write_mapping
     from harness.bridge.sides import both_sides, default_mapping
     from harness.bridge.verify import PREDICTIONS
+    from harness.data.leaves import count_of
 
     sides = both_sides(run, names_of(options), options.samples)
     proposal = sides.propose()
     path = options.mapping or default_mapping(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_mapping(path, proposal.mapping, proposal.pairs, options.module)
     mapping = proposal.mapping
     problems = [*proposal.problems, *mapping.problems(sides.run_shapes, sides.module_shapes)]
@@ -114,7 +115,7 @@ def match(run: Opened, options: argparse.Namespace) -> None:
         raise ConfigError(f"{path}: to be completed by hand:{listed(list(dict.fromkeys(problems)))}")
     apart = sides.distance(mapping)
     agree = "agree" if apart <= PREDICTIONS else "DIFFER: run verify, which says where"
-    print(f"predictions of {options.samples} samples, by {apart:.2g}: {agree}")
+    print(f"predictions of {count_of(sides.data)} samples, by {apart:.2g}: {agree}")
 
 
 def verify(run: Opened, options: argparse.Namespace) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,8 @@ def test_layers_without_a_counterpart_are_named():
         ("{from: x, axes: [0, 2]}", "arrays.a: axes is [0, 2]; give each of 0 to 1 once"),
         ("{from: x, blocks: 3}", "arrays.a: blocks is 3; give a list of whole numbers"),
         ("{from: x, repeat: 0}", "arrays.a: repeat is 0; give a whole number from 1"),
+        ("x}\nunusd: {b", "unusd: unknown key; known: module, arrays, unused"),
+        ("x}\nunused: {b", "unused: found {'b': None}; give a list of the run's arrays"),
     ],
 )
 def test_an_entry_that_is_none_is_refused(entry, told, tmp_path):
@@ -125,6 +129,30 @@ def test_a_source_that_does_not_fit_is_named():
         ConfigError, match=r"arrays\.1\.weight: 0\.weight becomes \(64, 32\), and \(32, 64\) are wanted"
     ):
         sides.load(mapping)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            Source("0.wieght"),
+            "1.weight: the run has no array '0.wieght'; did you mean '0.weight'? run match to see its",
+        ),
+        (Source("1.weight"), "1.weight: 1.weight becomes (32, 32), and (32, 64) are wanted"),
+        (Source("0.weight[0:16]"), "1.weight: 0.weight[0:16] becomes (16, 64), and (32, 64) are wanted"),
+        (Source("0.weight[0:99]"), "1.weight: 0.weight[0:99] are not rows of 0.weight, which has 32"),
+        (Source("0.weight", axes=(0, 2, 1)), "1.weight: axes: [0, 2, 1] are not the 2 axes of 0.weight"),
+        (Source("0.weight", blocks=(0, 2, 1)), "1.weight: blocks: 32 rows are not 3 equal blocks"),
+        (Source("0.weight", flat=(3, 3, 7)), "1.weight: flat: [3, 3, 7] are 63 columns, and 0.weight has 64"),
+    ],
+)
+def test_what_is_wrong_in_a_mapping_is_told_before_anything_is_loaded(source, told):
+    sides = both("mlp")
+    proposed = sides.propose().mapping
+    mapping = replace(proposed, sources={**proposed.sources, "1.weight": source}, unused=["0.gamma"])
+    problems = "\n".join(mapping.problems(sides.run_shapes, sides.module_shapes))
+    assert told in problems
+    assert "unused: the run has no array '0.gamma'; remove it" in problems
 
 
 def test_numbers_are_put_where_pytorch_has_them():

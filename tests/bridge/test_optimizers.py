@@ -13,9 +13,9 @@ from harness.bridge.counterparts import RunOptimizer
 from harness.bridge.of_gluon import factors_of
 from harness.bridge.of_torch import arrays_of
 from harness.bridge.optimizers import carry_over
-from harness.bridge.replay import Replayed
-from harness.bridge.replaying import Losses, Rates, TorchUpdates, in_order, side_by_side
+from harness.bridge.replaying import Rates, TorchUpdates, in_order, side_by_side
 from harness.bridge.torch_calls import TorchCalls, build_loss
+from harness.bridge.verdict import ORDERS, Losses, Replayed
 from harness.comm import SingleWorld
 from harness.data import Batch, GlobalBatch
 from harness.errors import ConfigError
@@ -104,14 +104,14 @@ WAYS = {
     "rmsprop": ("rmsprop", {"wd": 1e-2, "epsilon": 1e-4}),
     "adagrad": ("adagrad", {"eps": 1e-3}),
 }
-# one of the 50 losses of RMSProp is 3.8e-8 from float64 in PyTorch, where 1e-8 is usual
-ORDERS = dict.fromkeys(WAYS, 15) | {"rmsprop": 31} if THOROUGH else dict.fromkeys(WAYS, 7)
+# as many as `replay` has; a few tell what is another run, and whether PyTorch is near
+OTHERS = ORDERS if THOROUGH else 7
 
 
 @lru_cache
 def replayed(way):
     """50 updates, of which one at rate 0; with what makes other ones from the same state."""
-    learners, updates, apart = carried(*WAYS[way], mult=[("1.weight", 0.5)], others=ORDERS[way])
+    learners, updates, apart = carried(*WAYS[way], mult=[("1.weight", 0.5)], others=OTHERS)
     made = updates()
     rows = list(side_by_side(learners, made, stream, Rates(lr, lambda t: None), BEGUN + 1, BEGUN + MORE))
     return Replayed(rows, 0.0, 0.0), updates, apart(made)

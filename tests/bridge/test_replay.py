@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
-from harness.bridge.replay import Replayed, write_replay
-from harness.bridge.replaying import Losses
+from harness.bridge.of_gluon import update
+from harness.bridge.replay import learner_in_order, write_replay
+from harness.bridge.replaying import in_order
+from harness.bridge.verdict import Losses, Replayed
+from harness.comm import SingleWorld
+from harness.config import load_config
+from harness.train.prepare import prepare_run
 
 UNIT = 2.0**-24
 
@@ -44,3 +50,22 @@ def test_pytorch_is_to_be_as_near_as_two_orders_of_addition(torch, reordered, di
     assert found.verdict() in page
     assert "digits in MXNet and in PyTorch" in page
     assert len(re.findall("<figure>", page)) == 3
+
+
+def test_networks_of_which_shapes_are_inferred_are_built_in_every_order(tmp_path):
+    """Compiled, without dropout; with the run's weights."""
+    words = ["network={name: cnn, params: {channels: [4], dropout: 0.5}}", "batch.shards=1", f"output={tmp_path}"]
+    run = prepare_run(load_config("configs/digits.yaml", words), SingleWorld(), threads=1)
+    try:
+        with run.stream() as stream:
+            batch = stream(1)
+        losses = []
+        for number in (0, 1):
+            learner = learner_in_order(run, number)
+            with in_order(number):
+                losses += [update(learner, batch, 0.1, None) for _ in range(3)]
+    finally:
+        run.close()
+    assert losses[:3] == pytest.approx(losses[3:], rel=1e-6)
+    assert losses[0] > losses[2]
+    assert (np.array(losses[:3]) != losses[3:]).any()

@@ -78,9 +78,9 @@ def test_a_function_may_call_both_and_data_may_be_nested():
 @pytest.mark.parametrize(
     ("loss", "found"),
     [
-        (lambda prediction, label: nn.functional.cross_entropy(prediction, label), "gave a tensor ()"),
-        (lambda prediction, label: prediction, "gave a tensor (8, 3)"),
-        (lambda prediction, label: 0.5, "gave float"),
+        (lambda prediction, label: nn.functional.cross_entropy(prediction, label), "gave a tensor () for 8 samples"),
+        (lambda prediction, label: prediction, "gave a tensor (8, 3) for 8 samples"),
+        (lambda prediction, label: 0.5, "gave a float for 8 samples"),
     ],
 )
 def test_losses_of_another_form(loss, found):

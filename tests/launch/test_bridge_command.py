@@ -29,7 +29,7 @@ def run(start, tmp_path):
     """Of the digits, after 20 updates with momentum and two factors on the rate."""
     settings = ["train={iterations: 20}", "network.params.hidden=[32, 32]", "checkpoint.every=10it"]
     settings += [f"output={tmp_path}", "batch.shards=2", "optimizer.lr_mult={1.*: 0.5}"]
-    settings += ["optimizer.clip_norm=0.2", "optimizer.clip_value=0.01"]
+    settings += ["optimizer.clip_norm=0.2", "optimizer.clip_value=0.01", "ema.decay=0.9"]
     start("launch/train.py", "--config", "digits", *(word for one in settings for word in ("--set", one)))
     return tmp_path / "digits"
 
@@ -39,8 +39,13 @@ def test_a_run_is_matched_and_verified(command, run):
     mapping = run / "bridge/mapping.yaml"
     ended = command("bridge", "verify", run, *MODULE)
     assert (ended.code, ended.err) == (2, f"error: {mapping}: there is no mapping yet; write it with `bridge match`\n")
-    ended = command("bridge", "match", run, *MODULE)
+    ended = command("bridge", "match", run, *MODULE, "--mapping", __file__ + "/mapping.yaml")
+    assert ended.err.endswith(
+        "test_bridge_command.py/mapping.yaml: cannot be written (File exists); choose another --mapping\n"
+    )
+    ended = command("bridge", "match", run, *MODULE, "--samples", 99999)
     assert (ended.code, ended.err) == (0, "")
+    assert "predictions of 1437 samples, by " in ended.out
     assert ended.out.splitlines()[0] == f"{mapping}: 6 of 6 arrays matched, in 3 layers"
     assert ended.out.splitlines()[1].endswith(": agree")
     text = mapping.read_text()
@@ -78,6 +83,7 @@ def test_a_run_is_replayed_and_exported(command, run):
     ended = command("bridge", "export", middle, *MODULE)
     assert [line.rpartition("/")[2] for line in ended.out.splitlines()] == [
         "model.pt",
+        "average.pt",
         "optimizer.pt",
         "plan.csv",
         "go_on.py",
@@ -95,10 +101,14 @@ def test_a_run_is_replayed_and_exported(command, run):
         (rate * 0.5, 0.5, 0.9, 1e-4),
         (rate * 0.5, 0.5, 0.9, 0.0),
     ]
+    import torch  # not at the top, because it need not be installed
+
     _clips_as_the_run(went_on["module"], went_on["optimizer"])
     saved = read_arrays(middle)
     weight = dict(went_on["module"].named_parameters())["3.weight"]
     assert weight.tolist() == saved["parameters"]["1.weight"].tolist()
+    average = torch.load(run / "bridge/average.pt")["3.weight"]
+    assert average.tolist() == saved["averages"]["1.weight"].tolist() != weight.tolist()
     buffer = went_on["optimizer"].state[weight]["momentum_buffer"].numpy()
     applied = read_numbers(middle)["applied_lr"] * 0.5
     np.testing.assert_allclose(-buffer * applied, saved["slots"]["1.weight/0"], rtol=1e-6)
