@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from harness.comm import World
 from harness.comm.compare import Facts
 from harness.config import RunConfig, deciding
 from harness.errors import ConfigError, DisagreementError
-from harness.named import code_in
 from harness.plan import LRPlan
+from harness.versions import code_of
 
 OF_A_HOST = (("output",), ("device",), ("data", "root"), ("data", "download"))  # may differ between hosts
 _ADVICE = "start every rank with the same code, packages, configuration and data"
@@ -40,7 +37,7 @@ def compare_ranks(world: World, facts: Facts, config: RunConfig, own_shards: Seq
     Raises:
         DisagreementError: on every rank, naming what differs, the ranks and both values.
     """
-    equal = {**facts, "configuration": _comparable(config), "code": code_digest(config)}
+    equal = {**facts, "configuration": _comparable(config), "code": code_of(deciding(config.plain()))}
     everyone = world.must_be_equal("preflight", equal, _ADVICE, own=[world.rank, list(own_shards)])
     ranks_of: dict[int, list[int]] = {shard: [] for shard in range(config.batch.shards or 1)}
     for rank, shards in everyone:
@@ -75,21 +72,6 @@ def compare_schedules(world: World, plan: LRPlan, source: str) -> None:
                     f"{shown}; a schedule must be a function of the iteration alone, and must not depend on rank, "
                     "host or process"
                 ).on_all_ranks()
-
-
-def code_digest(config: RunConfig) -> dict[str, str]:
-    """sha256 of the source of this package, of the program that was started, and of the user's own modules."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
-    found = {"harness": digest.hexdigest()[:16]}
-    names = {name.partition(":")[0] for name in code_in(deciding(config.plain()))}
-    for name in sorted(names & sys.modules.keys()):
-        file = getattr(sys.modules[name], "__file__", None)
-        if file is not None and Path(file).is_file():
-            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
-    return found
 
 
 def _comparable(config: RunConfig) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import socket
 from contextlib import ExitStack
 from functools import partial
 
-from harness.config import dump_config
 from harness.errors import ConfigError
 from harness.folder import METRICS, AttemptStart, EventFile, MetricsFile
 from harness.gluon import Learner
@@ -54,7 +53,8 @@ def open_metrics(run: Run, after: int, stack: ExitStack) -> MetricsFile | None:
         return None
     metrics = stack.enter_context(opened[0])
     if run.config.log.tensorboard:
-        texts = {"config": f"```yaml\n{dump_config(run.config)}```", "plan": run.plan.describe()}
+        resolved = (folder / "config.yaml").read_text(encoding="utf-8")  # written a moment ago
+        texts = {"config": f"```yaml\n{resolved}```", "plan": run.plan.describe()}
         pictures = {"plan": folder / "plan.png", "finder": folder / "finder" / "curve.png"}
         metrics.show_in(EventFile(folder / "tensorboard", texts, pictures))
     return metrics

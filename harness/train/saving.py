@@ -33,12 +33,11 @@ from harness.gluon import Learner, LearnerState, Requests
 from harness.guard import ConsistencyCheck
 from harness.plan import LRPlan, Sizes
 from harness.shipped import typed_words
-from harness.train.code import code_of
 from harness.train.resume import ResumePoint
 from harness.train.run import Run
 from harness.train.state import RunState, is_due
 from harness.units import ClockTime
-from harness.versions import versions
+from harness.versions import code_of, versions
 
 
 def environment_of(run: Run) -> dict[str, str | int]:

@@ -66,13 +66,19 @@ def import_all():
 
 
 def draw_once():
-    """A plan and a page: fonts are found, templates compiled, and what they import late is imported."""
+    """A plan and a page: fonts are found, templates compiled, and what they import late is imported.
+
+    What a run asks of its code and packages is found once as well.
+    """
     from harness.config import load_config
     from harness.files import replace_file
     from harness.folder.event_file import import_tensorboardx
     from harness.plan import LRPlan, Sizes
     from harness.report import plan_files, write_plan, write_run_report
+    from harness.versions import code_of, versions
 
+    versions()
+    code_of({})
     import_tensorboardx()
     importlib.import_module("tensorboardX.event_file_writer")
     importlib.import_module("tensorboardX.summary")

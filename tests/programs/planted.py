@@ -44,7 +44,7 @@ def planted(what):
     at = 20 if what == "running statistic" else 7  # statistics are averaged in every update
     plain_update, plain_load = Learner.update, harness.train.prepare.load_splits
     plain_call, plain_lr, parameters_of = BatchStream.__call__, LRPlan.lr, harness.model.parameters.parameters_of
-    plain_digest = harness.guard.preflight.code_digest
+    plain_code = harness.guard.preflight.code_of
 
     def renamed(net):
         return {name.replace("weight", "kernel"): p for name, p in parameters_of(net).items()}
@@ -99,7 +99,7 @@ def planted(what):
         "pixel": (harness.train.prepare, "load_splits", other_data),
         "label": (harness.train.prepare, "load_splits", other_data),
         "version": (harness.versions, "version", lambda package: "9.9" if package == "numpy" else "1"),
-        "code": (harness.guard.preflight, "code_digest", lambda of: {**plain_digest(of), "harness": "edited"}),
+        "code": (harness.guard.preflight, "code_of", lambda of: {**plain_code(of), "harness": "edited"}),
         "shards": (harness.train.run, "shards_of_rank", lambda shards, of, _: list(range(0, shards, of.size))),
         "schedule": (LRPlan, "lr", lambda self, t: plain_lr(self, t) * (1.5 if t == 33 else 1)),
         "fewer samples": (BatchStream, "__call__", fewer),
