@@ -2,7 +2,7 @@
 # make setup     install everything into .venv (see install.sh)  make format  format the code
 # make test      set up and run the tests, three at a time       make clean   remove .venv*, runs/, plans/
 # make thorough  the tests, with 8 ranks, random kills and long loops (more than half an hour)
-# make pythons   on Python 3.12 and 3.13 the digests of .venv, and the tests of what computes or stores bits
+# make pythons   on Python 3.12 and 3.13 the digests of .venv; on 3.13 the tests of what computes or stores bits
 # make clients   train models of GluonCV, GluonNLP, GluonTS and Sockeye (examples/clients), in .venv-clients
 # make benchmarks  measure everything in docs/performance.md (more than an hour)
 RUN := . .venv/bin/activate &&
