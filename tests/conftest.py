@@ -133,10 +133,15 @@ def _handlers_put_back():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _plans_are_not_drawn():
-    """A run writes one dot in place of `plan.png`, which takes longer to draw than most tests train."""
+def _pictures_are_not_drawn():
+    """Runs and finders write one dot in place of each picture, which takes longer to draw than most tests train.
+
+    What is drawn is tested in `tests/report`, whose fixture `drawn` has the finders' pictures.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.report.plan_files.plot_plan", lambda plan, path, title: replace_file(path, DOT))
+        for page in ("finder", "across"):
+            patch.setattr(f"harness.report.{page}.as_png", lambda figure: DOT)
         yield
 
 

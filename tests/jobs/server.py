@@ -5,10 +5,10 @@ numbers of its own, and ends like any Python: its threads and exit functions com
 differs from a fresh one in four points: the modules are imported, hashes of strings are those of the server, its parent
 in `/proc` is the server, and where it ends well or by `sys.exit` its objects are not freed one by one, which would copy
 every page that it shares with the server. What it spawns through `multiprocessing` is forked from the server too:
-horovodrun spawns one process for each rank, which would import Horovod again. Every job writes the same `plan.png`,
-which takes longer to draw than most jobs train. A job whose environment is read when modules are imported (the number
-of threads, for example), or whose PYTHONPATH has other modules under names that are imported already, is refused, and
-becomes an ordinary process.
+horovodrun spawns one process for each rank, which would import Horovod again. Every job writes the same picture as
+`plan.png`, `curve.png` and `scaling.png`, which take longer to draw than most jobs train. A job whose environment is
+read when modules are imported (the number of threads, for example), or whose PYTHONPATH has other modules under names
+that are imported already, is refused, and becomes an ordinary process.
 
 mpirun kills all ranks as soon as one has failed. Ordinary ones that end at the same time have ended by then; so that
 clients have as well, the code of a rank that failed is held back until the other ranks have ended, at most for
@@ -74,7 +74,7 @@ def draw_once():
     from harness.files import replace_file
     from harness.folder.event_file import import_tensorboardx
     from harness.plan import LRPlan, Sizes
-    from harness.report import plan_files, write_plan, write_run_report
+    from harness.report import across, finder, plan_files, write_plan, write_run_report
     from harness.versions import code_of, versions
 
     versions()
@@ -89,6 +89,7 @@ def draw_once():
         write_run_report(Path(folder))
         picture = (Path(folder) / "plan.png").read_bytes()
     plan_files.plot_plan = lambda plan, path, title: replace_file(path, picture)
+    finder.as_png = across.as_png = lambda figure: picture
 
 
 def early(environ):

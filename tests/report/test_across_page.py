@@ -15,6 +15,8 @@ from harness.report import write_across_report
 from harness.report.across import across_charts
 from tests.report.folders import finder_result
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 STOP = "the running mean of the loss rose above its limit"
 
 

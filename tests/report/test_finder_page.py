@@ -12,6 +12,8 @@ from harness.report import write_finder_report, write_run_report
 from harness.report.finder import finder_chart
 from tests.report.folders import finder_result
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 REFUSAL = {"reason": "the curve is <flat>", "advice": "go & higher"}
 
 
