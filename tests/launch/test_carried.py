@@ -30,19 +30,24 @@ def changed(state=None, **network):
     return f"network={{{', '.join(f'{key}: {chr(39)}{value}{chr(39)}' for key, value in given.items())}}}"
 
 
-@pytest.mark.parametrize("ranks", [None, 2])
+WRONG = [
+    (
+        changed("counting"),
+        2,
+        "network.state: gave other numbers when it was called again for 2 rows; make the first",
+    ),
+    (changed("of_two_rows"), 2, "float32 (1, 2, 8)) for 2 rows and for 3; make the number of rows one of the dim"),
+    (changed(name=f"{HERE}:forgetful"), 2, "network.state: Forgetful returned float32 (2, 5, 7); a network that"),
+    (changed("nowhere"), 2, f"network.state: '{HERE}:nowhere': no such name in"),
+    ("network.forward=tests.programs.streams:without_state", 2, "network.forward: returned (float32 (2, 5, 7), ("),
+]
+
+
 @pytest.mark.parametrize(
-    ("setting", "code", "said"),
+    ("setting", "code", "said", "ranks"),
     [
-        (
-            changed("counting"),
-            2,
-            "network.state: gave other numbers when it was called again for 2 rows; make the first",
-        ),
-        (changed("of_two_rows"), 2, "float32 (1, 2, 8)) for 2 rows and for 3; make the number of rows one of the dim"),
-        (changed(name=f"{HERE}:forgetful"), 2, "network.state: Forgetful returned float32 (2, 5, 7); a network that"),
-        (changed("nowhere"), 2, f"network.state: '{HERE}:nowhere': no such name in"),
-        ("network.forward=tests.programs.streams:without_state", 2, "network.forward: returned (float32 (2, 5, 7), ("),
+        *((*one, None) for one in WRONG),
+        *(pytest.param(*one, 2, marks=() if "forgetful" in one[0] else pytest.mark.thorough) for one in WRONG),
     ],
 )
 def test_wrong_uses_end_every_rank_with_one_message(launch, tmp_path, setting, code, said, ranks):

@@ -92,7 +92,7 @@ def test_the_finder_puts_everything_back(train, tmp_path):
     assert len(json.loads((tmp_path / "finder/result.json").read_text())["proof"]["digest"]) == 64
 
 
-@pytest.mark.parametrize("ranks", [None, 2])
+@pytest.mark.parametrize("ranks", [None, pytest.param(2, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

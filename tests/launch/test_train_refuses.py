@@ -307,8 +307,13 @@ def test_a_few_as_real_processes(start, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("bad_rank", [0, 1])
-@pytest.mark.parametrize("bad", ["missing.yaml", "broken", "comm"])
+@pytest.mark.parametrize(
+    ("bad", "bad_rank"),
+    [
+        *(("missing.yaml", 0), ("broken", 1), ("comm", 0)),
+        *(pytest.param(*one, marks=pytest.mark.thorough) for one in (("missing.yaml", 1), ("broken", 0), ("comm", 1))),
+    ],
+)
 def test_a_configuration_that_one_rank_cannot_use_ends_both(start, tmp_path, bad_rank, bad):
     (tmp_path / "broken").write_text("train: {epochs: ten}")
     (tmp_path / "comm").write_text(Path("configs/digits.yaml").read_text() + "comm: single\n")
