@@ -40,7 +40,7 @@ def digest_of(launch, tmp_path):
 
 @pytest.mark.long
 def test_two_ranks_twice_and_two_emulated_ranks(digest_of):
-    two = digest_of(*CONVOLUTIONS, np=2, fresh=True)
+    two = digest_of(*CONVOLUTIONS, np=2, fresh=THOROUGH)
     assert digest_of(*CONVOLUTIONS, np=2) == two
     assert digest_of(*CONVOLUTIONS, options=["--emulate-np", 2]) == two
 
@@ -50,7 +50,7 @@ def test_eight_shards_on_one_process_and_on_more_ranks(digest_of):
     eight = digest_of(*CONVOLUTIONS, options=["--emulate-np", 8])
     assert digest_of(*CONVOLUTIONS, "batch.shards=8", options=["--emulate-np", 4]) == eight
     assert digest_of(*CONVOLUTIONS, "batch.shards=8") == eight
-    for ranks in (2, 4, 8) if THOROUGH else (2, 4):
+    for ranks in (2, 4, 8) if THOROUGH else (2,):  # on 4 begins the run below that resumes
         more = digest_of(*CONVOLUTIONS, "batch.shards=8", np=ranks, launcher="mpirun")
         assert more == eight
     for ranks in (2, 3, 4, 6, 8) if THOROUGH else (3,):
@@ -101,7 +101,7 @@ def test_gradients_in_16_bits_on_any_number_of_workers(digest_of):
     exact = digest_of(*short)
     four = digest_of(*short, "compression=fp16", options=["--emulate-np", 2])
     assert four != exact
-    for ranks in (2, 3, 4) if THOROUGH else (3, 4):
+    for ranks in (2, 3, 4) if THOROUGH else (3,):
         assert digest_of(*short, "compression=fp16", np=ranks, launcher="mpirun") == four
     assert digest_of(*short, "compression=fp16", "comm=horovod", np=3) == four
 
@@ -117,7 +117,8 @@ def test_ranks_of_horovod_end_with_the_bits_of_one_process(digest_of):
     alone = digest_of(*short[:-1])
     for ranks in (3, 4, 8) if THOROUGH else (3,):
         assert digest_of(*short, np=ranks) == alone
-    assert digest_of(*short, "sum=engine", np=3)[0] != alone[0]
+    if THOROUGH:  # what the engine adds up, and that it does, is tested without a run
+        assert digest_of(*short, "sum=engine", np=3)[0] != alone[0]
 
 
 @pytest.mark.parametrize(

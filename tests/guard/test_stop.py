@@ -20,7 +20,7 @@ from tests.guard.conftest import SETTINGS, still_running
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 NUM_KILLS = 20 if THOROUGH else 2
-SIGNALS = [(1, 1), (77, 0), (100, 0), *([(50, 1), (99, 1)] if THOROUGH else [])]  # iteration and rank
+SIGNALS = [(1, 1), (100, 0), *([(77, 0), (50, 1), (99, 1)] if THOROUGH else [])]  # iteration and rank
 
 
 def lines(folder):

@@ -49,13 +49,15 @@ def find(launch, tmp_path):
 
 
 MLP = "network={name: mlp, params: {hidden: [16]}}"  # running statistics would lag behind so fast a sweep
+FEW = ("finder.lr_multiplier=1.5",)
 HELD_OUT = (MLP, "data.validation=0.1", "finder.on=validation", "finder.held_out_batches=3")
 
 
-@pytest.mark.parametrize("curve", [(), HELD_OUT], ids=["of the updates' batches", "of held-out samples"])
+@pytest.mark.parametrize("curve", [FEW, HELD_OUT], ids=["of the updates' batches", "of held-out samples"])
 def test_three_shards_on_one_process_and_on_two_ranks_see_the_same_points(find, curve):
-    _, alone, _ = find("batch.shards=3", "finder.repeats=2", *curve)
-    done, together, _ = find("batch.shards=3", "finder.repeats=2", *curve, np=2)
+    settings = ("batch.shards=3", "finder.repeats=2", *curve)
+    _, alone, _ = find(*settings)
+    done, together, _ = find(*settings, np=2)
     assert together["sweeps"] == alone["sweeps"]
     assert together["suggestion"] == alone["suggestion"]
     assert (together["proof"]["num_ranks"], alone["proof"]["num_ranks"]) == (2, 1)
@@ -379,7 +381,7 @@ OPTIMIZERS = {
     "rmsprop": "{}",
 }
 FASHION = "configs/fashion_mnist_cnn.yaml"
-CASES = [("configs/digits.yaml", name, 2) for name in ("lars",)] + [(FASHION, "sgd", 2)]
+CASES = [("configs/digits.yaml", "lars", 2)]
 if THOROUGH:
     CASES = [
         (config, name, np) for config in ("configs/digits.yaml", FASHION) for name in OPTIMIZERS for np in (None, 2)
