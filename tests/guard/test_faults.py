@@ -68,8 +68,7 @@ def test_the_others_end_in_time_and_say_why(attempt, tmp_path, fault, where, np)
     [("raise", "50"), pytest.param("exit", "evaluation", marks=pytest.mark.thorough), ("sleep", "50")],
 )
 def test_the_ranks_of_mpirun_say_why_too(attempt, tmp_path, fault, where):
-    # processes of their own: mpirun takes the code of the rank that ends first, which a forked one may tell too late
-    ended = attempt(*LIMITS, faults=f"{fault}@{where}:1", launcher="mpirun", fresh=True)
+    ended = attempt(*LIMITS, faults=f"{fault}@{where}:1", launcher="mpirun")
     assert "STRIKE" in ended.text, ended.text
     struck = float(re.search(r"STRIKE \w+ ([\d.]+)", ended.text)[1])
     assert not still_running(tmp_path)
@@ -115,7 +114,7 @@ def test_an_unreadable_item_ends_a_supervised_job_for_good(start, tmp_path):
 
 def test_mpirun_ends_all_ranks_itself_when_one_is_killed(attempt, tmp_path):
     """The launcher leaves the others no time to say anything: a job without an outcome, which may be started again."""
-    ended = attempt(*LIMITS, faults="kill@50:1", launcher="mpirun", fresh=True)
+    ended = attempt(*LIMITS, faults="kill@50:1", launcher="mpirun")
     assert ended.code != 0
     assert ended.took_s < 20
     assert ended.outcome is None or ended.outcome["exit_code"] == 7
