@@ -26,6 +26,7 @@ from typing import IO, NamedTuple
 _HEADERS = ("cstdint", "string", "stdexcept")
 _COMPILERS = ("g++", "c++", "clang++")
 _ERROR = re.compile(r"CMake Error|[^a-z]error:|No space left")
+_GLOO_PAIR = "third_party/gloo/gloo/transport/tcp/pair.cc"
 PIP = (sys.executable, "-m", "pip")
 
 
@@ -67,7 +68,7 @@ CHANGES = (
     # whoever waits for a message that has gone, or come, in part when its connection fails is not told, and waits for
     # Gloo's time limit of 30 s; Horovod's messages are all of this kind, to and from buffers that are "unbound"
     Change(
-        "third_party/gloo/gloo/transport/tcp/pair.cc",
+        _GLOO_PAIR,
         "  for (auto& op : tx_) {\n    if (op.buf != nullptr) {\n",
         "  auto tell = [&ex](Op& op) {\n"
         "    NonOwningPtr<UnboundBuffer> buf(op.ubuf);\n"
@@ -75,6 +76,15 @@ CHANGES = (
         "  };\n"
         "  tell(rx_);\n"
         "  for (auto& op : tx_) {\n    tell(op);\n    if (op.buf != nullptr) {\n",
+    ),
+    # a rank whose operation has failed goes on to the next one, and its messages reach a rank that is still at the
+    # first: too long a one ended that process, and too short a one counted as received, with what was there before
+    Change(
+        _GLOO_PAIR,
+        "    GLOO_ENFORCE_LE(op.preamble.length, op.nbytes);\n",
+        "    if (op.preamble.length != op.nbytes) {\n"
+        '      signalException(GLOO_ERROR_MSG("A message of another operation from ", peer_.str()));\n'
+        "      return -1;\n    }\n",
     ),
 )
 

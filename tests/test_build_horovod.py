@@ -18,7 +18,7 @@ CMAKE = (
     'string(REPLACE "-O2" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")\n'
     "    add_subdirectory(third_party/gloo)\n"
 )
-PAIR = "  for (auto& op : tx_) {\n    if (op.buf != nullptr) {\n"
+PAIR = "".join(change.before for change in CHANGES[3:])
 # downloads the archive that lies beside it, and builds a wheel of the names and sizes of what it is given
 PIP = """
 import importlib.util, pathlib, shutil, sys
@@ -62,7 +62,7 @@ def test_the_wheel_is_built_from_the_changed_source_and_nothing_else_is_left(sdi
     assert wheel.read_text() == (
         'string(REPLACE "-O2 -g" "-O2" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")\n'
         "    add_subdirectory(third_party/gloo EXCLUDE_FROM_ALL)\n"
-        "    data_ = other.data_;\n" + CHANGES[3].after
+        "    data_ = other.data_;\n" + "".join(change.after for change in CHANGES[3:])
     )
 
 
