@@ -157,14 +157,17 @@ def _product_of_patches(
     where = {name: options[name] for name in ("kernel", "stride", "dilate", "pad") if name in options}
     patches = f.transpose(f.im2col(data, **where), axes=(0, 2, 1))
     columns = f.reshape(weight, shape=(0, -1))
-    columns = _turned(f, columns, (0, order.units), (1, order.inputs))
-    found = f.dot(_turned(f, patches, (2, order.inputs)), columns, transpose_b=True)
+    turned = _turned(f, columns, (0, order.units), (1, order.inputs))
+    found = f.dot(_turned(f, patches, (2, order.inputs)), turned, transpose_b=True)
     for one in biases:
         found = f.broadcast_add(found, f.reshape(_turned(f, one, (0, order.units)), shape=(1, 1, -1)))
     found = f.transpose(_turned(f, found, (2, order.units)), axes=(0, 2, 1))
     # a symbol has no shape yet, so a convolution of one channel tells how large the picture has become
-    first = f.slice_axis(data, axis=1, begin=0, end=1), f.slice(weight, begin=(0, 0), end=(1, 1))
-    size = f.BlockGrad(operator(*first, num_filter=1, no_bias=True, **where))
+    height, width = options["kernel"]
+    # the first channel's weights; a slice of `weight` itself ends the process where oneDNN keeps it in blocks
+    one = f.reshape(f.slice(columns, begin=(0, 0), end=(1, height * width)), shape=(1, 1, height, width))
+    channel = f.slice_axis(data, axis=1, begin=0, end=1)
+    size = f.BlockGrad(operator(channel, one, num_filter=1, no_bias=True, **where))
     return f.reshape_like(found, size, lhs_begin=2, lhs_end=3, rhs_begin=2, rhs_end=4)
 
 

@@ -92,6 +92,17 @@ def test_another_order_is_the_same_function_in_other_bits(name, compiled):
             assert any((one != other).any() for one, other in zip((outputs, *gradients), plain, strict=True)), order
 
 
+def test_weights_that_onednn_keeps_in_blocks_are_read_in_every_order():
+    """As a prediction leaves them."""
+    net = nn.Conv2D(64, 3, padding=1, in_channels=16)
+    net.initialize()
+    data = mx.nd.random.normal(shape=(2, 16, 8, 8))
+    plain = net(data).asnumpy()
+    for order in ORDERS:
+        with other_order(order):
+            np.testing.assert_allclose(net(data).asnumpy(), plain, rtol=0, atol=1e-6 * np.abs(plain).max())
+
+
 @pytest.mark.parametrize("name", IN_FLOAT64)
 def test_another_order_differs_by_the_rounding_of_the_type(name):
     plain, *others = (ran(*NETS[name], order, False, "float64") for order in (None, *ORDERS))
