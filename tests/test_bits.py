@@ -41,7 +41,7 @@ def digest_of(launch, tmp_path):
 @pytest.mark.long
 def test_two_ranks_twice_and_two_emulated_ranks(digest_of):
     two = digest_of(*CONVOLUTIONS, np=2, fresh=THOROUGH)
-    assert digest_of(*CONVOLUTIONS, np=2) == two
+    assert digest_of(*CONVOLUTIONS, np=2, launcher="mpirun") == two
     assert digest_of(*CONVOLUTIONS, options=["--emulate-np", 2]) == two
 
 
@@ -164,7 +164,7 @@ def test_the_learning_rate_of_every_line_is_the_plans(digest_of, np_):
     from harness.plan import LRPlan, Sizes
 
     shards = "batch.shards=8"
-    _, metrics = digest_of("train.epochs=5", shards, "log.every=1it", np=np_)
+    _, metrics = digest_of("train.epochs=5", shards, "log.every=1it", np=np_, launcher="mpirun")
     config = load_config("configs/digits.yaml", ["train.epochs=5"])
     plan = LRPlan(config.lr, Sizes.of(config.train, num_samples=1437, shards=8, batch_size=32))
     assert [line["iteration"] for line in metrics if line["split"] == "train"] == list(range(1, 26))

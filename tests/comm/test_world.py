@@ -29,10 +29,15 @@ KINDS = {
 @pytest.mark.parametrize(
     ("np_", "launcher", "comm"),
     [
-        *[(np_, "horovodrun", "auto") for np_ in (2, 3)],
-        *[(np_, "horovodrun", "horovod") for np_ in (1, 2)],
-        *[(np_, "mpirun", "mpi") for np_ in (1, 2, 3, 4)],
-        *[pytest.param(np_, "mpirun", "horovod", marks=pytest.mark.horovod) for np_ in (1, 3)],
+        *((3, "horovodrun", "auto"), (2, "horovodrun", "horovod"), (1, "mpirun", "mpi"), (4, "mpirun", "mpi")),
+        pytest.param(3, "mpirun", "horovod", marks=pytest.mark.horovod),
+        *(
+            pytest.param(*one, marks=[pytest.mark.thorough, pytest.mark.horovod])
+            for one in (
+                *((2, "horovodrun", "auto"), (1, "horovodrun", "horovod"), (2, "mpirun", "mpi"), (3, "mpirun", "mpi")),
+                (1, "mpirun", "horovod"),
+            )
+        ),
     ],
 )
 def test_every_collective_on_real_ranks(start, tmp_path, np_, launcher, comm):

@@ -165,7 +165,7 @@ def test_the_table_of_changes(saved_every, repeated):
     [
         ("mpirun", "comm=auto", "2 log2(p)", ""),
         ("horovodrun", "comm=horovod", "2 (p - 1)", "; up to [0-9]+ ranks "),
-        ("horovodrun", "sum=engine", "2 (p - 1)", "\n"),
+        pytest.param("horovodrun", "sum=engine", "2 (p - 1)", "\n", marks=pytest.mark.thorough),
     ],
 )
 def test_the_doctor_predicts_from_what_it_measures(start, launcher, setting, messages, end):

@@ -42,7 +42,8 @@ def find(launch, tmp_path):
     def run(*settings, np=None, options=(), **more):
         folder = tmp_path / f"finder-{len(list(tmp_path.iterdir()))}"
         output = ["--output", folder, *words(f"output={tmp_path}")]
-        done = launch("launch/find_lr.py", *words(*NET, *QUICK, *settings), *options, *output, np=np, **more)
+        how = {"launcher": "mpirun", **more} if np else more
+        done = launch("launch/find_lr.py", *words(*NET, *QUICK, *settings), *options, *output, np=np, **how)
         return done, result_in(folder) if (folder / "result.json").exists() else None, folder
 
     return run
@@ -146,13 +147,13 @@ ACROSS = (
 
 
 def test_several_batches_are_measured_alike_on_ranks_and_by_emulation(launch, tmp_path):
-    def across(name, *options, np=None, exit_code=None):
+    def across(name, *options, exit_code=None, **ranks):
         settings = words(*NET, *ACROSS, f"output={tmp_path}", f"name={name}")
-        done = launch("launch/find_lr.py", "--across", "4,1", *settings, *options, np=np, exit_code=exit_code)
+        done = launch("launch/find_lr.py", "--across", "4,1", *settings, *options, exit_code=exit_code, **ranks)
         return done, json.loads((tmp_path / name / "finder-across/scaling.json").read_text())
 
     done, emulated = across("emulated", "--emulate-np", "2")
-    _, together = across("together", np=2)
+    _, together = across("together", np=2, launcher="mpirun")
     folder = tmp_path / "emulated/finder-across"
     assert sorted(path.name for path in folder.iterdir()) == [
         "curves.csv",
@@ -301,6 +302,7 @@ def test_a_nan_in_one_shard_stops_both_ranks(find):
         "network={name: mlp, params: {hidden: [8]}}",
         "finder={lr_start: 1e-4, lr_multiplier: 1.2, growth: 20}",
         np=2,
+        launcher="horovodrun",
         BAD_ITEM=str(bad),
     )
     (sweep,) = result["sweeps"]
@@ -395,7 +397,7 @@ def test_no_rank_is_disturbed(start, shared_data, config, name, np):
     settings = [*NET, *QUICK, f"optimizer={{name: {name}, params: {OPTIMIZERS[name]}}}"]
     if config == FASHION:
         settings += [f"data.root={shared_data('fashion-mnist')}"]
-    done = start("tests/programs/find_and_compare.py", config, *settings, np=np)
+    done = start("tests/programs/find_and_compare.py", config, *settings, np=np, launcher="mpirun")
     report = json.loads(re.search(r"REPORT (.*)", done.stdout)[1])
     assert set(report) == {"untrained", "at 137", "raised"}
     assert report["untrained"][0] != report["at 137"][0]

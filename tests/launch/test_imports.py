@@ -1,5 +1,6 @@
 """What needs neither MXNet nor Horovod nor mpi4py must not ask for them: here none of them can be imported."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -32,22 +33,44 @@ def python(code, *arguments):
     )
 
 
-@pytest.mark.parametrize("script", ["train", "plan", "doctor"])
-def test_help_without_mxnet(script):
-    ended = python(_RUN, f"launch/{script}.py", "--help")
+SCRIPTS = ("train", "plan", "doctor")
+_SEVERAL = """
+import contextlib, io, json, runpy, sys
+for name in ("mxnet", "horovod", "mpi4py"):
+    sys.modules[name] = None
+sys.path.insert(0, ".")
+for sys.argv in json.loads(sys.argv[1]):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as leaving:
+            code = leaving.code
+    print(json.dumps([code or 0, out.getvalue(), err.getvalue()]))
+"""
+
+
+def ends_of(*arguments):
+    """Exit code, output and errors of each script with these arguments, one after the other in one process."""
+    ended = python(_SEVERAL, json.dumps([[f"launch/{script}.py", *arguments] for script in SCRIPTS]))
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"usage: {script}.py")
-    assert "--set KEY=VALUE" in ended.stdout
+    return dict(zip(SCRIPTS, map(json.loads, ended.stdout.splitlines()), strict=True))
 
 
-@pytest.mark.parametrize("script", ["train", "plan", "doctor"])
-def test_config_errors_without_mxnet(script):
-    ended = python(_RUN, f"launch/{script}.py", "--set", "trian=1", "--set", "lr.base=x")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("error: configs/digits.yaml: ")
-    assert "trian: unknown key; did you mean 'train'?" in ended.stderr
-    assert "lr.base: found 'x'; must be" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_help_without_mxnet():
+    for script, (code, out, err) in ends_of("--help").items():
+        assert (code, err) == (0, "")
+        assert out.startswith(f"usage: {script}.py")
+        assert "--set KEY=VALUE" in out
+
+
+def test_config_errors_without_mxnet():
+    for code, out, err in ends_of("--set", "trian=1", "--set", "lr.base=x").values():
+        assert (code, out) == (2, "")
+        assert err.startswith("error: configs/digits.yaml: ")
+        assert "trian: unknown key; did you mean 'train'?" in err
+        assert "lr.base: found 'x'; must be" in err
+        assert "Traceback" not in err
 
 
 def test_plans_without_mxnet(tmp_path):

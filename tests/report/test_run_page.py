@@ -276,8 +276,8 @@ def test_nothing_but_a_configuration_and_torn_files(make_run):
 
 
 def test_many_lines_make_a_small_page(make_run):
-    folder = make_run(train={"iterations": 100_000})
-    lines_of(folder / "metrics.jsonl", (trained(t, 2 + (t == 77_777)) for t in range(1, 100_001)))
+    folder = make_run(train={"iterations": 20_000})
+    lines_of(folder / "metrics.jsonl", (trained(t, 2 + (t == 15_556)) for t in range(1, 20_001)))
     page, _ = page_of(folder)
     assert len(page.text) < 100_000
     assert page.curves[0].count(",") <= MOST_POINTS

@@ -43,7 +43,9 @@ def finished(tmp_path_factory):
 def unbroken(start, finished):
     if not (finished / "out.txt").exists():
         logs = finished / "logs"
-        done = start("tests/programs/logged_train.py", logs, *words(*SMALL, f"output={finished}"), np=2)
+        done = start(
+            "tests/programs/logged_train.py", logs, *words(*SMALL, f"output={finished}"), np=2, launcher="mpirun"
+        )
         (finished / "out.txt").write_text(done.stdout)
     return finished
 
@@ -73,7 +75,10 @@ def metrics_of(folder):
     return [{key: value for key, value in json.loads(line).items() if key not in clocks} for line in lines]
 
 
-@pytest.mark.parametrize(("np", "options"), [(None, []), (4, []), (None, ["--emulate-np", "4"])])
+@pytest.mark.parametrize(
+    ("np", "options"),
+    [(None, []), (4, []), pytest.param(None, ["--emulate-np", "4"], marks=pytest.mark.thorough)],
+)
 def test_another_number_of_workers_plays_the_same_samples(start, unbroken, copy, np, options):
     resume = ["--resume", copy / "digits/checkpoints/iteration-000000060"]
     settings = words(*SMALL, f"output={copy}")
