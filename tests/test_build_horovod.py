@@ -18,7 +18,8 @@ CMAKE = (
     'string(REPLACE "-O2" "-O3" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")\n'
     "    add_subdirectory(third_party/gloo)\n"
 )
-PAIR = "".join(change.before for change in CHANGES[3:])
+LIBRARY, *PAIRS = CHANGES[3:]
+PAIR = "".join(change.before for change in PAIRS)
 # downloads the archive that lies beside it, and builds a wheel of the names and sizes of what it is given
 PIP = """
 import importlib.util, pathlib, shutil, sys
@@ -47,7 +48,8 @@ def sdist(tmp_path, monkeypatch):
 
     def plant(cmake: str = CMAKE, span: str = SPAN) -> None:
         with tarfile.open(planted / "horovod-0.28.1.tar.gz", "w:gz") as archive:
-            for change, text in ((CHANGES[0], span), (CHANGES[1], cmake), (CHANGES[3], PAIR)):
+            texts = ((CHANGES[0], span), (CHANGES[1], cmake), (LIBRARY, LIBRARY.before), (PAIRS[0], PAIR))
+            for change, text in texts:
                 member = tarfile.TarInfo(f"horovod-0.28.1/{change.path}")
                 member.size = len(text)
                 archive.addfile(member, io.BytesIO(text.encode()))
@@ -62,7 +64,7 @@ def test_the_wheel_is_built_from_the_changed_source_and_nothing_else_is_left(sdi
     assert wheel.read_text() == (
         'string(REPLACE "-O2 -g" "-O2" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")\n'
         "    add_subdirectory(third_party/gloo EXCLUDE_FROM_ALL)\n"
-        "    data_ = other.data_;\n" + "".join(change.after for change in CHANGES[3:])
+        f"{LIBRARY.after}    data_ = other.data_;\n" + "".join(change.after for change in PAIRS)
     )
 
 
