@@ -60,13 +60,19 @@ def set_up() -> None:
             run("git", "clone", "--quiet", "--no-hardlinks", ROOT, clone)
         run("git", "fetch", "--quiet", "origin", "HEAD", cwd=clone)
         run("git", "reset", "--quiet", "--hard", "FETCH_HEAD", cwd=clone)
-        run("./install.sh", cwd=clone, PYTHON=str(path_of(version)), WITH_HOROVOD="0", WITH_DEV="0", WITH_TORCH="0")
+        without = ["HOROVOD", "DEV", "TORCH", *([] if tests_of(version) == TESTS else ["PICTURES"])]
+        run("./install.sh", cwd=clone, PYTHON=str(path_of(version)), **{f"WITH_{what}": "0" for what in without})
         environment = (clone / ".venv/installed").read_text()
         tested_with = clone / ".venv/tested_with"  # the environment that has the tools
         if not tested_with.is_file() or tested_with.read_text() != environment:
             pip = [clone / ".venv/bin/python", "-m", "pip", "install", "-qq", "--no-compile"]
             run(*pip, "--constraint", "constraints.txt", "pytest", "pytest-xdist", "jsonschema", cwd=clone)
             tested_with.write_text(environment)
+
+
+def tests_of(version: str) -> tuple[str, ...]:
+    """The folders of tests that run on a Python."""
+    return TESTS if THOROUGH or version == PYTHONS[-1] else BETWEEN
 
 
 def path_of(version: str) -> Path:
@@ -115,7 +121,7 @@ def check(version: str, folder: Path, checkpoint: Path, expected: dict[str, str]
         told.append(f"{version}: {what}: {found[what][:12]}")
         if found[what] != digest:
             sys.exit(f"Python {version}, {what}: digest {found[what]}; here it is {digest}")
-    tests = [f"tests/{name}" for name in (TESTS if THOROUGH or version == PYTHONS[-1] else BETWEEN)]
+    tests = [f"tests/{name}" for name in tests_of(version)]
     tests += [] if THOROUGH else [f"--ignore=tests/{name}" for name in LEFT_TO_THOROUGH]
     at_a_time = ["--numprocesses", "2", "--dist", "worksteal"]
     command = [str(there.bin / "python"), "-m", "pytest", "--quiet", *at_a_time, *tests]
