@@ -105,8 +105,8 @@ def test_schedules(train, tmp_path, schedule, rates):
 )
 def test_random_numbers_are_seeded_wherever_they_are_drawn(train, setting):
     digests = set()
-    for np, options in ((None, ["--emulate-np", "2"]), (2, [])):
-        out = train(setting, options=options, np=np).stdout
+    for how in ({"options": ["--emulate-np", "2"]}, {"np": 2, "launcher": "mpirun"}):
+        out = train(setting, **how).stdout
         digests.add(re.search(r"digest ([0-9a-f]{64})", out)[1])
     assert len(digests) == 1
 
