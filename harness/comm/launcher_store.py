@@ -7,13 +7,16 @@ read there has to be checked. Standard library alone.
 from __future__ import annotations
 
 import http.client
+import select
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from harness.errors import LostRankError
 from harness.parsing import whole_number
 
 _ANSWER_S = 2.0  # in which the server has to answer
+_HURRIED_S = 0.1  # the same for a process that has little time left
 _POLL_S = (0.005, 0.1)  # between questions, the first and the longest
 _SILENT_S = 30.0
 _UNSEEN_S = 5.0  # by which a question that is not answered counts at most: this process may have been frozen
@@ -24,6 +27,7 @@ class LauncherStore:
 
     Attributes:
         unanswered_s: for how long questions were asked and the server has answered none.
+        hurries: whether this process has little time left, for instance because it was told to stop; asked often.
     """
 
     def __init__(self, address: str, port: int, scope: str) -> None:
@@ -36,6 +40,7 @@ class LauncherStore:
         """
         self._address, self._port, self._scope = address, port, scope
         self.unanswered_s = 0.0
+        self.hurries: Callable[[], bool] = lambda: False
         self._asked_s = time.monotonic()
 
     def put(self, key: str, value: bytes) -> bool:
@@ -68,9 +73,11 @@ class LauncherStore:
 
     def _request(self, method: str, key: str, body: bytes | None = None, most: int = 0) -> bytes | None:
         """The body of the answer, empty if the server has no such key; `None` if it does not answer."""
-        connection = http.client.HTTPConnection(self._address, self._port, timeout=_ANSWER_S)
+        limit_s = _HURRIED_S if self.hurries() else _ANSWER_S
+        connection = http.client.HTTPConnection(self._address, self._port, timeout=limit_s)
         try:
             connection.request(method, f"/{self._scope}/{key}", body)
+            self._wait_for_answer(connection.sock)
             answer = connection.getresponse()
             found = answer.read(most) if answer.status == 200 else b""
         except (OSError, http.client.HTTPException, ValueError):
@@ -81,6 +88,14 @@ class LauncherStore:
         passed_s, self._asked_s = min(now_s - self._asked_s, _UNSEEN_S), now_s
         self.unanswered_s = self.unanswered_s + passed_s if found is None else 0.0
         return found
+
+    def _wait_for_answer(self, connection: socket.socket) -> None:
+        """Wait until something has come; a process that is told to stop meanwhile does not wait any longer."""
+        readable, until_s = select.poll(), time.monotonic() + _ANSWER_S
+        readable.register(connection, select.POLLIN)
+        while not readable.poll(1e3 * _HURRIED_S):
+            if self.hurries() or time.monotonic() > until_s:
+                raise TimeoutError
 
 
 def open_launcher_store(environ: Mapping[str, str], scope: str) -> LauncherStore | None:

@@ -91,8 +91,13 @@ class Membership(Protocol):
     def wait_for_offer(self, may_wait: Callable[[], None]) -> dict[str, Any]:
         """What another has offered; calls `may_wait` meanwhile, and raises `JobOverError` if the job ends before."""
 
-    def next_world(self, iteration: int | None, *, is_lost: bool, may_wait: Callable[[], None]) -> World:
-        """Become a rank of the next world; `may_wait` is called meanwhile, and raises if one should not wait."""
+    def next_world(
+        self, iteration: int | None, *, is_lost: bool, may_wait: Callable[[], None], hurries: Callable[[], bool]
+    ) -> World:
+        """Become a rank of the next world; `may_wait` is called meanwhile, and raises if one should not wait.
+
+        A process that `hurries` waits for no answer of the launcher's.
+        """
 
     def watching(self, world: World) -> AbstractContextManager[None]:
         """Until a guard does, see to it that collectives of this world fail if one of its ranks is frozen."""

@@ -87,7 +87,8 @@ def _enter_next(
 
     iteration = at.state.iteration if at.has_state else None
     try:
-        world = membership.next_world(iteration, is_lost=is_lost, may_wait=may_wait)
+        is_told_to_stop = at.run.guard.is_told_to_stop
+        world = membership.next_world(iteration, is_lost=is_lost, may_wait=may_wait, hurries=is_told_to_stop)
     except RemovedError:
         membership.leave()
         surroundings.step_out(is_over=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from harness.comm.elastic import pulse
 from harness.comm.elastic.lifeline import Lifeline, LifelineServer
 from harness.comm.elastic.meeting import Meeting
 from harness.comm.elastic.notices import Notice, Roster, choose_members
+from harness.comm.elastic.pulse import Pulses, this_process
 from harness.comm.elastic.usher import Numbers, Slot, Usher
 from harness.comm.launcher_store import LauncherStore
 from harness.errors import LostRankError
@@ -171,6 +173,37 @@ def test_no_sum_is_an_allreduce_which_aborts_a_rank_when_another_is_lost(monkeyp
     assert [one.tobytes() for one in world.allgather_bytes(sent, "bytes")] == [b"abc"] * 3
 
 
+@pytest.mark.parametrize(
+    ("place", "least", "goes_on"),
+    [
+        ("1 1 another kernel", 1, True),
+        ("1 1 another kernel", 2, False),  # which the driver does not allow, though it may not know of the loss
+        (this_process(), 1, False),  # the driver has noticed the end, and looks for another worker
+    ],
+)
+def test_without_an_answer_those_go_on_who_are_enough_when_the_driver_may_not_know_of_a_loss(
+    monkeypatch, place, least, goes_on
+):
+    now_s, ended = [1000.0], []
+    monkeypatch.setattr("harness.comm.elastic.meeting.end_silent", ended.append)
+    monkeypatch.setattr("harness.comm.elastic.meeting.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("harness.comm.elastic.meeting.time.sleep", lambda _: now_s.append(now_s.pop() + 0.1))
+    own, other = replace(notice("a", "meeting", 5), least=least), replace(notice("b", "member", 5), process=place)
+    usher = SimpleNamespace(
+        numbers=Numbers(1, 0, 2), notice=own, is_driver_gone=False, call=lambda: None, notices=lambda: [own, None]
+    )
+    meeting = Meeting(usher, None, None, SimpleNamespace(silent=lambda uids: {"b"} & set(uids)))
+    meeting.members, meeting.call_of_update, meeting.wait_s = [own, other], 1, 30.0
+    if goes_on:
+        meeting.ask_driver()
+        assert now_s[0] < 1010
+    else:
+        with pytest.raises(LostRankError, match="there were not enough workers for 30 s"):
+            meeting.ask_driver()
+        assert meeting.has_given_up
+    assert set(ended) == {place}
+
+
 @pytest.mark.parametrize(("last", "after_s", "ends"), [("ab", 5, ["B"]), ("a", 3, [])])
 def test_who_was_in_the_last_world_and_says_nothing_is_waited_for_until_it_is_silent(monkeypatch, last, after_s, ends):
     now_s, ended, shown = [1000.0], [], []
@@ -244,11 +277,14 @@ def test_who_is_not_in_a_world_is_watched_until_it_is_silent_and_ended_with_the_
     assert ended[6:] == [("end_silent", "C")]
 
 
-def test_a_server_that_does_not_answer_is_told_from_a_process_that_was_frozen(monkeypatch):
+def test_a_server_that_does_not_answer_is_told_from_a_process_that_was_frozen(monkeypatch, request):
     now_s, answers = [0.0], [False]
     monkeypatch.setattr(launcher_store.time, "monotonic", lambda: now_s[0])
     answer = SimpleNamespace(status=200, read=lambda most: b"value")
-    connection = SimpleNamespace(request=lambda *_: None, close=lambda: None, getresponse=lambda: answer)
+    server, ready = socket.socketpair()
+    server.close()
+    request.addfinalizer(ready.close)
+    connection = SimpleNamespace(request=lambda *_: None, close=lambda: None, getresponse=lambda: answer, sock=ready)
 
     def connect(*_, **__):
         if not answers[0]:
@@ -269,6 +305,29 @@ def test_a_server_that_does_not_answer_is_told_from_a_process_that_was_frozen(mo
     answers[0] = True
     assert store.get("key", 10) == b"value"
     assert store.unanswered_s == 0.0
+
+
+@pytest.fixture
+def silent():
+    """A store at a server that takes questions and answers none, as the driver's when it ends the workers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield LauncherStore("127.0.0.1", server.getsockname()[1], "scope")
+
+
+def test_who_is_told_to_stop_waits_for_no_answer(silent):
+    begun_s = time.monotonic()
+    silent.hurries = lambda: time.monotonic() > begun_s + 0.2  # told while it waits
+    for _ in range(3):
+        assert silent.get("key", 10) is None
+    assert time.monotonic() - begun_s < 1.5  # 6 s otherwise
+
+
+def test_a_server_that_does_not_answer_for_one_is_not_asked_for_others(silent):
+    usher = Usher(silent, ("host", 1), Slot("host", 0), Numbers(0, 1, 64), notice("a"))
+    begun_s = time.monotonic()
+    assert usher.notices() == [None] * 64
+    assert Pulses(silent, "a").silent("bcdefg") == set()
+    assert time.monotonic() - begun_s < 8  # 2 s for each
 
 
 def test_without_the_driver_nobody_waits_for_another_world():

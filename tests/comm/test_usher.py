@@ -132,6 +132,20 @@ def test_a_worker_that_fails_does_not_wait_for_the_driver(driver, usher):
     assert time.monotonic() - begun_s < 5
 
 
+def test_a_worker_that_gives_up_does_not_end_while_the_driver_looks_for_hosts(driver, usher):
+    usher.start()
+    usher.call()
+    assert driver.asked.wait(10)
+    waiting = threading.Thread(target=usher.outwait_driver, daemon=True)
+    waiting.start()
+    waiting.join(1.5)
+    assert waiting.is_alive()
+    driver.may_answer.set()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    usher.stop(is_done=False)
+
+
 @pytest.fixture
 def joining(usher):
     """The meeting of a worker that joins, with the number 0; the other one has the number 1."""

@@ -53,3 +53,20 @@ def test_workers_whose_driver_is_lost_save_and_another_start_resumes(elastic, en
     assert outcome["cause"].startswith(f"stopped on request {cause}: saved after iteration ")
     job.kill_all()
     end_as_unbroken(elastic(settings, 2, output=job.output, options=["--resume", "auto"]), settings)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("timeout_s", [4, 20], ids=["the driver gives up first", "the worker gives up first"])
+def test_a_job_with_too_few_workers_saves_and_ends(elastic, end_as_unbroken, timeout_s):
+    settings = (*SETTINGS, "train={iterations: 40}")
+    limits = {"driver_options": ["--elastic-timeout", str(timeout_s)], "min_np": 2}
+    job = elastic((*settings, "elastic.wait_s=6"), 2, **limits)
+    job.pause(0.5)
+    job.wait_for("iteration 5", lambda: job.iteration() >= 5)
+    job.send(job.workers()[0], signal.SIGKILL)
+    assert job.end(timeout_s=90) == 1, job.describe()
+    assert job.left_behind() == []
+    outcome = json.loads((job.run / "outcome.json").read_text())
+    assert outcome["exit_code"] == 75, job.describe()
+    assert ("not enough workers for 6 s" in outcome["cause"]) == (timeout_s == 20)
+    end_as_unbroken(elastic(settings, 1, output=job.output, options=["--resume", "auto"]), settings)

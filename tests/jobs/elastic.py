@@ -96,6 +96,7 @@ class ElasticJob:
         environ: Mapping[str, str] | None = None,
         faults: Sequence[Fault] = (),
         options: Sequence[str] = (),
+        driver_options: Sequence[str] = (),
         output: Path | None = None,
         min_np: int = 1,
         max_np: int = 8,
@@ -111,6 +112,7 @@ class ElasticJob:
             environ: more variables.
             faults: that strike it.
             options: more of `launch/train.py`.
+            driver_options: more of horovodrun.
             output: of the run, by default below the folder.
             min_np: with fewer workers the job waits.
             max_np: more are never started.
@@ -130,6 +132,7 @@ class ElasticJob:
         worker = python([PROGRAM, str(folder), *words, *options])
         driver = [str(Path(sys.executable).with_name("horovodrun")), "-np", str(np), "--network-interface", "lo"]
         driver += ["--min-np", str(min_np), "--max-np", str(max_np), "--host-discovery-script", str(script)]
+        driver += driver_options
         self.log = folder / "log"
         self.began_s = time.monotonic()
         with self.log.open("wb") as log:

@@ -19,7 +19,7 @@ class Membership:
     def limit(self, most, wait_s):
         pass
 
-    def next_world(self, iteration, *, is_lost, may_wait):
+    def next_world(self, iteration, *, is_lost, may_wait, hurries):
         while True:
             may_wait()
 

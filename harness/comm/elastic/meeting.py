@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from harness.comm.elastic.connecting import Connector
 from harness.comm.elastic.notices import HAVE_STATE, Notice, Roster, choose_members
-from harness.comm.elastic.pulse import SILENT_S, Pulses, end_silent
+from harness.comm.elastic.pulse import SILENT_S, Pulses, end_silent, is_here
 from harness.comm.elastic.usher import Slot, Usher
 from harness.comm.world import JobOverError, World
 from harness.errors import LostRankError, StoppedOnRequestError
@@ -34,6 +34,7 @@ class Meeting:
     Attributes:
         most: how many ranks there can be.
         wait_s: how long to wait for enough workers.
+        has_given_up: whether it has waited for that long.
         members: of the last world.
         call_of_update: how often the driver had been asked when the last update began.
         may_wait: is called while this process waits for others; raises if it should not.
@@ -52,6 +53,7 @@ class Meeting:
         self.may_wait: Callable[[], None] = lambda: None
         self.most = usher.numbers.size
         self.wait_s = 600.0
+        self.has_given_up = False
         self.call_of_update = 0
         self.members: Sequence[Notice] = ()
         self._looked_s = self._seen_s = 0.0
@@ -163,7 +165,10 @@ class Meeting:
         """Wait until the driver has said who is left.
 
         It cannot say so while a process is frozen, or its host cannot be reached. If that is on this machine it is
-        ended here; otherwise those who are left meet without an answer.
+        ended here; otherwise those who are left meet without an answer, unless they are fewer than the launcher wants.
+
+        Raises:
+            LostRankError: if there is no answer for `wait_s`; and as `check`.
         """
         begun_s, call = time.monotonic(), self._usher.numbers.call
         if call > self.call_of_update:
@@ -172,7 +177,11 @@ class Meeting:
         while self._usher.numbers.call == call:
             self.check()
             # the driver may have forgotten what one of the last world has said
-            if self._end_silent([*self.members, *self._usher.notices()]) and time.monotonic() - begun_s > _UNANSWERED_S:
+            known = {one.uid: one for one in (*self.members, *self._usher.notices()) if one is not None}
+            silent = self._end_silent(list(known.values()))
+            is_reached = all(is_here(known[uid].process) for uid in silent)
+            least = max(one.least for one in (self._usher.notice, *known.values()))
+            if not is_reached and len(known) - len(silent) >= least and time.monotonic() - begun_s > _UNANSWERED_S:
                 return
             self._limit(begun_s)
             time.sleep(POLL_S)
@@ -263,4 +272,5 @@ class Meeting:
 
     def _limit(self, begun_s: float) -> None:
         if time.monotonic() - begun_s > self.wait_s:
+            self.has_given_up = True
             raise LostRankError(f"there were not enough workers for {self.wait_s:g} s (elastic.wait_s)")

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from harness.comm.elastic.connecting import Connector
+from harness.comm.elastic.launcher_words import fewest_workers
 from harness.comm.elastic.meeting import Meeting
 from harness.comm.elastic.notices import Notice, Roster
 from harness.comm.elastic.pulse import Pulse, Pulses, Strays, this_process
@@ -71,7 +72,9 @@ class DriverMembership(Membership):
         self._slot = Slot(environ.get("HOROVOD_HOSTNAME", socket.gethostname()), launch.local_rank)
         address = environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
         self._launcher = address
-        own = Notice(secrets.token_hex(8), self._slot.host, tuple(reachable_addresses()), process=this_process())
+        least, uid = fewest_workers(), secrets.token_hex(8)
+        own = Notice(uid, self._slot.host, tuple(reachable_addresses()), process=this_process(), least=least)
+        self._store = store
         self.usher = Usher(store, address, self._slot, Numbers(0, launch.rank, launch.size), own)
         self._connector = Connector(sum_by)
         self._pulse, self._pulses = Pulse(store, own.uid), Pulses(store, own.uid)
@@ -113,19 +116,23 @@ class DriverMembership(Membership):
             generation = roster.generation
             self._meeting.ask_driver()
 
-    def next_world(self, iteration: int | None, *, is_lost: bool, may_wait: Callable[[], None]) -> World:
+    def next_world(
+        self, iteration: int | None, *, is_lost: bool, may_wait: Callable[[], None], hurries: Callable[[], bool]
+    ) -> World:
         """Become a rank of the next world.
 
         Args:
             iteration: the last update in this process's state; `None` for a process that is ready, and has no state.
             is_lost: whether a rank was lost, so that the driver has to be asked who is left.
             may_wait: is called while this process waits for others; raises if it should not.
+            hurries: whether this process was told to stop: then it waits for no answer of the launcher's any more, also
+                afterwards, if it ends for that reason. A launcher that ends has given up its server before.
 
         Raises:
             RemovedError: if the driver has no place for this process any more.
             LostRankError: if there were not enough workers for `wait_s`.
         """
-        self._meeting.may_wait = may_wait
+        self._meeting.may_wait, self._store.hurries = may_wait, hurries
         before, generation = self.seats, self.seats.generation
         self.usher.post(phase="prepared" if iteration is None else "meeting", iteration=iteration)
         world: World | None = None
@@ -138,6 +145,7 @@ class DriverMembership(Membership):
                 roster = self._meeting.meet(generation + 1, iteration)
             world = self._connect(roster)
             is_lost, generation = True, roster.generation
+        self._store.hurries = lambda: False
         if world.rank == 0 and {one.uid for one in before.members} - {one.uid for one in self.seats.members}:
             self.usher.call()  # the driver may have another for the one that has left
         return world
@@ -168,6 +176,13 @@ class DriverMembership(Membership):
             self._strays.end_stopped()  # for whose answers the driver would wait
             if exit_code == 0:
                 self._meeting.settle()
+            if self._meeting.has_given_up and self.usher.is_asking:
+                print(
+                    "this worker ends when horovodrun does, which looks for hosts until its --elastic-timeout is over",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                self.usher.outwait_driver()
         # what is announced before the driver answers, it forgets
         self.usher.stop(is_done=exit_code == 0)
         if speaks_for_all:

@@ -32,6 +32,7 @@ class Notice:
         generation: of the world that it is in, or looks for.
         iteration: the last update in its state; `None` without a state.
         process: see `harness.comm.elastic.pulse`.
+        least: with how many workers the launcher goes on at least, as far as the process knows.
     """
 
     uid: str
@@ -41,6 +42,7 @@ class Notice:
     generation: int = 0
     iteration: int | None = None
     process: str = ""
+    least: int = 1
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -57,7 +59,7 @@ class Notice:
     def _of(cls, found: Any) -> Notice | None:
         notice = cls(**{**found, "addresses": tuple(found["addresses"])})
         texts = (notice.uid, notice.host, notice.phase, notice.process, *notice.addresses)
-        numbers = (notice.generation, 0 if notice.iteration is None else notice.iteration)
+        numbers = (notice.generation, notice.least, 0 if notice.iteration is None else notice.iteration)
         is_valid = all(type(one) is str for one in texts) and all(type(one) is int for one in numbers)
         return notice if is_valid and notice.phase in PHASES else None
 

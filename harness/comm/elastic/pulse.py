@@ -100,21 +100,24 @@ class Pulses:
             self._looked_s = now_s
             for uid in uids:
                 # When nobody has looked for long, one look tells little: the driver may just have cleared the server.
-                self._look(uid, min(passed_s, _UNSEEN_S))
+                if not self._look(uid, min(passed_s, _UNSEEN_S)):
+                    break
         ages = {uid: self._seen[uid].silent_s for uid in uids if uid in self._seen}
         if ages.get(self._own, SILENT_S) > _SUSPECT_S:
             return set()  # the server is slow, or gone
         return {uid for uid, age_s in ages.items() if age_s > (_SUSPECT_S if uid in self.suspects else SILENT_S)}
 
-    def _look(self, uid: str, passed_s: float) -> None:
+    def _look(self, uid: str, passed_s: float) -> bool:
+        """Look at one; whether the server has answered."""
         text, seen = self._store.get(_key(uid), _MAX_PULSE), self._seen.get(uid)
         if text is None:
-            return  # no answer says nothing of the process: it may be this one that is cut off
+            return False  # which says nothing of the process: it may be this one that is cut off
         # the driver clears the server now and then; what is missing says no more than what is unchanged
         if seen is None or (text and text != seen.text):
             self._seen[uid] = _Pulse(text or b"", 0.0)
         else:
             self._seen[uid] = seen._replace(silent_s=seen.silent_s + passed_s)
+        return True
 
 
 class Strays:
@@ -195,13 +198,18 @@ def is_stopped(process: str) -> bool:
     return pid is not None and state(pid) == "T"
 
 
+def is_here(process: str) -> bool:
+    """Whether a process is, or was, on this machine."""
+    words = process.split(" ")
+    return len(words) == 3 and words[2] == _processes_of_this_kernel() and words[0].isdecimal()
+
+
 def _pid_here(process: str) -> int | None:
     """The id of a process that lives on this machine; `None` of any other."""
-    words = process.split(" ")
-    if len(words) == 3 and words[2] == _processes_of_this_kernel() and words[0].isdecimal():
-        pid = int(words[0])
-        return pid if str(began(pid)) == words[1] else None
-    return None
+    if not is_here(process):
+        return None
+    pid, begun = process.split(" ")[:2]
+    return int(pid) if str(began(int(pid))) == begun else None
 
 
 def _key(uid: str) -> str:

@@ -107,6 +107,16 @@ class Usher:
         """For how many seconds that has been known; not above 0 if it is not."""
         return self._store.unanswered_s - _GONE_S
 
+    def outwait_driver(self) -> None:
+        """Wait until the driver has answered, or ends, and this process with it.
+
+        One that ends while the driver looks for hosts is waited for by Horovod for ever, if the driver finds none until
+        its time limit (`--elastic-timeout`).
+        """
+        while self.is_asking and not self.is_driver_gone:
+            time.sleep(_POLL_S)
+            self.look_for_end()  # so that it is known whether the driver is there
+
     def stop(self, *, is_done: bool) -> None:
         """End the thread.
 
@@ -165,12 +175,18 @@ class Usher:
         return Roster.decode(self._store.get(_ROSTER, MAX_ROSTER))
 
     def notices(self) -> Sequence[Notice | None]:
-        """Of all workers, by the driver's numbers; this one's own is not asked for."""
+        """Of all workers, by the driver's numbers; this one's own is not asked for.
+
+        A server that does not answer for one is not asked for the others.
+        """
         rank, size = self.numbers.rank, self.numbers.size
-        return [
-            self.notice if other == rank else Notice.decode(self._store.get(f"notice-{other}", MAX_NOTICE))
-            for other in range(size)
-        ]
+        found: list[Notice | None] = []
+        for other in range(size):
+            text = b"" if other == rank else self._store.get(f"notice-{other}", MAX_NOTICE)
+            if text is None:
+                return [*found, *[None] * (size - other)]
+            found.append(self.notice if other == rank else Notice.decode(text))
+        return found
 
     def _run(self) -> None:
         while not self._ending.is_set():
