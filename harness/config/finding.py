@@ -28,7 +28,7 @@ def find_config(path: str | Path) -> Path:
 def advice_for(path: Path) -> str:
     """What to do about a file that cannot be read: the one that was probably meant, or all that have names."""
     for folder in (path.parent, _OWN):
-        files = _files_in(folder)
+        files = {name: file for name, file in _files_in(folder).items() if file != path}
         close = difflib.get_close_matches(path.stem, files, n=1)
         if close:
             return f"did you mean '{files[close[0]]}'?"

@@ -201,3 +201,4 @@ def test_what_cannot_be_read(tmp_path):
         with pytest.raises(ConfigError) as caught:
             load_config(path)
         assert f"{path}: cannot be read ({reason}); " in str(caught.value)
+        assert f"did you mean '{path}'" not in str(caught.value)
