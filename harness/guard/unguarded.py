@@ -36,6 +36,11 @@ class Unguarded:
         return False
 
     @property
+    def stop_signal(self) -> str | None:
+        """None came."""
+        return None
+
+    @property
     def stop_requested_for_s(self) -> float:
         """Never."""
         return 0.0

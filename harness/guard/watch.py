@@ -111,6 +111,11 @@ class Guard:
         return self._signals.received is not None
 
     @property
+    def stop_signal(self) -> str | None:
+        """The name of that signal."""
+        return self._signals.received
+
+    @property
     def stop_requested_for_s(self) -> float:
         """How long ago that was; 0 if it has received none."""
         return self._signals.received_for_s

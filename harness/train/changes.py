@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness.comm.compare import name_ranks
 from harness.errors import LostRankError, StoppedOnRequestError
 from harness.gluon import Requests
 from harness.guard import Guard
@@ -101,14 +102,28 @@ def _stopped(run: Run, saver: Saver, t: int) -> StoppedOnRequestError:
     return run.guard.stopped(f"saved after iteration {t}; {run.once_more}", by)
 
 
-def _leaving(run: Run) -> list[bool]:
+def _leaving(run: Run) -> list[str]:
+    """Why each rank has to leave; empty for one that stays."""
     leaves, membership = run.is_told_to_end or run.guard.stop_requested, run.world.membership
+    why = run.guard.stop_signal or "it was told to"
     if membership is not None:
-        membership.leaves = leaves = leaves or membership.is_launcher_gone()
-    return run.world.allgather_object(leaves, "leaving")
+        is_gone = membership.is_launcher_gone()
+        membership.leaves = leaves = leaves or is_gone
+        if membership.is_removed:
+            why = "its host was removed, or another worker failed there"
+        elif is_gone:
+            why = "horovodrun does not answer it"
+    return run.world.allgather_object(why if leaves else "", "leaving")
 
 
-def _reason(leaving: list[bool]) -> str:
-    ranks = [str(rank) for rank, leaves in enumerate(leaving) if leaves]
-    who = f"rank{'s' if len(ranks) > 1 else ''} {', '.join(ranks)}"
-    return f"{who} had to leave" if ranks else "more workers were ready to join"
+def _reason(leaving: list[str]) -> str:
+    """Why a world ends, in words.
+
+    >>> _reason(["", "SIGTERM", "SIGTERM", "its host was removed"])
+    'ranks 1, 2 had to leave (SIGTERM); rank 3 had to leave (its host was removed)'
+    >>> _reason(["", ""])
+    'more workers were ready to join'
+    """
+    ranks = {why: [rank for rank, own in enumerate(leaving) if own == why] for why in leaving if why}
+    told = [f"{name_ranks(found)} had to leave ({why})" for why, found in ranks.items()]
+    return "; ".join(told) or "more workers were ready to join"

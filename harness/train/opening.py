@@ -34,8 +34,8 @@ def opening(run: Run) -> str:
 
 def continuing(run: Run, state: RunState, reason: str) -> str:
     """Who trains on after a change of the world, from where, and why."""
-    who = _count(run.world.size, "rank")
-    return f"{run.config.run_name}: after iteration {state.iteration} {who} train on ({run.world.kind}): {reason}"
+    who = f"{_count(run.world.size, 'rank')} {'trains' if run.world.size == 1 else 'train'}"
+    return f"{run.config.run_name}: after iteration {state.iteration} {who} on ({run.world.kind}): {reason}"
 
 
 def factors_in_words(factors: Sequence[FactorGroup]) -> str:

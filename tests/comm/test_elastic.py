@@ -347,7 +347,7 @@ def asked_to_leave(gone_s, others_leave=True):
         leaves=False, is_removed=False, is_launcher_gone=lambda longer_s=0.0: gone_s > longer_s
     )
     world = SimpleNamespace(membership=membership, allgather_object=lambda own, name: [own, others_leave])
-    guard = SimpleNamespace(stop_requested=False, stop_requested_for_s=0.0)
+    guard = SimpleNamespace(stop_requested=False, stop_signal=None, stop_requested_for_s=0.0)
     run = SimpleNamespace(world=world, guard=guard, is_told_to_end=None)
     run.is_told_to_end = Run.is_told_to_end.fget(run)
     return settled(run, Requests(reshape=True)).stop, run.is_told_to_end
