@@ -22,6 +22,9 @@ from harness.bridge.rates import as_torch
 from harness.bridge.torch_calls import build_loss
 from harness.bridge.updates import backward
 from harness.comm import read_launch
+from harness.command import report_failure
+from harness.errors import ConfigError, HarnessError
+from harness.shipped import name_command
 
 
 def main(checkpoint: Path) -> None:
@@ -35,7 +38,7 @@ def main(checkpoint: Path) -> None:
     exported = checkpoint.parents[1] / "bridge"
 
     with open_run(checkpoint) as run:
-        module, optimizer = load(exported / "go_on.py", device)
+        module, optimizer = load(checkpoint, run.iteration, device)
         model = DistributedDataParallel(module, forward_sync_buffers=False)  # `backward` keeps them equal
         rates = as_torch(run.plan, optimizer, iteration=run.iteration)
         loss_of = build_loss(run.config.network.loss, run.config.network.loss_params, axis=-1)
@@ -64,10 +67,18 @@ def main(checkpoint: Path) -> None:
     distributed.destroy_process_group()
 
 
-def load(program: Path, device: torch.device) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    """The exported module and its optimizer, on a device."""
+def load(checkpoint: Path, iteration: int, device: torch.device) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """The module and its optimizer as they were exported from a checkpoint, on a device."""
+    program = checkpoint.parents[1] / "bridge" / "go_on.py"
     sys.path.insert(0, str(Path.cwd()))  # where the module's own code is found
-    names = runpy.run_path(str(program))
+    names = runpy.run_path(str(program)) if program.exists() else {}
+    if names.get("iteration") != iteration:  # a run's folder has one export, of whichever checkpoint was the last
+        found = f"is the export of iteration {names['iteration']}" if "iteration" in names else "is no such export"
+        command = f"{name_command('bridge')} export {checkpoint} --module MODULE:FUNCTION"
+        raise ConfigError(
+            f"{program}: {found}, and rates and batches would be those after iteration {iteration}; export that "
+            f"checkpoint: `{command}`"
+        ).on_all_ranks()
     module, optimizer = names["module"], names["optimizer"]
     state = optimizer.state_dict()
     module.to(device)
@@ -97,4 +108,7 @@ def tell(rank: int, line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except HarnessError as error:
+        sys.exit(report_failure(error, read_launch().rank))

@@ -43,6 +43,7 @@ def export(opened: Opened, sides: Sides, mapping: ArrayMap, folder: Path, names:
     run, averages, written = opened.run, opened.arrays.get("averages"), [MODEL, OPTIMIZER, PLAN, SCRIPT]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / SCRIPT).unlink(missing_ok=True)  # it names the iteration of the other files, so it is written last
         if averages:
             replace(sides, parameters={**sides.parameters, **averages}).load(mapping)
             torch.save(sides.torch.module.state_dict(), folder / AVERAGE)
@@ -85,6 +86,7 @@ def script(
         f"from {package} import {function}",
         "",
         "here = Path(__file__).parent",
+        f"iteration = {iteration}  # the last update of these weights",
         f"module = {function}({given})",
         f'module.load_state_dict(torch.load(here / "{MODEL}"))',
     ]

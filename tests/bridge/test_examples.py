@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from harness.cli import bridge
+from harness.errors import ConfigError
 from tests.conftest import ROOT
 
 TESTS = re.compile(r"^\[ *(\d+)/\d+\] test: loss (\S+)  accuracy (\S+)$", re.MULTILINE)
@@ -50,3 +52,27 @@ def test_half_here_and_half_there(start, tmp_path, monkeypatch, name):
         assert accuracy == pytest.approx(here[t][1], abs=6e-3), t
     final = torch.load(folder / "bridge/final.pt")
     assert final["rates"] == {"iteration": max(here)}
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("iteration = 84", "is the export of iteration 84"),
+        ("", "is no such export"),
+        (None, "is no such export"),
+    ],
+)
+def test_weights_of_another_iteration_are_refused(tmp_path, monkeypatch, written, found):
+    """A run's folder has one export, and `train.py` is called with a checkpoint."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    checkpoint, program = tmp_path / "checkpoints/iteration-000000112", tmp_path / "bridge/go_on.py"
+    program.parent.mkdir()
+    if written is not None:
+        program.write_text(written)
+    load = runpy.run_path(str(ROOT / "examples/leaving/train.py"))["load"]
+    with pytest.raises(ConfigError) as error:
+        load(checkpoint, 112, torch.device("cpu"))
+    assert str(error.value) == (
+        f"{program}: {found}, and rates and batches would be those after iteration 112; export that checkpoint: "
+        f"`python launch/bridge.py export {checkpoint} --module MODULE:FUNCTION`"
+    )
