@@ -113,6 +113,20 @@ def replace_file(path: Path, content: bytes | str, *, force: bool = False) -> No
         force_folder(path.parent)
 
 
+def move_aside(path: Path) -> Path:
+    """Give a file or folder the first free name of `NAME.1`, `NAME.2`, ...
+
+    Returns:
+        Its new path.
+
+    Raises:
+        OSError: if it cannot be renamed.
+        ValueError: if it is the root of the file system.
+    """
+    names = (path.with_name(f"{path.name}.{number}") for number in range(1, 1_000_000))
+    return path.rename(next(name for name in names if not os.path.lexists(name)))
+
+
 def force_folder(path: Path) -> None:
     """Flush the names in a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

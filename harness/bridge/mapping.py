@@ -1,4 +1,4 @@
-"""Which array of the module comes from which of the run: `mapping.yaml`, written by `match`, to be corrected by hand.
+"""Which array of the module comes from which of the run. Pure; `mapping_file.py` writes and reads it.
 
 An entry is `target: source`. A target is an array of the module, or some rows of it (`attention.in_proj_weight[0:64]`).
 A source is an array of the run, some rows of it, a number that fills the target, or a mapping:
@@ -18,21 +18,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.bridge.layers import Array, Layer, Shape, squeezed_all
-from harness.config.reading import read_yaml
-from harness.errors import ConfigError, listed
-from harness.files import replace_file
-from harness.named import brief, did_you_mean
+from harness.bridge.layers import Array, Shape, squeezed_all
+from harness.errors import ConfigError
+from harness.named import did_you_mean
 
 T = TypeVar("T")
 _PART = re.compile(r"(.+)\[(\d+):(\d+)\]")
-_HOW = {"from", "axes", "blocks", "repeat", "flat"}
-_KEYS = ("module", "arrays", "unused")
 OPEN = "?"
 
 
@@ -210,108 +205,6 @@ def shape_of(shapes: Mapping[str, Shape], name: str) -> Shape:
     """The shape of an array, or of some rows of it."""
     found = _PART.fullmatch(name)
     return shapes[name] if found is None else (int(found[3]) - int(found[2]), *shapes[found[1]][1:])
-
-
-def write_mapping(path: Path, mapping: ArrayMap, layers: Sequence[tuple[Layer, Layer]], module: str) -> None:
-    """Write `mapping.yaml`.
-
-    Args:
-        path: of the file.
-        mapping: what to write.
-        layers: the pairs of layers (of the run, of the module) that it follows, for its comments.
-        module: what `--module` names.
-
-    Raises:
-        ConfigError: if it cannot be written.
-    """
-    lines = [
-        "# Which array of the module (left) comes from which array of the run (right). Correct what is wrong, replace",
-        f"# every {OPEN}, and run `verify`. docs/leaving.md says what can stand on the right.",
-        f"module: {module}",
-        "arrays:",
-    ]
-    comments = {
-        name: f"{there.described()} <- {here.described()}"
-        for here, there in layers
-        for name in list(there.arrays.values())[:1]
-    }
-    for target, source in mapping.sources.items():
-        lines += [f"  # {comments[target]}"] if target in comments else []
-        lines.append(f"  {target}: {_flow(source.plain())}")
-    for target, names in mapping.open.items():
-        lines.append(f"  {target}: '{OPEN}'  # one of {', '.join(names)}")
-    if mapping.unused:
-        lines += ["# arrays of the run that the module does not need", "unused:"]
-        lines += [f"  - {name}" for name in mapping.unused]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --mapping") from None
-
-
-def read_mapping(path: Path) -> tuple[ArrayMap, str]:
-    """A mapping from its file, and the module that it was written for.
-
-    Raises:
-        ConfigError: if it cannot be read, or an entry is not what it may be.
-    """
-    if not path.exists():
-        raise ConfigError(f"{path}: there is no mapping yet; write it with `bridge match`")
-    raw = read_yaml(path)
-    if not isinstance(raw, dict) or not isinstance(raw.get("arrays"), dict):
-        raise ConfigError(f"{path}: must be a mapping with `arrays`, as `bridge match` writes it")
-    sources, left_open, problems = {}, {}, []
-    for target, value in raw["arrays"].items():
-        if value == OPEN:
-            left_open[str(target)] = ["the run's arrays"]
-            continue
-        try:
-            sources[str(target)] = _source(value)
-        except ConfigError as error:
-            problems.append(f"arrays.{target}: {error}")
-    problems += [f"{key}: unknown key; known: {', '.join(_KEYS)}" for key in raw if key not in _KEYS]
-    unused = raw.get("unused") or []
-    if not isinstance(unused, list):
-        problems.append(f"unused: found {brief(unused)}; give a list of the run's arrays")
-    if problems:
-        raise ConfigError(f"{path}:{listed(problems)}")
-    return ArrayMap(sources, [str(name) for name in unused], left_open), str(raw.get("module", ""))
-
-
-def _source(value: Any) -> Source:
-    if isinstance(value, bool) or value is None or isinstance(value, list):
-        raise ConfigError(f"found {brief(value)}; give the name of an array, a number, or {{from: name, ...}}")
-    if isinstance(value, int | float):
-        return Source(number=float(value))
-    if isinstance(value, str):
-        return Source(value)
-    unknown = set(value) - _HOW
-    if unknown or not isinstance(value.get("from"), str):
-        raise ConfigError(f"found {brief(value)}; it must have `from`, and may have axes, blocks, repeat and flat")
-    numbers: dict[str, Any] = {}
-    for key in ("axes", "blocks", "flat"):
-        if key in value:
-            numbers[key] = _whole_numbers(value[key], key)
-    for key in ("axes", "blocks"):
-        if key in numbers and sorted(numbers[key]) != list(range(len(numbers[key]))):
-            raise ConfigError(f"{key} is {value[key]}; give each of 0 to {len(numbers[key]) - 1} once")
-    repeat = value.get("repeat", 1)
-    if not isinstance(repeat, int) or repeat < 1:
-        raise ConfigError(f"repeat is {brief(repeat)}; give a whole number from 1")
-    return Source(value["from"], repeat=repeat, **numbers)
-
-
-def _whole_numbers(value: Any, key: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or any(not isinstance(one, int) or one < 0 for one in value):
-        raise ConfigError(f"{key} is {brief(value)}; give a list of whole numbers")
-    return tuple(value)
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {one}" for key, one in value.items()) + "}"
-    return str(value)
 
 
 def _rows(target: str, shape: Shape) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from harness.bridge.layers import Array, Layer, Trace, is_neutral
+from harness.bridge.layers import Array, Layer, Shape, Trace, is_neutral
 from harness.bridge.mapping import ArrayMap, Source, whole
 
 _ROUNDS = 3  # how far neighbours count
@@ -29,11 +29,24 @@ class Proposal(NamedTuple):
         mapping: which array goes where, with what is left open.
         pairs: the layers (of the run, of the module) that it takes for the same.
         problems: what has no counterpart, a sentence each.
+        unpaired: the names of the arrays of layers without one, on both sides.
     """
 
     mapping: ArrayMap
     pairs: Sequence[tuple[Layer, Layer]]
     problems: Sequence[str]
+    unpaired: frozenset[str] = frozenset()
+
+    def all_problems(self, run: Mapping[str, Shape], module: Mapping[str, Shape]) -> list[str]:
+        """Those, and what the mapping lacks beside them, a sentence each.
+
+        Args:
+            run: the shapes of the run's arrays by name.
+            module: of the module's.
+        """
+        told = {whole(name) for name in self.unpaired} | {problem.partition(": ")[0] for problem in self.problems}
+        more = [one for one in self.mapping.problems(run, module) if whole(one.partition(": ")[0]) not in told]
+        return list(dict.fromkeys([*self.problems, *more]))
 
 
 class Side(NamedTuple):
@@ -75,12 +88,15 @@ def propose(run: Side, module: Side) -> Proposal:
         taken = [layer for pair in pairs for layer in pair]
         rest = [[layer for layer in side if layer not in taken] for side in rest]
     needless = [layer for layer in rest[0] if layer.is_neutral]
-    problems += _unpaired([layer for layer in rest[0] if layer not in needless], rest[1])
+    without = [layer for layer in rest[0] if layer not in needless], rest[1]
+    problems += _unpaired(*without)
+    names_without = {name for side in without for layer in side for name in layer.arrays.values()}
     order = {layer.name: place for place, layer in enumerate(there)}
     pairs.sort(key=lambda pair: order[pair[1].name])
     mapping, more = _arrays(pairs, left_open, run.axes)
     unused = [name for layer in needless for name in layer.arrays.values()]
-    return Proposal(replace(mapping, unused=[*mapping.unused, *unused]), pairs, problems + more)
+    mapping = replace(mapping, unused=[*mapping.unused, *unused])
+    return Proposal(mapping, pairs, problems + more, frozenset(names_without))
 
 
 def _in_order(side: Side) -> list[Layer]:

@@ -62,7 +62,7 @@ class TorchUpdates:
         self.optimizer.zero_grad(set_to_none=True)
         shards = tuple(shard_of(shard) for shard in batch.batches if shard.count)
         update = Update(batch.t, shards, batch.num_samples, len(shards), batch.begins, ())
-        with biased_variances(calls.module), calls.explained():
+        with biased_variances(calls.module), calls.explained(shards[0].data):
             loss = backward(calls.module, update, calls.loss, calls.forward)
         set_rate(self.optimizer, lr, momentum)
         self.optimizer.step()

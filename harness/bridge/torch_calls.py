@@ -49,7 +49,7 @@ class TorchCalls:
             dtype: of the floats among them.
         """
         on_device, labels = (each_leaf(lambda leaf: as_tensor(leaf, dtype), one) for one in (data, label))
-        with self.explained():
+        with self.explained(data):
             if self.forward is not None:
                 prediction, losses = self.forward(self.module, self.loss, on_device, labels)
             else:
@@ -58,8 +58,11 @@ class TorchCalls:
         return prediction, checked_losses(losses, count_of(data), "the module's loss")
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explained(self, data: Data) -> Iterator[None]:
         """Turn whatever a user's module or loss raises into one sentence.
+
+        Args:
+            data: that it is given.
 
         Raises:
             ConfigError: naming the line of theirs.
@@ -74,7 +77,8 @@ class TorchCalls:
             where = "".join(f" at {one.filename}:{one.lineno}" for one in place)
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
             raise ConfigError(
-                f"--module: {type(self.module).__name__}, or its loss, cannot process the run's samples "
+                f"--module: {type(self.module).__name__}, or its loss, cannot process the run's samples, "
+                f"{' and '.join(f'{leaf.dtype} {tuple(leaf.shape)}' for leaf in leaves_of(data))} "
                 f"({type(error).__name__}{where}: {cut(lines[0], 300)})"
             ) from error
 

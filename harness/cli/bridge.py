@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from harness.command import report_failure
 from harness.command.options import number_of
 from harness.config.reading import parse_yaml
 from harness.errors import ConfigError, DisagreementError, HarnessError, listed
-from harness.shipped import install_command
+from harness.shipped import install_command, name_command
 
 if TYPE_CHECKING:
     from harness.bridge.mapping import ArrayMap
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from harness.bridge.sides import Sides, TorchNames
 
 _RUN_HELP = "a run's folder (its newest checkpoint counts), or one of its checkpoints"
+_NO_PARAMS = "{}"
 _SAMPLES, _ITERATIONS = 16, 200
 
 
@@ -29,7 +31,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         allow_abbrev=False,
-        epilog="Exit codes: 0 done, 2 command line or mapping, 3 data, 4 checkpoint, 5 the networks differ.",
+        epilog="Exit codes: 0 done, 2 command line, module or mapping, 3 data, 4 checkpoint, 5 the networks differ.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in (
@@ -41,7 +43,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         one = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         one.add_argument("run", type=Path, metavar="RUN", help=_RUN_HELP)
         one.add_argument("--module", required=True, metavar="MODULE:FUNCTION", help="returns the torch.nn.Module")
-        one.add_argument("--params", default="{}", metavar="YAML", help="its keyword arguments: {classes: 10}")
+        one.add_argument("--params", default=_NO_PARAMS, metavar="YAML", help="its keyword arguments: {classes: 10}")
         one.add_argument("--loss", metavar="MODULE:FUNCTION", help="its loss, where the run has one of your own")
         one.add_argument("--forward", metavar="MODULE:FUNCTION", help="calls both, where the run has network.forward")
         one.add_argument("--mapping", type=Path, metavar="FILE", help="default: RUN/bridge/mapping.yaml")
@@ -55,6 +57,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             metavar="N",
             help="to compare on (default: %(default)s)",
         )
+        if name == "match":
+            one.add_argument("--overwrite", action="store_true", help="move a mapping that has been edited aside")
         if name == "replay":
             one.add_argument(
                 "--iterations",
@@ -97,8 +101,10 @@ def match(run: Opened, options: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: if there are layers without a counterpart, or some that could be exchanged; the file is written.
+            Or if there is a file that has been edited.
+        DisagreementError: if predictions differ; the file is written.
     """
-    from harness.bridge.mapping import write_mapping
+    from harness.bridge.mapping_file import write_mapping
     from harness.bridge.sides import both_sides, default_mapping
     from harness.bridge.verify import PREDICTIONS
     from harness.data.leaves import count_of
@@ -106,16 +112,24 @@ def match(run: Opened, options: argparse.Namespace) -> None:
     sides = both_sides(run, names_of(options), options.samples)
     proposal = sides.propose()
     path = options.mapping or default_mapping(run)
-    write_mapping(path, proposal.mapping, proposal.pairs, options.module)
     mapping = proposal.mapping
-    problems = [*proposal.problems, *mapping.problems(sides.run_shapes, sides.module_shapes)]
+    moved = write_mapping(path, mapping, proposal.pairs, options.module, overwrite=options.overwrite)
+    if moved is not None:
+        print(f"moved the edited mapping to {moved}")
+    problems = proposal.all_problems(sides.run_shapes, sides.module_shapes)
     count = len(mapping.sources)
     print(f"{path}: {count} of {count + len(mapping.open)} arrays matched, in {len(proposal.pairs)} layers", flush=True)
     if problems:
-        raise ConfigError(f"{path}: to be completed by hand:{listed(list(dict.fromkeys(problems)))}")
+        raise ConfigError(f"{path}: to be completed by hand:{listed(problems)}")
     apart = sides.distance(mapping)
-    agree = "agree" if apart <= PREDICTIONS else "DIFFER: run verify, which says where"
-    print(f"predictions of {count_of(sides.data)} samples, by {apart:.2g}: {agree}")
+    agree = apart <= PREDICTIONS
+    told = "agree" if agree else "DIFFER"
+    print(f"predictions of {count_of(sides.data)} samples, by {apart:.2g}: {told}", flush=True)
+    if not agree:
+        raise DisagreementError(
+            f"{options.module} by this mapping is not the network of {run.checkpoint}; `{_again('verify', options)}` "
+            "says where they differ"
+        )
 
 
 def verify(run: Opened, options: argparse.Namespace) -> None:
@@ -124,12 +138,10 @@ def verify(run: Opened, options: argparse.Namespace) -> None:
     Raises:
         DisagreementError: naming what differs.
     """
-    from harness.bridge.mapping import read_mapping
-    from harness.bridge.sides import both_sides, counted, default_mapping
+    from harness.bridge.sides import both_sides, counted
     from harness.bridge.verification import verified
 
-    path = options.mapping or default_mapping(run)
-    mapping, _ = read_mapping(path)
+    path, mapping = _mapping_of(run, options)
     sides = both_sides(run, names_of(options), options.samples)
     proposed, by_hand = counted(mapping, sides.propose())
     print(f"{path}: {proposed} arrays as proposed, {by_hand} by hand", flush=True)
@@ -179,16 +191,45 @@ def _mapped(run: Opened, options: argparse.Namespace) -> tuple[Sides, ArrayMap]:
     Raises:
         ConfigError: naming what is missing.
     """
-    from harness.bridge.mapping import read_mapping
-    from harness.bridge.sides import both_sides, default_mapping
+    from harness.bridge.sides import both_sides
 
-    path = options.mapping or default_mapping(run)
-    mapping, _ = read_mapping(path)
+    path, mapping = _mapping_of(run, options)
     sides = both_sides(run, names_of(options), options.samples)
     problems = mapping.problems(sides.run_shapes, sides.module_shapes)
     if problems:
         raise ConfigError(f"{path}:{listed(problems)}")
     return sides, mapping
+
+
+def _mapping_of(run: Opened, options: argparse.Namespace) -> tuple[Path, ArrayMap]:
+    """The file with the mapping, and what it says.
+
+    Raises:
+        ConfigError: if there is none, or it is another module's.
+    """
+    from harness.bridge.mapping_file import read_mapping
+    from harness.bridge.sides import default_mapping
+
+    path, command = options.mapping or default_mapping(run), _again("match", options)
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no mapping yet; write it with `{command}`")
+    mapping, module = read_mapping(path)
+    if module not in ("", options.module):
+        raise ConfigError(
+            f"{path}: is the mapping of {module}, not of {options.module}; write one with `{command}`, or, if this one "
+            "is right, correct its `module`"
+        )
+    return path, mapping
+
+
+def _again(name: str, options: argparse.Namespace) -> str:
+    """Another of the commands with the arguments that they have in common, as the user types it."""
+    words = [name, str(options.run), "--module", options.module]
+    for option in ("params", "loss", "forward", "mapping"):
+        value = getattr(options, option)
+        words += [f"--{option}", str(value)] if value not in (None, _NO_PARAMS) else []
+    words += [word for setting in options.set for word in ("--set", setting)]
+    return f"{name_command('bridge')} {shlex.join(words)}"
 
 
 def names_of(options: argparse.Namespace) -> TorchNames:

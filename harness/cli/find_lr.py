@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.command import JobContext, RunParser, add_run_options, run_job
 from harness.errors import ConfigError, NoUsableLRError
+from harness.files import move_aside
 from harness.finder import ROLES, FinderResult, Refusal, to_paste
 from harness.locks import HeldError, lock_of_name
 from harness.parsing import whole_number
@@ -170,14 +170,13 @@ def _lock(folder: Path, run: RunFolder | None, stack: ExitStack) -> None:
 
 
 def _move_aside(folder: Path) -> None:
-    """Give a folder with an earlier report, or a part of one, the first free name of `DIR.1`, `DIR.2`, ..."""
+    """Move a folder with an earlier report, or a part of one, aside."""
     from harness.finder.journal import UNFINISHED
 
     if not any((folder / name).exists() for name in ("result.json", "scaling.json", UNFINISHED)):
         return
-    names = (folder.with_name(f"{folder.name}.{number}") for number in range(1, 1_000_000))
     try:
-        moved = folder.rename(next(name for name in names if not os.path.lexists(name)))
+        moved = move_aside(folder)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: an earlier report cannot be moved aside ({error}); move it") from None
     _say([f"moved the previous report to {moved}"])

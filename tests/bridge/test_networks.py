@@ -9,7 +9,8 @@ import pytest
 import torch
 from mxnet.gluon import nn
 
-from harness.bridge.mapping import Source, read_mapping, write_mapping
+from harness.bridge.mapping import Source
+from harness.bridge.mapping_file import read_mapping, write_mapping
 from harness.bridge.of_gluon import axes_of, layers_of
 from harness.bridge.verification import verified
 from harness.errors import ConfigError
@@ -93,8 +94,10 @@ def test_layers_that_are_given_the_same_are_told_apart_by_name_or_not_at_all(twi
 
 def test_layers_without_a_counterpart_are_named():
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.Linear(32, 9))
-    proposal = both("mlp", module).propose()
+    sides = both("mlp", module)
+    proposal = sides.propose()
     told = "\n".join(proposal.problems)
+    assert proposal.all_problems(sides.run_shapes, sides.module_shapes) == proposal.problems, "not array by array again"
     assert "the run's 1 (Dense) with weight (32, 32), bias (32,) has no counterpart" in told
     assert "the module's 2 (Linear) with weight (9, 32), bias (9,) has no counterpart" in told
 

@@ -93,8 +93,8 @@ class Pair(nn.Linear):
 @pytest.mark.parametrize(
     ("module", "loss", "told"),
     [
-        (nn.Linear(4, 5), None, "Linear, or its loss, cannot process the run's samples (RuntimeError: mat1"),
-        (Pair(5, 5), None, "Pair, or its loss, cannot process the run's samples (AttributeError"),
+        (nn.Linear(4, 5), None, "cannot process the run's samples, float32 (6, 5) (RuntimeError: mat1 and mat2 shapes"),
+        (Pair(5, 5), None, "Pair, or its loss, cannot process the run's samples, float32 (6, 5) (AttributeError"),
         (nn.Linear(5, 5), nn.CrossEntropyLoss(), "the module's loss: gave a tensor () for 6 samples; give one value a"),
         (nn.Linear(5, 5), lambda *_: None, "the module's loss: gave None for 6 samples; give one value a sample"),
     ],

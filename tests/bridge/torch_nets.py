@@ -11,8 +11,9 @@ from torch.nn import functional
 from tests.bridge.gluon_nets import CLASSES, LENGTH, VOCABULARY, WIDTH
 
 
-def mlp():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+def mlp(activation="ReLU"):
+    first = getattr(nn, activation)()
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), first, nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
 class MnistCnn(nn.Module):

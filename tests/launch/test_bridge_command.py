@@ -38,7 +38,8 @@ def run(start, tmp_path):
 def test_a_run_is_matched_and_verified(command, run):
     mapping = run / "bridge/mapping.yaml"
     ended = command("bridge", "verify", run, *MODULE)
-    assert (ended.code, ended.err) == (2, f"error: {mapping}: there is no mapping yet; write it with `bridge match`\n")
+    match = f"python launch/bridge.py match {run} --module tests.bridge.torch_nets:mlp"
+    assert (ended.code, ended.err) == (2, f"error: {mapping}: there is no mapping yet; write it with `{match}`\n")
     ended = command("bridge", "match", run, *MODULE, "--mapping", __file__ + "/mapping.yaml")
     assert ended.err.endswith(
         "test_bridge_command.py/mapping.yaml: cannot be written (File exists); choose another --mapping\n"
@@ -58,11 +59,35 @@ def test_a_run_is_matched_and_verified(command, run):
     assert [line.partition(":")[0] for line in said[1:-1]] == ["predictions", "losses in training mode", "gradients"]
     assert said[-1].startswith("tests.bridge.torch_nets:mlp is the network of ")
 
-    mapping.write_text(text.replace("1.bias: 0.bias", "1.bias: 1.bias").replace("3.bias: 1.bias", "3.bias: 0.bias"))
+    ended = command("bridge", "export", run, "--module", "tests.bridge.torch_nets:other", "--params", "{}")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        f"error: {mapping}: is the mapping of tests.bridge.torch_nets:mlp, not of tests.bridge.torch_nets:other; write "
+        f"one with `{match.replace('mlp', 'other')}`, or, if this one is right, correct its `module`\n"
+    )
+
+    ended = command("bridge", "match", run, *MODULE, "--params", "{activation: GELU}")
+    assert ended.code == 5
+    assert ended.out.splitlines()[1].endswith(": DIFFER")
+    verify = f"{match.replace('py match', 'py verify')} --params '{{activation: GELU}}'"
+    assert f"is not the network of {run}/checkpoints/iteration-000000020; `{verify}` says where" in ended.err
+
+    edited = text.replace("1.bias: 0.bias", "1.bias: 1.bias").replace("3.bias: 1.bias", "3.bias: 0.bias")
+    mapping.write_text(edited)
     ended = command("bridge", "verify", run, *MODULE)
     assert ended.code == 5
     assert ended.out.splitlines()[0].endswith("4 arrays as proposed, 2 by hand")
     assert "is not the network of" in ended.err
+    ended = command("bridge", "match", run, *MODULE)
+    assert (ended.code, ended.out, mapping.read_text()) == (2, "", edited)
+    assert ended.err == (
+        f"error: {mapping}: has been edited, or an earlier version wrote it, so it is kept; compare by it with verify, "
+        "move it aside with --overwrite, or choose another --mapping\n"
+    )
+    ended = command("bridge", "match", run, *MODULE, "--overwrite")
+    assert (ended.code, mapping.read_text()) == (0, text)
+    assert ended.out.startswith(f"moved the edited mapping to {mapping}.1\n")
+    assert (run / "bridge/mapping.yaml.1").read_text() == edited
 
 
 @needs_torch
@@ -89,6 +114,7 @@ def test_a_run_is_replayed_and_exported(command, run):
         "go_on.py",
     ]
     went_on = runpy.run_path(str(run / "bridge/go_on.py"))
+    assert went_on["iteration"] == 10
     went_on["set_rate"](11)
     plan = {int(row["iteration"]): row for row in csv.DictReader((run / "plan.csv").read_text().splitlines())}
     rate = float(plan[11]["lr"])
