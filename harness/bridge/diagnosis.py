@@ -12,6 +12,8 @@ from harness.bridge.mapping import ArrayMap, Source
 from harness.bridge.verify import PREDICTIONS, First, Ran, first_difference
 
 _MOST_TRIALS = 300
+_FUNCTIONS = {"relu", "sigmoid", "tanh", "softrelu", "softsign", "leakyrelu", "elu", "selu", "gelu", "swish"}
+_SAME_FUNCTIONS = {"softplus": "softrelu", "silu": "swish"}
 _GATES = {"lstm": 4, "gru": 3, "lstm cell": 4, "gru cell": 3}
 
 Predicts = Callable[[ArrayMap], float]
@@ -49,27 +51,48 @@ def diagnose(
             f"every layer that both call agrees, and the predictions differ by {apart:.2g}: what follows the last "
             f"layer differs (run: {_listed(run.predict.steps[-2:])}; module: {_listed(module.predict.steps[-2:])})"
         ]
-    found = []
     for trial in islice(_trials(_suspects(first, module, pairs), pairs, mapping), _MOST_TRIALS):
         if predicts(trial.mapping) <= PREDICTIONS:
-            found.append(f"{trial.said}: then the predictions agree, so the mapping is wrong there")
-            break
+            return [f"{trial.said}: then the predictions agree, so the mapping is wrong there"]
     where = f"{first.there.described()} for the run's {first.here.described()}"
     if not first.is_input:
-        found.append(f"{where} gives something else ({first.distance:.2g}) for the same input: its arrays or settings")
-        return found
+        return [f"{where} gives something else ({first.distance:.2g}) for the same input: its arrays or settings"]
     partner = _layer_given(run, first.there, module)
-    if partner is not None and partner.name != first.here.name and not found:
-        found.append(
-            f"{where} is given what the run's {partner.described()} is given: the arrays of that one belong there"
-        )
+    if partner is not None and partner.name != first.here.name:
+        return [f"{where} is given what the run's {partner.described()} is given: the arrays of that one belong there"]
     before = "the samples" if first.last is None else f"the run's {first.last.described()}"
-    found.append(
+    return [
+        *_other_functions(first),
         f"{where} is given something else ({first.distance:.2g}), though all before it agrees: what lies between it "
         f"and {before} differs (run: {_listed(first.between)}; module: {_listed(first.between_there)}, and functions, "
-        "which are not seen)"
+        "which are not seen)",
+    ]
+
+
+def _other_functions(first: First) -> list[str]:
+    """Blocks of activations where the run has another; a sentence or none, where either side has more of them."""
+    ours, theirs = (
+        [(step, function) for step in steps if (function := _function_of(step))]
+        for steps in (first.between, first.between_there)
     )
-    return found
+    if len(ours) != len(theirs):  # because the others are functions, which are not seen
+        return []
+    return [
+        f"{there} is another function than the run's {here}"
+        for (here, one), (there, other) in zip(ours, theirs, strict=True)
+        if one != other
+    ][:1]
+
+
+def _function_of(step: str) -> str:
+    """The activation of a step, by Gluon's name; empty for other steps.
+
+    >>> _function_of("2 (SiLU)"), _function_of("0.act (relu)"), _function_of("1 (Flatten)")
+    ('swish', 'relu', '')
+    """
+    name = step.rpartition(" (")[2].removesuffix(")").lower()
+    name = _SAME_FUNCTIONS.get(name, name)
+    return name if name in _FUNCTIONS else ""
 
 
 def _layer_given(run: Ran, there: Layer, module: Ran) -> Layer | None:

@@ -232,10 +232,16 @@ def first_difference(run: Ran, module: Ran, pairs: Sequence[tuple[Layer, Layer]]
 
 
 def _between(steps: Sequence[str], first: str | None, last: str) -> list[str]:
-    """Steps after a layer and before another; of layers that have an activation inside, that as well."""
+    """Steps after a layer and before another; of a layer that has an activation inside, that as well.
+
+    >>> _between(["flat (Flatten)", "0.act (relu)", "drop (Dropout)", "1.act (relu)"], "0", "1")
+    ['0.act (relu)', 'drop (Dropout)']
+    """
     names = [step.rpartition(" (")[0] for step in steps]
-    begin = 0 if first is None else max((i + 1 for i, name in enumerate(names) if name == first), default=0)
-    end = next((i for i, name in enumerate(names) if i >= begin and name == last), len(names))
+    inside = next((i for i, name in enumerate(names) if name.startswith(f"{first}.")), 0)
+    begin = max((i + 1 for i, name in enumerate(names) if name == first), default=inside)
+    is_last = [name == last or name.startswith(f"{last}.") for name in names]
+    end = next((i for i in range(begin, len(names)) if is_last[i]), len(names))
     return list(steps[begin:end])
 
 

@@ -83,6 +83,11 @@ def both_of(one, other):
         ),
         ("mlp", both_of("3", "3"), ""),
         (
+            "pictures",
+            [(f"norm1.{role}", f"norm2.{role}") for role in ("weight", "bias", "running_mean", "running_var")],
+            "exchange norm2 and norm1 (the run's norm2 and norm1)",
+        ),
+        (
             "lstm",
             [(f"rnn.{role}_l0", f"rnn.{role}_l0_reverse") for role in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")],
             "exchange the directions of layer 0 of rnn",
@@ -96,6 +101,8 @@ def test_arrays_of_one_shape_that_are_exchanged(network, pairs, named):
     assert named in found
     assert bool(found) == bool(named), "exchanged with itself nothing is wrong"
     assert not found or "then the predictions agree, so the mapping is wrong there" in found
+    assert "gives something else" not in found
+    assert "is given something else" not in found, "which would follow from it"
 
 
 def test_a_matrix_on_its_side():
@@ -147,6 +154,7 @@ def test_an_lstm_of_ones_own_with_other_gates(monkeypatch):
             "layers.layers.0.linear2 (Linear) for the run's layers.0.down",
         ),
         ("transformer", lambda: torch_nets.Transformer("norm first"), "is given something else"),
+        ("mlp", lambda: torch_nets.mlp("GELU"), "2 (GELU) is another function than the run's 0.act (relu)"),
         ("tied", lambda: torch_nets.Tied("not tied"), "embed.weight: is one array in the run, which two layers share"),
         ("tied", lambda: torch_nets.Tied("padding"), "gradients: 4 DIFFER"),
         (
