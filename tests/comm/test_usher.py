@@ -132,6 +132,17 @@ def test_a_worker_that_fails_does_not_wait_for_the_driver(driver, usher):
     assert time.monotonic() - begun_s < 5
 
 
+def test_a_worker_that_leaves_waits_for_the_driver_a_little(driver, usher):
+    usher.start()
+    usher.call()
+    assert driver.asked.wait(10)
+    threading.Timer(1.0, driver.may_answer.set).start()
+    begun_s = time.monotonic()
+    usher.stop(is_done=False, leaves=True)
+    assert usher.numbers.call == 1
+    assert time.monotonic() - begun_s >= 1
+
+
 def test_a_worker_that_gives_up_does_not_end_while_the_driver_looks_for_hosts(driver, usher):
     usher.start()
     usher.call()

@@ -184,7 +184,7 @@ class DriverMembership(Membership):
                 )
                 self.usher.outwait_driver()
         # what is announced before the driver answers, it forgets
-        self.usher.stop(is_done=exit_code == 0)
+        self.usher.stop(is_done=exit_code == 0, leaves=self._has_left)
         if speaks_for_all:
             self.usher.announce_end(exit_code)
             self._strays.end_stopped_members()  # horovodrun would wait for them when all others have ended

@@ -24,6 +24,7 @@ _CALL, _OVER, _ROSTER, _JOB = "call", "over", "roster", "job"
 _POLL_S = 0.25
 _RANKS_PER_S = 128  # that ask the one server
 _GONE_S = 20.0  # after which a driver that has not answered anything is gone
+_LEAVING_ANSWER_S = 3.0
 _LAST_ANSWER_S = 60.0  # it may wait for a process that is still importing
 
 
@@ -117,16 +118,19 @@ class Usher:
             time.sleep(_POLL_S)
             self.look_for_end()  # so that it is known whether the driver is there
 
-    def stop(self, *, is_done: bool) -> None:
+    def stop(self, *, is_done: bool, leaves: bool = False) -> None:
         """End the thread.
 
         Args:
             is_done: whether the process ends with 0. If it does so before the driver has answered, Horovod takes no
                 notice of the end, and counts this worker twice; so the answer is waited for.
+            leaves: whether the others go on without it. If it ends while the driver deals its numbers, Horovod counts
+                the end among those that have got a number, and ends the job if there are as many; so the answer is
+                waited for here too, but no longer than a launcher leaves a process that it has told to end.
         """
         self._ending.set()
         self._wake.set()
-        self._thread.join(_LAST_ANSWER_S if is_done else _POLL_S)
+        self._thread.join(_LAST_ANSWER_S if is_done else _LEAVING_ANSWER_S if leaves else _POLL_S)
 
     def post(self, **changes: Any) -> None:
         """Change the notice, and show it."""
