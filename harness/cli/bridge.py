@@ -120,7 +120,7 @@ def match(run: Opened, options: argparse.Namespace) -> None:
     count = len(mapping.sources)
     print(f"{path}: {count} of {count + len(mapping.open)} arrays matched, in {len(proposal.pairs)} layers", flush=True)
     if problems:
-        raise ConfigError(f"{path}: to be completed by hand:{listed(problems)}")
+        raise ConfigError(f"{path}: is not complete; correct the module, or the file by hand:{listed(problems)}")
     apart = sides.distance(mapping)
     agree = apart <= PREDICTIONS
     told = "agree" if agree else "DIFFER"

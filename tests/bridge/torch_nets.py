@@ -11,9 +11,9 @@ from torch.nn import functional
 from tests.bridge.gluon_nets import CLASSES, LENGTH, VOCABULARY, WIDTH
 
 
-def mlp(activation="ReLU"):
-    first = getattr(nn, activation)()
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), first, nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+def mlp(activation="ReLU", width=32):
+    first, last = nn.Linear(64, width), nn.Linear(32, 10)
+    return nn.Sequential(nn.Flatten(), first, getattr(nn, activation)(), nn.Linear(width, 32), nn.ReLU(), last)
 
 
 class MnistCnn(nn.Module):

@@ -72,6 +72,18 @@ def test_a_run_is_matched_and_verified(command, run):
     verify = f"{match.replace('py match', 'py verify')} --params '{{activation: GELU}}'"
     assert f"is not the network of {run}/checkpoints/iteration-000000020; `{verify}` says where" in ended.err
 
+    ended = command("bridge", "match", run, *MODULE, "--params", "{width: 33}")
+    assert ended.code == 2
+    assert ended.err.startswith(
+        f"error: {mapping}: is not complete; correct the module, or the file by hand:\n  the run"
+    )
+    assert [line.partition(" has no counterpart; nearest: ")[0] for line in ended.err.splitlines()[1:]] == [
+        "  the run's 0 (Dense) with weight (32, 64), bias (32,)",
+        "  the run's 1 (Dense) with weight (32, 32), bias (32,)",
+        "  the module's 1 (Linear) with weight (33, 64), bias (33,)",
+        "  the module's 3 (Linear) with weight (32, 33), bias (32,)",
+    ]
+
     edited = text.replace("1.bias: 0.bias", "1.bias: 1.bias").replace("3.bias: 1.bias", "3.bias: 0.bias")
     mapping.write_text(edited)
     ended = command("bridge", "verify", run, *MODULE)
