@@ -180,6 +180,7 @@ def test_no_sum_is_an_allreduce_which_aborts_a_rank_when_another_is_lost(monkeyp
         ("1 1 another kernel", 2, False),  # which the driver does not allow, though it may not know of the loss
         (this_process(), 1, False),  # the driver has noticed the end, and looks for another worker
     ],
+    ids=["elsewhere", "too few", "here"],
 )
 def test_without_an_answer_those_go_on_who_are_enough_when_the_driver_may_not_know_of_a_loss(
     monkeypatch, place, least, goes_on
