@@ -251,9 +251,9 @@ def _explain_no_start(command: Sequence[str], launcher: int) -> str:
 
 
 def _ended_s(job: Path) -> float:
-    """For how long there has been an outcome, by the file system's clock."""
+    """For how long there has been an outcome, by the file system's clock; a link may lead to what is far older."""
     with suppress(OSError):
-        return time.time() - (job / OUTCOME).stat().st_mtime
+        return time.time() - (job / OUTCOME).lstat().st_mtime
     return 0.0
 
 

@@ -46,9 +46,10 @@ def test_several_work_side_by_side():
 
 
 def test_closing_leaves_out_what_has_not_begun():
-    threads, gate, done = Threads(1, "one"), threading.Event(), []
-    first = threads.submit(gate.wait, 10)
+    threads, begun, gate, done = Threads(1, "one"), threading.Event(), threading.Event(), []
+    first = threads.submit(lambda: begun.set() or gate.wait(10))
     others = [threads.submit(done.append, number) for number in range(5)]
+    assert begun.wait(10)
     threading.Timer(0.2, gate.set).start()
     threads.close()
     assert first.result(0)

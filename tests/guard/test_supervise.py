@@ -185,7 +185,7 @@ LIES = {
     "unknown": """path.write_text('{"attempt": "a", "exit_code": 200, "cause": "x"}')""",
     "list": "path.write_text('[7]')",
     "fifo": "os.mkfifo(path)",
-    "device": "path.symlink_to('/dev/zero')",
+    "device": "path.symlink_to('/dev/zero'); import time; time.sleep(0.5)",  # the supervisor sees it before the end
     "folder": "path.mkdir()",
     "huge": "path.open('wb').truncate(1 << 40)",
     "bytes": "path.write_bytes(bytes(range(256)))",
